@@ -1,0 +1,295 @@
+"""Every knob of a run: its type, its default, its range, what it means and its one-sentence error.
+
+The dataclasses below are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where
+ranges are written down. ``settings`` turns a composed config into a validated `Config`; the rest of the package sees
+plain frozen-in-use dataclasses, never OmegaConf.
+"""
+
+import difflib
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from pipeline.backbones import known_backbones, validate_backbone
+from pipeline.data import AUGMENTATIONS, known_datasets, validate_request
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: one sentence naming the key, the value and what is allowed."""
+
+
+def _knob(default: Any, text: str, **limits: Any) -> Any:
+    """A config field with its documentation and its limits (``ge``, ``gt``, ``le``, ``lt``, ``choices``)."""
+    metadata = {"help": text, **limits}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    """Which images, which classes, how many."""
+
+    name: str = _knob(MISSING, "data set", choices=known_datasets)
+    root: str | None = _knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
+    download: bool = _knob(False, "let torchvision download missing files into data.root")
+    classes: Any = _knob(None, "classes by index or name, in label order; null takes all")
+    samples_per_class: int | None = _knob(None, "balanced deterministic training subset; null takes all", ge=1)
+    test_fraction: float = _knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
+    image_size: int | None = _knob(None, "resize images to this side length (image_folder)", ge=1)
+    augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
+
+
+@dataclass
+class BackboneConfig:
+    """The network whose features are measured and frozen."""
+
+    name: str = _knob(MISSING, "architecture", choices=known_backbones)
+    model: str | None = _knob(None, "timm model name, for backbone=timm")
+    pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
+    hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
+    epochs: int = _knob(20, "training epochs; 0 keeps the random initialisation", ge=0)
+    batch_size: int = _knob(128, "mini-batch size", ge=1)
+    loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
+
+
+@dataclass
+class OptimizerConfig:
+    """How the backbone is trained."""
+
+    name: str = _knob(MISSING, "optimizer", choices=("sgd", "adamw"))
+    lr: float = _knob(0.05, "learning rate", gt=0)
+    momentum: float = _knob(0.9, "SGD momentum", ge=0, lt=1)
+    weight_decay: float = _knob(5e-4, "weight decay on all backbone weights", ge=0)
+    schedule: str = _knob("cosine", "learning-rate schedule over the epochs", choices=("cosine", "constant"))
+
+
+@dataclass
+class HeadConfig:
+    """The deep unconstrained features model: L weight matrices, ReLU between them, no biases."""
+
+    depth: int = _knob(4, "L, the number of weight matrices", ge=1)
+    width: int = _knob(64, "units in every hidden layer", ge=1)
+    weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
+    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of free input features", gt=0)
+    inputs: str = _knob("frozen", "frozen: features stay; free: they descend too", choices=("frozen", "free"))
+    activation: str = _knob("relu", "non-linearity between the layers", choices=("relu", "linear"))
+    init_scale: float = _knob(1.0, "weights start as N(0, init_scale^2 / fan_in)", gt=0)
+
+
+@dataclass
+class DescentConfig:
+    """Full-batch gradient descent of the head, all seeds in one batch."""
+
+    steps: int = _knob(20_000, "gradient steps", ge=1)
+    lr: float = _knob(0.05, "learning rate", gt=0)
+    momentum: float = _knob(0.0, "heavy-ball momentum", ge=0, lt=1)
+    seeds: int = _knob(3, "how many initialisations descend at once", ge=1)
+    precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))
+    records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1)
+
+
+@dataclass
+class ProtocolConfig:
+    """What is run. The last four settings belong to `dufm`, which uses no images."""
+
+    name: str = _knob(MISSING, "protocol", choices=("frozen_features", "dufm"))
+    num_classes: int = _knob(2, "dufm: K", ge=2)
+    samples_per_class: int = _knob(50, "dufm: n", ge=1)
+    num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)
+    features: str = _knob("random", "dufm: random or balanced initial features", choices=("random", "balanced"))
+
+
+@dataclass
+class TrainerConfig:
+    """Where it runs."""
+
+    accelerator: str = _knob("auto", "device kind", choices=("auto", "cpu", "gpu"))
+    devices: int = _knob(1, "processes of the run (more than one: not supported yet)", ge=1, le=1)
+    threads: int | None = _knob(None, "CPU threads; null leaves PyTorch's choice", ge=1)
+
+
+@dataclass
+class LoggerConfig:
+    """Experiment tracking; the local record is written in any case."""
+
+    name: str = _knob(MISSING, "tracker", choices=("wandb", "none"))
+    mode: str = _knob("offline", "wandb mode; online needs a key and a network", choices=("offline", "online"))
+    project: str = _knob("deep-neural-collapse", "wandb project")
+    group: str | None = _knob(None, "wandb group")
+    tags: list[str] = _knob([], "wandb tags")
+
+
+@dataclass
+class VerdictConfig:
+    """A layer counts as collapsed when the metric is at most its threshold."""
+
+    dnc1: float = _knob(1e-2, "within-class over between-class variability", gt=0)
+    dnc2: float = _knob(1.1, "condition number of the class means (1 is orthogonal)", ge=1)
+    dnc3: float = _knob(0.1, "mean sine between weight rows and class means", gt=0)
+
+
+@dataclass
+class RecordConfig:
+    """What the run folder keeps."""
+
+    max_tensor_mb: float = _knob(512.0, "skip tensors.safetensors above this size (MiB)", gt=0)
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    seed: int = _knob(0, "seed of everything; head seeds are seed, seed + 1, ...", ge=0)
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    descent: DescentConfig = field(default_factory=DescentConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]:
+        """Decay of W_1 .. W_L."""
+        decay = self.head.weight_decay
+        return tuple(decay) if isinstance(decay, list) else (float(decay),) * self.head.depth
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether the protocol has data and a backbone."""
+        return self.protocol.name != "dufm"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return torch.device("cuda" if self.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def conf_folder() -> Path:
+    """Absolute path of ``conf/``: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "main.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"conf/main.yaml is neither in {package} nor beside it: the installation is incomplete")
+
+
+def settings(cfg: DictConfig) -> Config:
+    """Validate a composed config.
+
+    Args:
+        cfg: the job's config as Hydra composed it (without its ``hydra`` node).
+
+    Raises:
+        ConfigError: a value is out of range, does not fit another one, or names data that are not there.
+        OmegaConfBaseException: an unknown key, a wrong type, a value that is missing (see `pipeline.messages`).
+    """
+    config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))  # type: ignore[assignment]
+    for key, value, limits in _knobs(config):
+        _check(key, value, limits)
+    _check_weight_decay(config)
+    _check_device(config)
+    if config.uses_images:
+        _check_images(config)
+    return config
+
+
+def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        key = f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from _knobs(value, f"{key}.")
+        else:
+            yield key, value, dict(entry.metadata)
+
+
+COMPARE = {
+    "gt": (lambda value, bound: value > bound, ">"),
+    "ge": (lambda value, bound: value >= bound, ">="),
+    "lt": (lambda value, bound: value < bound, "<"),
+    "le": (lambda value, bound: value <= bound, "<="),
+}
+
+
+def _check(key: str, value: Any, limits: dict[str, Any]) -> None:
+    if value is None or isinstance(value, bool):
+        return
+    if "choices" in limits:
+        choices = tuple(limits["choices"]() if callable(limits["choices"]) else limits["choices"])
+        if value not in choices:
+            raise ConfigError(f"{key}={value} is not known; allowed: {', '.join(choices)}{hint(value, choices)}.")
+        return
+    bounds = {name: bound for name, bound in limits.items() if name in COMPARE}
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, int | float) or isinstance(item, bool):
+            if bounds:
+                raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {_range(bounds)}.")
+            continue
+        if not math.isfinite(item) or not all(COMPARE[name][0](item, bound) for name, bound in bounds.items()):
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {_range(bounds)}.")
+
+
+def _range(bounds: dict[str, Any]) -> str:
+    return "a finite number" + "".join(f" {COMPARE[name][1]} {bound:g}" for name, bound in bounds.items())
+
+
+def _show(value: Any) -> str:
+    return "[" + ",".join(map(_show, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def hint(value: Any, choices: Any) -> str:
+    """`` (did you mean x?)`` where something allowed is close to ``value``, else nothing."""
+    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_weight_decay(config: Config) -> None:
+    decay, depth = config.head.weight_decay, config.head.depth
+    if decay is None or isinstance(decay, bool | dict):
+        raise ConfigError(f"head.weight_decay={decay} is not a number; allowed: one number > 0, or one per layer.")
+    if isinstance(decay, list) and len(decay) != depth:
+        raise ConfigError(
+            f"head.weight_decay={_show(decay)} has {len(decay)} values; "
+            f"allowed: one number, or head.depth={depth} of them."
+        )
+
+
+def _check_device(config: Config) -> None:
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no CUDA device here; allowed: auto, cpu.")
+    if config.descent.precision == "tf32" and config.device.type != "cuda":
+        raise ConfigError("descent.precision=tf32 needs a CUDA device; allowed here: float64, float32.")
+
+
+def _check_images(config: Config) -> None:
+    data, backbone = config.data, config.backbone
+    if not isinstance(data.classes, list | None):
+        raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
+    if data.root is not None:
+        data.root = os.path.expanduser(data.root)
+    try:
+        validate_request(
+            data.name,
+            root=data.root,
+            download=data.download,
+            classes=data.classes,
+            samples_per_class=data.samples_per_class,
+            test_fraction=data.test_fraction,
+            image_size=data.image_size,
+        )
+        validate_backbone(
+            backbone.name, hidden=backbone.hidden, timm_model=backbone.model, pretrained=backbone.pretrained
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,40 @@
+"""Finding and verifying the files of the published data sets, with errors that name the file."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.data.images import DataError
+
+
+def require_files(root: Path, folder: str, names: Iterable[str]) -> None:
+    """Raise DataError unless every one of `names` lies in `<root>/<folder>`."""
+    directory = root / folder
+    if not directory.is_dir():
+        raise DataError(
+            f"data.root={root} has no folder {folder}; allowed: a folder that has it, or data.download=true."
+        )
+    for name in names:
+        if not (directory / name).is_file():
+            packed = f" (only {name}.gz: unpack it)" if (directory / f"{name}.gz").is_file() else ""
+            raise DataError(f"data.root={root}: the file {folder}/{name} is missing{packed}.")
+
+
+def download_missing(dataset: str, root: Path) -> None:
+    """Let torchvision's class `dataset` fetch what is missing under `root`; DataError when it cannot."""
+    from torchvision import datasets
+
+    try:
+        getattr(datasets, dataset)(root, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"data.download=true: {dataset} could not be fetched into data.root={root} ({reason})."
+        ) from error
+
+
+def check_md5(path: Path, content: bytes, expected: str) -> None:
+    """Raise DataError unless `content`, read from `path`, has the published MD5."""
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise DataError(f"{path} is not the published file: its MD5 is {found}, it should be {expected}.")

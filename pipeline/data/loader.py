@@ -1,0 +1,105 @@
+"""Mini-batches from tensors that already lie in memory: no worker processes, no Python per image."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from pipeline.data.augment import Augmentation
+from pipeline.data.images import Split
+from pipeline.randomness import generator
+
+
+class ResidentLoader:
+    """Iterate over a split in batches (standardised float32 images (n, C, H, W), int64 labels (n,)) on `device`.
+
+    The order of epoch e, and the crop and flip of every image in it, are functions of (seed, e) alone. So a run that
+    is resumed in the middle of an epoch sees the batches it would have seen, whatever was drawn elsewhere.
+
+    Made for Lightning, which calls `loader.sampler.set_epoch(epoch)` before each epoch, and `state_dict` and
+    `load_state_dict` around a checkpoint. The state is the position only: Lightning restores it only when it resumes
+    inside an epoch, and counts epochs itself.
+
+    Args:
+        split: images and labels; moved to `device` once.
+        batch_size: images per batch, >= 1; the last batch of an epoch is smaller unless `drop_last`.
+        seed: of order and augmentation.
+        standardise: uint8 batch -> float32 batch, as `ImageData.standardise`.
+        shuffle: a new order each epoch; otherwise the split's own.
+        augment, padding: what happens to each image before standardising, see `Augmentation`.
+        device: where the batches are wanted.
+        drop_last: leave out the incomplete batch.
+
+    Raises:
+        ValueError: for a batch size below 1, an unknown augmentation, or when no batch at all would come out.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int,
+        standardise: Callable[[Tensor], Tensor],
+        shuffle: bool = True,
+        augment: str = "none",
+        padding: int = 4,
+        device: torch.device | str = "cpu",
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is out of range; allowed: an integer >= 1.")
+        if len(split) < (batch_size if drop_last else 1):
+            raise ValueError(f"batch_size={batch_size} leaves no batch of {len(split)} images; allowed: at most that.")
+        self._split = split.to(device)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._standardise = standardise
+        self._shuffle = shuffle
+        self._augment = Augmentation(augment, padding)
+        self._drop_last = drop_last
+        self._epoch = 0
+        self._position = 0
+        self._resume_at = 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(len(self._split), self._batch_size)
+        return full + (rest > 0 and not self._drop_last)
+
+    @property
+    def sampler(self) -> "ResidentLoader":
+        """The object whose `set_epoch` Lightning calls."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration runs through."""
+        self._epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches already handed out in the current epoch."""
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration begin after `state["position"]` batches."""
+        self._resume_at = self._position = state["position"]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # Runs at the first `next`, not at `iter`: Lightning asks for the iterator before it sets the epoch.
+        order, moves = self._plan()
+        start, self._resume_at = self._resume_at, 0
+        for batch in range(start, len(self)):
+            rows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            images = self._augment.apply(self._split.images[rows], moves[rows])
+            # Counted before the batch is out: a checkpoint taken while it is in use must not repeat it.
+            self._position = batch + 1
+            yield self._standardise(images), self._split.labels[rows]
+
+    def _plan(self) -> tuple[Tensor, Tensor]:
+        """This epoch's order (N,) and each image's move (N, 3), by row: the place to take a rank's share of."""
+        count, device = len(self._split), self._split.labels.device
+        order = torch.arange(count)
+        if self._shuffle:
+            order = torch.randperm(count, generator=generator(self._seed, f"data/order/epoch_{self._epoch}"))
+        moves = self._augment.draw(count, generator(self._seed, f"data/augment/epoch_{self._epoch}"))
+        return order.to(device), moves.to(device)

@@ -1,0 +1,112 @@
+"""Which images and which labels: class lists, test splits and balanced subsets, computed from labels alone."""
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.data.images import DataError
+from pipeline.randomness import generator
+
+
+def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:
+    """Indices into `names` of the wanted classes, in the order given (position k becomes label k).
+
+    An int is an index; a string is a name or, where no class has that name, an index in digits. None means all.
+    Raises DataError for an unknown class, a class given twice, or fewer than two classes.
+    """
+    if classes is None:
+        classes = range(len(names))
+    if isinstance(classes, (str, int)) or not isinstance(classes, Sequence):
+        raise DataError(
+            f"data.classes={classes} is not a list; allowed: at least two classes, or null for all of them."
+        )
+    chosen = [_class_index(entry, names) for entry in classes]
+    for position, index in enumerate(chosen):
+        if index in chosen[:position]:
+            raise DataError(f"data.classes={_shown(classes)} names class {names[index]!r} twice; allowed: once.")
+    if len(chosen) < 2:
+        raise DataError(
+            f"data.classes={_shown(classes)} has {len(chosen)} class; allowed: two or more of {_listed(names)}."
+        )
+    return tuple(chosen)
+
+
+def _class_index(entry: int | str, names: Sequence[str]) -> int:
+    if isinstance(entry, str):
+        if entry in names:
+            return names.index(entry)
+        if entry.isdecimal() and int(entry) < len(names):
+            return int(entry)
+    elif isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < len(names):
+        return entry
+    by_lower_case = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(str(entry).lower(), by_lower_case, n=1)
+    hint = f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
+    raise DataError(
+        f"data.classes: {entry!r} is no class of this data set{hint}; allowed: an index 0..{len(names) - 1} "
+        f"or a name of {_listed(names)}."
+    )
+
+
+def _shown(classes: Sequence[int | str]) -> str:
+    return "[" + ", ".join(map(str, classes)) + "]"
+
+
+def _listed(names: Sequence[str], at_most: int = 20) -> str:
+    rest = f", ... ({len(names)} in all)" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + rest
+
+
+def split_off_test(labels: Tensor, names: Sequence[str], test_fraction: float) -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the test split, each in ascending order, stratified by class.
+
+    The test split is part of the data set, not of the experiment: it does not depend on the run's seed, so that a
+    backbone trained with one seed never meets another seed's test images. Every class gives round(fraction * n)
+    images, at least one, and keeps at least one. Raises DataError for a class of fewer than two images.
+    """
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    for index, name in enumerate(names):
+        rows = (labels == index).nonzero().squeeze(1)
+        if len(rows) < 2:
+            raise DataError(
+                f"data.test_fraction={test_fraction:g} leaves nothing to train on in class {name!r}, "
+                f"which has {len(rows)} image(s); allowed: 2 or more per class."
+            )
+        num_test = min(max(round(test_fraction * len(rows)), 1), len(rows) - 1)
+        is_test[rows[_shuffled(len(rows), 0, f"data/test_split/{name}")[:num_test]]] = True
+    return (~is_test).nonzero().squeeze(1), is_test.nonzero().squeeze(1)
+
+
+def choose_rows(
+    labels: Tensor, chosen: Sequence[int], names: Sequence[str], samples_per_class: int | None, seed: int
+) -> Tensor:
+    """Rows of the wanted classes in ascending order: all of them, or `samples_per_class` of each.
+
+    Each class is shuffled by itself with the seed and cut: the images of a class depend on nothing but the seed, and
+    a smaller subset is contained in every larger one. Raises DataError for a class with fewer images than asked.
+    """
+    rows_per_class = []
+    for index in chosen:
+        rows = (labels == index).nonzero().squeeze(1)
+        if samples_per_class is not None:
+            if len(rows) < samples_per_class:
+                raise DataError(
+                    f"data.samples_per_class={samples_per_class} is more than class {names[index]!r} has; "
+                    f"allowed: 1..{len(rows)}."
+                )
+            rows = rows[_shuffled(len(rows), seed, f"data/samples_per_class/{names[index]}")[:samples_per_class]]
+        rows_per_class.append(rows)
+    return torch.cat(rows_per_class).sort().values
+
+
+def relabel(labels: Tensor, chosen: Sequence[int], num_names: int) -> Tensor:
+    """Labels 0..K-1 by position in `chosen`, for labels that all belong to `chosen`."""
+    position = torch.full((num_names,), -1, dtype=torch.int64)
+    position[torch.tensor(chosen)] = torch.arange(len(chosen))
+    return position[labels]
+
+
+def _shuffled(count: int, seed: int, purpose: str) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, purpose))

@@ -1,0 +1,309 @@
+// Gradient descent on DUFMs with the mean squared error, each member on one thread and inside its cache.
+//
+// Built once per machine by descent_kernel.py. Members never wait for each other, and within a member the samples pass
+// in chunks through all layers forward and back before the next chunk is touched, so activations live in L1/L2 only.
+// Every product is C = A B with B and C read and written along rows of whole vectors: tensors come with their rows
+// zero-padded to whole cache lines (an odd number of them, so that columns do not fall into the same cache sets).
+//
+//   forward   A_{l+1} = sigma(A_l W_l^T)       B = W_l^T, transposed once per step
+//   backward  G_l = (G_{l+1} W_l) * sigma'     B = W_l
+//   factor    dW_l += G_{l+1}^T A_l            B = A_l; A is read down its columns
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+#include <vector>
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Index = std::int64_t;
+
+#if defined(__AVX512F__)
+constexpr Index VECTOR_BYTES = 64, TILE_ROWS = 8;  // 16 sums + 2 of B in 32 registers
+#elif defined(__AVX__)
+constexpr Index VECTOR_BYTES = 32, TILE_ROWS = 6;  // 12 sums + 2 of B + 1 of A in 16 registers
+#else
+constexpr Index VECTOR_BYTES = 16, TILE_ROWS = 6;
+#endif
+constexpr Index CACHE_LINE = 64;
+#ifndef CHUNK
+#define CHUNK 64
+#endif
+constexpr Index CHUNK_ROWS = CHUNK;
+
+template <class T>
+struct Vector {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES), may_alias));
+    static constexpr Index length = VECTOR_BYTES / sizeof(T);
+};
+
+// Rows of `width` numbers, padded to an odd number of cache lines.
+template <class T>
+Index padded(Index width) {
+    const Index per_line = CACHE_LINE / sizeof(T);
+    return ((width + per_line - 1) / per_line | 1) * per_line;
+}
+
+template <class T>
+Index whole_vectors(Index width) {
+    return (width + Vector<T>::length - 1) / Vector<T>::length * Vector<T>::length;
+}
+
+template <class T>
+struct Operand {  // element (i, k) is data[i * row + k * column]
+    const T* data;
+    Index row, column;
+};
+
+// ROWS x VECTORS vectors of A B at (row, column), handed to `store(offset into C, sum)` while still in registers.
+template <class T, Index ROWS, Index VECTORS, class Store>
+inline void tile(Operand<T> a, const T* b, Index b_row, Index depth, Index offset, Index c_row, Store store) {
+    using V = typename Vector<T>::type;
+    V sum[ROWS][VECTORS] = {};
+    for (Index k = 0; k < depth; ++k) {
+        V right[VECTORS];
+        for (Index j = 0; j < VECTORS; ++j)
+            right[j] = *reinterpret_cast<const V*>(b + k * b_row + j * Vector<T>::length);
+        for (Index i = 0; i < ROWS; ++i) {
+            const T left = a.data[i * a.row + k * a.column];
+            for (Index j = 0; j < VECTORS; ++j) sum[i][j] += left * right[j];
+        }
+    }
+    for (Index i = 0; i < ROWS; ++i)
+        for (Index j = 0; j < VECTORS; ++j) store(offset + i * c_row + j * Vector<T>::length, sum[i][j]);
+}
+
+template <class T, Index ROWS, Index VECTORS, class Store>
+inline void strip(Index row, Index rows, Operand<T> a, const T* b, Index b_row, Index depth, Index column, Index c_row,
+                  Store store) {
+    for (; row + ROWS <= rows; row += ROWS)
+        tile<T, ROWS, VECTORS>({a.data + row * a.row, a.row, a.column}, b, b_row, depth, row * c_row + column, c_row,
+                               store);
+    if constexpr (ROWS > 1) strip<T, ROWS / 2, VECTORS>(row, rows, a, b, b_row, depth, column, c_row, store);
+}
+
+// C = A B, C (rows x columns), inner dimension `depth`; C is known to `store` alone.
+template <class T, class Store>
+void multiply(Index rows, Index columns, Index depth, Operand<T> a, const T* b, Index b_row, Index c_row, Store store) {
+    constexpr Index length = Vector<T>::length;
+    Index column = 0;
+    for (; column + length < columns; column += 2 * length)
+        strip<T, TILE_ROWS, 2>(0, rows, a, b + column, b_row, depth, column, c_row, store);
+    if (column < columns) strip<T, TILE_ROWS, 1>(0, rows, a, b + column, b_row, depth, column, c_row, store);
+}
+
+struct Free {
+    void operator()(void* pointer) const { std::free(pointer); }
+};
+
+template <class T>
+class Buffer {
+public:
+    explicit Buffer(Index size) {
+        const std::size_t bytes = (size * sizeof(T) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+        data_.reset(static_cast<T*>(std::aligned_alloc(CACHE_LINE, bytes)));
+        std::fill_n(data_.get(), size, T(0));
+    }
+    operator T*() const { return data_.get(); }
+
+private:
+    std::unique_ptr<T, Free> data_;
+};
+
+}  // namespace
+
+extern "C" {
+// All tensors are row-major with padded rows; see `padded`.
+struct Problem {
+    Index steps, members, samples, depth, relu, threads;
+    const Index* widths;         // d_1..d_L, K
+    void* features;              // (S, N, d_1), or (N, d_1) where frozen
+    void* feature_velocity;      // like the features
+    void* const* weights;        // L times (S, d_{l+1}, d_l)
+    void* const* velocities;     // like the weights
+    const void* targets;         // (N, K)
+    const double* lr;            // (S,)
+    const double* weight_decay;  // (S, L)
+    const double* feature_decay; // (S,), null where the features are frozen
+    double momentum;             // velocities may be null where it is zero
+};
+}
+
+namespace {
+
+// p <- p - lr (g + decay p), or the same through a velocity as torch.optim.SGD does it.
+template <class T>
+struct Rule {
+    T lr, decay, keep, momentum;
+
+    Rule(double lr, double decay, double momentum)
+        : lr(T(lr)), decay(T(decay)), keep(T(1 - lr * decay)), momentum(T(momentum)) {}
+
+    template <class V>
+    void apply(V& parameter, V* velocity, V gradient) const {
+        if (velocity) {
+            *velocity = momentum * *velocity + gradient + decay * parameter;
+            parameter -= lr * *velocity;
+        } else {
+            parameter = keep * parameter - lr * gradient;
+        }
+    }
+};
+
+template <class T>
+class Member {
+    using V = typename Vector<T>::type;
+
+public:
+    Member(const Problem& problem, Index member) : problem_(problem), frozen_(problem.feature_decay == nullptr) {
+        const Index depth = problem.depth, samples = problem.samples;
+        chunk_ = std::min(samples, CHUNK_ROWS);
+        features_ = at(problem.features, frozen_ ? 0 : member * samples * stride(0));
+        feature_velocity_ = at(problem.feature_velocity, member * samples * stride(0));
+        if (!frozen_) feature_rule_.emplace_back(problem.lr[member], problem.feature_decay[member], problem.momentum);
+        Index widest = 0;
+        for (Index l = 0; l < depth; ++l) {
+            const Index size = width(l + 1) * stride(l);
+            weights_.push_back(at(problem.weights[l], member * size));
+            velocities_.push_back(at(problem.velocities ? problem.velocities[l] : nullptr, member * size));
+            transposed_.emplace_back(width(l) * stride(l + 1));
+            gradients_.emplace_back(size);
+            hidden_.emplace_back(chunk_ * stride(l + 1));
+            rules_.emplace_back(problem.lr[member], problem.weight_decay[member * depth + l], problem.momentum);
+            widest = std::max({widest, stride(l), stride(l + 1)});
+        }
+        for (int i = 0; i < 2; ++i) below_.emplace_back(chunk_ * widest);
+    }
+
+    void run() {
+        for (Index step = 0; step < problem_.steps; ++step) {
+            for (Index l = 0; l < problem_.depth; ++l) prepare(l);
+            for (Index row = 0; row < problem_.samples; row += chunk_) {
+                const Index rows = std::min(chunk_, problem_.samples - row);
+                forward(row, rows);
+                output_gradient(row, rows);
+                backward(row, rows);
+            }
+            for (Index l = 0; l < problem_.depth; ++l) update(l);
+        }
+    }
+
+private:
+    static T* at(void* base, Index offset) { return base ? static_cast<T*>(base) + offset : nullptr; }
+    Index width(Index l) const { return problem_.widths[l]; }
+    Index stride(Index l) const { return padded<T>(problem_.widths[l]); }
+    // What enters W_{l+1} (indices count from zero here), rows of the current chunk.
+    T* input(Index l, Index row) { return l == 0 ? features_ + row * stride(0) : static_cast<T*>(hidden_[l - 1]); }
+
+    void prepare(Index l) {
+        const Index rows = width(l + 1), columns = width(l), from = stride(l), to = stride(l + 1);
+        const T* weight = weights_[l];
+        T* transposed = transposed_[l];
+        constexpr Index block = 8;
+        for (Index i0 = 0; i0 < rows; i0 += block)
+            for (Index j = 0; j < columns; ++j)
+                for (Index i = i0; i < std::min(rows, i0 + block); ++i) transposed[j * to + i] = weight[i * from + j];
+        std::fill_n(static_cast<T*>(gradients_[l]), rows * from, T(0));
+    }
+
+    void forward(Index row, Index rows) {
+        for (Index l = 0; l < problem_.depth; ++l) {
+            T* out = hidden_[l];
+            const bool clip = problem_.relu && l + 1 < problem_.depth;
+            multiply<T>(rows, whole_vectors<T>(width(l + 1)), width(l), {input(l, row), stride(l), 1}, transposed_[l],
+                        stride(l + 1), stride(l + 1), [=](Index offset, V sum) {
+                            *reinterpret_cast<V*>(out + offset) = clip ? (sum > 0 ? sum : V{}) : sum;
+                        });
+        }
+    }
+
+    void output_gradient(Index row, Index rows) {
+        const Index length = rows * stride(problem_.depth);
+        const T* target = static_cast<const T*>(problem_.targets) + row * stride(problem_.depth);
+        T* output = hidden_[problem_.depth - 1];
+        const T scale = T(1) / T(problem_.samples);
+        for (Index i = 0; i < length; ++i) output[i] = (output[i] - target[i]) * scale;
+    }
+
+    void backward(Index row, Index rows) {
+        const T* above = hidden_[problem_.depth - 1];
+        for (Index l = problem_.depth - 1; l >= 0; --l) {
+            const T* in = input(l, row);
+            T* gradient = gradients_[l];
+            multiply<T>(width(l + 1), whole_vectors<T>(width(l)), rows, {above, 1, stride(l + 1)}, in, stride(l),
+                        stride(l), [=](Index offset, V sum) { *reinterpret_cast<V*>(gradient + offset) += sum; });
+            if (l == 0 && frozen_) return;
+            T* below = below_[l % 2];
+            const auto into_below = [&](auto store) {
+                multiply<T>(rows, whole_vectors<T>(width(l)), width(l + 1), {above, stride(l + 1), 1}, weights_[l],
+                            stride(l), stride(l), store);
+            };
+            if (l == 0) {
+                T* feature = features_ + row * stride(0);
+                T* velocity = feature_velocity_ ? feature_velocity_ + row * stride(0) : nullptr;
+                const Rule<T> rule = feature_rule_[0];
+                into_below([=](Index offset, V sum) {
+                    rule.apply(*reinterpret_cast<V*>(feature + offset),
+                               velocity ? reinterpret_cast<V*>(velocity + offset) : nullptr, sum);
+                });
+            } else if (problem_.relu) {
+                into_below([=](Index offset, V sum) {
+                    *reinterpret_cast<V*>(below + offset) =
+                        *reinterpret_cast<const V*>(in + offset) > 0 ? sum : V{};
+                });
+            } else {
+                into_below([=](Index offset, V sum) { *reinterpret_cast<V*>(below + offset) = sum; });
+            }
+            above = below;
+        }
+    }
+
+    void update(Index l) {
+        const Index size = width(l + 1) * stride(l);
+        for (Index i = 0; i < size; i += Vector<T>::length)
+            rules_[l].apply(*reinterpret_cast<V*>(weights_[l] + i),
+                            velocities_[l] ? reinterpret_cast<V*>(velocities_[l] + i) : nullptr,
+                            *reinterpret_cast<const V*>(gradients_[l] + i));
+    }
+
+    const Problem& problem_;
+    const bool frozen_;
+    Index chunk_;
+    T* features_;
+    T* feature_velocity_;
+    std::vector<T*> weights_, velocities_;
+    std::vector<Buffer<T>> transposed_, gradients_, hidden_, below_;
+    std::vector<Rule<T>> rules_, feature_rule_;
+};
+
+template <class T>
+void descend(const Problem& problem) {
+    std::atomic<Index> next{0};
+    const auto work = [&] {
+#if defined(__SSE__)
+        // Members decaying towards zero would otherwise crawl through subnormal numbers, a hundred times slower.
+        const unsigned mode = _mm_getcsr();
+        _mm_setcsr(mode | 0x8040);
+#endif
+        for (Index member; (member = next++) < problem.members;) Member<T>(problem, member).run();
+#if defined(__SSE__)
+        _mm_setcsr(mode);
+#endif
+    };
+    std::vector<std::thread> others;
+    for (Index i = 1; i < std::min(problem.threads, problem.members); ++i) others.emplace_back(work);
+    work();
+    for (auto& thread : others) thread.join();
+}
+
+}  // namespace
+
+extern "C" {
+void descend_float32(const Problem* problem) { descend<float>(*problem); }
+void descend_float64(const Problem* problem) { descend<double>(*problem); }
+}

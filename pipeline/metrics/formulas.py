@@ -1,0 +1,186 @@
+"""The collapse metrics as formulas over `ClassStatistics`, each with the cases in which it has no finite value.
+
+Notation: class means mu_c, mean of all samples mu_G, M = [mu_1 .. mu_K]; within- and between-class covariances
+Sigma_W = 1/N sum (z - mu_c)(z - mu_c)^T and Sigma_B = 1/K sum_c (mu_c - mu_G)(mu_c - mu_G)^T. Means are the rows of a
+`(..., K, d)` tensor here; "..." are member dimensions. Every value is float64. `functional` documents the metrics.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.metrics.statistics import ClassStatistics, finite_part
+from pipeline.metrics.undefined import Exceptional, except_when
+
+# Weight decay shrinks an unused direction exponentially but never to zero: a thousandth of the largest is out of use.
+RANK_RTOL = 1e-3
+
+# Cases of the features: `holds` gets (statistics, ...).
+NOT_FINITE = Exceptional("the features are not finite, or overflow when squared", lambda s, *_: ~s.energy.isfinite())
+NO_SAMPLES = Exceptional("there are no samples", lambda s, *_: s.counts.sum() == 0)
+ONE_CLASS = Exceptional("the data hold one class only", lambda s, *_: (s.counts > 0).sum() == 1)
+EMPTY_CLASS = Exceptional("a class has no samples", lambda s, *_: (s.counts == 0).any())
+NO_BETWEEN_SCATTER = Exceptional(
+    "the class means coincide (zero between-class scatter)", lambda s, *_: s.between_trace <= s.noise_floor
+)
+EQUAL_MEANS = Exceptional(
+    "two class means coincide", lambda s, *_: (_pair_distances(s) <= s.noise_floor[..., None]).any(-1)
+)
+ZERO_MEANS = Exceptional("all class means are zero", lambda s, *_: (s.mean_norms == 0).all(-1))
+DEPENDENT_MEANS = Exceptional(
+    "the class means are linearly dependent (the K-th singular value is zero)",
+    lambda s, *_: s.mean_singular_values[..., -1] <= _rounding(s.means) * s.mean_singular_values[..., 0],
+    value=float("inf"),
+)
+MEANS_EXIST = (NOT_FINITE, NO_SAMPLES, ONE_CLASS, EMPTY_CLASS)
+
+# Cases of a weight matrix, which is always the last argument: `holds` gets (..., weight).
+WEIGHT_NOT_FINITE = Exceptional("the weight is not finite", lambda *a: ~a[-1].isfinite().all(-1).all(-1))
+ZERO_WEIGHT = Exceptional("the weight is zero", lambda *a: (a[-1] == 0).all(-1).all(-1))
+NEXT_WEIGHT_NOT_FINITE = Exceptional("the next weight is not finite", lambda n, _: ~n.isfinite().all(-1).all(-1))
+WEIGHT_EXISTS = (WEIGHT_NOT_FINITE, ZERO_WEIGHT)
+
+# Cases of a list of singular values: `holds` gets (singular_values, ...).
+SPECTRUM_NOT_FINITE = Exceptional("the matrix is not finite", lambda s, *_: ~s.isfinite().all(-1))
+ZERO_SPECTRUM = Exceptional("the matrix is zero", lambda s, *_: s[..., 0] == 0)
+
+
+@except_when(*MEANS_EXIST, NO_BETWEEN_SCATTER)
+def dnc1(statistics: ClassStatistics) -> Tensor:
+    return statistics.within_trace / statistics.between_trace
+
+
+@except_when(*MEANS_EXIST, NO_BETWEEN_SCATTER)
+def nc1_pinv(statistics: ClassStatistics) -> Tensor:
+    # Sigma_B^+ = K V S^-2 V^T from the thin SVD of the K centred means, so tr(Sigma_W Sigma_B^+) / K is the mean
+    # squared length of the deviations along V S^-1: K - 1 directions, and no d x d inverse.
+    centred = finite_part(statistics.centred_means)
+    _, values, rows = torch.linalg.svd(centred, full_matrices=False)
+    rank = min(statistics.num_classes - 1, values.shape[-1])
+    values, rows = values[..., :rank], rows[..., :rank, :]
+    kept = values > _rounding(centred) * values[..., :1]
+    return statistics.within_along(torch.where(kept[..., None], rows / values[..., None], 0.0).mT)
+
+
+@except_when(*MEANS_EXIST, EQUAL_MEANS)
+def cdnv(statistics: ClassStatistics) -> Tensor:
+    variances = statistics.scatter / statistics.counts
+    first, second = _pairs(statistics)
+    return ((variances[..., first] + variances[..., second]) / (2 * _pair_distances(statistics))).mean(-1)
+
+
+@except_when(*MEANS_EXIST, ZERO_MEANS, DEPENDENT_MEANS)
+def dnc2(statistics: ClassStatistics) -> Tensor:
+    return statistics.mean_singular_values[..., 0] / statistics.mean_singular_values[..., -1]
+
+
+@except_when(*MEANS_EXIST, ZERO_MEANS)
+def nc2_frame(statistics: ClassStatistics) -> Tensor:
+    return _gram_distance(statistics.means, torch.eye(statistics.num_classes, **_like(statistics)))
+
+
+@except_when(*MEANS_EXIST, NO_BETWEEN_SCATTER)
+def nc2_simplex(statistics: ClassStatistics) -> Tensor:
+    # Centred at the unweighted mean of the class means: with unequal class sizes mu_G would leave a simplex ETF
+    # (and, for K = 2, any two means) at a non-zero distance from itself.
+    simplex = torch.eye(statistics.num_classes, **_like(statistics)) - 1 / statistics.num_classes
+    return _gram_distance(statistics.balanced_means, simplex)
+
+
+@except_when(NOT_FINITE, NO_SAMPLES)
+def active_units(statistics: ClassStatistics) -> Tensor:
+    return statistics.active / (statistics.samples * statistics.means.shape[-1])
+
+
+@except_when(*MEANS_EXIST)
+def rank_means(statistics: ClassStatistics) -> Tensor:
+    return rank_of_spectrum(statistics.mean_singular_values)
+
+
+@except_when(*MEANS_EXIST, ZERO_MEANS)
+def stable_rank_means(statistics: ClassStatistics) -> Tensor:
+    return stable_rank_of_spectrum(statistics.mean_singular_values)
+
+
+@except_when(*MEANS_EXIST, ZERO_MEANS, *WEIGHT_EXISTS)
+def dnc3(statistics: ClassStatistics, weight: Tensor) -> Tensor:
+    norms = statistics.mean_norms[..., None]
+    directions = torch.where(norms > 0, statistics.means / norms, 0.0)
+    closest = (weight @ directions.mT).abs().argmax(-1, keepdim=True)  # (..., out, 1)
+    directions = directions.expand(*closest.shape[:-2], *directions.shape[-2:])
+    nearest = torch.take_along_dim(directions, closest, dim=-2)  # (..., out, d)
+    # ||row|| sin(angle) is the length of what projection leaves: exact for tiny angles, unlike sqrt(1 - cos^2).
+    residual = weight - (weight * nearest).sum(-1, keepdim=True) * nearest
+    row_norms = torch.linalg.vector_norm(weight, dim=-1)
+    return (row_norms * torch.linalg.vector_norm(residual, dim=-1)).sum(-1) / row_norms.square().sum(-1)
+
+
+@except_when(*MEANS_EXIST, NO_BETWEEN_SCATTER, *WEIGHT_EXISTS)
+def nc3_duality(statistics: ClassStatistics, weight: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(_unit(weight) - _unit(statistics.centred_means))
+
+
+@except_when(*MEANS_EXIST)
+def nc4(statistics: ClassStatistics, labels: Tensor, decisions: Tensor) -> Tensor:
+    centred = statistics.centred_means
+    half_squares = centred.square().sum(-1, keepdim=True).mT / 2  # (..., 1, K)
+    differing = 0
+    for chunk, deviations in statistics.deviations():
+        # argmin ||z - mu_j||^2 with z measured from mu_G, so that no common offset drowns the differences.
+        z = deviations + centred.index_select(-2, labels[chunk])
+        nearest = (half_squares - z @ centred.mT).argmin(-1)
+        differing = differing + (nearest != decisions[..., chunk]).sum(-1)
+    return differing / statistics.counts.sum()
+
+
+@except_when(NEXT_WEIGHT_NOT_FINITE, *WEIGHT_EXISTS)
+def balancedness(next_weight: Tensor, weight: Tensor) -> Tensor:
+    gram = weight @ weight.mT
+    return torch.linalg.matrix_norm(next_weight.mT @ next_weight - gram) / torch.linalg.matrix_norm(gram)
+
+
+@except_when(SPECTRUM_NOT_FINITE)
+def rank_of_spectrum(singular_values: Tensor, rtol: float = RANK_RTOL) -> Tensor:
+    largest = singular_values[..., :1]
+    return ((singular_values > rtol * largest) & (largest > 0)).sum(-1).to(torch.float64)
+
+
+@except_when(SPECTRUM_NOT_FINITE, ZERO_SPECTRUM)
+def stable_rank_of_spectrum(singular_values: Tensor) -> Tensor:
+    return (singular_values / singular_values[..., :1]).square().sum(-1)
+
+
+def spectrum(matrix: Tensor) -> Tensor:
+    """Singular values of a float64 matrix `(..., m, n)`, largest first; NaN for a member that is not finite."""
+    finite = matrix.isfinite().all(-1).all(-1)[..., None]
+    return torch.where(finite, torch.linalg.svdvals(finite_part(matrix)), float("nan"))
+
+
+def _pairs(statistics: ClassStatistics) -> Tensor:
+    return torch.triu_indices(statistics.num_classes, statistics.num_classes, 1, device=statistics.means.device)
+
+
+def _pair_distances(statistics: ClassStatistics) -> Tensor:
+    """||mu_i - mu_j||^2 of all pairs i < j, `(..., K (K - 1) / 2)`."""
+    first, second = _pairs(statistics)
+    centred = statistics.centred_means
+    return torch.stack([(centred[..., i, :] - centred[..., j, :]).square().sum(-1) for i, j in zip(first, second)], -1)
+
+
+def _gram_distance(means: Tensor, target: Tensor) -> Tensor:
+    """|| G / ||G||_F - target / ||target||_F ||_F for the Gram matrix G of the rows of `means`."""
+    return torch.linalg.matrix_norm(_unit(means @ means.mT) - _unit(target))
+
+
+def _unit(matrix: Tensor) -> Tensor:
+    return matrix / torch.linalg.matrix_norm(matrix, keepdim=True)
+
+
+def _rounding(matrix: Tensor) -> float:
+    """Share of the largest singular value that is rounding noise, as in `numpy.linalg.matrix_rank`."""
+    return max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
+
+
+def _like(statistics: ClassStatistics) -> dict[str, object]:
+    return {"dtype": torch.float64, "device": statistics.means.device}

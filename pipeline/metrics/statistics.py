@@ -1,0 +1,210 @@
+"""Counts, class means and within-class scatter of one layer's features: all that the collapse metrics need.
+
+A class is held as an *anchor* (one of its samples) and a *drift* (class mean - anchor). Every difference is then taken
+between nearby numbers before anything is squared, so neither an offset far larger than the spread nor a nearly
+collapsed class costs digits, and an exactly collapsed class has a scatter of exactly zero. Parts are combined by the
+pairwise update of Chan, Golub & LeVeque (1983), which adds only non-negative terms: the same code serves chunks of one
+tensor, batches of a stream and ranks of a process group.
+
+Shapes: N samples, K classes, d features; "..." are member dimensions (runs measured at once, sharing the labels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# What does not exceed this share of a layer's root-mean-square feature is float64 rounding, and counts as zero.
+NOISE = 16 * torch.finfo(torch.float64).eps
+
+# Elements worked on at once: on a CPU they stay in a core's cache, on a GPU they make each kernel launch worth while.
+CHUNK_ELEMENTS_CPU = 1 << 17
+CHUNK_ELEMENTS_GPU = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class ClassStatistics:
+    """Sufficient statistics of labelled features, all float64; arguments are taken as checked.
+
+    Attributes:
+        counts: samples per class, `(K,)`.
+        anchors: one sample of each class, zero for a class without samples, `(..., K, d)`.
+        drifts: class mean minus anchor, `(..., K, d)`.
+        scatter: sum over the samples of a class of ||z - mu_c||^2, `(..., K)`.
+        active: number of non-zero entries of the features, `(...)`.
+        samples: number of samples seen, including those whose label is outside [0, K), `()`.
+        pooled: within-class scatter matrix, sum of (z - mu_c)(z - mu_c)^T over all samples, `(..., d, d)`, or None.
+        source: the features `(..., N, d)` and labels `(N,)` themselves where they are at hand, or None.
+    """
+
+    counts: Tensor
+    anchors: Tensor
+    drifts: Tensor
+    scatter: Tensor
+    active: Tensor
+    samples: Tensor
+    pooled: Tensor | None = None
+    source: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def from_features(
+        cls, features: Tensor, labels: Tensor, num_classes: int, *, covariance: bool = False
+    ) -> ClassStatistics:
+        """Measure features `(..., N, d)` of any float dtype with int64 labels `(N,)`; `covariance` asks for `pooled`.
+
+        Never waits for a GPU, and its memory does not grow with N.
+        """
+        features = features.detach()
+        parts = [
+            cls._from_chunk(features[..., chunk, :], labels[chunk], num_classes, covariance)
+            for chunk in _chunks(features)
+        ]
+        return replace(cls.merged(parts), source=(features, labels))
+
+    @classmethod
+    def _from_chunk(cls, features: Tensor, labels: Tensor, num_classes: int, covariance: bool) -> ClassStatistics:
+        of_class = labels == torch.arange(num_classes, device=labels.device)[:, None]  # (K, N)
+        membership = of_class.to(torch.float64)
+        counts = membership.sum(1)
+        z = features.to(torch.float64)
+        anchors = z.new_zeros(*z.shape[:-2], num_classes, z.shape[-1])
+        if len(labels):
+            firsts = z.index_select(-2, of_class.to(torch.uint8).argmax(1))
+            anchors = torch.where(counts[:, None] > 0, firsts, anchors)
+        # A label outside the range must not break the gather; `membership` leaves its sample out of every sum.
+        rows = labels.clamp(0, num_classes - 1)
+        deviations = z - anchors.index_select(-2, rows)
+        drifts = membership @ deviations / counts.clamp(min=1)[:, None]
+        deviations -= drifts.index_select(-2, rows)
+        return cls(
+            counts=counts,
+            anchors=anchors,
+            drifts=drifts,
+            scatter=torch.linalg.vector_norm(deviations, dim=-1).square() @ membership.T,
+            active=(features != 0).sum((-2, -1)).to(torch.float64),
+            samples=counts.new_full((), len(labels)),
+            pooled=(deviations * membership.sum(0)[:, None]).mT @ deviations if covariance else None,
+        )
+
+    @classmethod
+    def merged(cls, parts: Sequence[ClassStatistics]) -> ClassStatistics:
+        """Statistics of the union of `parts`, exact to rounding whatever their sizes, without their `source`."""
+        if len(parts) == 1:
+            return replace(parts[0], source=None)
+        anchors_by_part = torch.stack([part.anchors for part in parts])  # (R, ..., K, d)
+        counts_by_part = torch.stack([part.counts for part in parts])  # (R, K)
+        counts = counts_by_part.sum(0)
+        weights = counts_by_part.view(len(parts), *[1] * (anchors_by_part.ndim - 3), -1, 1)
+        # The anchor of the largest part: a long stream keeps its own when a small batch joins it.
+        largest = weights.argmax(0, keepdim=True).expand(1, *anchors_by_part.shape[1:])
+        anchors = anchors_by_part.gather(0, largest).squeeze(0)
+        shifts = (anchors_by_part - anchors) + torch.stack([part.drifts for part in parts])
+        drifts = (weights * shifts).sum(0) / counts.clamp(min=1)[:, None]
+        shifts = shifts - drifts
+        weighted = weights * shifts
+        pooled = None
+        if parts[0].pooled is not None:
+            between_parts = torch.einsum("r...kd,r...ke->...de", weighted, shifts)
+            pooled = sum((part.pooled for part in parts), start=between_parts)
+        return cls(
+            counts=counts,
+            anchors=anchors,
+            drifts=drifts,
+            scatter=torch.stack([part.scatter for part in parts]).sum(0) + (weighted * shifts).sum((0, -1)),
+            active=torch.stack([part.active for part in parts]).sum(0),
+            samples=torch.stack([part.samples for part in parts]).sum(0),
+            pooled=pooled,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """K, classes without samples included."""
+        return self.counts.shape[-1]
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Class means, one per row, `(..., K, d)`; zero for a class without samples."""
+        return self.anchors + self.drifts
+
+    @cached_property
+    def _from_first_mean(self) -> Tensor:
+        # mu_c - mu_0 by anchors first: an offset common to all classes cancels before it can round anything away.
+        return (self.anchors - self.anchors[..., :1, :]) + (self.drifts - self.drifts[..., :1, :])
+
+    @cached_property
+    def centred_means(self) -> Tensor:
+        """Class means minus the mean of all samples, mu_c - mu_G, `(..., K, d)`."""
+        shares = self.counts / self.counts.sum().clamp(min=1)
+        return self._from_first_mean - (shares[:, None] * self._from_first_mean).sum(-2, keepdim=True)
+
+    @cached_property
+    def balanced_means(self) -> Tensor:
+        """Class means minus their own unweighted mean, `(..., K, d)`; `centred_means` for equal class sizes."""
+        return self._from_first_mean - self._from_first_mean.mean(-2, keepdim=True)
+
+    @cached_property
+    def within_trace(self) -> Tensor:
+        """tr(Sigma_W), Sigma_W = 1/N sum (z - mu_c(z))(z - mu_c(z))^T, `(...)`."""
+        return self.scatter.sum(-1) / self.counts.sum().clamp(min=1)
+
+    @cached_property
+    def between_trace(self) -> Tensor:
+        """tr(Sigma_B), Sigma_B = 1/K sum_c (mu_c - mu_G)(mu_c - mu_G)^T, `(...)`."""
+        return self.centred_means.square().sum((-2, -1)) / self.num_classes
+
+    @cached_property
+    def energy(self) -> Tensor:
+        """Mean of ||z||^2 over the samples, `(...)`."""
+        of_means = (self.means.square().sum(-1) * self.counts).sum(-1)
+        return of_means / self.counts.sum().clamp(min=1) + self.within_trace
+
+    @cached_property
+    def noise_floor(self) -> Tensor:
+        """Squared length below which a difference of class means is rounding noise, `(...)`."""
+        return NOISE**2 * self.energy
+
+    @cached_property
+    def mean_singular_values(self) -> Tensor:
+        """All K singular values of the uncentred M, largest first, `(..., K)`; those beyond the d-th are zero."""
+        values = torch.linalg.svdvals(finite_part(self.means))
+        return torch.nn.functional.pad(values, (0, self.num_classes - values.shape[-1]))
+
+    @cached_property
+    def mean_norms(self) -> Tensor:
+        """||mu_c||, `(..., K)`; exactly zero where it is rounding noise."""
+        squares = self.means.square().sum(-1)
+        return torch.where(squares > self.noise_floor[..., None], squares, 0.0).sqrt()
+
+    def within_along(self, directions: Tensor) -> Tensor:
+        """1/N sum over samples of ||(z - mu_c(z)) directions||^2 for directions `(..., d, r)`: `(...)`."""
+        if self.pooled is not None:
+            total = (directions * (self.pooled @ directions)).sum((-2, -1))
+        else:
+            total = sum((z @ directions).square().sum((-2, -1)) for _, z in self.deviations())
+        return total / self.counts.sum().clamp(min=1)
+
+    def deviations(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield z - mu_c(z) chunk by chunk, `(slice of the samples, (..., n, d) float64)`; needs the `source`."""
+        features, labels = self.source
+        for chunk in _chunks(features):
+            z = features[..., chunk, :].to(torch.float64)
+            rows = labels[chunk]
+            yield chunk, (z - self.anchors.index_select(-2, rows)) - self.drifts.index_select(-2, rows)
+
+
+def finite_part(matrix: Tensor) -> Tensor:
+    """Zero for NaN and infinity: LAPACK stops at the first bad member of a batch, and would take the others along."""
+    return matrix.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _chunks(features: Tensor) -> list[slice]:
+    """Slices of the sample dimension of features `(..., N, d)`, at least one, each worth one chunk of elements."""
+    *members, samples, width = features.shape
+    elements = CHUNK_ELEMENTS_CPU if features.device.type == "cpu" else CHUNK_ELEMENTS_GPU
+    size = max(1, elements // max(1, math.prod(members) * width))
+    return [slice(start, start + size) for start in range(0, max(1, samples), size)]

@@ -1,0 +1,33 @@
+"""Train a backbone, freeze it, train a fresh DUFM head on its features (protocol (b) of the reproduction)."""
+
+from pipeline.stages import (
+    Outcome,
+    Run,
+    accuracy,
+    extract_features,
+    initial_head,
+    solve_head,
+    train_backbone,
+)
+
+
+def frozen_features(run: Run) -> Outcome:
+    """The main job. With ``head.inputs=free`` the features are only where the head's own variables start."""
+    images = run.inputs.images
+    backbone = train_backbone(run)
+    features = extract_features(run, backbone)
+    weights = initial_head(run, features.train.shape[1], images.num_classes)
+    free = run.config.head.inputs == "free"
+    head = solve_head(
+        run,
+        features.train.expand(run.config.descent.seeds, -1, -1) if free else features.train,
+        weights,
+        features.train_labels,
+        run.config.head.feature_decay if free else None,
+    )
+    return Outcome(
+        head,
+        train_accuracy=accuracy(run.config, head, head.features, features.train_labels),
+        test_accuracy=accuracy(run.config, head, features.test, features.test_labels),
+        classes=images.classes,
+    )

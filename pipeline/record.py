@@ -1,0 +1,225 @@
+"""The run folder: the one source of every number shown anywhere.
+
+    record.csv             tidy: stage,step,seed,layer,tap,metric,value
+    summary.json           problem, losses, final layer metrics, verdict, environment, timings
+    tensors.safetensors    labels, features/1 and weights/1..L of the final state
+    figures/  checkpoints/
+
+A file appears whole or not at all (temporary file, fsync, rename). ``summary.json`` is written first with status
+``running`` and last with ``completed``, ``failed`` or ``interrupted``: anything but ``completed`` is an aborted run.
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+SCHEMA_VERSION = 1
+COMPLETED = "completed"
+
+
+class Row(NamedTuple):
+    """One measured number. ``step`` counts gradient steps for the head and epochs for the backbone; ``layer`` and
+    ``tap`` are empty for numbers of the whole network (losses, accuracy)."""
+
+    stage: str
+    step: int
+    seed: int
+    layer: str
+    tap: str
+    metric: str
+    value: float
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is synced to disk and takes ``path``'s place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass
+class Record:
+    """Rows as they are measured, mirrored to listeners (trackers) and kept in ``folder``."""
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    listeners: list[Callable[[list[Row]], None]] = field(default_factory=list)
+    undefined: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
+
+    def add(
+        self,
+        stage: str,
+        step: int,
+        seeds: list[int],
+        metrics: Mapping[str, Any],
+        *,
+        layer: str = "",
+        tap: str = "",
+        reasons: Mapping[str, str] | None = None,
+    ) -> None:
+        """Append one row per metric and seed.
+
+        Args:
+            metrics: name -> tensor or sequence of shape ``(len(seeds),)``.
+            reasons: name -> why the latest value of that metric is undefined (NaN).
+        """
+        new = [
+            Row(stage, step, seed, layer, tap, name, float(value))
+            for name, values in metrics.items()
+            for seed, value in zip(seeds, values, strict=True)
+        ]
+        for name in metrics:
+            self.undefined.pop((stage, layer, tap, name), None)
+        self.undefined |= {(stage, layer, tap, name): reason for name, reason in (reasons or {}).items()}
+        self.rows.extend(new)
+        for listener in self.listeners:
+            listener(new)
+
+    def frame(self) -> pd.DataFrame:
+        """All rows as a table."""
+        return pd.DataFrame(self.rows, columns=Row._fields)
+
+    def save(self) -> None:
+        """Write ``record.csv`` with full precision; NaN is spelled ``nan``."""
+        with atomic(self.folder / "record.csv") as path:
+            self.frame().to_csv(path, index=False, na_rep="nan")
+
+    def final_layers(self, stage: str, seeds: list[int]) -> list[dict[str, Any]]:
+        """The last measurement of every (layer, tap): ``{layer, tap, metric: [value per seed], ...}``.
+
+        Head layers are numbered, backbone layers named. Undefined values are None, with their reasons in
+        ``undefined``; ``dnc3`` is None where no weight matrix is entered (pre-activations of layers >= 2 and backbone
+        blocks).
+        """
+        rows = self.frame().query("stage == @stage and layer != ''")
+        entries = []
+        for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
+            last = group[group.step == group.step.max()]
+            entry: dict[str, Any] = {"layer": int(layer) if stage == "head" else layer, "tap": tap, "dnc3": None}
+            for metric, values in last.groupby("metric", sort=False):
+                per_seed = dict(zip(values.seed, values.value, strict=True))
+                entry[str(metric)] = [finite_or_none(per_seed[seed]) for seed in seeds]
+            here = (stage, layer, tap)
+            reasons = {name: why for (*where, name), why in self.undefined.items() if tuple(where) == here}
+            entries.append(entry | ({"undefined": reasons} if reasons else {}))
+        return entries
+
+
+def read_record(folder: Path) -> pd.DataFrame:
+    """``record.csv`` of a run folder, with text columns as text."""
+    return pd.read_csv(
+        folder / "record.csv",
+        dtype={"stage": str, "layer": str, "tap": str, "metric": str},
+        keep_default_na=False,
+        na_values={"value": ["nan"]},
+    )
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN or infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """``summary.json`` of a run folder; None where there is none or it cannot be read."""
+    try:
+        return json.loads((folder / "summary.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json`` as strict JSON (no NaN).
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    with atomic(folder / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def write_tensors(
+    folder: Path,
+    labels: torch.Tensor,
+    features: torch.Tensor,
+    weights: tuple[torch.Tensor, ...],
+    max_mb: float,
+) -> str | None:
+    """Write the final state; returns why it was skipped, or None when it was written.
+
+    Args:
+        labels: ``(N,)`` int64.
+        features: ``(N, d_1)`` when all seeds share them, else ``(S, N, d_1)``.
+        weights: W_1 .. W_L, each ``(S, d_out, d_in)``.
+        max_mb: size in MiB above which nothing is written.
+    """
+    tensors = {"labels": labels, "features/1": features}
+    tensors |= {f"weights/{index}": weight for index, weight in enumerate(weights, start=1)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    size_mb = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
+    if size_mb > max_mb:
+        return f"tensors.safetensors would take {size_mb:.1f} MiB, above record.max_tensor_mb={max_mb:g}"
+    with atomic(folder / "tensors.safetensors") as path:
+        save_file(tensors, path)
+    return None
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the numbers were made with: versions, device, git commit."""
+    packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "timm", "numpy")
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout this code runs from (``+changes`` when it was edited); None when installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit, status = (
+            subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True, timeout=10).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + ("+changes" if status.strip() else "")
+
+
+class Stopwatch:
+    """Seconds spent per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)

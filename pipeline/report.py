@@ -1,0 +1,130 @@
+"""The end of a run: ``summary.json`` as a value, and the verdict as a table on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.record import COMPLETED, SCHEMA_VERSION, environment, finite_or_none
+from pipeline.stages import HeadSolution, Outcome, Run, closed_form
+from pipeline.verdict import judge
+
+
+def opening(run: Run) -> dict[str, Any]:
+    """The summary a run starts with; whoever finds it later knows that the run did not end well."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": run.config.protocol.name,
+        "status": "running",
+        "environment": environment(run.config.device.type),
+    }
+
+
+def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str, Any]:
+    """The complete ``summary.json`` of a finished run."""
+    config, head, seeds = run.config, outcome.head, run.head_seeds
+    reference, reason = closed_form(run.config, head)
+    total = head.objective.total.tolist()
+    gaps = [finite_or_none(value / reference.loss - 1) for value in total] if reference else None
+    layers = run.record.final_layers("head", seeds)
+    backbone_layers = run.record.final_layers("backbone", [config.seed])
+    thresholds = {"dnc1": config.verdict.dnc1, "dnc2": config.verdict.dnc2, "dnc3": config.verdict.dnc3}
+    verdict = judge(layers, backbone_layers, thresholds, _not_covered(run, head, reason))
+    return opening(run) | {
+        "status": COMPLETED,
+        "problem": _problem(run, head, outcome.classes),
+        "seeds": seeds,
+        "loss": {
+            "total": [finite_or_none(value) for value in total],
+            "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
+            "optimum": reference.loss if reference else None,
+            "optimum_kind": _kind(head.num_classes) if reference else None,
+            "optimum_reason": reason,
+            "relative_gap": gaps,
+        },
+        "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
+        "layers": layers,
+        "backbone_layers": backbone_layers,
+        "accuracy": {"train": outcome.train_accuracy, "test": outcome.test_accuracy},
+        "verdict": verdict | {"optimum": _optimum_sentence(head.num_classes, reference, reason, gaps)},
+        "tensors": "tensors.safetensors" if tensors_skipped is None else None,
+        "tensors_reason": tensors_skipped,
+        "timings": run.stopwatch.seconds,
+    }
+
+
+def _problem(run: Run, head: HeadSolution, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    counts = torch.bincount(head.labels, minlength=head.num_classes).tolist()
+    return {
+        "num_classes": head.num_classes,
+        "classes": list(classes) if classes else None,
+        "samples_per_class": counts[0] if len(set(counts)) == 1 else counts,
+        "depth": run.config.head.depth,
+        "widths": head.widths,
+        "activation": run.config.head.activation,
+        "inputs": run.config.head.inputs,
+        "weight_decay": list(run.config.weight_decays),
+        "feature_decay": head.feature_decay,
+    }
+
+
+def _not_covered(run: Run, head: HeadSolution, reason: str | None) -> str | None:
+    """Why the theorem does not cover this run; None when it does."""
+    if reason is not None:
+        return reason
+    if head.num_classes != 2:
+        return f"the theorem is about two classes, here are {head.num_classes}"
+    if run.config.head.depth < 2:
+        return "the theorem is about depth 2 and more"
+    if run.config.head.activation != "relu":
+        return "the theorem is about ReLU heads"
+    return None
+
+
+def _kind(num_classes: int) -> str:
+    return "global optimum" if num_classes == 2 else "collapsed solution"
+
+
+def _optimum_sentence(num_classes: int, reference: Any, reason: str | None, gaps: list[float | None] | None) -> str:
+    if reference is None or gaps is None:
+        return f"no closed-form value to compare with: {reason}"
+    known = [gap for gap in gaps if gap is not None]
+    text = f"{_kind(num_classes)} {reference.loss:.6g}"
+    if reference.zero_is_optimal:
+        text += " (all factors zero)"
+    return f"{text}; relative gap of the loss {min(known):.2e} to {max(known):.2e}" if known else text
+
+
+def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
+    """The verdict as a compact table: one line per layer and tap, promised values marked."""
+    verdict, seeds = summary["verdict"], len(summary["seeds"])
+    table = Table(title=verdict["text"], title_style="bold", caption_justify="left")
+    for column in ("stage", "layer", "tap"):
+        table.add_column(column)
+    for metric, threshold in verdict["thresholds"].items():
+        table.add_column(f"{metric.upper()} <= {threshold:g}", justify="right")
+    for place in verdict["layers"]:
+        cells = [_cell(place[metric], seeds if place["stage"] == "head" else 1) for metric in verdict["thresholds"]]
+        table.add_row(place["stage"], str(place["layer"]), place["tap"], *cells)
+    console.print(table)
+    console.print("* where the theorem for the DUFM's optimum promises collapse; median over seeds", style="dim")
+    if verdict["theorem_reason"]:
+        console.print(f"The theorem itself does not cover this run: {verdict['theorem_reason']}.", style="dim")
+    losses = [value for value in summary["loss"]["total"] if value is not None]
+    console.print(f"Loss of the head: {min(losses):.6g} to {max(losses):.6g} over {seeds} seed(s); {verdict['optimum']}.")
+    for split, values in summary["accuracy"].items():
+        known = [value for value in values or [] if value is not None]
+        if known:
+            console.print(f"Accuracy ({split}): {100 * min(known):.2f} % to {100 * max(known):.2f} %.")
+
+
+def _cell(judged: Mapping[str, Any] | None, seeds: int) -> str:
+    if judged is None:
+        return ""
+    value = "undefined" if judged["value"] is None else f"{judged['value']:.3g}"
+    word = "collapsed" if judged["collapsed"] else "not"
+    if not judged["collapsed"] and judged["seeds_collapsed"]:
+        word = f"{judged['seeds_collapsed']}/{seeds}"
+    return f"{value} {word}{'*' if judged['theorem'] else ' '}"

@@ -1,0 +1,348 @@
+"""Closed forms of the deep unconstrained features model (DUFM): what a perfect descent must find, to 1e-12.
+
+Model (Súkeník, Mondelli, Lampert, NeurIPS 2023, arXiv 2305.13165, "L-DUFM"). K classes of n samples, N = K n, L weight
+matrices, no biases, free features H_1, one-hot labels Y; columns are samples here, rows in the code:
+
+    H_2 = W_1 H_1,   H_{l+1} = W_l relu(H_l) for l >= 2,   Z = H_{L+1}
+    objective = 1/(2N) ||Z - Y||_F^2 + sum_l weight_decay_l/2 ||W_l||_F^2 + feature_decay/2 ||H_1||_F^2
+
+Their main theorem: for K = 2 and L >= 2 every global optimum is collapsed (DNC1-3) when n Λ is below
+(L-1)^(L-1) / (2^(L+1) L^(2L)), Λ = feature_decay * prod_l weight_decay_l, and is zero when n Λ is above.
+
+The values are derived here, for any K. A collapsed solution has Z = q Y; the n copies of a class mean cost as much as
+one copy with decay n * feature_decay; each of the L + 1 factors has K equal singular values, whose product is q. By the
+inequality of arithmetic and geometric means the cheapest such factors share one value of decay * singular value^2,
+c q^(2/(L+1)) with c = (n Λ)^(1/(L+1)), so that
+
+    loss(q) = (1-q)^2 / 2 + K (L+1)/2 * c q^(2/(L+1)),      loss'(q) = 0  <=>  (1-q) q^((L-1)/(L+1)) = K c        (1)
+
+and the larger root is the minimum. Put (1) back in, with p = 1 - q: every factor has decay * ||factor||_F^2 = p q, and
+
+    fit = p^2 / 2,    penalty of each factor = p q / 2,    loss = p (1 + L q) / 2                                 (2)
+
+which also describe the zero solution, p = 1 and q = 0. Two thresholds follow, both rational in n Λ:
+
+    loss = 1/2 at q = (L-1)/L:        n Λ = (L-1)^(L-1) / (K^(L+1) L^(2L)),   zero is as cheap                    (3)
+    fold of (1) at q = (L-1)/(2L):    n Λ = (L+1)^(L+1) / 4^L times (3),      no collapsed solution beyond        (4)
+
+Between them the collapsed solution is a local minimum above 1/2. At L = 1 the two coincide, with q = 0.
+
+For K = 2 the collapsed solution is the global optimum (theorem above). For K > 2 and ReLU it need not be (Súkeník,
+Lampert, Mondelli, NeurIPS 2024, arXiv 2405.14468: low-rank solutions can be cheaper), so it is never called so here.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# How far below a reference value a loss may be by rounding alone (float32 objectives are good to about 1e-6).
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class DufmProblem:
+    """A balanced DUFM: K classes, n samples per class, L weight matrices and the decay of every factor.
+
+    `weight_decay` is one number for all layers or one per layer, W_1 first; decays are positive and enter the objective
+    as decay/2 ||factor||_F^2. Raises ValueError naming the argument.
+
+    >>> DufmProblem(num_classes=2, samples_per_class=50, depth=3, weight_decay=5e-4, feature_decay=1e-3).weight_decays
+    (0.0005, 0.0005, 0.0005)
+    """
+
+    num_classes: int
+    samples_per_class: int
+    depth: int
+    weight_decay: float | Sequence[float]
+    feature_decay: float
+
+    def __post_init__(self) -> None:
+        checked = {
+            "num_classes": _integer("num_classes", self.num_classes, 2),
+            "samples_per_class": _integer("samples_per_class", self.samples_per_class, 1),
+            "depth": _integer("depth", self.depth, 1),
+            "feature_decay": _decay("feature_decay", self.feature_decay),
+        }
+        if isinstance(self.weight_decay, Iterable) and not isinstance(self.weight_decay, str):
+            decays = tuple(_decay("weight_decay", decay) for decay in self.weight_decay)
+            if len(decays) != checked["depth"]:
+                raise ValueError(
+                    f"weight_decay has {len(decays)} values, must be one number or one per layer ({checked['depth']})"
+                )
+            checked["weight_decay"] = decays
+        else:
+            checked["weight_decay"] = _decay("weight_decay", self.weight_decay)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]:
+        """The decays of W_1..W_L, whether one number or L of them were given."""
+        return self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,) * self.depth
+
+
+@dataclass(frozen=True)
+class CollapsedOptimum:
+    """The cheaper of the collapsed solution and zero; equations (1) and (2) of this module.
+
+    loss = fit + regularisation, regularisation = feature_penalty + sum(weight_penalties). `output` is q*, the network's
+    output for the correct class. `singular_values[l-1]` is the value of all K non-zero singular values of W_l; None for
+    l = 1, which the theory leaves free but for its norm. The norms are squared Frobenius norms, of all N rows of H_1.
+    """
+
+    loss: float
+    fit: float
+    regularisation: float
+    feature_penalty: float
+    weight_penalties: tuple[float, ...]
+    output: float
+    singular_values: tuple[float | None, ...]
+    feature_norm_squared: float
+    weight_norms_squared: tuple[float, ...]
+    zero_is_optimal: bool
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Which value a run sits at: `name` for people, `fitted` classes (None if no value fits) for programs.
+
+    `gap` is (loss - reference) / reference, where `reference` is the value named, or else the nearest one.
+    """
+
+    name: str
+    fitted: int | None
+    reference: float
+    gap: float
+
+
+class DufmFactors(NamedTuple):
+    """A point of the DUFM: features (N, d_1), labels int64 (N,) and weights W_l (d_{l+1}, d_l), l = 1..L."""
+
+    features: Tensor
+    labels: Tensor
+    weights: tuple[Tensor, ...]
+
+
+def collapsed_optimum(problem: DufmProblem) -> CollapsedOptimum:
+    """The collapsed solution where it costs less than zero, else the zero solution; every value to 1e-12 relative.
+
+    For K = 2 this is the global optimum (arXiv 2305.13165, main theorem; depth 1 is a singular value thresholding and
+    global for every K). The values are equations (1) and (2) of this module. Exactly at the threshold (3) both
+    solutions cost 1/2; zero is returned, and q jumps to (L-1)/L just below. The side is decided in exact arithmetic on
+    the decays as stored, so it is right even one rounding error away from the threshold.
+
+    >>> optimum = collapsed_optimum(DufmProblem(2, 50, 3, 5e-4, 5e-4))
+    >>> f"{optimum.loss:.6f} {optimum.output:.5f} {optimum.singular_values[2]:.4f}"
+    '0.005315 0.99734 1.6296'
+    """
+    zero_is_optimal = _relative_product(problem) >= 1
+    misfit, output = (1.0, 0.0) if zero_is_optimal else _stationary_point(problem)
+    energy = misfit * output  # decay * ||factor||_F^2 of every factor
+    weight_norms = tuple(energy / decay for decay in problem.weight_decays)
+    return CollapsedOptimum(
+        loss=_loss(problem, misfit, output),
+        fit=misfit**2 / 2,
+        regularisation=(problem.depth + 1) * energy / 2,
+        feature_penalty=energy / 2,
+        weight_penalties=(energy / 2,) * problem.depth,
+        output=output,
+        singular_values=(None, *(math.sqrt(norm / problem.num_classes) for norm in weight_norms[1:])),
+        feature_norm_squared=energy / problem.feature_decay,
+        weight_norms_squared=weight_norms,
+        zero_is_optimal=zero_is_optimal,
+    )
+
+
+def critical_product(num_classes: int, depth: int) -> float:
+    """The value n * feature_decay * prod(weight_decays) must stay below for the collapsed solution to beat zero.
+
+    (L-1)^(L-1) / (K^(L+1) L^(2L)): arXiv 2305.13165, main theorem, for K = 2; equation (3) of this module for any K.
+    The nearest double, hence 0 where it underflows (K >= 1e5 at L = 50); `critical_decay` does not.
+
+    >>> critical_product(num_classes=2, depth=3) == 2**2 / (2**4 * 3**6)
+    True
+    """
+    return float(_critical_product(_integer("num_classes", num_classes, 2), _integer("depth", depth, 1)))
+
+
+def critical_decay(problem: DufmProblem) -> float:
+    """The decay, common to all factors, at the phase transition for this K, n and L; the problem's decays are not used.
+
+    The (L+1)-th root of `critical_product / n`.
+
+    >>> round(critical_decay(DufmProblem(2, 50, 3, 5e-4, 5e-4)), 5)
+    0.05118
+    """
+    at_threshold = _stationarity_product((problem.depth - 1) / problem.depth, problem.depth)
+    return at_threshold / problem.num_classes * problem.samples_per_class ** (-1 / (problem.depth + 1))
+
+
+def partial_loss(problem: DufmProblem, fitted: int) -> float:
+    """Loss with `fitted` of the K classes at their optimum and the others at output zero: (m loss* + (K-m)/2) / K.
+
+    Derived here: with rank-m factors, (1) holds for each of the m directions and every other one costs 1/2 of its share
+    1/K. Any output q P with P a projector of rank m costs the same, so for K = 2 the value of one fitted class is also
+    that of the best constant predictor. Where zero is optimal, loss* is 1/2 and so is this. Raises ValueError unless
+    0 <= fitted <= K.
+
+    >>> round(partial_loss(DufmProblem(2, 50, 3, 5e-4, 5e-4), fitted=1), 6)
+    0.252657
+    """
+    return _mixed_loss(problem, collapsed_optimum(problem).loss, _integer("fitted", fitted, 0, problem.num_classes))
+
+
+def diagnose(problem: DufmProblem, loss: float, tolerance: float = 0.01) -> Diagnosis:
+    """Name the value a run's final loss sits at: the nearest one it lies at most `tolerance` (relative) above.
+
+    Descent comes to a value from above, so below it only rounding (1e-5) is allowed. Names: "global optimum" (K = 2),
+    "collapsed solution" (K > 2), "metastable collapsed solution" (zero is cheaper, up to the fold (4)), "m of K classes
+    fitted", "zero solution"; "below the ..." for a loss under all of these (for K = 2 impossible, so a sign of another
+    objective; for K > 2 a low-rank solution); "diverged" for NaN and infinities; else "none of them". With hundreds of
+    classes, or close to the threshold, the values lie closer than 1 %: lower `tolerance`.
+
+    >>> diagnose(DufmProblem(2, 50, 3, 5e-4, 5e-4), 0.25266).name
+    '1 of 2 classes fitted'
+    """
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance is {tolerance!r}, must be a finite number >= 0")
+    loss = float(loss)
+    stationary = _stationary_point(problem)
+    fits = range(problem.num_classes + 1) if stationary else range(1)
+    collapsed = _loss(problem, *stationary) if stationary else 0.5
+    references = {fitted: _mixed_loss(problem, collapsed, fitted) for fitted in fits}
+    lowest = min(references, key=references.__getitem__)
+    if not math.isfinite(loss):
+        return Diagnosis("diverged", None, references[lowest], loss)
+    gaps = {fitted: (loss - reference) / reference for fitted, reference in references.items()}
+    reached = [fitted for fitted, gap in gaps.items() if -_ROUNDING <= gap <= tolerance]
+    nearest = min(reached or gaps, key=lambda fitted: abs(gaps[fitted]))
+    if reached:
+        name = _name(problem, nearest)
+    else:
+        name = f"below the {_name(problem, lowest)}" if gaps[lowest] < 0 else "none of them"
+    return Diagnosis(name, nearest if reached else None, references[nearest], gaps[nearest])
+
+
+def construct_optimum(problem: DufmProblem, widths: Sequence[int], generator: torch.Generator) -> DufmFactors:
+    """A random point at which the objective takes the value `collapsed_optimum(problem).loss`, float64.
+
+    `widths` are d_1..d_L, each at least K. Derived here: let F_1 (d_1, K) have random orthonormal columns, F_2..F_L
+    random orthonormal columns with non-negative entries (hence disjoint supports, which ReLU leaves as they are), and
+    F_{L+1} = I_K. Then W_l = s_l F_{l+1} F_l^T and class means h F_1 compose to q* I_K with the optimal norms. Samples
+    are ordered by class and lie on the generator's device. The theory also allows negative entries in H_2; without
+    them, as here, the point is optimal for linear heads too. Raises ValueError for a wrong number of widths or one
+    below K.
+    """
+    num_classes, device = problem.num_classes, generator.device
+    if not isinstance(widths, Iterable) or len(widths := tuple(widths)) != problem.depth:
+        raise ValueError(f"widths is {widths!r}, must be the input dimensions of W_1..W_L, {problem.depth} integers")
+    first, *hidden = (_integer("widths", width, num_classes) for width in widths)
+    free = torch.randn(first, num_classes, dtype=torch.float64, device=device, generator=generator)
+    frames = [
+        torch.linalg.qr(free).Q,
+        *(_nonnegative_frame(width, num_classes, generator) for width in hidden),
+        torch.eye(num_classes, dtype=torch.float64, device=device),
+    ]
+    optimum = collapsed_optimum(problem)
+    labels = torch.arange(num_classes, device=device).repeat_interleave(problem.samples_per_class)
+    scale = math.sqrt(optimum.feature_norm_squared / len(labels))
+    weights = tuple(
+        math.sqrt(norm / num_classes) * frames[layer + 1] @ frames[layer].T
+        for layer, norm in enumerate(optimum.weight_norms_squared)
+    )
+    return DufmFactors(scale * frames[0].T[labels], labels, weights)
+
+
+def _nonnegative_frame(width: int, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns (width, K) with disjoint supports, at least one unit each, and positive entries there."""
+    device = generator.device
+    owner = torch.arange(width, device=device) % num_classes
+    owner = owner[torch.randperm(width, device=device, generator=generator)]
+    entries = 0.5 + torch.rand(width, dtype=torch.float64, device=device, generator=generator)
+    frame = torch.zeros(width, num_classes, dtype=torch.float64, device=device)
+    frame[torch.arange(width, device=device), owner] = entries
+    return frame / frame.norm(dim=0)
+
+
+def _stationary_point(problem: DufmProblem) -> tuple[float, float] | None:
+    """(1 - q, q) at the larger root of (1), or None beyond the fold (4).
+
+    Newton's method on p = K c (1-p)^(-a), a = (L-1)/(L+1), from p = K c: the right side is convex, so p climbs to its
+    smaller root without passing it, and stays accurate when q is 1 to rounding. Up to the threshold (3) the condition
+    number of p is at most (L+1)/L; at the fold it is infinite and p is good to about 1e-8 only.
+    """
+    depth, relative = problem.depth, _relative_product(problem)
+    if relative > Fraction((depth + 1) ** (depth + 1), 4**depth):
+        return None
+    log_scale = _log(relative) / (depth + 1)
+    if depth == 1:  # (1) is 1 - q = K c, and q vanishes at the threshold: expm1 keeps its digits
+        return math.exp(log_scale), -math.expm1(log_scale)
+    product = math.exp(log_scale) * _stationarity_product((depth - 1) / depth, depth)
+    exponent = (depth - 1) / (depth + 1)
+    misfit = product
+    while True:
+        image = product * (1 - misfit) ** -exponent
+        slope = 1 - exponent * image / (1 - misfit)
+        step = (image - misfit) / slope if slope > 0 else 0.0
+        misfit += step
+        if step <= 1e-15 * misfit:
+            return misfit, 1 - misfit
+
+
+def _stationarity_product(output: float, depth: int) -> float:
+    """(1-q) q^((L-1)/(L+1)), the left side of (1), at q = `output`."""
+    return (1 - output) * output ** ((depth - 1) / (depth + 1))
+
+
+def _critical_product(num_classes: int, depth: int) -> Fraction:
+    return Fraction((depth - 1) ** (depth - 1), num_classes ** (depth + 1) * depth ** (2 * depth))  # 0**0 is 1
+
+
+def _relative_product(problem: DufmProblem) -> Fraction:
+    """n Λ over its critical value. A double is a fraction, so this is exact: it neither rounds nor underflows."""
+    product = math.prod(map(Fraction, problem.weight_decays), start=problem.samples_per_class)
+    return product * Fraction(problem.feature_decay) / _critical_product(problem.num_classes, problem.depth)
+
+
+def _log(ratio: Fraction) -> float:
+    if 0.5 < ratio < 2:
+        return math.log1p(ratio - 1)  # the difference is exact, so no digit is lost next to 1
+    return math.log(ratio.numerator) - math.log(ratio.denominator)
+
+
+def _loss(problem: DufmProblem, misfit: float, output: float) -> float:
+    return misfit * (1 + problem.depth * output) / 2
+
+
+def _mixed_loss(problem: DufmProblem, collapsed: float, fitted: int) -> float:
+    return (fitted * collapsed + (problem.num_classes - fitted) / 2) / problem.num_classes
+
+
+def _name(problem: DufmProblem, fitted: int) -> str:
+    if fitted == 0:
+        return "zero solution"
+    if fitted < problem.num_classes:
+        return f"{fitted} of {problem.num_classes} classes fitted"
+    if _relative_product(problem) >= 1:
+        return "metastable collapsed solution"
+    return "global optimum" if problem.num_classes == 2 else "collapsed solution"
+
+
+def _integer(name: str, value: object, least: int, most: int | None = None) -> int:
+    allowed = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least or (most and value > most):
+        raise ValueError(f"{name} is {value!r}, must be {allowed}")
+    return int(value)
+
+
+def _decay(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.ulp(0.0) <= value <= sys.float_info.max:
+        raise ValueError(f"{name} is {value!r}, must be a positive finite number")
+    return float(value)
