@@ -1,6 +1,5 @@
 """The command ``dnc`` = ``python -m pipeline``: validate, run a protocol, close the record."""
 
-import logging
 import os
 import shutil
 import signal
@@ -10,25 +9,17 @@ from types import FrameType
 from typing import Any, ClassVar
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
-from pipeline.config import Config, ConfigError, conf_folder, settings
-from pipeline.figures import run_figure, save_figure
+from pipeline.config import Config, conf_folder, settings
+from pipeline.errors import ConfigError, RunError
+from pipeline.inputs import Inputs, prepare
 from pipeline.messages import explain, register
-from pipeline.protocols import PROTOCOLS
-from pipeline.record import COMPLETED, Record, read_record, read_summary, write_summary, write_tensors
-from pipeline.report import closing, opening, print_verdict
-from pipeline.stages import Inputs, Run, prepare
-from pipeline.tracking import Tracker
-from pipeline.training import RunError
-
-log = logging.getLogger(__name__)
+from pipeline.record import COMPLETED, read_summary
 
 EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
@@ -41,13 +32,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        sentence = str(error) if isinstance(error, ConfigError) else explain(error)
-        _exit(f"error: {sentence}", EXIT_BAD_CONFIG)
-    except RunError as error:
-        _exit(f"error: {error}", EXIT_FAILED)
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
+    except RunError as error:
+        _exit(f"error: {error}", EXIT_FAILED)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+    except OSError as error:
+        code = EXIT_FAILED if ValidateFirst.passed else EXIT_BAD_CONFIG
+        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}", code)
+    except Exception as error:
+        if ValidateFirst.passed:
+            raise  # a bug of ours: the traceback is what is wanted
+        _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 
 def _exit(message: str, code: int) -> None:
@@ -63,6 +60,7 @@ class ValidateFirst(Callback):
     """Hydra callback: refuse a bad configuration, and data that are not right, before the run's folder is made."""
 
     prepared: ClassVar[list[tuple[Config, Inputs]]] = []
+    passed: ClassVar[bool] = False  # a run has begun: what fails from now on is not the configuration
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave the validated configuration and its inputs in ``prepared`` for the job that follows."""
@@ -72,7 +70,7 @@ class ValidateFirst(Callback):
             self.prepared.append((checked, prepare(checked)))
         except (ConfigError, OmegaConfBaseException) as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
-            _exit(f"error: {error if isinstance(error, ConfigError) else explain(error)}", EXIT_BAD_CONFIG)
+            _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 
 def _refuse_completed(folder: Path) -> None:
@@ -96,6 +94,10 @@ def job(cfg: DictConfig) -> None:
         except (ConfigError, OmegaConfBaseException):
             _remove_if_unused(folder)
             raise
+    # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
+    from pipeline.execution import execute
+
+    ValidateFirst.passed = True
     execute(config, inputs, folder)
 
 
@@ -106,49 +108,3 @@ def _remove_if_unused(folder: Path) -> None:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
-    """Run one validated configuration on its inputs in ``folder`` and return its summary.
-
-    Raises:
-        RunError: for a reason the user can mend; the summary's status is then ``failed``.
-    """
-    _quiet_libraries()
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-    record = Record(folder)
-    run = Run(config, inputs, folder, record)
-    summary = opening(run)
-    write_summary(folder, summary)
-    tracker = Tracker.start(config.logger, folder, OmegaConf.to_container(OmegaConf.structured(config)), config.protocol.name)
-    record.listeners.append(tracker.rows)
-    figures: list[Path] = []
-    try:
-        outcome = PROTOCOLS[config.protocol.name](run)
-        record.save()
-        skipped = write_tensors(
-            folder, outcome.head.labels, outcome.head.features, outcome.head.weights, config.record.max_tensor_mb
-        )
-        summary = closing(run, outcome, skipped)
-        with run.stopwatch.time("figures"):
-            figures = save_figure(run_figure(read_record(folder), summary), folder / "figures", "collapse")
-        write_summary(folder, summary)
-    except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"
-        summary = opening(run) | {"status": status, "error": f"{type(error).__name__}: {error}"}
-        if record.rows:
-            record.save()
-        write_summary(folder, summary)
-        raise
-    finally:
-        tracker.finish(summary, figures, failed=summary["status"] != COMPLETED)
-    print_verdict(summary, Console())
-    log.info("Record, figures and tensors: %s", folder)
-    return summary
-
-
-def _quiet_libraries() -> None:
-    """Silence tips and device tables of Lightning; its warnings stay."""
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pipeline.backbones import known_backbones, validate_backbone
 from pipeline.data import AUGMENTATIONS, known_datasets, validate_request
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used: one sentence naming the key, the value and what is allowed."""
+from pipeline.errors import ConfigError
 
 
 def _knob(default: Any, text: str, **limits: Any) -> Any:
@@ -146,7 +143,7 @@ class RecordConfig:
 class Config:
     """One run."""
 
-    seed: int = _knob(0, "seed of everything; head seeds are seed, seed + 1, ...", ge=0)
+    seed: int = _knob(0, "seed of everything; head seeds are seed, seed + 1, ...", ge=0, lt=2**32)
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -194,9 +191,13 @@ def settings(cfg: DictConfig) -> Config:
         ConfigError: a value is out of range, does not fit another one, or names data that are not there.
         OmegaConfBaseException: an unknown key, a wrong type, a value that is missing (see `pipeline.messages`).
     """
-    config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))  # type: ignore[assignment]
-    for key, value, limits in _knobs(config):
-        _check(key, value, limits)
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{key}=??? is missing; allowed: a value, see --help.")
+    # Through a plain container: a typed node would let keys added with `+` pass.
+    typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg))
+    config: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
+    for key, value, entry in _knobs(config):
+        _check(key, value, entry)
     _check_weight_decay(config)
     _check_device(config)
     if config.uses_images:
@@ -204,44 +205,57 @@ def settings(cfg: DictConfig) -> Config:
     return config
 
 
-def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:
     for entry in fields(node):
         value = getattr(node, entry.name)
         key = f"{prefix}{entry.name}"
         if is_dataclass(value):
             yield from _knobs(value, f"{key}.")
         else:
-            yield key, value, dict(entry.metadata)
+            yield key, value, entry
 
 
-COMPARE = {
+_LIMITS = {
     "gt": (lambda value, bound: value > bound, ">"),
     "ge": (lambda value, bound: value >= bound, ">="),
     "lt": (lambda value, bound: value < bound, "<"),
     "le": (lambda value, bound: value <= bound, "<="),
 }
+_KINDS = {"int": "an integer", "float": "a finite number", "Any": "a finite number", "bool": "true or false"}
 
 
-def _check(key: str, value: Any, limits: dict[str, Any]) -> None:
-    if value is None or isinstance(value, bool):
+def choices_of(entry: Field) -> tuple[str, ...]:
+    """The values a knob may take, () if they are not a closed list."""
+    choices = entry.metadata.get("choices", ())
+    return tuple(choices() if callable(choices) else choices)
+
+
+def allowed(entry: Field) -> str:
+    """What a knob may be, e.g. ``an integer >= 1``."""
+    if choices_of(entry):
+        return ", ".join(choices_of(entry))
+    kind = getattr(entry.type, "__name__", str(entry.type)) if isinstance(entry.type, type) else str(entry.type)
+    name, optional = kind.removesuffix(" | None"), kind.endswith(" | None")
+    words = _KINDS.get(name, {"str": "text", "list": "a list"}.get(name.split("[")[0], name))
+    if name.startswith("list") or kind.startswith("list"):
+        words = "a list"
+    bounds = [f"{_LIMITS[limit][1]} {bound}" for limit, bound in entry.metadata.items() if limit in _LIMITS]
+    return f"{words} {' and '.join(bounds)}".strip() + (", or null" if optional else "")
+
+
+def _check(key: str, value: Any, entry: Field) -> None:
+    if value is None:
         return
-    if "choices" in limits:
-        choices = tuple(limits["choices"]() if callable(limits["choices"]) else limits["choices"])
-        if value not in choices:
-            raise ConfigError(f"{key}={value} is not known; allowed: {', '.join(choices)}{hint(value, choices)}.")
+    if choices_of(entry) and value not in choices_of(entry):
+        raise ConfigError(f"{key}={value} is not known; allowed: {allowed(entry)}{hint(value, choices_of(entry))}.")
+    limits = {limit: bound for limit, bound in entry.metadata.items() if limit in _LIMITS}
+    if not limits:
         return
-    bounds = {name: bound for name, bound in limits.items() if name in COMPARE}
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, int | float) or isinstance(item, bool):
-            if bounds:
-                raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {_range(bounds)}.")
-            continue
-        if not math.isfinite(item) or not all(COMPARE[name][0](item, bound) for name, bound in bounds.items()):
-            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {_range(bounds)}.")
-
-
-def _range(bounds: dict[str, Any]) -> str:
-    return "a finite number" + "".join(f" {COMPARE[name][1]} {bound:g}" for name, bound in bounds.items())
+            raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {allowed(entry)}.")
+        if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}.")
 
 
 def _show(value: Any) -> str:
@@ -256,7 +270,7 @@ def hint(value: Any, choices: Any) -> str:
 
 def _check_weight_decay(config: Config) -> None:
     decay, depth = config.head.weight_decay, config.head.depth
-    if decay is None or isinstance(decay, bool | dict):
+    if not isinstance(decay, int | float | list) or isinstance(decay, bool):
         raise ConfigError(f"head.weight_decay={decay} is not a number; allowed: one number > 0, or one per layer.")
     if isinstance(decay, list) and len(decay) != depth:
         raise ConfigError(

@@ -76,7 +76,12 @@ class Descent:
         lr_t = torch.as_tensor(lr, dtype=torch.float64)
         feature_decay_t = None if feature_decay is None else torch.as_tensor(feature_decay, dtype=torch.float64)
         weight_decay_t = torch.as_tensor(weight_decay, dtype=torch.float64)
-        S = max(dufm.num_members(features, weights), lr_t.numel(), weight_decay_t.shape[0] if weight_decay_t.dim() == 2 else 1, 1 if feature_decay_t is None else feature_decay_t.numel())
+        S = max(
+            dufm.num_members(features, weights),
+            lr_t.numel(),
+            weight_decay_t.shape[0] if weight_decay_t.dim() == 2 else 1,
+            1 if feature_decay_t is None else feature_decay_t.numel(),
+        )
         L = len(weights)
         self.num_members = S
         self.step = 0
@@ -92,7 +97,11 @@ class Descent:
         self._hd = None if feature_decay_t is None else feature_decay_t.expand(S)
         self._members = list(range(S))
         self._weights = [w.expand(S, *w.shape[-2:]).clone() for w in weights]
-        self._features = features.mT.contiguous() if self._hd is None else features.mT.expand(S, *features.mT.shape[-2:]).clone(memory_format=torch.contiguous_format)
+        self._features = (
+            features.mT.contiguous()
+            if self._hd is None
+            else features.mT.expand(S, *features.mT.shape[-2:]).clone(memory_format=torch.contiguous_format)
+        )
         self._allocate()
 
     def _allocate(self):
@@ -102,7 +111,9 @@ class Descent:
         self._hidden = [self._features] + [e(w.shape[1]) for w in self._weights]
         width = max(w.shape[2] for w in self._weights)
         sc = [e(width), e(width)]
-        self._below = [sc[l % 2].flatten()[: S * w.shape[2] * N].view(S, w.shape[2], N) for l, w in enumerate(self._weights)]
+        self._below = [
+            sc[l % 2].flatten()[: S * w.shape[2] * N].view(S, w.shape[2], N) for l, w in enumerate(self._weights)
+        ]
         lr = self._lr[self._members]
         self._keep = [_c(1 - lr * self._wd[self._members, l], self._features) for l in range(len(self._weights))]
         self._keep_h = None if self._hd is None else _c(1 - lr * self._hd[self._members], self._features)
@@ -146,7 +157,9 @@ class Descent:
         return [w.clone() for w in self._weights]
 
     def objective(self):
-        return dufm.objective(self.features, self._weights, self._labels, self._wd, self._hd, self.activation, self.loss)
+        return dufm.objective(
+            self.features, self._weights, self._labels, self._wd, self._hd, self.activation, self.loss
+        )
 
 
 def _c(values, like):

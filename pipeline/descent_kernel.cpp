@@ -69,12 +69,16 @@ inline void tile(Operand<T> a, const T* b, Index b_row, Index depth, Index offse
         V right[VECTORS];
         for (Index j = 0; j < VECTORS; ++j)
             right[j] = *reinterpret_cast<const V*>(b + k * b_row + j * Vector<T>::length);
+#pragma GCC unroll 8
         for (Index i = 0; i < ROWS; ++i) {
             const T left = a.data[i * a.row + k * a.column];
+#pragma GCC unroll 2
             for (Index j = 0; j < VECTORS; ++j) sum[i][j] += left * right[j];
         }
     }
+#pragma GCC unroll 8
     for (Index i = 0; i < ROWS; ++i)
+#pragma GCC unroll 2
         for (Index j = 0; j < VECTORS; ++j) store(offset + i * c_row + j * Vector<T>::length, sum[i][j]);
 }
 
@@ -84,7 +88,7 @@ inline void strip(Index row, Index rows, Operand<T> a, const T* b, Index b_row, 
     for (; row + ROWS <= rows; row += ROWS)
         tile<T, ROWS, VECTORS>({a.data + row * a.row, a.row, a.column}, b, b_row, depth, row * c_row + column, c_row,
                                store);
-    if constexpr (ROWS > 1) strip<T, ROWS / 2, VECTORS>(row, rows, a, b, b_row, depth, column, c_row, store);
+    if constexpr (ROWS > 1) strip<T, ROWS - 1, VECTORS>(row, rows, a, b, b_row, depth, column, c_row, store);
 }
 
 // C = A B, C (rows x columns), inner dimension `depth`; C is known to `store` alone.
@@ -205,9 +209,13 @@ private:
         const T* weight = weights_[l];
         T* transposed = transposed_[l];
         constexpr Index block = 8;
-        for (Index i0 = 0; i0 < rows; i0 += block)
+        // Padding rows of the last block are read from the next factor's padding-free start? see below
+        Index i = 0;
+        for (; i + block <= rows; i += block)
             for (Index j = 0; j < columns; ++j)
-                for (Index i = i0; i < std::min(rows, i0 + block); ++i) transposed[j * to + i] = weight[i * from + j];
+                for (Index k = 0; k < block; ++k) transposed[j * to + i + k] = weight[(i + k) * from + j];
+        for (; i < rows; ++i)
+            for (Index j = 0; j < columns; ++j) transposed[j * to + i] = weight[i * from + j];
         std::fill_n(static_cast<T*>(gradients_[l]), rows * from, T(0));
     }
 
@@ -217,7 +225,7 @@ private:
             const bool clip = problem_.relu && l + 1 < problem_.depth;
             multiply<T>(rows, whole_vectors<T>(width(l + 1)), width(l), {input(l, row), stride(l), 1}, transposed_[l],
                         stride(l + 1), stride(l + 1), [=](Index offset, V sum) {
-                            *reinterpret_cast<V*>(out + offset) = clip ? (sum > 0 ? sum : V{}) : sum;
+                            *reinterpret_cast<V*>(out + offset) = clip ? (sum < 0 ? V{} : sum) : sum;
                         });
         }
     }

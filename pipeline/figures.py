@@ -80,7 +80,9 @@ def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float 
         points = points[np.isfinite(points).all(axis=1) & (points["mean"] > 0)]
         where = [places[place] for place in points.index]
         spread = [points["mean"] - points["low"], points["high"] - points["mean"]]
-        axes.errorbar(where, points["mean"], spread, fmt=marker, fillstyle=fill, color="tab:red", markersize=4, capsize=2)
+        axes.errorbar(
+            where, points["mean"], spread, fmt=marker, fillstyle=fill, color="tab:red", markersize=4, capsize=2
+        )
     if threshold is not None:
         axes.axhline(threshold, color="grey", linewidth=0.8, linestyle="-.")
     labels = [f"$H_{{{layer}}}$" if stage == "head" else layer for stage, layer in places]

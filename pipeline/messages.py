@@ -1,20 +1,20 @@
 """What the command says about its configuration: errors as one sentence, and the ``--help`` page."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
-    MissingMandatoryValue,
     OmegaConfBaseException,
     ValidationError,
 )
 
-from pipeline.config import COMPARE, Config, conf_folder, hint
+from pipeline.config import Config, allowed, choices_of, conf_folder, hint
+from pipeline.errors import ConfigError
 
 
 def register() -> None:
@@ -24,22 +24,25 @@ def register() -> None:
 
 
 def explain(error: Exception) -> str:
-    """One sentence for an error of Hydra or OmegaConf: the key, the value received, what is allowed."""
+    """One sentence for an error of ours, Hydra's or OmegaConf's: the key, the value received, what is allowed."""
+    if isinstance(error, ConfigError):
+        return str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None) or ""
-    first_line = str(cause).strip().splitlines()[0].strip().rstrip(".")
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        parent, _, name = key.rpartition(".")
-        known = [entry.name for entry in fields(_node(parent))] if _node(parent) else []
-        if known:
-            return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(known)}{hint(name, known)}."
-    if isinstance(cause, ValidationError) and key:
-        return f"{key}: {first_line[0].lower()}{first_line[1:]}; allowed: {_allowed(key)}."
-    if isinstance(cause, MissingMandatoryValue) and key:
-        return f"{key}=??? must be given; allowed: {_allowed(key)}."
-    if isinstance(error, HydraException):
-        return " ".join(line.strip() for line in str(error).strip().splitlines() if line.strip())
-    return f"{key}: {first_line}." if key else f"{first_line}."
+    parent, _, name = key.partition("[")[0].rpartition(".")
+    knobs = {entry.name: entry for entry in fields(_node(parent))} if _node(parent) else {}
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint(choice, error.options)}."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and knobs:
+        return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint(name, knobs)}."
+    lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]
+    first = lines[0].rstrip(".") if lines else type(error).__name__
+    if isinstance(cause, ValidationError) and name in knobs:
+        return f"{key}: {first[0].lower()}{first[1:]}; allowed: {allowed(knobs[name])}."
+    if isinstance(error, OverrideParseException):
+        return f"override '{error.override}' cannot be read ({first}); allowed: key=value."
+    return f"{key}: {first}." if key else f"{first}."
 
 
 def _node(path: str) -> Any:
@@ -47,19 +50,6 @@ def _node(path: str) -> Any:
     for name in filter(None, path.split(".")):
         node = getattr(node, name, None)
     return node if is_dataclass(node) else None
-
-
-def _allowed(key: str) -> str:
-    parent, _, name = key.partition("[")[0].rpartition(".")
-    for entry in fields(_node(parent)) if _node(parent) else ():
-        if entry.name == name:
-            choices = entry.metadata.get("choices")
-            if choices:
-                return ", ".join(choices() if callable(choices) else choices)
-            kind = getattr(entry.type, "__name__", str(entry.type))
-            bounds = {limit: bound for limit, bound in entry.metadata.items() if limit in COMPARE}
-            return f"{kind}" + "".join(f" {COMPARE[limit][1]} {bound:g}" for limit, bound in bounds.items())
-    return "see --help"
 
 
 def help_text(root: DictConfig) -> str:
@@ -83,21 +73,21 @@ def help_text(root: DictConfig) -> str:
         node = getattr(schema, entry.name)
         if is_dataclass(node):
             lines += ["", f"  {entry.name}: {type(node).__doc__}"]
-            lines += [_help_line(f"{entry.name}.{knob.name}", knob.metadata, root) for knob in fields(node)]
+            lines += [_help_line(f"{entry.name}.{knob.name}", knob, root) for knob in fields(node)]
         else:
-            lines += ["", _help_line(entry.name, entry.metadata, root)]
+            lines += ["", _help_line(entry.name, entry, root)]
     lines += [
         "",
         "  hydra.run.dir             the run's folder (default: outputs/<date>/<time>-<protocol>)",
         "",
-        "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted.",
+        "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written),",
+        "130 interrupted, 143 terminated.",
     ]
     return "\n".join(lines).replace("$", "$$")
 
 
-def _help_line(key: str, metadata: Any, root: DictConfig) -> str:
+def _help_line(key: str, entry: Field, root: DictConfig) -> str:
     value = OmegaConf.select(root, key)
     shown = "null" if value is None else str(value)
-    choices = metadata.get("choices")
-    names = f" ({', '.join(choices() if callable(choices) else choices)})" if choices else ""
-    return f"    {key:<30}{shown:<18} {metadata['help']}{names}"
+    names = f" ({', '.join(choices_of(entry))})" if choices_of(entry) else ""
+    return f"    {key:<30}{shown:<18} {entry.metadata['help']}{names}"

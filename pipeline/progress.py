@@ -45,7 +45,9 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar:
             self.bar.stop()
         if kind is None:
@@ -70,7 +72,15 @@ class Progress:
         elapsed = self.last_line - self.started
         left = f", {elapsed / self.done * (self.total - self.done):.0f} s left" if 0 < self.done < self.total else ""
         log.info(
-            "%s  %s %d/%d  %s  %.0f s%s  %s", self.stage, self.unit, self.done, self.total, self._rate(), elapsed, left, self.text
+            "%s  %s %d/%d  %s  %.0f s%s  %s",
+            self.stage,
+            self.unit,
+            self.done,
+            self.total,
+            self._rate(),
+            elapsed,
+            left,
+            self.text,
         )
 
     def _rate(self) -> str:

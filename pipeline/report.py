@@ -113,7 +113,9 @@ def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
     if verdict["theorem_reason"]:
         console.print(f"The theorem itself does not cover this run: {verdict['theorem_reason']}.", style="dim")
     losses = [value for value in summary["loss"]["total"] if value is not None]
-    console.print(f"Loss of the head: {min(losses):.6g} to {max(losses):.6g} over {seeds} seed(s); {verdict['optimum']}.")
+    console.print(
+        f"Loss of the head: {min(losses):.6g} to {max(losses):.6g} over {seeds} seed(s); {verdict['optimum']}."
+    )
     for split, values in summary["accuracy"].items():
         known = [value for value in values or [] if value is not None]
         if known:

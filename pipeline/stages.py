@@ -1,4 +1,4 @@
-"""What protocols are made of: prepare, train a backbone, extract its features, solve the head, measure.
+"""What protocols are made of: train a backbone, extract its features, solve the head, measure.
 
 Every stage takes the `Run` (configuration, inputs, record) and plain tensors, and writes what it measures into the
 record; none of them knows which protocol it serves.
@@ -14,27 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline import dufm
-from pipeline.backbones import Backbone, build_backbone
-from pipeline.config import Config, ConfigError
-from pipeline.data import ImageData, load_images
+from pipeline.backbones import Backbone
+from pipeline.config import Config
 from pipeline.descent import Descent, descend, log_schedule
 from pipeline.dufm import Objective, initial_weights
+from pipeline.errors import RunError
+from pipeline.inputs import Inputs
 from pipeline.measuring import LayerMeasurement, backbone_features, measure_backbone, measure_head
 from pipeline.progress import Progress
 from pipeline.randomness import generator
 from pipeline.record import Record, Stopwatch, atomic
 from pipeline.theory import CollapsedOptimum, DufmProblem, collapsed_optimum
-from pipeline.training import Classifier, RunError, train
+from pipeline.training import Classifier, train
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run works on; both are None for a protocol without images."""
-
-    images: ImageData | None = None
-    backbone: Backbone | None = None
 
 
 @dataclass(frozen=True)
@@ -89,39 +82,6 @@ class Outcome:
     train_accuracy: list[float | None]
     test_accuracy: list[float | None] | None
     classes: tuple[str, ...] | None
-
-
-def prepare(config: Config) -> Inputs:
-    """Load the images and build the backbone: everything that can still be wrong with the configuration.
-
-    Raises:
-        ConfigError: damaged or missing files, too few images, images the backbone cannot take.
-    """
-    if not config.uses_images:
-        return Inputs()
-    data, backbone = config.data, config.backbone
-    try:
-        images = load_images(
-            data.name,
-            root=data.root,
-            download=data.download,
-            classes=data.classes,
-            samples_per_class=data.samples_per_class,
-            test_fraction=data.test_fraction,
-            image_size=data.image_size,
-            seed=config.seed,
-        )
-        network = build_backbone(
-            backbone.name,
-            images.image_shape,
-            hidden=backbone.hidden,
-            timm_model=backbone.model,
-            pretrained=backbone.pretrained,
-            seed=config.seed,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return Inputs(images, network)
 
 
 def train_backbone(run: Run) -> Backbone:
@@ -233,9 +193,7 @@ def closed_form(config: Config, head: HeadSolution) -> tuple[CollapsedOptimum | 
         return None, "the classes differ in size"
     if min(head.widths) < head.num_classes:
         return None, f"a layer is narrower than the number of classes ({min(head.widths)} < {head.num_classes})"
-    problem = DufmProblem(
-        head.num_classes, int(counts[0]), config.head.depth, config.weight_decays, head.feature_decay
-    )
+    problem = DufmProblem(head.num_classes, int(counts[0]), config.head.depth, config.weight_decays, head.feature_decay)
     return collapsed_optimum(problem), None
 
 

@@ -12,10 +12,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (torch's own convention)
+from torch.nn import functional as F
 
 from pipeline.config import Config, OptimizerConfig
 from pipeline.data import ImageData, ResidentLoader
+from pipeline.errors import RunError
 from pipeline.randomness import generator
 from pipeline.record import atomic
 
@@ -25,14 +26,12 @@ log = logging.getLogger(__name__)
 CHECK_EVERY = 20
 
 
-class RunError(RuntimeError):
-    """A run that cannot go on for a reason its user can mend: one sentence."""
-
-
 class Classifier(pl.LightningModule):
     """A backbone and a linear classifier, trained with MSE on one-hot targets or with cross-entropy."""
 
-    def __init__(self, backbone: nn.Module, num_classes: int, loss: str, optimizer: OptimizerConfig, epochs: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, loss: str, optimizer: OptimizerConfig, epochs: int
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.num_features, num_classes)
@@ -177,5 +176,3 @@ def _check_finite(module: Classifier, config: Config) -> None:
                 f"backbone training diverged: {name} holds NaN or infinity after {config.backbone.epochs} epochs; "
                 f"a smaller optimizer.lr (now {config.optimizer.lr:g}) usually helps."
             )
-
-

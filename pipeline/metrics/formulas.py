@@ -17,10 +17,10 @@ from pipeline.metrics.undefined import Exceptional, except_when
 RANK_RTOL = 1e-3
 
 # Cases of the features: `holds` gets (statistics, ...).
-NOT_FINITE = Exceptional("the features are not finite, or overflow when squared", lambda s, *_: ~s.energy.isfinite())
-NO_SAMPLES = Exceptional("there are no samples", lambda s, *_: s.counts.sum() == 0)
-ONE_CLASS = Exceptional("the data hold one class only", lambda s, *_: (s.counts > 0).sum() == 1)
-EMPTY_CLASS = Exceptional("a class has no samples", lambda s, *_: (s.counts == 0).any())
+NOT_FINITE = Exceptional("the features are not finite, or overflow when squared", lambda s, *_: ~s.finite)
+NO_SAMPLES = Exceptional("there are no samples", lambda s, *_: s.occupied == 0)
+ONE_CLASS = Exceptional("the data hold one class only", lambda s, *_: s.occupied == 1)
+EMPTY_CLASS = Exceptional("a class has no samples", lambda s, *_: s.occupied < s.num_classes)
 NO_BETWEEN_SCATTER = Exceptional(
     "the class means coincide (zero between-class scatter)", lambda s, *_: s.between_trace <= s.noise_floor
 )
@@ -30,7 +30,7 @@ EQUAL_MEANS = Exceptional(
 ZERO_MEANS = Exceptional("all class means are zero", lambda s, *_: (s.mean_norms == 0).all(-1))
 DEPENDENT_MEANS = Exceptional(
     "the class means are linearly dependent (the K-th singular value is zero)",
-    lambda s, *_: s.mean_singular_values[..., -1] <= _rounding(s.means) * s.mean_singular_values[..., 0],
+    lambda s, *_: s.mean_singular_values[..., -1] <= _negligible(s.mean_singular_values[..., 0], s),
     value=float("inf"),
 )
 MEANS_EXIST = (NOT_FINITE, NO_SAMPLES, ONE_CLASS, EMPTY_CLASS)
@@ -59,7 +59,7 @@ def nc1_pinv(statistics: ClassStatistics) -> Tensor:
     _, values, rows = torch.linalg.svd(centred, full_matrices=False)
     rank = min(statistics.num_classes - 1, values.shape[-1])
     values, rows = values[..., :rank], rows[..., :rank, :]
-    kept = values > _rounding(centred) * values[..., :1]
+    kept = values > _negligible(values[..., 0], statistics)[..., None]
     return statistics.within_along(torch.where(kept[..., None], rows / values[..., None], 0.0).mT)
 
 
@@ -157,15 +157,16 @@ def spectrum(matrix: Tensor) -> Tensor:
     return torch.where(finite, torch.linalg.svdvals(finite_part(matrix)), float("nan"))
 
 
-def _pairs(statistics: ClassStatistics) -> Tensor:
-    return torch.triu_indices(statistics.num_classes, statistics.num_classes, 1, device=statistics.means.device)
-
-
 def _pair_distances(statistics: ClassStatistics) -> Tensor:
     """||mu_i - mu_j||^2 of all pairs i < j, `(..., K (K - 1) / 2)`."""
-    first, second = _pairs(statistics)
     centred = statistics.centred_means
-    return torch.stack([(centred[..., i, :] - centred[..., j, :]).square().sum(-1) for i, j in zip(first, second)], -1)
+    distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist")  # by differences, exactly
+    first, second = _pairs(statistics)
+    return distances[..., first, second].square()
+
+
+def _pairs(statistics: ClassStatistics) -> Tensor:
+    return torch.triu_indices(statistics.num_classes, statistics.num_classes, 1, device=statistics.means.device)
 
 
 def _gram_distance(means: Tensor, target: Tensor) -> Tensor:
@@ -177,9 +178,10 @@ def _unit(matrix: Tensor) -> Tensor:
     return matrix / torch.linalg.matrix_norm(matrix, keepdim=True)
 
 
-def _rounding(matrix: Tensor) -> float:
-    """Share of the largest singular value that is rounding noise, as in `numpy.linalg.matrix_rank`."""
-    return max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
+def _negligible(largest: Tensor, statistics: ClassStatistics) -> Tensor:
+    """Singular value of class means up to which it is rounding noise: of the decomposition, or of the features."""
+    of_svd = max(statistics.means.shape[-2:]) * torch.finfo(torch.float64).eps * largest
+    return torch.maximum(of_svd, statistics.noise_floor.sqrt())
 
 
 def _like(statistics: ClassStatistics) -> dict[str, object]:

@@ -109,7 +109,7 @@ class ClassStatistics:
         weighted = weights * shifts
         pooled = None
         if parts[0].pooled is not None:
-            between_parts = torch.einsum("r...kd,r...ke->...de", weighted, shifts)
+            between_parts = weighted.movedim(0, -3).flatten(-3, -2).mT @ shifts.movedim(0, -3).flatten(-3, -2)
             pooled = sum((part.pooled for part in parts), start=between_parts)
         return cls(
             counts=counts,
@@ -125,6 +125,11 @@ class ClassStatistics:
     def num_classes(self) -> int:
         """K, classes without samples included."""
         return self.counts.shape[-1]
+
+    @cached_property
+    def occupied(self) -> Tensor:
+        """Number of classes that have samples, `()`."""
+        return (self.counts > 0).sum()
 
     @cached_property
     def means(self) -> Tensor:
@@ -162,6 +167,11 @@ class ClassStatistics:
         """Mean of ||z||^2 over the samples, `(...)`."""
         of_means = (self.means.square().sum(-1) * self.counts).sum(-1)
         return of_means / self.counts.sum().clamp(min=1) + self.within_trace
+
+    @cached_property
+    def finite(self) -> Tensor:
+        """Whether all that was measured is finite, `(...)`."""
+        return self.energy.isfinite()
 
     @cached_property
     def noise_floor(self) -> Tensor:

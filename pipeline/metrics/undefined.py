@@ -27,6 +27,9 @@ class Exceptional:
     value: float = float("nan")
 
 
+OVERFLOW = Exceptional("the value leaves the range of float64", lambda *_: torch.tensor(True))
+
+
 def except_when(*cases: Exceptional) -> Callable[[Formula], Formula]:
     """Give a formula the value of the first of `cases` that holds; `reason_of` tells which that was."""
 
@@ -56,6 +59,3 @@ def reason_of(formula: Formula, *arguments: object) -> str | None:
             members = ", ".join(",".join(map(str, index)) for index in concerned.nonzero().tolist())
             clauses.append(f"member {members}: {case.reason}" if value.ndim else case.reason)
     return "; ".join(clauses) or None
-
-
-OVERFLOW = Exceptional("the value leaves the range of float64", lambda *_: torch.tensor(True))

@@ -21,4 +21,6 @@ def dufm(run: Run) -> Outcome:
         features = initial_features(len(labels), protocol.num_features, sources, config.head.init_scale)
     decay = config.head.feature_decay if config.head.inputs == "free" else None
     head = solve_head(run, features, weights, labels, decay)
-    return Outcome(head, train_accuracy=accuracy(run.config, head, head.features, labels), test_accuracy=None, classes=None)
+    return Outcome(
+        head, train_accuracy=accuracy(run.config, head, head.features, labels), test_accuracy=None, classes=None
+    )

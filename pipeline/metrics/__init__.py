@@ -1,0 +1,43 @@
+"""Measures of deep neural collapse: formulas over features and weights, and their streaming, distributed form."""
+
+from pipeline.metrics.functional import (
+    active_units,
+    balancedness,
+    cdnv,
+    class_means,
+    dnc1,
+    dnc2,
+    dnc3,
+    layer_metrics,
+    nc1_pinv,
+    nc2_frame,
+    nc2_simplex,
+    nc3_duality,
+    nc4,
+    numerical_rank,
+    stable_rank,
+    undefined_reasons,
+)
+from pipeline.metrics.statistics import ClassStatistics
+from pipeline.metrics.streaming import CollapseMetrics
+
+__all__ = [
+    "ClassStatistics",
+    "CollapseMetrics",
+    "active_units",
+    "balancedness",
+    "cdnv",
+    "class_means",
+    "dnc1",
+    "dnc2",
+    "dnc3",
+    "layer_metrics",
+    "nc1_pinv",
+    "nc2_frame",
+    "nc2_simplex",
+    "nc3_duality",
+    "nc4",
+    "numerical_rank",
+    "stable_rank",
+    "undefined_reasons",
+]

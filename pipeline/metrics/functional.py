@@ -1,0 +1,230 @@
+"""Collapse metrics of one layer from its features, after Súkeník, Mondelli & Lampert (2023) and those they cite.
+
+Shapes: N samples, K = num_classes, d features. Features `(..., N, d)` of any float dtype on any device, int64 labels
+`(N,)` in [0, K), weights `(..., out, in)`; leading "..." are member dimensions (runs measured at once, same labels) and
+are those of the result. All values are float64, accumulated in float64, with the classes of any sizes.
+
+Notation: class means mu_c, mean of all samples mu_G, M = [mu_1 .. mu_K]; within- and between-class covariances
+Sigma_W = 1/N sum (z - mu_c)(z - mu_c)^T and Sigma_B = 1/K sum_c (mu_c - mu_G)(mu_c - mu_G)^T.
+
+A metric that is undefined on its input (a class without samples, coinciding class means, zero weights, values that are
+not finite) is NaN, and `undefined_reasons` says why. Malformed arguments raise ValueError.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.metrics import formulas
+from pipeline.metrics.checks import check_decisions, check_features, check_matrix, check_next_weight, check_weight
+from pipeline.metrics.statistics import ClassStatistics
+from pipeline.metrics.undefined import Formula, reason_of
+
+FEATURE_FORMULAS: dict[str, Formula] = {
+    "dnc1": formulas.dnc1,
+    "nc1_pinv": formulas.nc1_pinv,
+    "cdnv": formulas.cdnv,
+    "dnc2": formulas.dnc2,
+    "nc2_frame": formulas.nc2_frame,
+    "nc2_simplex": formulas.nc2_simplex,
+    "rank_means": formulas.rank_means,
+    "stable_rank_means": formulas.stable_rank_means,
+    "active_units": formulas.active_units,
+}
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Class means, one per row, `(..., K, d)`; NaN for a class without samples."""
+    statistics = _statistics(features, labels, num_classes)
+    return torch.where(statistics.counts[:, None] > 0, statistics.means, float("nan"))
+
+
+def dnc1(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Within-class over between-class variability, tr(Sigma_W) / tr(Sigma_B), `(...)`: 0 is collapse (DNC1).
+
+    Unchanged by rotation, translation and scaling of the features. NaN if the class means coincide.
+
+    >>> features = torch.tensor([[1.0, 0.0], [3.0, 0.0], [-1.0, 0.0], [-3.0, 0.0]])
+    >>> dnc1(features, torch.tensor([0, 0, 1, 1]), 2)  # variance 1 about means at 2 and -2
+    tensor(0.2500, dtype=torch.float64)
+    """
+    return formulas.dnc1(_statistics(features, labels, num_classes))
+
+
+def nc1_pinv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """tr(Sigma_W Sigma_B^+) / K, `(...)` (NC1, Papyan et al. 2020).
+
+    The pseudo-inverse is truncated to rank K - 1, and further to the directions in which the class means differ by more
+    than rounding noise. NaN if the class means coincide.
+    """
+    return formulas.nc1_pinv(_statistics(features, labels, num_classes))
+
+
+def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Class-distance normalised variance, `(...)` (Galanti, Gyorgy & Hutter 2021).
+
+    Mean over pairs of classes of (v_i + v_j) / (2 ||mu_i - mu_j||^2), with v_c the mean of ||z - mu_c||^2 over class c.
+    NaN if two class means coincide.
+    """
+    return formulas.cdnv(_statistics(features, labels, num_classes))
+
+
+def dnc2(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Largest over K-th singular value of the uncentred M, `(...)`: 1 is an orthogonal frame (DNC2).
+
+    Infinite if the class means are linearly dependent (always so for d < K), NaN if they are all zero. Unchanged by
+    rotation and scaling of the features, but not by translation.
+    """
+    return formulas.dnc2(_statistics(features, labels, num_classes))
+
+
+def nc2_frame(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """|| M^T M / ||M^T M||_F - I_K / sqrt(K) ||_F of the uncentred M, `(...)`: 0 is an orthogonal frame."""
+    return formulas.nc2_frame(_statistics(features, labels, num_classes))
+
+
+def nc2_simplex(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Distance of the class means to a simplex equiangular tight frame, `(...)` (NC2, Papyan et al. 2020).
+
+    || G / ||G||_F - (I_K - 1 1^T / K) / sqrt(K - 1) ||_F for the Gram matrix G of the means centred at their unweighted
+    mean. For K = 2 this is identically 0, even for random means: any two points are a simplex. Never report it alone.
+    """
+    return formulas.nc2_simplex(_statistics(features, labels, num_classes))
+
+
+def active_units(features: Tensor) -> Tensor:
+    """Share of non-zero entries among the N d activations, `(...)`."""
+    labels = torch.zeros(features.shape[-2], dtype=torch.int64, device=features.device)
+    return formulas.active_units(_statistics(features, labels, 2))
+
+
+def dnc3(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Misalignment of the rows of a weight matrix with the class means that enter it, `(...)`: 0 is DNC3.
+
+    sum_i w_i sin(row_i, closest class mean) / sum_i w_i, w_i = ||row_i||^2, closest in absolute cosine, means
+    uncentred. `features` are those entering `weight`: sigma(H_l) for l >= 2, H_1 for l = 1. Rows of zero length do not
+    count, and a class mean of zero is never the closest. NaN if the weight or all class means are zero. Features
+    `(N, d)` shared by weights `(S, out, d)` are allowed.
+    """
+    return formulas.dnc3(*_with_weight(weight, features, labels, num_classes))
+
+
+def nc3_duality(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Distance of the last weight matrix to its class means, `(...)` (NC3, Papyan et al. 2020).
+
+    || W / ||W||_F - B / ||B||_F ||_F for W `(..., K, d)` and the means centred at mu_G, B = [mu_c - mu_G]^T.
+    """
+    if weight.shape[-2:-1] != (num_classes,):
+        raise ValueError(f"weight must have num_classes = {num_classes} rows, got shape {tuple(weight.shape)}.")
+    return formulas.nc3_duality(*_with_weight(weight, features, labels, num_classes))
+
+
+def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -> Tensor:
+    """Share of samples on which the network's decision differs from the nearest class mean's, `(...)` (NC4).
+
+    `decisions` `(..., N)` are the classes the network chose; among equally near means the first counts as nearest.
+    """
+    statistics = _statistics(features, labels, num_classes)
+    check_decisions(decisions, features)
+    return formulas.nc4(statistics, labels, decisions)
+
+
+def balancedness(weight: Tensor, next_weight: Tensor) -> Tensor:
+    """||W_{l+1}^T W_{l+1} - W_l W_l^T||_F / ||W_l W_l^T||_F of consecutive weights, `(...)`: 0 is balanced."""
+    check_matrix("weight", weight)
+    check_next_weight(next_weight, weight)
+    return formulas.balancedness(_double(next_weight), _double(weight))
+
+
+def numerical_rank(matrix: Tensor, rtol: float = formulas.RANK_RTOL) -> Tensor:
+    """Number of singular values of `(..., m, n)` above `rtol` times the largest, `(...)`; 0 for a zero matrix."""
+    check_matrix("matrix", matrix)
+    return formulas.rank_of_spectrum(formulas.spectrum(_double(matrix)), rtol)
+
+
+def stable_rank(matrix: Tensor) -> Tensor:
+    """||A||_F^2 / ||A||_2^2 of a matrix `(..., m, n)`, `(...)`; NaN for a zero matrix."""
+    check_matrix("matrix", matrix)
+    return formulas.stable_rank_of_spectrum(formulas.spectrum(_double(matrix)))
+
+
+def layer_metrics(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    weight: Tensor | None = None,
+    next_weight: Tensor | None = None,
+    decisions: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Every metric of one layer from one set of statistics, `(...)` each, by name.
+
+    Always dnc1, nc1_pinv, cdnv, dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and active_units. With the
+    `weight` that the features enter also dnc3, rank_weight and stable_rank_weight, and with the `next_weight` after it
+    balancedness; a weight of K rows without a next one is the last, and gets nc3_duality. With `decisions` nc4.
+    """
+    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions)
+    return {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
+
+
+def undefined_reasons(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    weight: Tensor | None = None,
+    next_weight: Tensor | None = None,
+    decisions: Tensor | None = None,
+) -> dict[str, str]:
+    """Say for each of the `layer_metrics` that is not finite why it is not; {} if all are.
+
+    With member dimensions the text names the members concerned: "member 3: the class means coincide (...)".
+    """
+    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions)
+    reasons = {name: reason_of(formula, *arguments) for name, (formula, *arguments) in calls.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _layer_calls(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    weight: Tensor | None,
+    next_weight: Tensor | None,
+    decisions: Tensor | None,
+) -> dict[str, tuple]:
+    """What to evaluate for one layer: name -> (formula, *arguments)."""
+    statistics = _statistics(features, labels, num_classes)
+    calls: dict[str, tuple] = {name: (formula, statistics) for name, formula in FEATURE_FORMULAS.items()}
+    if next_weight is not None and weight is None:
+        raise ValueError("next_weight needs the weight that comes before it, got weight = None.")
+    if weight is not None:
+        check_weight(weight, features)
+        weight = _double(weight)
+        singular_values = formulas.spectrum(weight)
+        calls["dnc3"] = (formulas.dnc3, statistics, weight)
+        calls["rank_weight"] = (formulas.rank_of_spectrum, singular_values)
+        calls["stable_rank_weight"] = (formulas.stable_rank_of_spectrum, singular_values)
+        if next_weight is not None:
+            check_next_weight(next_weight, weight)
+            calls["balancedness"] = (formulas.balancedness, _double(next_weight), weight)
+        elif weight.shape[-2] == num_classes:
+            calls["nc3_duality"] = (formulas.nc3_duality, statistics, weight)
+    if decisions is not None:
+        check_decisions(decisions, features)
+        calls["nc4"] = (formulas.nc4, statistics, labels, decisions)
+    return calls
+
+
+def _statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
+    check_features(features, labels, num_classes)
+    return ClassStatistics.from_features(features, labels, num_classes)
+
+
+def _with_weight(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> tuple[ClassStatistics, Tensor]:
+    statistics = _statistics(features, labels, num_classes)
+    check_weight(weight, features)
+    return statistics, _double(weight)
+
+
+def _double(matrix: Tensor) -> Tensor:
+    return matrix.detach().to(torch.float64)

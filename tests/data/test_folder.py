@@ -1,0 +1,169 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.data import DataError, class_names, load_images, validate_request
+
+LEVELS = {"cat": 40, "dog": 90, "owl": 200}
+
+
+def save(path: Path, level: int, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, level).convert(mode).save(path)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Three classes of ten images 6 wide and 4 high, each of one level of its class's own."""
+    for name, level in LEVELS.items():
+        for number in range(10):
+            save(tmp_path / name / f"{number}.png", level + number)
+    return tmp_path
+
+
+def test_class_folders_give_images_labels_and_a_stratified_test_split(flat):
+    data = load_images("image_folder", root=flat, test_fraction=0.3)
+    assert data.classes == class_names("image_folder", flat) == ("cat", "dog", "owl")
+    assert data.image_shape == (3, 4, 6)
+    assert data.train.labels.bincount().tolist() == [7, 7, 7]
+    assert data.test.labels.bincount().tolist() == [3, 3, 3]
+    for label, level in enumerate(LEVELS.values()):
+        both = torch.cat([split.images[split.labels == label] for split in (data.train, data.test)])
+        assert both[:, 0, 0, 0].sort().values.tolist() == [level + number for number in range(10)]
+
+
+def test_classes_and_samples_per_class_choose_before_reading(flat):
+    (flat / "dog" / "0.png").write_bytes(b"not read, so not complained about")
+    data = load_images("image_folder", root=flat, classes=["owl", "cat"], samples_per_class=5)
+    assert data.classes == ("owl", "cat") and data.train.labels.bincount().tolist() == [5, 5]
+    assert data.train.images[data.train.labels == 0].min() >= 200
+
+
+@pytest.mark.parametrize("test_name", ["test", "val"])
+def test_given_splits_are_kept(tmp_path, test_name):
+    for name, level in LEVELS.items():
+        save(tmp_path / "train" / name / "a.png", level)
+        save(tmp_path / "train" / name / "b.png", level)
+        save(tmp_path / test_name / name / "c.png", level + 1)
+    data = load_images("image_folder", root=tmp_path)
+    assert data.train.images[:, 0, 0, 0].tolist() == [40, 40, 90, 90, 200, 200]
+    assert data.test.images[:, 0, 0, 0].tolist() == [41, 91, 201]
+
+
+def test_a_training_folder_alone_is_split(tmp_path):
+    for name, level in LEVELS.items():
+        for number in range(5):
+            save(tmp_path / "train" / name / f"{number}.png", level)
+    data = load_images("image_folder", root=tmp_path)
+    assert (len(data.train), len(data.test)) == (12, 3)
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    for name in ("plane", "train"):
+        for number in range(2):
+            save(tmp_path / name / f"{number}.png", 5)
+    assert class_names("image_folder", tmp_path) == ("plane", "train")
+
+
+def test_hidden_folders_are_no_classes(flat):
+    (flat / ".ipynb_checkpoints").mkdir()
+    assert class_names("image_folder", flat) == ("cat", "dog", "owl")
+
+
+def test_grey_images_stay_grey_and_one_colour_image_makes_all_colour(tmp_path):
+    for name in ("a", "b"):
+        for number, mode in enumerate(("L", "1", "LA")):
+            save(tmp_path / name / f"{number}.png", 255, mode=mode)
+    assert load_images("image_folder", root=tmp_path).image_shape[0] == 1
+    save(tmp_path / "a" / "palette.png", 255, mode="P")
+    data = load_images("image_folder", root=tmp_path)
+    assert data.image_shape[0] == 3 and data.train.images.min() == 255
+
+
+def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(np.full((4, 6), 0xAB12, dtype=np.uint16)).save(tmp_path / name / f"{number}.png")
+    data = load_images("image_folder", root=tmp_path)
+    assert data.image_shape == (1, 4, 6) and data.train.images.unique().tolist() == [0xAB]
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            image = Image.new("P", (6, 4), 0)
+            image.putpalette([10, 20, 30])
+            image.save(tmp_path / name / f"{number}.png", transparency=b"\x80")
+    data = load_images("image_folder", root=tmp_path)
+    assert data.train.images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_different_sizes_need_image_size_and_two_files_are_named(flat):
+    save(flat / "owl" / "odd.png", 9, size=(8, 8))
+    with pytest.raises(DataError, match=r"data\.image_size=null, but .*0\.png is 6x4 and .*odd\.png is 8x8 pixels"):
+        load_images("image_folder", root=flat)
+    assert load_images("image_folder", root=flat, image_size=5).image_shape == (3, 5, 5)
+
+
+def test_resizing_crops_the_middle_square(tmp_path):
+    wide = np.zeros((4, 12), dtype=np.uint8)
+    wide[:, 4:8] = 255
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(wide).save(tmp_path / name / f"{number}.png")
+    data = load_images("image_folder", root=tmp_path, image_size=4)
+    assert data.train.images.unique().tolist() == [255]
+
+
+def test_all_unreadable_files_are_listed_by_name(flat):
+    truncated = (flat / "cat" / "3.png").read_bytes()[:-30]
+    (flat / "cat" / "3.png").write_bytes(truncated)
+    (flat / "dog" / "4.png").write_bytes(b"this is text")
+    (flat / "owl" / "5.png").write_bytes(b"")
+    with pytest.raises(DataError, match="3 image file") as error:
+        load_images("image_folder", root=flat)
+    assert all(f"{name}/{number}.png" in str(error.value) for name, number in (("cat", 3), ("dog", 4), ("owl", 5)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_long_list_of_unreadable_files_is_cut_after_ten(flat):
+    for number in range(10):
+        (flat / "cat" / f"{number}.png").write_bytes(b"")
+        (flat / "dog" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"20 image file.* and 10 more\.$"):
+        load_images("image_folder", root=flat)
+
+
+def test_files_that_are_not_images_are_ignored(flat):
+    (flat / "cat" / "notes.txt").write_text("none")
+    assert len(load_images("image_folder", root=flat).train) == 24
+
+
+def test_a_class_folder_without_images_is_named(flat):
+    (flat / "yak").mkdir()
+    with pytest.raises(DataError, match=r"yak holds no image; allowed file names end in \.jpg"):
+        load_images("image_folder", root=flat)
+
+
+def test_a_root_without_class_folders_is_refused(tmp_path):
+    with pytest.raises(DataError, match="has no class folders"):
+        validate_request("image_folder", root=tmp_path)
+
+
+def test_train_and_test_must_have_the_same_classes(tmp_path):
+    for path in ("train/a", "train/b", "test/a", "test/c"):
+        save(tmp_path / path / "0.png", 1)
+    with pytest.raises(DataError, match=r"only one of train and test: b, c"):
+        validate_request("image_folder", root=tmp_path)
+
+
+def test_one_class_folder_is_not_enough(tmp_path):
+    save(tmp_path / "a" / "0.png", 1)
+    with pytest.raises(DataError, match="has 1 class"):
+        validate_request("image_folder", root=tmp_path)

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from pipeline.data import ImageData, Split
+
+
+def image_data(images: torch.Tensor) -> ImageData:
+    split = Split(images, torch.arange(len(images)) % 2)
+    return ImageData.from_splits("made_up", split, split, ("a", "b"))
+
+
+def random_images(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_standardised_training_images_have_mean_zero_and_std_one_in_each_channel():
+    images = random_images(50, 3, 4, 5)
+    images[:, 1] //= 7
+    data = image_data(images)
+    out = data.standardise(data.train.images)
+    assert out.dtype == torch.float32 and out.shape == images.shape
+    torch.testing.assert_close(out.double().mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(out.double().std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-6, rtol=0)
+
+
+def test_statistics_equal_the_direct_float64_computation():
+    images = random_images(20, 2, 3, 3)
+    data = image_data(images)
+    scaled = images.double() / 255
+    torch.testing.assert_close(data.mean, scaled.mean((0, 2, 3)).float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(data.std, scaled.std((0, 2, 3), correction=0).float(), rtol=1e-6, atol=0)
+
+
+def test_a_constant_channel_becomes_zeros_and_not_nan():
+    images = random_images(10, 2, 3, 3)
+    images[:, 1] = 77
+    out = image_data(images).standardise(images)
+    assert out.isfinite().all()
+    torch.testing.assert_close(out[:, 1], torch.zeros_like(out[:, 1]), atol=1e-4, rtol=0)
+
+
+def test_standardising_leaves_the_resident_bytes_alone():
+    images = random_images(4, 1, 2, 2)
+    before = images.clone()
+    image_data(images).standardise(images)
+    assert torch.equal(images, before)
+
+
+def test_image_shape_and_num_classes_describe_the_data():
+    data = image_data(random_images(6, 3, 4, 5))
+    assert (data.image_shape, data.num_classes) == ((3, 4, 5), 2)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3, dtype=torch.uint8)])
+def test_images_of_another_shape_or_dtype_are_refused(images):
+    with pytest.raises(ValueError, match="images must be a uint8 tensor"):
+        Split(images, torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(3, dtype=torch.int64), torch.zeros(2, dtype=torch.int32)])
+def test_labels_of_another_shape_or_dtype_are_refused(labels):
+    with pytest.raises(ValueError, match="labels must be an int64 tensor"):
+        Split(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), labels)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_outside_the_class_list_are_refused(label):
+    split = Split(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.tensor([0, label]))
+    with pytest.raises(ValueError, match=r"train labels must lie in 0\.\.1"):
+        ImageData.from_splits("made_up", split, split, ("a", "b"))
