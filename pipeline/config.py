@@ -39,7 +39,7 @@ class DataConfig:
     classes: Any = _knob(None, "classes by index or name, in label order; null takes all")
     samples_per_class: int | None = _knob(None, "balanced deterministic training subset; null takes all", ge=1)
     test_fraction: float = _knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
-    image_size: int | None = _knob(None, "resize images to this side length (image_folder)", ge=1)
+    image_size: int | None = _knob(None, "scale and crop images to this side length", ge=1)
     augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
 
 

@@ -31,10 +31,7 @@ constexpr Index VECTOR_BYTES = 32, TILE_ROWS = 6;  // 12 sums + 2 of B + 1 of A 
 constexpr Index VECTOR_BYTES = 16, TILE_ROWS = 6;
 #endif
 constexpr Index CACHE_LINE = 64;
-#ifndef CHUNK
-#define CHUNK 64
-#endif
-constexpr Index CHUNK_ROWS = CHUNK;
+constexpr Index CHUNK_ROWS = 128;
 
 template <class T>
 struct Vector {
@@ -124,10 +121,10 @@ private:
 extern "C" {
 // All tensors are row-major with padded rows; see `padded`.
 struct Problem {
-    Index steps, members, samples, depth, relu, threads;
+    Index steps, members, samples, depth, relu, shared_features, threads;
     const Index* widths;         // d_1..d_L, K
-    void* features;              // (S, N, d_1), or (N, d_1) where frozen
-    void* feature_velocity;      // like the features
+    void* features;              // (S, N, d_1), or (N, d_1) where shared
+    void* feature_velocity;      // (S, N, d_1)
     void* const* weights;        // L times (S, d_{l+1}, d_l)
     void* const* velocities;     // like the weights
     const void* targets;         // (N, K)
@@ -167,7 +164,7 @@ public:
     Member(const Problem& problem, Index member) : problem_(problem), frozen_(problem.feature_decay == nullptr) {
         const Index depth = problem.depth, samples = problem.samples;
         chunk_ = std::min(samples, CHUNK_ROWS);
-        features_ = at(problem.features, frozen_ ? 0 : member * samples * stride(0));
+        features_ = at(problem.features, problem.shared_features ? 0 : member * samples * stride(0));
         feature_velocity_ = at(problem.feature_velocity, member * samples * stride(0));
         if (!frozen_) feature_rule_.emplace_back(problem.lr[member], problem.feature_decay[member], problem.momentum);
         Index widest = 0;
@@ -209,7 +206,6 @@ private:
         const T* weight = weights_[l];
         T* transposed = transposed_[l];
         constexpr Index block = 8;
-        // Padding rows of the last block are read from the next factor's padding-free start? see below
         Index i = 0;
         for (; i + block <= rows; i += block)
             for (Index j = 0; j < columns; ++j)

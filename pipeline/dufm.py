@@ -11,6 +11,7 @@ No biases, and no activation on the features (Súkeník et al. 2023, arXiv 2305.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,12 @@ def forward(features: Tensor, weights: Sequence[Tensor], activation: str = "relu
     Raises:
         ValueError: on an unknown activation or shapes that do not chain.
     """
+    pre_activations, entering = [], features
+    for _, tap, entering in layer_taps(features, weights, activation):
+        if tap == "pre":
+            pre_activations.append(entering)
     members = num_members(features, weights)
-    inputs = [tensor for _, tap, tensor in layer_taps(features, weights, activation) if tap == "pre"]
-    last_input = activate(inputs[-1], activation) if len(weights) > 1 else inputs[-1]
-    outputs = last_input @ weights[-1].mT
-    return [tensor.expand(members, -1, -1) for tensor in (*inputs, outputs)]
+    return [tensor.expand(members, -1, -1) for tensor in (*pre_activations, entering @ weights[-1].mT)]
 
 
 def layer_taps(
@@ -56,6 +58,7 @@ def layer_taps(
     Layer 1 has the tap "pre" only (there is no activation on the features), layers 2..L have "pre" (H_l) and "post"
     (sigma(H_l)). Tensors are `(S, N, d_l)`, without the member dimension where neither input has one.
     """
+    check_activation(activation)
     check_shapes(features, weights)
     hidden = features
     yield 1, "pre", hidden
@@ -86,8 +89,10 @@ def objective(
         activation: "relu" or "linear".
         loss: the fit, `MeanSquaredError()` (1/(2N) ||Z - Y||_F^2) if None.
     """
-    outputs = forward(features, weights, activation)[-1]
-    members = outputs.shape[0]
+    members = num_members(features, weights)
+    for _, _, entering in layer_taps(features, weights, activation):  # keeps one layer alive, `forward` all
+        last = entering
+    outputs = (last @ weights[-1].mT).expand(members, -1, -1)
     targets = one_hot(labels, weights[-1].shape[-2], outputs.dtype).to(outputs.device)
     fit = (loss or MeanSquaredError()).value(outputs, targets)
     decays = weight_decay_table(weight_decay, members, len(weights)).to(fit)
@@ -119,7 +124,7 @@ def initial_weights(
     members = [
         [
             torch.randn(fan_out, fan_in, generator=source, dtype=torch.float64) * (scale / fan_in**0.5)
-            for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)
+            for fan_in, fan_out in pairwise(sizes)
         ]
         for source in generators
     ]

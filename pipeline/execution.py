@@ -1,6 +1,7 @@
 """One run from its configuration to its closed record."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
 
 
 def _quiet_libraries() -> None:
-    """Silence tips and device tables of Lightning; its warnings stay."""
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch"):
+    """Silence tips, device tables and font subsetting, and a deprecation that is Lightning's to mend; warnings stay."""
+    for name in ("pytorch_lightning", "fontTools", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

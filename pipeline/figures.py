@@ -55,7 +55,7 @@ def plot_over_steps(frame: pd.DataFrame, metric: str, axes: Axes, stage: str = "
     axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel="gradient step" if stage == "head" else "epoch")
     if metric == "dnc2":
         axes.axhline(1.0, **OPTIMUM)
-    return axes
+    return _plain_ticks(axes, metric)
 
 
 def plot_loss(frame: pd.DataFrame, optimum: float | None, axes: Axes) -> Axes:
@@ -90,7 +90,7 @@ def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float 
     if len(places) > 12:
         axes.tick_params(axis="x", labelsize=6)
     axes.set(yscale="log", title=f"{metric.upper()} at the end", xlim=(-0.5, len(places) - 0.5))
-    return axes
+    return _plain_ticks(axes, metric)
 
 
 def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -122,6 +122,16 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         with atomic(path) as temporary, matplotlib.rc_context(STYLE):
             figure.savefig(temporary, dpi=200, metadata=metadata)
     return paths
+
+
+def _plain_ticks(axes: Axes, metric: str) -> Axes:
+    """2 instead of 2 x 10^0 on the axes of metrics that live near 1."""
+    if metric != "dnc1":
+        axes.yaxis.set_major_formatter("{x:g}")
+        low, high = axes.get_ylim()
+        # Decades label themselves; a range within one needs its minor ticks named.
+        axes.yaxis.set_minor_formatter("{x:.2g}" if high < 10 * low else "")
+    return axes
 
 
 def _places(final: pd.DataFrame) -> dict[tuple[str, str], int]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline import dufm
 from pipeline.data import ImageData, ResidentLoader, Split
 from pipeline.metrics import CollapseMetrics, layer_metrics, undefined_reasons
-from pipeline.taps import tapped
+from pipeline.taps import Taps
 
 EVAL_BATCH = 512
 
@@ -44,23 +44,22 @@ def _pass(
     loader = ResidentLoader(split, EVAL_BATCH, seed=0, shuffle=False, standardise=images.standardise, device=device)
     features, labels = [], torch.empty(0)
 
-    def listen(name: str, tap: str, output: Tensor) -> None:
+    def listen(name: str, output: Tensor) -> None:
         if name not in metrics:
             metrics[name] = CollapseMetrics(images.num_classes, output.shape[1]).to(device)
         metrics[name].update(output, labels)
 
     training = backbone.training
     backbone.eval()
-    with tapped(backbone, blocks, listen):
+    with Taps(backbone, blocks, listen):
         for batch, labels in loader:  # noqa: B007 (the listener reads it)
             features.append(backbone(batch))
     backbone.train(training)
-    return torch.cat(features), [
-        LayerMeasurement(
-            name, "post", {key: value.reshape(1) for key, value in metric.compute().items()}, metric.reasons()
-        )
-        for name, metric in metrics.items()
-    ]
+    layers = []
+    for name, metric in metrics.items():
+        values = {key: value.reshape(1) for key, value in metric.compute().items()}
+        layers.append(LayerMeasurement(name, "post", values, dict(metric.undefined)))
+    return torch.cat(features), layers
 
 
 @torch.no_grad()
@@ -69,8 +68,8 @@ def measure_head(
 ) -> Iterator[LayerMeasurement]:
     """Metrics of every layer of S heads at once, layer by layer.
 
-    The metrics of W_l (dnc3, ranks) stand with what enters W_l: ``pre`` for l = 1, ``post`` after. Balancedness of
-    (W_{l-1}, W_l) stands with layer l, NC3 duality with the last.
+    The metrics of W_l (dnc3, ranks, its balancedness with W_{l+1}, NC3 duality of W_L) stand with what enters W_l:
+    ``pre`` for l = 1, ``post`` after.
 
     Args:
         features: ``(N, d_1)`` or ``(S, N, d_1)``; weights: W_l ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
@@ -78,11 +77,14 @@ def measure_head(
     decisions = dufm.forward(features, weights, activation)[-1].argmax(dim=-1)
     for layer, tap, tensor in dufm.layer_taps(features, weights, activation):
         entered = layer == 1 or tap == "post"
-        values, reasons = layer_metrics(
+        arguments = (
             tensor.expand(len(weights[0]), -1, -1),
             labels,
             num_classes,
-            weight=weights[layer - 1] if entered else None,
-            decisions=decisions,
+            weights[layer - 1] if entered else None,
+            weights[layer] if entered and layer < len(weights) else None,
+            decisions,
         )
-        yield LayerMeasurement(str(layer), tap, values, reasons)
+        values = layer_metrics(*arguments)
+        defined = all(bool(value.isfinite().all()) for value in values.values())
+        yield LayerMeasurement(str(layer), tap, values, {} if defined else undefined_reasons(*arguments))

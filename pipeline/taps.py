@@ -80,6 +80,7 @@ class Taps:
 
     def __enter__(self) -> Taps:
         self._fired.clear()
+        self._kept.clear()
         # First, so that it runs before a tap on the module's own input.
         self._hooks.callback(self._module.register_forward_pre_hook(self._start_pass).remove)
         for key, target in self._targets.items():
@@ -130,22 +131,25 @@ class Taps:
 
 
 def _find(module: nn.Module, name: str) -> nn.Module:
-    """The submodule called `name`; neither it nor one that holds it may be compiled."""
+    """The submodule called `name`; neither it nor a module that holds it may be compiled."""
+    _refuse_compiled(module, name)
     modules = dict(module.named_modules(remove_duplicate=False))
     if name not in modules:
         close = get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see its named_modules()."
         raise ValueError(f"module name {name!r} is not in this {type(module).__name__}, {hint}")
-    parts = name.split(".") if name else []
-    for length in range(len(parts) + 1):
-        holder = modules[".".join(parts[:length])]
-        # torch.compile(module) wraps it, module.compile() marks it; either way it no longer calls these hooks.
-        if hasattr(holder, "_orig_mod") or getattr(holder, "_compiled_call_impl", None) is not None:
-            raise ValueError(
-                f"module {name!r} is part of a compiled {type(holder).__name__}, whose hooks do not fire: "
-                "pass the uncompiled module, and run that in the tapped pass."
-            )
+    for end in [i for i, letter in enumerate(name) if letter == "."] + [len(name)]:
+        _refuse_compiled(modules[name[:end]], name)
     return modules[name]
+
+
+def _refuse_compiled(holder: nn.Module, name: str) -> None:
+    # torch.compile(module) wraps a module, module.compile() marks it; once run, either one ignores the hooks inside.
+    if hasattr(holder, "_orig_mod") or getattr(holder, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            f"module {name!r} is part of a compiled module, whose hooks do not fire: "
+            "tap the uncompiled module, and run that in the tapped pass."
+        )
 
 
 def _as_features(value: object, tap: Tap) -> Tensor:

@@ -48,10 +48,11 @@ class Tracker:
             mode = "offline"
         arguments = {
             "project": config.project,
-            "save_dir": str(folder),
+            "dir": str(folder),
             "group": config.group,
             "tags": config.tags or None,
             "job_type": job_type,
+            "config": dict(run_config),
         }
         try:
             run = _open_run(mode, arguments)
@@ -60,11 +61,10 @@ class Tracker:
                 raise
             log.warning("wandb: the server did not answer (%s); tracking offline instead.", _first_line(error))
             run = _open_run("offline", arguments)
-        self.logger = run
+        self.logger = WandbLogger(experiment=run)
         for stage in ("head", "backbone"):
-            run.experiment.define_metric(f"{stage}/step")
-            run.experiment.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-        run.log_hyperparams(dict(run_config))
+            run.define_metric(f"{stage}/step")
+            run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
 
     def rows(self, rows: list[Row]) -> None:
         """Mirror rows of the record: the mean over seeds of every metric."""
@@ -95,7 +95,7 @@ class Tracker:
         if figures:
             run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.suffix == ".png"})
         run.summary.update({key: summary[key] for key in ("status", "loss", "accuracy", "verdict") if key in summary})
-        run.finish(exit_code=int(failed), quiet=True)
+        run.finish(exit_code=int(failed))
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Tracking errors of any kind end the tracking, not the run."""
@@ -106,16 +106,11 @@ class Tracker:
             log.warning("wandb failed (%s); the run goes on, the local record is complete.", _first_line(error))
 
 
-def _open_run(mode: str, arguments: dict[str, Any]) -> WandbLogger:
-    logger = WandbLogger(
-        **arguments,
-        mode=mode,
-        settings=wandb.Settings(
-            silent=True, init_timeout=INIT_TIMEOUT, finish_timeout=FINISH_TIMEOUT, x_disable_stats=True
-        ),
+def _open_run(mode: str, arguments: dict[str, Any]) -> wandb.Run:
+    settings = wandb.Settings(
+        silent=True, init_timeout=INIT_TIMEOUT, finish_timeout=FINISH_TIMEOUT, x_disable_stats=True, save_code=False
     )
-    _ = logger.experiment  # opens the run now, so that a failure is seen here
-    return logger
+    return wandb.init(mode=mode, settings=settings, **arguments)
 
 
 def _has_key() -> bool:

@@ -81,8 +81,11 @@ class ResidentLoader:
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration begin after `state["position"]` batches."""
-        self._resume_at = self._position = state["position"]
+        """Let the next iteration begin after `state["position"]` batches.
+
+        After all of them it begins afresh: a checkpoint taken at the last step of an epoch resumes in the next one.
+        """
+        self._resume_at = self._position = state["position"] % len(self)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Runs at the first `next`, not at `iter`: Lightning asks for the iterator before it sets the epoch.

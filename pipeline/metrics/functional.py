@@ -95,6 +95,7 @@ def nc2_simplex(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 def active_units(features: Tensor) -> Tensor:
     """Share of non-zero entries among the N d activations, `(...)`."""
+    check_matrix("features", features, "(N, d)")
     labels = torch.zeros(features.shape[-2], dtype=torch.int64, device=features.device)
     return formulas.active_units(_statistics(features, labels, 2))
 
@@ -115,9 +116,10 @@ def nc3_duality(weight: Tensor, features: Tensor, labels: Tensor, num_classes: i
 
     || W / ||W||_F - B / ||B||_F ||_F for W `(..., K, d)` and the means centred at mu_G, B = [mu_c - mu_G]^T.
     """
-    if weight.shape[-2:-1] != (num_classes,):
+    statistics, weight = _with_weight(weight, features, labels, num_classes)
+    if weight.shape[-2] != num_classes:
         raise ValueError(f"weight must have num_classes = {num_classes} rows, got shape {tuple(weight.shape)}.")
-    return formulas.nc3_duality(*_with_weight(weight, features, labels, num_classes))
+    return formulas.nc3_duality(statistics, weight)
 
 
 def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -> Tensor:

@@ -130,3 +130,9 @@ def test_a_failed_download_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.MNIST.download", fail)
     with pytest.raises(DataError, match=r"data\.download=true: MNIST could not be fetched.*got: b\)\.$"):
         load_images("mnist", root=tmp_path, download=True)
+
+
+def test_a_download_that_brings_nothing_names_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.MNIST.__init__", lambda self, root, download: None)
+    with pytest.raises(DataError, match="has no folder MNIST/raw"):
+        load_images("mnist", root=tmp_path, download=True)

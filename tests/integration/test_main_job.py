@@ -1,0 +1,307 @@
+"""The main job and the pure-theory job as real processes: every file is there, and every number can be recomputed."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch_file
+
+SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]
+
+
+def dnc(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=check, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The main job on the embedded digits, shrunk."""
+    folder = tmp_path_factory.mktemp("main job")
+    done = dnc(*SMALL, "hydra.run.dir=run", cwd=folder)
+    return folder / "run", done
+
+
+@pytest.fixture(scope="module")
+def dufm_run(tmp_path_factory):
+    """The pure-theory job with free features, shrunk."""
+    folder = tmp_path_factory.mktemp("dufm")
+    arguments = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "logger=none"]
+    done = dnc(*arguments, "descent.steps=2000", "descent.seeds=2", "head.width=8", "hydra.run.dir=run", cwd=folder)
+    return folder / "run", done
+
+
+def summary_of(run: Path) -> dict:
+    return json.loads((run / "summary.json").read_text())
+
+
+def layers_of(tensors: dict, depth: int, seed: int) -> dict[tuple[int, str], np.ndarray]:
+    """What enters every weight matrix, recomputed with numpy: (layer, tap) -> (N, d)."""
+    features = tensors["features/1"]
+    hidden = features[seed] if features.ndim == 3 else features
+    layers = {(1, "pre"): hidden}
+    for layer in range(2, depth + 1):
+        hidden = hidden @ tensors[f"weights/{layer - 1}"][seed].T
+        layers[layer, "pre"] = hidden
+        hidden = np.maximum(hidden, 0)
+        layers[layer, "post"] = hidden
+    return layers
+
+
+def brute_force(features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """dnc1 and dnc2 from their definitions, in loops."""
+    classes = np.unique(labels)
+    means = [features[labels == c].mean(axis=0) for c in classes]
+    within = sum(np.sum((z - means[c]) ** 2) for z, c in zip(features, labels, strict=True)) / len(labels)
+    between = sum(np.sum((mean - features.mean(axis=0)) ** 2) for mean in means) / len(classes)
+    singular = np.linalg.svd(np.stack(means, axis=1), compute_uv=False)
+    return within / between, singular[0] / singular[len(classes) - 1]
+
+
+def sines(weight: np.ndarray, features: np.ndarray, labels: np.ndarray) -> float:
+    """dnc3 from its definition."""
+    means = [features[labels == c].mean(axis=0) for c in np.unique(labels)]
+    total = 0.0
+    for row in weight:
+        if np.any(row):
+            cosines = [abs(row @ m) / np.linalg.norm(row) / np.linalg.norm(m) for m in means if np.any(m)]
+            total += row @ row * math.sqrt(max(0.0, 1 - max(cosines) ** 2))
+    return total / np.sum(weight**2)
+
+
+def assert_summary_is_recomputed_from_tensors(run: Path) -> None:
+    summary, tensors = summary_of(run), load_file(run / "tensors.safetensors")
+    labels, depth = tensors["labels"], summary["problem"]["depth"]
+    for seed in range(len(summary["seeds"])):
+        layers = layers_of(tensors, depth, seed)
+        assert {(row["layer"], row["tap"]) for row in summary["layers"]} == set(layers)
+        for row in summary["layers"]:
+            features = layers[row["layer"], row["tap"]]
+            dnc1, dnc2 = brute_force(features, labels)
+            assert row["dnc1"][seed] == pytest.approx(dnc1, rel=1e-9)
+            assert row["dnc2"][seed] == pytest.approx(dnc2, rel=1e-9)
+            if row["layer"] == 1 or row["tap"] == "post":
+                expected = sines(tensors[f"weights/{row['layer']}"][seed], features, labels)
+                assert row["dnc3"][seed] == pytest.approx(expected, rel=1e-6)
+            else:
+                assert row["dnc3"] is None
+        outputs = layers[depth, "post"] @ tensors[f"weights/{depth}"][seed].T
+        fit = np.sum((outputs - np.eye(outputs.shape[1])[labels]) ** 2) / (2 * len(labels))
+        decays = summary["problem"]["weight_decay"]
+        total = fit + sum(
+            decay / 2 * np.sum(tensors[f"weights/{layer}"][seed] ** 2) for layer, decay in enumerate(decays, start=1)
+        )
+        if summary["problem"]["feature_decay"] is not None:
+            total += summary["problem"]["feature_decay"] / 2 * np.sum(layers[1, "pre"] ** 2)
+        assert summary["loss"]["fit"][seed] == pytest.approx(fit, rel=1e-9)
+        assert summary["loss"]["total"][seed] == pytest.approx(total, rel=1e-9)
+        assert summary["accuracy"]["train"][seed] == np.mean(outputs.argmax(axis=1) == labels)
+
+
+def test_the_main_job_leaves_every_file(digits_run):
+    run, _ = digits_run
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if "wandb" not in path.parts}
+    assert {
+        "record.csv",
+        "summary.json",
+        "tensors.safetensors",
+        "figures/collapse.png",
+        "figures/collapse.pdf",
+        "checkpoints/backbone.ckpt",
+        "checkpoints/backbone.safetensors",
+        ".hydra/config.yaml",
+    } <= names
+    assert not [name for name in names if "tmp" in name]
+    with Image.open(run / "figures" / "collapse.png") as image:
+        assert min(image.size) > 800
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_the_main_jobs_summary_says_what_was_run(digits_run):
+    summary = summary_of(digits_run[0])
+    assert summary["schema_version"] == 1
+    assert summary["protocol"] == "frozen_features" and summary["status"] == "completed"
+    problem = summary["problem"]
+    assert (problem["num_classes"], problem["depth"], problem["widths"]) == (2, 3, [64, 16, 16, 2])
+    assert problem["weight_decay"] == [5e-3] * 3 and problem["feature_decay"] is None
+    assert problem["samples_per_class"] == [142, 146]
+    assert summary["loss"]["optimum"] is None and "frozen" in summary["loss"]["optimum_reason"]
+    assert summary["loss"]["relative_gap"] is None
+    assert [row["layer"] for row in summary["backbone_layers"]] == ["network.hidden1", "network.hidden2"]
+    assert summary["accuracy"]["test"][0] > 0.9
+    assert {"train_backbone", "extract_features", "solve_head"} <= set(summary["timings"])
+
+
+def test_every_number_of_the_main_jobs_summary_can_be_recomputed(digits_run):
+    assert_summary_is_recomputed_from_tensors(digits_run[0])
+
+
+def test_every_number_of_the_dufm_jobs_summary_can_be_recomputed(dufm_run):
+    assert_summary_is_recomputed_from_tensors(dufm_run[0])
+
+
+def test_frozen_features_are_stored_once_and_are_those_of_the_frozen_backbone(digits_run):
+    import torch
+    from sklearn.datasets import load_digits
+
+    from pipeline.backbones import build_backbone
+    from pipeline.data import load_images
+
+    run, _ = digits_run
+    tensors = load_torch_file(run / "tensors.safetensors")
+    images = load_images("digits", classes=[0, 1])
+    assert len(images.train) + len(images.test) == int(np.isin(load_digits().target, [0, 1]).sum())
+    backbone = build_backbone("mlp", images.image_shape)
+    backbone.load_state_dict(load_torch_file(run / "checkpoints" / "backbone.safetensors"))
+    with torch.no_grad():
+        expected = backbone.eval()(images.standardise(images.train.images)).double()
+    assert tensors["features/1"].shape == (288, 64)
+    torch.testing.assert_close(tensors["features/1"], expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(tensors["labels"], images.train.labels)
+
+
+def test_the_record_is_tidy_and_ends_with_the_summarys_numbers(digits_run):
+    run, _ = digits_run
+    frame = pd.read_csv(run / "record.csv", dtype={"layer": str}, keep_default_na=False, na_values={"value": ["nan"]})
+    assert frame.columns.tolist() == ["stage", "step", "seed", "layer", "tap", "metric", "value"]
+    assert set(frame.stage) == {"backbone", "head"} and set(frame.tap) == {"pre", "post", ""}
+    assert not frame.duplicated(["stage", "step", "seed", "layer", "tap", "metric"]).any()
+    head = frame[frame.stage == "head"]
+    assert head.step.min() == 0 and head.step.max() == 400 and set(head.layer) == {"", "1", "2", "3"}
+    assert set(head[head.layer == "1"].tap) == {"pre"} and set(head[head.layer == "2"].tap) == {"pre", "post"}
+    last = head[head.step == 400].set_index(["layer", "tap", "metric", "seed"]).value
+    for row in summary_of(run)["layers"]:
+        for metric in ("dnc1", "dnc2", "cdnv", "active_units"):
+            assert [last[str(row["layer"]), row["tap"], metric, seed] for seed in (0, 1)] == row[metric]
+
+
+def test_the_offline_wandb_run_mirrors_the_record(digits_run):
+    run, _ = digits_run
+    (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_csv(run / "record.csv", dtype={"layer": str}, keep_default_na=False, na_values={"value": ["nan"]})
+    place = (frame.stage == "head") & (frame.layer == "2") & (frame.tap == "post") & (frame.metric == "dnc1")
+    means = frame[place].groupby("step").value.mean()
+    for value in means:
+        assert f"{value!r}"[:12] in done.stdout
+    assert "head/layer_2/post/dnc1" in done.stdout and "backbone/layer_network.hidden1/post/dnc1" in done.stdout
+
+
+def test_the_verdict_is_printed_and_stored(digits_run):
+    run, done = digits_run
+    verdict = summary_of(run)["verdict"]
+    assert verdict["text"].split()[0] in done.stdout and "DNC1" in done.stdout and "network.hidden2" in done.stdout
+    assert "no closed-form value" in verdict["optimum"]
+    assert verdict["thresholds"] == {"dnc1": 1e-2, "dnc2": 1.1, "dnc3": 0.1}
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_the_dufm_job_compares_with_the_global_optimum(dufm_run):
+    run, done = dufm_run
+    summary = summary_of(run)
+    assert summary["problem"]["widths"] == [8, 8, 8, 8, 2] and summary["problem"]["samples_per_class"] == 5
+    optimum = summary["loss"]["optimum"]
+    # The collapsed solution from its defining equation, by bisection: (1-q) q^((L-1)/(L+1)) = K c.
+    depth, classes, samples = 4, 2, 5
+    c = (samples * 5e-4 ** (depth + 1)) ** (1 / (depth + 1))
+    low, high = 0.5, 1.0
+    for _ in range(200):
+        q = (low + high) / 2
+        low, high = (q, high) if (1 - q) * q ** ((depth - 1) / (depth + 1)) > classes * c else (low, q)
+    expected = (1 - q) ** 2 / 2 + classes * (depth + 1) / 2 * c * q ** (2 / (depth + 1))
+    assert optimum == pytest.approx(expected, rel=1e-12) and summary["loss"]["optimum_kind"] == "global optimum"
+    for total, gap in zip(summary["loss"]["total"], summary["loss"]["relative_gap"], strict=True):
+        assert gap == pytest.approx(total / optimum - 1, abs=1e-12) and gap > 0
+    assert "global optimum" in done.stdout and summary["verdict"]["theorem_applies"]
+    assert summary["accuracy"]["test"] is None and summary["backbone_layers"] == []
+    assert not (run / "wandb").exists()
+
+
+def test_the_same_seed_gives_the_same_record(dufm_run, tmp_path):
+    run, _ = dufm_run
+    arguments = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "logger=none"]
+    dnc(*arguments, "descent.steps=2000", "descent.seeds=2", "head.width=8", "hydra.run.dir=run", cwd=tmp_path)
+    assert (run / "record.csv").read_bytes() == (tmp_path / "run" / "record.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["head.inputs=free", "data.classes=[3,7,8]", "data.samples_per_class=20", "backbone.loss=cross_entropy"],
+        ["head.weight_decay=[1e-3,2e-3,3e-3]", "head=linear", "optimizer=adamw", "optimizer.lr=1e-3"],
+        ["backbone.epochs=0", "head.depth=1", "record.max_tensor_mb=1e-3", "descent=momentum"],
+    ],
+    ids=["free inputs of three classes", "linear head with one decay per layer", "untrained backbone and one layer"],
+)
+def test_variants_of_the_main_job_complete(arguments, tmp_path):
+    dnc(*SMALL, "logger=none", "hydra.run.dir=a run", *arguments, cwd=tmp_path)
+    summary = summary_of(tmp_path / "a run")
+    assert summary["status"] == "completed"
+    if "head.inputs=free" in arguments:
+        assert summary["problem"]["feature_decay"] == 5e-6 and summary["problem"]["samples_per_class"] == 20
+        assert summary["loss"]["optimum_kind"] == "collapsed solution"
+        assert not summary["verdict"]["theorem_applies"]
+        assert_summary_is_recomputed_from_tensors(tmp_path / "a run")
+    if "backbone.epochs=0" in arguments:
+        assert not (tmp_path / "a run" / "tensors.safetensors").exists()
+        assert "record.max_tensor_mb" in summary["tensors_reason"]
+
+
+def test_a_diverging_head_fails_with_advice_and_a_recognisable_record(tmp_path):
+    done = dnc("protocol=dufm", "descent.lr=1e6", "descent.steps=500", "logger=none", "hydra.run.dir=run", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: the head diverged for every seed")
+    assert "descent.lr" in done.stderr and "Traceback" not in done.stderr
+    summary = summary_of(tmp_path / "run")
+    assert summary["status"] == "failed" and "diverged" in summary["error"]
+    assert not (tmp_path / "run" / "tensors.safetensors").exists()
+
+
+def test_a_diverging_backbone_fails_with_advice(tmp_path):
+    done = dnc(*SMALL, "optimizer.lr=1e8", "logger=none", "hydra.run.dir=run", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "error: backbone training diverged" in done.stderr and "optimizer.lr" in done.stderr
+    assert summary_of(tmp_path / "run")["status"] == "failed"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_exits_as_asked_and_is_recognisable(number, code, tmp_path):
+    arguments = ["protocol=dufm", "descent.steps=10000000", "logger=none", "hydra.run.dir=run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while not (tmp_path / "run" / "summary.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert summary_of(tmp_path / "run")["status"] == "interrupted"
+
+
+def test_every_job_of_a_multirun_has_its_own_folder_and_wandb_run(tmp_path):
+    dnc(
+        *["--multirun", "protocol=dufm", "descent.steps=50", "descent.seeds=1", "head.depth=2,3"],
+        *["head.width=8", "protocol.samples_per_class=3", "hydra.sweep.dir=sweep"],
+        cwd=tmp_path,
+    )
+    for index, depth in enumerate((2, 3)):
+        run = tmp_path / "sweep" / str(index)
+        assert summary_of(run)["problem"]["depth"] == depth
+        assert len(list(run.glob("wandb/offline-run-*/*.wandb"))) == 1

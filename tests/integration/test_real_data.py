@@ -1,0 +1,25 @@
+"""The main job on real MNIST and CIFAR-10 files, a few minutes' worth shrunk to seconds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blocks"),
+    [
+        (["data=mnist", "data.classes=[4,9]", "backbone=mlp"], 2),
+        (["data=cifar10", "data.classes=[airplane,automobile]", "backbone=resnet20"], 9),
+    ],
+    ids=["mnist with the MLP", "cifar10 with ResNet-20"],
+)
+def test_the_main_job_on_real_images(arguments, blocks, data_root, tmp_path):
+    small = ["data.samples_per_class=64", "backbone.epochs=2", "descent.steps=200", "descent.seeds=2"]
+    command = [sys.executable, "-m", "pipeline", *arguments, f"data.root={data_root}", *small, "hydra.run.dir=run"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["problem"]["samples_per_class"] == 64
+    assert len(summary["backbone_layers"]) == blocks
+    assert all(row["dnc1"][0] > 0 for row in summary["backbone_layers"])

@@ -1,0 +1,145 @@
+"""The command refuses bad configurations before anything is written, and says why in one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.app import EXIT_BAD_CONFIG, main
+from pipeline.config import Config
+from pipeline.record import COMPLETED, write_summary
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Run the command in-process in an empty folder; returns (exit code, stderr, what lies in the folder)."""
+
+    def run(*arguments: str) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["dnc", *arguments])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return exit_.value.code, capsys.readouterr().err, sorted(path.name for path in tmp_path.iterdir())
+
+    return run
+
+
+# arguments -> what the sentence must name: the key, the value received, what is allowed
+BAD = {
+    "head.widht=3": ("head.widht", "width"),
+    "foo=3": ("foo", "head"),
+    "+foo=3": ("foo", "head"),
+    "+head.foo=3": ("head.foo", "depth"),
+    "head.width=0": ("head.width=0", ">= 1"),
+    "head.width=abc": ("head.width", "'abc'", "integer >= 1"),
+    "head.width=2.5": ("head.width", "'2.5'", "integer >= 1"),
+    "head.width=true": ("head.width", "'True'", "integer >= 1"),
+    "head.width=null": ("head.width", "integer >= 1"),
+    "head.width=???": ("head.width=???", "--help"),
+    "head.depth=0": ("head.depth=0", ">= 1"),
+    "head.depth=${nowhere}": ("head.depth", "nowhere"),
+    "head.weight_decay=[1,2]": ("head.weight_decay=[1,2]", "head.depth=4"),
+    "head.weight_decay=[1,2,3,x]": ("head.weight_decay=[1,2,3,x]", "number > 0"),
+    "head.weight_decay=-1": ("head.weight_decay=-1", "> 0"),
+    "head.weight_decay=0": ("head.weight_decay=0", "> 0"),
+    "head.weight_decay=null": ("head.weight_decay", "number > 0"),
+    "head.weight_decay=true": ("head.weight_decay=True", "number"),
+    "head.weight_decay={a:1}": ("head.weight_decay", "number > 0"),
+    "head.feature_decay=0": ("head.feature_decay=0", "> 0"),
+    "head.inputs=frosen": ("head.inputs=frosen", "frozen, free"),
+    "descent.lr=0": ("descent.lr=0", "> 0"),
+    "descent.lr=nan": ("descent.lr=nan", "finite"),
+    "descent.lr=1e400": ("descent.lr=inf", "finite"),
+    "descent.lr=abc": ("descent.lr", "'abc'", "number > 0"),
+    "descent.steps=0": ("descent.steps=0", ">= 1"),
+    "descent.seeds=0": ("descent.seeds=0", ">= 1"),
+    "descent.precision=float16": ("descent.precision=float16", "float64, float32, tf32"),
+    "optimizer.momentum=1": ("optimizer.momentum=1", "< 1"),
+    "optimizer=sgdd": ("optimizer=sgdd", "adamw, sgd"),
+    "backbone=resnet21": ("backbone=resnet21", "resnet20"),
+    "backbone.epochs=-1": ("backbone.epochs=-1", ">= 0"),
+    "backbone.hidden=[]": ("backbone.hidden=[]", ">= 1"),
+    "backbone.hidden=[0]": ("backbone.hidden=[0]", ">= 1"),
+    "backbone=timm backbone.model=resnet1": ("backbone.model=resnet1", "timm.list_models"),
+    "backbone=timm backbone.model=null": ("backbone.model=null", "timm.list_models"),
+    "backbone=resnet20 backbone.pretrained=true": ("backbone.pretrained=true", "timm"),
+    "data=nothing": ("data=nothing", "digits"),
+    "data.name=nothing": ("data.name=nothing", "digits"),
+    "data.classes=[0]": ("data.classes=[0]", "two or more"),
+    "data.classes=[]": ("data.classes=[]", "two or more"),
+    "data.classes=[0,0]": ("data.classes=[0, 0]", "once"),
+    "data.classes=[0,99]": ("data.classes", "99", "0..9"),
+    "data.classes=[0,banana]": ("data.classes", "banana", "0..9"),
+    "data.classes=[0,true]": ("data.classes", "True", "0..9"),
+    "data.classes=zero": ("data.classes=zero", "[a,b,...]"),
+    "data.samples_per_class=0": ("data.samples_per_class=0", ">= 1"),
+    "data.samples_per_class=100000": ("data.samples_per_class=100000", "1..142"),
+    "data.test_fraction=1": ("data.test_fraction=1", "< 1"),
+    "data=mnist": ("data.root=null", "folder"),
+    "data=mnist data.root=/nowhere/at/all": ("data.root=/nowhere/at/all", "folder"),
+    "data=cifar10 data.root=.": ("data.root=.", "cifar-10-batches-py"),
+    "protocol=nothing": ("protocol=nothing", "frozen_features"),
+    "protocol=dufm protocol.num_classes=1": ("protocol.num_classes=1", ">= 2"),
+    "trainer.devices=0": ("trainer.devices=0", ">= 1"),
+    "trainer.threads=0": ("trainer.threads=0", ">= 1"),
+    "logger=nothing": ("logger=nothing", "wandb"),
+    "verdict.dnc2=0.5": ("verdict.dnc2=0.5", ">= 1"),
+    "seed=-1": ("seed=-1", ">= 0"),
+    "seed=99999999999999999999": ("seed=99999999999999999999", "< 4294967296"),
+    "hydra.run.dir=/dev/null": ("hydra.run.dir=/dev/null", "folder"),
+    "head=null": ("Config group",),
+    "head.width": ("head.width", "key=value"),
+    "head=[": ("head=[", "key=value"),
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_gets_one_sentence_and_exit_2_and_leaves_nothing(arguments, run_here):
+    code, err, left = run_here(*arguments.split())
+    assert code == EXIT_BAD_CONFIG
+    assert err.startswith("error: ") and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+    for part in BAD[arguments]:
+        assert part in err
+    assert left == []
+
+
+def test_a_bad_job_of_a_multirun_is_refused_without_a_folder_of_its_own(run_here, tmp_path):
+    code, err, _ = run_here("--multirun", "hydra.sweep.dir=sweep", "head.width=0,-1")
+    assert code == EXIT_BAD_CONFIG
+    assert "head.width=0" in err and "Traceback" not in err
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["multirun.yaml"]
+
+
+def test_a_completed_run_is_never_overwritten(run_here, tmp_path):
+    write_summary(tmp_path / "run", {"status": COMPLETED})
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    code, err, _ = run_here(f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == EXIT_BAD_CONFIG and "completed run" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_help_names_every_setting_with_its_present_value():
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help", "head.width=77", "protocol=dufm"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for group, node in vars(Config()).items():
+        for name in vars(node) if hasattr(node, "__dataclass_fields__") else ():
+            assert f"{group}.{name} " in done.stdout
+    assert next(line for line in done.stdout.splitlines() if "head.width" in line).split()[1] == "77"
+    assert next(line for line in done.stdout.splitlines() if "protocol.name" in line).split()[1] == "dufm"
+
+
+def test_an_unknown_flag_exits_2():
+    done = subprocess.run([sys.executable, "-m", "pipeline", "--frobnicate"], capture_output=True, text=True)
+    assert done.returncode == EXIT_BAD_CONFIG and "--frobnicate" in done.stderr
+
+
+def test_every_group_of_the_schema_has_its_folder_of_choices():
+    conf = Path(__file__).parent.parent / "conf"
+    for group in ("data", "backbone", "optimizer", "head", "descent", "protocol", "trainer", "logger"):
+        assert list((conf / group).glob("*.yaml"))
