@@ -1,4 +1,17 @@
-from pipeline.app import main
+"""``python -m pipeline``, and the console command ``dnc``."""
+
+import os
+
+
+def main() -> None:
+    """Run the command line."""
+    # Read when PyTorch loads its thread pool, hence before the import. Waiting threads that spin make a step up to 27
+    # times slower as soon as another process wants their core; sleeping ones cost a few per cent when alone.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pipeline.app import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -84,8 +84,8 @@ class HeadConfig:
 class DescentConfig:
     """Full-batch gradient descent of the head, all seeds in one batch."""
 
-    steps: int = _knob(20_000, "gradient steps", ge=1)
-    lr: float = _knob(0.05, "learning rate", gt=0)
+    steps: int = _knob(10_000, "gradient steps", ge=1)
+    lr: float = _knob(0.1, "learning rate", gt=0)
     momentum: float = _knob(0.0, "heavy-ball momentum", ge=0, lt=1)
     seeds: int = _knob(3, "how many initialisations descend at once", ge=1)
     precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))

@@ -58,7 +58,8 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
         raise
     finally:
         tracker.finish(summary, figures, failed=summary["status"] != COMPLETED)
-    print_verdict(summary, Console())
+    terminal = Console()
+    print_verdict(summary, terminal if terminal.is_terminal else Console(width=110))
     log.info("Record, figures and tensors: %s", folder)
     return summary
 

@@ -109,7 +109,9 @@ def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
         cells = [_cell(place[metric], seeds if place["stage"] == "head" else 1) for metric in verdict["thresholds"]]
         table.add_row(place["stage"], str(place["layer"]), place["tap"], *cells)
     console.print(table)
-    console.print("* where the theorem for the DUFM's optimum promises collapse; median over seeds", style="dim")
+    console.print(
+        "Median over seeds, and whether all seeds meet the threshold; * promised at the DUFM's optimum.", style="dim"
+    )
     if verdict["theorem_reason"]:
         console.print(f"The theorem itself does not cover this run: {verdict['theorem_reason']}.", style="dim")
     losses = [value for value in summary["loss"]["total"] if value is not None]
@@ -126,7 +128,7 @@ def _cell(judged: Mapping[str, Any] | None, seeds: int) -> str:
     if judged is None:
         return ""
     value = "undefined" if judged["value"] is None else f"{judged['value']:.3g}"
-    word = "collapsed" if judged["collapsed"] else "not"
+    word = "yes" if judged["collapsed"] else "no"
     if not judged["collapsed"] and judged["seeds_collapsed"]:
         word = f"{judged['seeds_collapsed']}/{seeds}"
     return f"{value} {word}{'*' if judged['theorem'] else ' '}"

@@ -23,7 +23,7 @@ from torch import Tensor
 NOISE = 16 * torch.finfo(torch.float64).eps
 
 # Elements worked on at once: on a CPU they stay in a core's cache, on a GPU they make each kernel launch worth while.
-CHUNK_ELEMENTS_CPU = 1 << 17
+CHUNK_ELEMENTS_CPU = 1 << 18
 CHUNK_ELEMENTS_GPU = 1 << 24
 
 
@@ -76,7 +76,7 @@ class ClassStatistics:
         if len(labels):
             firsts = z.index_select(-2, of_class.to(torch.uint8).argmax(1))
             anchors = torch.where(counts[:, None] > 0, firsts, anchors)
-        # A label outside the range must not break the gather; `membership` leaves its sample out of every sum.
+        # A label outside the range must not break the gather: `samples` exceeding the sum of `counts` gives it away.
         rows = labels.clamp(0, num_classes - 1)
         deviations = z - anchors.index_select(-2, rows)
         drifts = membership @ deviations / counts.clamp(min=1)[:, None]
@@ -88,7 +88,7 @@ class ClassStatistics:
             scatter=torch.linalg.vector_norm(deviations, dim=-1).square() @ membership.T,
             active=(features != 0).sum((-2, -1)).to(torch.float64),
             samples=counts.new_full((), len(labels)),
-            pooled=(deviations * membership.sum(0)[:, None]).mT @ deviations if covariance else None,
+            pooled=deviations.mT @ deviations if covariance else None,
         )
 
     @classmethod

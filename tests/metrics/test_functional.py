@@ -428,6 +428,15 @@ def test_two_coinciding_means_of_three_leave_dnc1_defined_but_not_cdnv() -> None
     assert undefined_reasons(z, y, 3)["cdnv"] == "two class means coincide"
 
 
+def test_collinear_means_far_from_the_origin_span_one_direction_up_to_rounding() -> None:
+    noise, y = draw(27, (50, 50, 50), 4, offset=0)
+    noise = noise - metrics.class_means(noise, y, 3)[y]
+    line = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64) * torch.tensor([0.3, 0.7, -0.2, 0.1])
+    near, far = noise + line[y], noise + line[y] + 1e6 / 3
+    # Rounding moves the far means off the line by 1e-11, which must not count as a second direction.
+    assert_equal(metrics.nc1_pinv(far, y, 3), metrics.nc1_pinv(near, y, 3), rtol=1e-8)
+
+
 def test_fewer_dimensions_than_classes_hold_no_orthogonal_frame() -> None:
     assert metrics.dnc2(*draw(24, (4, 4, 4), 2), 3) == math.inf
 

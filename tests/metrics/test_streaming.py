@@ -140,6 +140,16 @@ def test_autocast_does_not_touch_the_accumulation() -> None:
     assert_same(values, layer_metrics(features.float().double(), labels, 2))
 
 
+def test_batches_in_and_out_of_inference_mode_mix() -> None:
+    features, labels = draw(15, (9, 11), 5)
+    metric = CollapseMetrics(2, 5)
+    with torch.inference_mode():
+        metric.reset()
+        metric.update(features[:8], labels[:8])
+    metric(features[8:].requires_grad_(), labels[8:])
+    assert_same(metric.compute(), layer_metrics(features, labels, 2))
+
+
 class Holder(nn.Module):
     """A model that holds its metric as Lightning modules do."""
 
