@@ -161,7 +161,7 @@ class Descent:
             raise ValueError(f"state must hold tensors of shapes {like.shapes()}, got {start.shapes()}")
         self.step = state["step"]
         self.diverged = dict(state["diverged"])
-        self._limit = state["limit"].clone()
+        self._limit = state["limit"].to(like.features.device)
         self._begin(members, start.to(like.features))
 
     @property

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pipeline.record import atomic
 
@@ -85,7 +86,7 @@ def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float 
         )
     if threshold is not None:
         axes.axhline(threshold, color="grey", linewidth=0.8, linestyle="-.")
-    labels = [f"$H_{{{layer}}}$" if stage == "head" else layer for stage, layer in places]
+    labels = [f"$H_{{{layer}}}$" if stage == "head" else layer.removeprefix("network.") for stage, layer in places]
     axes.set_xticks(list(places.values()), labels, rotation=90 if any(s == "backbone" for s, _ in places) else 0)
     if len(places) > 12:
         axes.tick_params(axis="x", labelsize=6)
@@ -127,10 +128,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 def _plain_ticks(axes: Axes, metric: str) -> Axes:
     """2 instead of 2 x 10^0 on the axes of metrics that live near 1."""
     if metric != "dnc1":
-        axes.yaxis.set_major_formatter("{x:g}")
         low, high = axes.get_ylim()
-        # Decades label themselves; a range within one needs its minor ticks named.
-        axes.yaxis.set_minor_formatter("{x:.2g}" if high < 10 * low else "")
+        axes.yaxis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     return axes
 
 

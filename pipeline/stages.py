@@ -179,6 +179,7 @@ def solve_head(
             )
             reference = reference or closed_form(config, solution)[0]
             _record_head(run, step, solution, reference)
+            progress.advance_to(step)
             progress.headline(_headline(solution.objective, reference))
     _report_divergence(run, solution)
     return solution

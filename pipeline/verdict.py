@@ -100,4 +100,6 @@ def _text(first: int | None, last: int) -> str:
         return f"deep neural collapse in every layer of the head (1..{last})"
     if first is None:
         return "no deep neural collapse: not even the last layer of the head meets the thresholds"
+    if first == last:
+        return f"deep neural collapse in the last layer of the head only ({last})"
     return f"deep neural collapse from layer {first} of the head on ({first}..{last})"

@@ -81,6 +81,16 @@ def test_objective_is_the_paper_formula_in_columns():
         torch.testing.assert_close(value.total[member], fit + penalty + feature_penalty, rtol=1e-12, atol=0)
 
 
+def test_a_plain_number_is_a_decay_in_full_precision():
+    features, weights, labels = small_problem()
+    table = torch.full((3, 3), 0.1, dtype=torch.float64)
+    plain, exact = (objective(features, weights, labels, decay, table[0, 0] * 3) for decay in (0.1, table))
+    assert torch.equal(plain.total, exact.total)
+    assert torch.equal(
+        objective(features, weights, labels, 0.1, 0.3).feature_penalty, 0.15 * features.square().sum((1, 2))
+    )
+
+
 def test_frozen_features_cost_nothing():
     features, weights, labels = small_problem()
     value = objective(features, weights, labels, 0.1)

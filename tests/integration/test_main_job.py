@@ -20,7 +20,9 @@ SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.dept
 
 def dnc(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=check, timeout=300)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +265,15 @@ def test_variants_of_the_main_job_complete(arguments, tmp_path):
 
 
 def test_a_diverging_head_fails_with_advice_and_a_recognisable_record(tmp_path):
-    done = dnc("protocol=dufm", "descent.lr=1e6", "descent.steps=500", "logger=none", "hydra.run.dir=run", cwd=tmp_path, check=False)
+    done = dnc(
+        "protocol=dufm",
+        "descent.lr=1e6",
+        "descent.steps=500",
+        "logger=none",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: the head diverged for every seed")
     assert "descent.lr" in done.stderr and "Traceback" not in done.stderr
@@ -282,15 +292,14 @@ def test_a_diverging_backbone_fails_with_advice(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_exits_as_asked_and_is_recognisable(number, code, tmp_path):
     arguments = ["protocol=dufm", "descent.steps=10000000", "logger=none", "hydra.run.dir=run"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    while not (tmp_path / "run" / "summary.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.2)
-    time.sleep(2)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not (tmp_path / "run" / "summary.json").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        time.sleep(2)  # into the descent; should it not have begun yet, the outcome is the same
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert summary_of(tmp_path / "run")["status"] == "interrupted"
 
