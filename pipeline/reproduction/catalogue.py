@@ -1,0 +1,131 @@
+"""The studies: which runs each figure needs, and what draws and judges it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pipeline.reproduction import claims, drawing, drawing_e1
+from pipeline.reproduction.claims import Claim
+from pipeline.reproduction.runs import Point, Result
+from pipeline.theory import DufmProblem, critical_decay
+
+
+@dataclass(frozen=True)
+class Study:
+    """A figure of the paper (or of its ablations): runs, drawing and claims.
+
+    Attributes:
+        name: what the command line, the run folders and the experiment file (``conf/experiment/``) call it.
+        group: the command line's name for all studies of a kind.
+        title: one line for ``--list``.
+        points: the runs of the full version.
+        quick: names of the points that the quick version keeps.
+        quick_overrides: what the quick version changes in every run.
+    """
+
+    name: str
+    group: str
+    title: str
+    points: tuple[Point, ...]
+    quick: tuple[str, ...]
+    quick_overrides: tuple[str, ...]
+    draw: Callable[[Sequence[Result]], dict[str, Figure]]
+    claims: Callable[[Sequence[Result]], list[Claim]]
+
+    def chosen(self, quick: bool) -> list[tuple[Point, tuple[str, ...]]]:
+        """The points of a version and what that version changes in them."""
+        if not quick:
+            return [(point, ()) for point in self.points]
+        return [(point, self.quick_overrides) for point in self.points if point.name in self.quick]
+
+
+def sweep(key: str, *values: Any, steps: int | None = None) -> tuple[Point, ...]:
+    """One point per value of a setting, named after it: ``depth_3``."""
+    extra = () if steps is None else (f"descent.steps={steps}",)
+    return tuple(Point(f"{key.rpartition('.')[2]}_{value}", (f"{key}={value}", *extra)) for value in values)
+
+
+DECAY_DEPTH = 3
+DECAY_MULTIPLES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.05, 1.2, 1.35, 1.5, 2.0)
+
+
+def decay_points() -> tuple[Point, ...]:
+    """Every decay from both starts: whatever the larger start finds, theory says it should exist."""
+    critical = critical_decay(DufmProblem(2, 50, DECAY_DEPTH, 1.0, 1.0))
+    return tuple(
+        Point(
+            f"scale_{scale}_decay_{multiple:g}",
+            (
+                f"head.init_scale={scale}",
+                f"head.weight_decay={multiple * critical!r}",
+                # The rate of convergence is lr x decay.
+                *(("descent.steps=20000",) if multiple < 0.1 else ()),
+            ),
+        )
+        for multiple in DECAY_MULTIPLES
+        for scale in (1, 2)
+    )
+
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="e1",
+            group="dufm",
+            title="collapse over the steps of gradient descent, L = 3, 4, 6",
+            points=sweep("head.depth", 3, 4, 6),
+            quick=("depth_3", "depth_4", "depth_6"),
+            quick_overrides=("descent.seeds=3", "descent.steps=10000"),
+            draw=drawing_e1.draw_e1,
+            claims=claims.collapse_claims,
+        ),
+        Study(
+            name="e2_depth",
+            group="dufm",
+            title="loss and metrics against the depth, L = 2 to 10",
+            points=sweep("head.depth", *range(2, 11)),
+            quick=("depth_2", "depth_4", "depth_6", "depth_10"),
+            quick_overrides=("descent.seeds=3", "descent.steps=4000"),
+            draw=drawing.draw_depth,
+            claims=claims.depth_claims,
+        ),
+        Study(
+            name="e2_decay",
+            group="dufm",
+            title="the phase transition over the weight decay",
+            points=decay_points(),
+            quick=tuple(f"scale_{scale}_decay_{multiple}" for multiple in (0.2, 0.6, 0.95, 1.2, 2) for scale in (1, 2)),
+            quick_overrides=("descent.seeds=3", "descent.steps=2000"),
+            draw=drawing.draw_decay,
+            claims=claims.decay_claims,
+        ),
+        Study(
+            name="e2_lr",
+            group="dufm",
+            title="the gap to the optimum over the steps for learning rates from 0.05 to 8",
+            points=sweep("descent.lr", 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 8.0),
+            quick=("lr_0.1", "lr_0.5", "lr_2.0", "lr_8.0"),
+            quick_overrides=("descent.seeds=3", "descent.steps=4000", "descent.records_per_decade=10"),
+            draw=drawing.draw_lr,
+            claims=claims.lr_claims,
+        ),
+        Study(
+            name="e2_width",
+            group="dufm",
+            title="where seeds get stuck, against the width, 2 to 256",
+            points=(
+                *sweep("head.width", 2, 3, 4, 8, 16, 32),
+                *sweep("head.width", 64, 128, steps=30_000),
+                *sweep("head.width", 256, steps=20_000),
+            ),
+            quick=("width_2", "width_4", "width_16", "width_64"),
+            quick_overrides=("descent.seeds=6", "descent.steps=8000"),
+            draw=drawing.draw_width,
+            claims=claims.width_claims,
+        ),
+    )
+}
+"""By name, in the order in which they are run."""
