@@ -30,6 +30,7 @@ def main() -> None:
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, _terminate)
+    sys.argv[1:] = [_expand_home(argument) for argument in sys.argv[1:]]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
     except KeyboardInterrupt:
@@ -45,6 +46,12 @@ def main() -> None:
         if ValidateFirst.passed:
             raise  # a bug of ours: the traceback is what is wanted
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+
+
+def _expand_home(argument: str) -> str:
+    """``data.root=~/data`` with the home folder spelled out: shells leave it alone, Hydra's grammar refuses it."""
+    key, equals, value = argument.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
 
 
 def _exit(message: str, code: int) -> None:

@@ -7,7 +7,6 @@ plain frozen-in-use dataclasses, never OmegaConf.
 
 import difflib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -290,8 +289,6 @@ def _check_images(config: Config) -> None:
     data, backbone = config.data, config.backbone
     if not isinstance(data.classes, list | None):
         raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
-    if data.root is not None:
-        data.root = os.path.expanduser(data.root)
     try:
         validate_request(
             data.name,

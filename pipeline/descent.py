@@ -21,7 +21,7 @@ from pipeline.losses import Loss, MeanSquaredError
 CHECK_EVERY = 500
 """Steps between two looks for diverged members."""
 DIVERGENCE_FACTOR = 1e6
-"""A member has diverged when its objective exceeds this many times (1 + its first value) or is not finite."""
+"""A member has diverged when ||parameters||^2 exceeds this many times (1 + its first value) or is not finite."""
 BACKENDS = ("auto", "native", "torch")
 
 
@@ -97,7 +97,7 @@ class Descent:
         self._labels = labels
         self._inputs = features.detach()[0] if features.shape[:-2] == (1,) else features.detach()
         self._begin(range(members), self._first_parameters([weight.detach() for weight in weights]))
-        self._limit = DIVERGENCE_FACTOR * (1 + self.objective().total.double())
+        self._limit = DIVERGENCE_FACTOR * (1 + self._squared_norms())
 
     @property
     def features(self) -> Tensor:
@@ -188,14 +188,19 @@ class Descent:
             self._steps = kind(start, self._rule.select(self._members))
             self._live = self._steps.parameters
 
+    def _squared_norms(self) -> Tensor:
+        """||parameters||^2 of the live members. Divergence is read off these rather than off the objective, which
+        would cost a forward pass: where one explodes so does the other, within a few steps."""
+        moving = [*self._live.weights, self._live.features] if self._free else self._live.weights
+        return sum(dufm.squared_norm(tensor).double() for tensor in moving)
+
     def _remove_diverged(self) -> None:
-        """Take out the members whose objective has exploded, and write down who and when."""
-        total = self.objective().total.double()
-        healthy = (total <= self._limit).tolist()  # False for NaN
-        kept = [place for place, member in enumerate(self._members) if healthy[member]]
-        if len(kept) == len(self._members):
+        """Take out the members that have exploded, and write down who and when."""
+        healthy = (self._squared_norms() <= self._limit[self._members]).tolist()  # False for NaN
+        kept = [place for place, fine in enumerate(healthy) if fine]
+        if len(kept) == len(healthy):
             return
-        self.diverged |= {member: self.step for member in self._members if not healthy[member]}
+        self.diverged |= {member: self.step for member, fine in zip(self._members, healthy, strict=True) if not fine}
         self._begin([self._members[place] for place in kept], self._live.select(kept))
 
     def _all_members(self, live: Tensor) -> Tensor:

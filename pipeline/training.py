@@ -119,7 +119,7 @@ def train(
         RunError: the loss became NaN or infinite.
         KeyboardInterrupt: the user interrupted the training.
     """
-    settings = config.backbone
+    settings, images = config.backbone, images.to(config.device)
     with torch.random.fork_rng(devices=[]):
         # nn.Linear draws from the global generator; so does dropout, if a backbone has any.
         torch.set_rng_state(generator(config.seed, "classifier").get_state())
@@ -131,6 +131,7 @@ def train(
             shuffle=True,
             augment=config.data.augment,
             standardise=images.standardise,
+            device=config.device,
         )
         trainer = _trainer(config, folder, schedule, measure)
         try:
@@ -157,7 +158,7 @@ def _trainer(config: Config, folder: Path, schedule: list[int], measure: Callabl
     if interactive:
         callbacks.append(TQDMProgressBar())
     return pl.Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator="gpu" if config.device.type == "cuda" else "cpu",
         devices=config.trainer.devices,
         max_epochs=config.backbone.epochs,
         default_root_dir=folder,

@@ -104,6 +104,12 @@ def test_bad_input_gets_one_sentence_and_exit_2_and_leaves_nothing(arguments, ru
     assert left == []
 
 
+def test_a_leading_tilde_is_the_home_folder(run_here, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of/nobody")
+    code, err, _ = run_here("data=mnist", "data.root=~/images")
+    assert code == EXIT_BAD_CONFIG and "data.root=/home/of/nobody/images" in err
+
+
 def test_a_bad_job_of_a_multirun_is_refused_without_a_folder_of_its_own(run_here, tmp_path):
     code, err, _ = run_here("--multirun", "hydra.sweep.dir=sweep", "head.width=0,-1")
     assert code == EXIT_BAD_CONFIG
