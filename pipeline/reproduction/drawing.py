@@ -165,10 +165,8 @@ def draw_lr(results: Sequence[Result]) -> dict[str, Figure]:
         for axes in (steps, time):
             axes.set(xscale="log", yscale="log")
         figure.legend(title="learning rate", loc="outside right center")
-        depth = results[0].config.head.depth
-        figure.suptitle(
-            f"Learning rate (L = {depth}): mean over {len(results[0].seeds)} seeds, shaded from smallest to largest"
-        )
+        setting = f"L = {results[0].config.head.depth}, {len(results[0].seeds)} seeds"
+        figure.suptitle(f"Learning rate ({setting}): geometric mean, shaded from smallest to largest")
     return {"e2_lr": figure}
 
 

@@ -1,6 +1,7 @@
 """The figures of E1: convergence over the steps, one row per depth, and Gram matrices of the final class means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import torch
@@ -23,24 +24,25 @@ def draw_e1(results: Sequence[Result]) -> dict[str, Figure]:
 
 def convergence(results: Sequence[Result]) -> Figure:
     """DNC1-3 of every layer, the loss, and its gap to the optimum over the steps; one row per depth."""
+    depth = max(result.config.head.depth for result in results)
+    colors = layer_colors([str(layer) for layer in range(1, depth + 1)])
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 2.45 * len(results) + 0.6), layout="constrained")
-        rows = figure.subplots(len(results), 5, squeeze=False, sharex=True)
-        for result, row in zip(results, rows, strict=True):
+        figure = Figure(figsize=(13, 2.3 * len(results) + 0.8), layout="constrained")
+        grid = figure.subplots(len(results), 5, squeeze=False, sharex=True)
+        for result, row in zip(results, grid, strict=True):
             for metric, axes in zip(TITLES, row, strict=False):
-                plot_over_steps(result.record, metric, axes)
+                plot_over_steps(result.record, metric, axes, colors=colors)
             _loss_and_gap(result, row[3], row[4])
             row[0].set_ylabel(f"L = {result.config.head.depth}", fontsize=11, fontweight="bold")
-            for axes in row:
-                axes.set(
-                    title=axes.get_title() if row is rows[0] else "",
-                    xlabel="gradient step" if row is rows[-1] else "",
-                )
-        figure.legend(
-            handles=_handles(max(results, key=lambda r: r.config.head.depth)), loc="outside lower center", ncols=10
-        )
+        for axes in grid[1:].flat:
+            axes.set_title("")
+        for axes in grid[:-1].flat:
+            axes.set_xlabel("")
+        figure.legend(handles=_handles(colors), loc="outside lower center", ncols=10)
         seeds = len(results[0].seeds)
-        figure.suptitle(f"Gradient descent on the DUFM: mean over {seeds} seeds, shaded from smallest to largest")
+        figure.suptitle(
+            f"Gradient descent on the DUFM: geometric mean over {seeds} seeds, shaded from smallest to largest"
+        )
     return figure
 
 
@@ -71,19 +73,14 @@ def _loss_and_gap(result: Result, loss: Axes, gap: Axes) -> None:
     rows = result.record[result.record.step > 0]
     plot_spread(rows[rows.metric == "loss"], loss, color="tab:blue")
     loss.axhline(collapsed_optimum(result.problem).loss, **OPTIMUM)
-    loss.set(xscale="log", yscale="log", title="loss")
+    loss.set(xscale="log", yscale="log", title="loss", xlabel="gradient step")
     plot_spread(rows[rows.metric == "relative_gap"], gap, color="tab:blue")
-    gap.set(xscale="log", yscale="log", title="relative gap of the loss to the optimum")
+    gap.set(xscale="log", yscale="log", title="relative gap to the optimum", xlabel="gradient step")
 
 
-def _handles(deepest: Result) -> list[Line2D]:
-    layers = [str(layer) for layer in range(1, deepest.config.head.depth + 1)]
-    colors = layer_colors(layers)
-    # Colours are spread over the layers of each row: the ends mean the first and the last layer everywhere.
+def _handles(colors: Mapping[str, Any]) -> list[Line2D]:
     return [
-        Line2D([], [], color=colors[layers[0]], label="first layer"),
-        Line2D([], [], color=colors[layers[len(layers) // 2]], label="middle"),
-        Line2D([], [], color=colors[layers[-1]], label="last layer"),
+        *(Line2D([], [], color=color, label=f"layer {layer}") for layer, color in colors.items()),
         Line2D([], [], color="grey", label="post-activation"),
         Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="pre-activation"),
         Line2D([], [], **OPTIMUM, label="closed-form optimum"),

@@ -90,9 +90,9 @@ def markdown(table: pd.DataFrame) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def print_claims(table: pd.DataFrame, title: str, console: Console) -> None:
+def print_claims(table: pd.DataFrame, console: Console) -> None:
     """The claims on the terminal."""
-    shown = Table(title=title, title_style="bold", show_lines=False)
+    shown = Table(title="What was claimed, and what was found", title_style="bold")
     for column in table.columns:
         shown.add_column(column, overflow="fold")
     for row in table.itertuples(index=False):

@@ -1,0 +1,138 @@
+"""Runs of a study are composed as the command line composes them, and repeated only when they must be."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config import conf_folder
+from pipeline.errors import ConfigError
+from pipeline.record import COMPLETED, read_summary, write_summary
+from pipeline.reproduction.catalogue import STUDIES
+from pipeline.reproduction.runs import Job, Point
+
+EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
+SHRUNK = [
+    "descent.steps=20",
+    "descent.seeds=2",
+    "head.width=4",
+    "protocol.num_features=4",
+    "protocol.samples_per_class=3",
+]
+
+
+def plan(experiment: str, folder: Path, *overrides: str, point: Point | None = None) -> Job:
+    return Job.plan(experiment, point or Point("here", ()), overrides, folder)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_file_runs_shrunk(experiment, tmp_path):
+    job = plan(experiment, tmp_path / "run", *SHRUNK)
+    job.perform()
+    assert job.is_finished
+    result = job.result()
+    assert result.completed and len(result.losses) == 2 and result.record.step.max() == 20
+    assert result.summary["problem"]["depth"] == job.config.head.depth
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_file_opens_with_what_it_shows(experiment):
+    header = (conf_folder() / "experiment" / f"{experiment}.yaml").read_text().partition("defaults:")[0]
+    for part in ("Shows:", "Expect:", "Command:", "Time:", "Provenance:"):
+        assert part in header
+    assert "(recall)" in header or "ours" in header
+
+
+def test_every_study_has_an_experiment_file_and_quick_points_it_knows():
+    for study in STUDIES.values():
+        assert study.name in EXPERIMENTS
+        names = [point.name for point in study.points]
+        assert len(set(names)) == len(names) and study.quick and set(study.quick) <= set(names)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_point_of_every_study_is_a_valid_configuration_of_its_own(quick, tmp_path):
+    for study in STUDIES.values():
+        configs = [plan(study.name, tmp_path, *extra, point=point).config for point, extra in study.chosen(quick)]
+        assert all(config not in configs[:index] for index, config in enumerate(configs))
+        assert all(config.protocol.name == "dufm" and config.head.inputs == "free" for config in configs)
+
+
+def test_the_command_line_wins_over_the_experiment_and_that_over_the_protocol(tmp_path):
+    protocol = OmegaConf.load(conf_folder() / "protocol" / "dufm.yaml")
+    config = plan("e1", tmp_path).config
+    assert config.descent.steps == 100_000 != protocol.descent.steps
+    assert plan("e1", tmp_path, "head.depth=5", "descent.steps=7").config.head.depth == 5
+    assert plan("e1", tmp_path, "protocol=frozen_features").config.protocol.name == "frozen_features"
+
+
+def test_features_are_as_wide_as_the_layers_in_the_width_sweep(tmp_path):
+    assert plan("e2_width", tmp_path, "head.width=7").config.protocol.num_features == 7
+
+
+def test_all_decays_are_one_in_the_decay_sweep(tmp_path):
+    config = plan("e2_decay", tmp_path, "head.weight_decay=0.03").config
+    assert config.head.feature_decay == 0.03 and config.weight_decays == (0.03, 0.03, 0.03)
+
+
+@pytest.mark.parametrize("bad", ["head.depth=0", "head.widht=3", "descent.lr=abc", "head=linea"])
+def test_a_bad_override_is_refused_before_anything_is_written(bad, tmp_path):
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)):
+        plan("e1", tmp_path / "run", bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def finished(tmp_path) -> Job:
+    """A job whose folder says that it ran to the end."""
+    job = plan("e1", tmp_path, *SHRUNK)
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(job.composed, tmp_path / ".hydra" / "config.yaml")
+    write_summary(tmp_path, {"status": COMPLETED})
+    return job
+
+
+def test_a_completed_run_of_the_same_configuration_is_finished(finished):
+    assert finished.is_finished
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_aborted_run_is_not_finished(finished, status):
+    write_summary(finished.folder, {"status": status, "error": "KeyError: 'a bug'"})
+    assert not finished.is_finished
+
+
+def test_a_run_whose_seeds_all_diverged_is_a_result(finished):
+    write_summary(finished.folder, {"status": "failed", "error": "RunError: the head diverged for every seed"})
+    assert finished.is_finished
+    result = finished.result()
+    assert [diagnosis.name for diagnosis in result.diagnoses] == ["diverged", "diverged"]
+    assert result.final("dnc1") == {}
+
+
+@pytest.mark.parametrize("other", ["descent.steps=21", "head.depth=4", "seed=1"])
+def test_a_run_of_another_configuration_is_not_finished(finished, other):
+    assert not plan("e1", finished.folder, *SHRUNK, other).is_finished
+
+
+def test_a_run_whose_configuration_is_lost_or_unreadable_is_not_finished(finished):
+    path = finished.folder / ".hydra" / "config.yaml"
+    path.write_text("head: {no_such_setting: 1}\n")
+    assert not finished.is_finished
+    path.unlink()
+    assert not finished.is_finished
+
+
+def test_a_run_is_repeated_from_an_empty_folder(finished):
+    (finished.folder / "leftover").touch()
+    finished.perform()
+    assert not (finished.folder / "leftover").exists()
+    assert read_summary(finished.folder)["status"] == COMPLETED and finished.is_finished
+
+
+def test_a_descent_that_diverges_for_every_seed_is_recorded_and_does_not_stop_the_study(tmp_path):
+    job = plan("e1", tmp_path / "run", *SHRUNK, "descent.lr=1e6", "descent.steps=600")
+    job.perform()
+    assert not job.result().completed and job.is_finished
