@@ -1,5 +1,6 @@
 """The end of a run: ``summary.json`` as a value, and the verdict as a table on the terminal."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from pipeline.record import COMPLETED, SCHEMA_VERSION, environment, finite_or_none
 from pipeline.stages import HeadSolution, Outcome, Run, closed_form
+from pipeline.theory import DufmProblem, collapsed_optimum, diagnose
 from pipeline.verdict import judge
 
 
@@ -25,9 +27,9 @@ def opening(run: Run) -> dict[str, Any]:
 def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str, Any]:
     """The complete ``summary.json`` of a finished run."""
     config, head, seeds = run.config, outcome.head, run.head_seeds
-    reference, reason = closed_form(run.config, head)
+    problem, reason = closed_form(run.config, head)
     total = head.objective.total.tolist()
-    gaps = [finite_or_none(value / reference.loss - 1) for value in total] if reference else None
+    closed = None if problem is None else ClosedForm(problem, total)
     layers = run.record.final_layers("head", seeds)
     backbone_layers = run.record.final_layers("backbone", [config.seed])
     thresholds = {"dnc1": config.verdict.dnc1, "dnc2": config.verdict.dnc2, "dnc3": config.verdict.dnc3}
@@ -39,16 +41,17 @@ def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str
         "loss": {
             "total": [finite_or_none(value) for value in total],
             "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
-            "optimum": reference.loss if reference else None,
-            "optimum_kind": _kind(head.num_classes) if reference else None,
+            "optimum": closed and closed.optimum.loss,
+            "optimum_kind": closed and closed.kind,
             "optimum_reason": reason,
-            "relative_gap": gaps,
+            "relative_gap": closed and closed.gaps,
+            "sits_at": closed and closed.sits_at,
         },
         "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
         "layers": layers,
         "backbone_layers": backbone_layers,
         "accuracy": {"train": outcome.train_accuracy, "test": outcome.test_accuracy},
-        "verdict": verdict | {"optimum": _optimum_sentence(head.num_classes, reference, reason, gaps)},
+        "verdict": verdict | {"optimum": closed.sentence() if closed else f"no closed-form value: {reason}"},
         "tensors": "tensors.safetensors" if tensors_skipped is None else None,
         "tensors_reason": tensors_skipped,
         "timings": run.stopwatch.seconds,
@@ -83,18 +86,26 @@ def _not_covered(run: Run, head: HeadSolution, reason: str | None) -> str | None
     return None
 
 
-def _kind(num_classes: int) -> str:
-    return "global optimum" if num_classes == 2 else "collapsed solution"
+class ClosedForm:
+    """Final losses against the closed form.
 
+    ``gaps``: relative distance of every seed's loss to the optimum; ``sits_at``: the value each seed sits at, by name
+    (`pipeline.theory.diagnose`), e.g. ``global optimum`` or ``1 of 2 classes fitted``.
+    """
 
-def _optimum_sentence(num_classes: int, reference: Any, reason: str | None, gaps: list[float | None] | None) -> str:
-    if reference is None or gaps is None:
-        return f"no closed-form value to compare with: {reason}"
-    known = [gap for gap in gaps if gap is not None]
-    text = f"{_kind(num_classes)} {reference.loss:.6g}"
-    if reference.zero_is_optimal:
-        text += " (all factors zero)"
-    return f"{text}; relative gap of the loss {min(known):.2e} to {max(known):.2e}" if known else text
+    def __init__(self, problem: DufmProblem, losses: list[float]) -> None:
+        self.optimum = collapsed_optimum(problem)
+        self.kind = "global optimum" if problem.num_classes == 2 else "collapsed solution"
+        self.gaps = [finite_or_none(loss / self.optimum.loss - 1) for loss in losses]
+        self.sits_at = [diagnose(problem, loss).name for loss in losses]
+
+    def sentence(self) -> str:
+        """The optimum, the range of the gaps, and where the seeds ended."""
+        text = f"{self.kind} {self.optimum.loss:.6g}" + (" (all factors zero)" if self.optimum.zero_is_optimal else "")
+        known = [gap for gap in self.gaps if gap is not None]
+        if known:
+            text += f"; relative gap of the loss {min(known):.2e} to {max(known):.2e}"
+        return f"{text}; seeds at: " + ", ".join(f"{name} ({n})" for name, n in Counter(self.sits_at).items())
 
 
 def print_verdict(summary: Mapping[str, Any], console: Console) -> None:

@@ -165,7 +165,6 @@ def solve_head(
         tf32=config.descent.precision == "tf32",
     )
     steps, num_classes = config.descent.steps, weights[-1].shape[-2]
-    reference = None
     with run.stopwatch.time("solve_head"), Progress("head", steps, "step") as progress:
         for step in descend(descent, log_schedule(steps, config.descent.records_per_decade), progress.advance_to):
             solution = HeadSolution(
@@ -177,7 +176,9 @@ def solve_head(
                 descent.objective(),
                 dict(descent.diverged),
             )
-            reference = reference or closed_form(config, solution)[0]
+            if step == 0:
+                problem, _ = closed_form(config, solution)
+                reference = None if problem is None else collapsed_optimum(problem)
             _record_head(run, step, solution, reference)
             progress.advance_to(step)
             progress.headline(_headline(solution.objective, reference))
@@ -185,8 +186,8 @@ def solve_head(
     return solution
 
 
-def closed_form(config: Config, head: HeadSolution) -> tuple[CollapsedOptimum | None, str | None]:
-    """The collapsed solution of this head's problem, or None and the reason why no closed form applies."""
+def closed_form(config: Config, head: HeadSolution) -> tuple[DufmProblem | None, str | None]:
+    """This head's problem as theory knows it, or None and the reason why no closed form applies."""
     counts = torch.bincount(head.labels, minlength=head.num_classes)
     if head.feature_decay is None:
         return None, "the input features are frozen"
@@ -194,8 +195,8 @@ def closed_form(config: Config, head: HeadSolution) -> tuple[CollapsedOptimum | 
         return None, "the classes differ in size"
     if min(head.widths) < head.num_classes:
         return None, f"a layer is narrower than the number of classes ({min(head.widths)} < {head.num_classes})"
-    problem = DufmProblem(head.num_classes, int(counts[0]), config.head.depth, config.weight_decays, head.feature_decay)
-    return collapsed_optimum(problem), None
+    samples, depth = int(counts[0]), config.head.depth
+    return DufmProblem(head.num_classes, samples, depth, config.weight_decays, head.feature_decay), None
 
 
 def accuracy(config: Config, head: HeadSolution, features: Tensor, labels: Tensor) -> list[float | None]:

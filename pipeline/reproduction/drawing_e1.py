@@ -65,7 +65,7 @@ def gram_matrices(results: Sequence[Result]) -> Figure:
             text = f"L = {result.config.head.depth}"
             place.text(0.5, 0.5, text, transform=place.transAxes, ha="center", fontsize=11, fontweight="bold")
         figure.colorbar(image, ax=grid, shrink=0.5, label=r"$M^\top M$, mean diagonal = 1")
-        figure.suptitle("Gram matrices of the class means at the end")
+        figure.suptitle("Gram matrices of the class means at the end, first seed")
     return figure
 
 

@@ -229,6 +229,9 @@ def test_the_dufm_job_compares_with_the_global_optimum(dufm_run):
     assert optimum == pytest.approx(expected, rel=1e-12) and summary["loss"]["optimum_kind"] == "global optimum"
     for total, gap in zip(summary["loss"]["total"], summary["loss"]["relative_gap"], strict=True):
         assert gap == pytest.approx(total / optimum - 1, abs=1e-12) and gap > 0
+    assert summary["loss"]["sits_at"] == [
+        "global optimum" if gap < 0.01 else "none of them" for gap in summary["loss"]["relative_gap"]
+    ]
     assert "global optimum" in done.stdout and summary["verdict"]["theorem_applies"]
     assert summary["accuracy"]["test"] is None and summary["backbone_layers"] == []
     assert not (run / "wandb").exists()
@@ -262,6 +265,23 @@ def test_variants_of_the_main_job_complete(arguments, tmp_path):
     if "backbone.epochs=0" in arguments:
         assert not (tmp_path / "a run" / "tensors.safetensors").exists()
         assert "record.max_tensor_mb" in summary["tensors_reason"]
+
+
+def test_images_of_ones_own_in_folders_are_enough(tmp_path):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        folder = tmp_path / "my images" / ("zero", "one", "two")[label] if label < 3 else None
+        if folder and index < 150:
+            folder.mkdir(parents=True, exist_ok=True)
+            tinted = np.stack([image * 15, image * 10, image * 5], axis=-1).astype(np.uint8)
+            Image.fromarray(tinted).resize((20, 24)).save(folder / f"{index}.png")
+    arguments = ["data=image_folder", "data.root=my images", "data.image_size=16", "backbone=resnet20"]
+    dnc(*arguments, *SMALL, "backbone.epochs=1", "logger=none", "hydra.run.dir=run", cwd=tmp_path)
+    summary = summary_of(tmp_path / "run")
+    assert summary["problem"]["classes"] == ["one", "two", "zero"] and summary["problem"]["num_classes"] == 3
+    assert len(summary["backbone_layers"]) == 9
 
 
 def test_a_diverging_head_fails_with_advice_and_a_recognisable_record(tmp_path):

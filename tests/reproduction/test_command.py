@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -54,10 +55,10 @@ def test_bad_arguments_get_one_sentence_and_exit_2_and_leave_nothing(arguments, 
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory) -> tuple[Path, str]:
-    """E1, shrunk, as a real process in an empty folder."""
+    """A study, shrunk, as a real process in an empty folder."""
     folder = tmp_path_factory.mktemp("reproduction")
-    command = [sys.executable, "-m", "pipeline.reproduction", "e1", "--quick", *TINY, "--docs", "docs"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "pipeline.reproduction", "e2_lr", "--quick", *TINY, "--docs", "docs"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder / "outputs" / "reproduction" / "quick", done.stdout
 
@@ -68,45 +69,49 @@ def summaries(out: Path) -> dict[str, int]:
 
 def test_a_study_leaves_runs_figures_tables_and_claims(reproduced):
     out, printed = reproduced
-    assert list(summaries(out)) == ["depth_3", "depth_4", "depth_6"]
-    for name in ("e1_convergence", "e1_gram"):
-        assert (out / "figures" / f"{name}.pdf").stat().st_size > 1000
-        assert Image.open(out / "figures" / f"{name}.png").size[0] > 500
-    seeds = pd.read_csv(out / "tables" / "e1.csv")
-    assert len(seeds) == 6 and set(seeds.depth) == {3, 4, 6}
-    claims = pd.read_csv(out / "tables" / "e1_claims.csv")
+    assert list(summaries(out)) == ["lr_0.2", "lr_0.5", "lr_8.0"]
+    assert (out / "figures" / "e2_lr.pdf").stat().st_size > 1000
+    with Image.open(out / "figures" / "e2_lr.png") as image:
+        assert image.size[0] > 500
+    seeds = pd.read_csv(out / "tables" / "e2_lr.csv")
+    assert len(seeds) == 6 and set(seeds.lr) == {0.2, 0.5, 8.0}
+    claims = pd.read_csv(out / "tables" / "e2_lr_claims.csv")
     assert list(claims.columns) == ["study", "claim", "expected", "measured", "holds"]
     # Twelve steps collapse nothing, and the table says so.
-    gaps = claims[claims.claim.str.contains("gap")]
-    assert len(gaps) == 3 and set(gaps.holds) == {"no"}
-    assert (out / "tables" / "e1_claims.md").read_text().count("\n") == len(claims) + 2
-    assert "L = 6: gap of the loss" in printed and "claims hold" in printed
+    assert claims[claims.claim == "lr = 0.5: gap of the loss to the closed form"].holds.item() == "no"
+    assert (out / "tables" / "e2_lr_claims.md").read_text().count("\n") == len(claims) + 2
+    assert "lr = 0.5: gap of the loss" in printed and f"of {len(claims)} claims hold" in printed
     docs = out.parents[2] / "docs"
-    assert (docs / "e1_convergence.png").stat().st_size < (out / "figures" / "e1_convergence.png").stat().st_size
-    assert (docs / "e1_claims.csv").read_bytes() == (out / "tables" / "e1_claims.csv").read_bytes()
+    assert (docs / "e2_lr.png").stat().st_size < (out / "figures" / "e2_lr.png").stat().st_size
+    assert (docs / "e2_lr_claims.csv").read_bytes() == (out / "tables" / "e2_lr_claims.csv").read_bytes()
 
 
-def test_the_table_says_what_the_summaries_say(reproduced):
+def test_the_table_says_what_the_record_says(reproduced):
     out, _ = reproduced
-    record = pd.read_csv(out / "runs" / "e1" / "depth_4" / "record.csv")
+    record = pd.read_csv(out / "runs" / "e2_lr" / "lr_0.5" / "record.csv")
     final = record[(record.metric == "loss") & (record.step == 12)].sort_values("seed").value
-    table = pd.read_csv(out / "tables" / "e1.csv").query("point == 'depth_4'").sort_values("seed").loss
+    table = pd.read_csv(out / "tables" / "e2_lr.csv").query("point == 'lr_0.5'").sort_values("seed").loss
     assert table.to_numpy() == pytest.approx(final.to_numpy(), rel=1e-6)
 
 
-def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, tmp_path, monkeypatch, caplog):
+def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeypatch, caplog):
     out, _ = reproduced
     caplog.set_level("INFO")
+    # The figure of a run takes longer than these runs.
+    monkeypatch.setattr("pipeline.execution.save_figure", lambda *arguments: [])
     monkeypatch.chdir(out.parents[2])
     before = summaries(out)
-    main(["e1", "--quick", *TINY])
+    main(["e2_lr", "--quick", *TINY])
     assert summaries(out) == before
     assert caplog.text.count("finished before") == 3
 
-    (out / "runs" / "e1" / "depth_4" / "summary.json").write_text('{"status": "interrupted"}')
-    main(["e1", "--quick", *TINY])
+    # From here on two of the runs are enough.
+    short = replace(STUDIES["e2_lr"], quick=("lr_0.2", "lr_0.5"))
+    monkeypatch.setitem(STUDIES, "e2_lr", short)
+    (out / "runs" / "e2_lr" / "lr_0.2" / "summary.json").write_text('{"status": "interrupted"}')
+    main(["e2_lr", "--quick", *TINY])
     after = summaries(out)
-    assert [name for name in before if before[name] != after[name]] == ["depth_4"]
+    assert [name for name in before if before[name] != after[name]] == ["lr_0.2"]
 
-    main(["e1", "--quick", "--force", *TINY])
-    assert all(summaries(out)[name] != after[name] for name in after)
+    main(["e2_lr", "--quick", "--force", *TINY])
+    assert [name for name in after if after[name] != summaries(out)[name]] == ["lr_0.2", "lr_0.5"]
