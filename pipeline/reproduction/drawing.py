@@ -122,7 +122,7 @@ def draw_decay(results: Sequence[Result]) -> dict[str, Figure]:
                 dots = {"color": colors[scale], "s": 18, "alpha": 0.45, "linewidths": 0, "zorder": 3}
                 loss.scatter(places, result.losses, **dots)
                 output.scatter(places, outputs(result), **dots)
-        loss.set(title="loss", ylim=(0, 0.62))
+        loss.set(title="loss", ylim=(0, 0.7))
         output.set(title="output $q$ for the correct class", ylim=(-0.05, 1.05))
         ticks = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]
         for axes in (loss, output):
@@ -200,6 +200,8 @@ def _branches(result: Result, loss: Axes, output: Axes) -> None:
     metastable: Mapping[str, Any] = {"color": "black", "linewidth": 1.2, "linestyle": "--"}
     loss.plot(rate / rate[-1], (1 - q) * (1 + head.depth * q) / 2, **metastable, label="metastable collapsed solution")
     output.plot(rate / rate[-1], q, **metastable)
+    loss.plot(rate / rate[-1], ((1 - q) * (1 + head.depth * q) + 1) / 4, **metastable | {"color": partial["color"]})
+    output.plot(rate / rate[-1], q / 2, **metastable | {"color": partial["color"]})
     for axes in (loss, output):
         axes.axvline(1, color="grey", linewidth=0.8)
         axes.axvline(fold, color="grey", linewidth=0.8, linestyle=":")
