@@ -40,18 +40,21 @@ def judge(
     Returns:
         ``layers`` (one entry per place: layer, tap, and per metric ``{value, collapsed, seeds_collapsed, theorem}``),
         ``collapsed`` (everything the theorem would speak of holds), ``collapsed_from_layer`` (the first head layer
-        from which on it does; None if not even the last), ``theorem_applies``, ``theorem_reason``, ``text``.
+        from which on it does; None if not even the last), ``holds_from_layer`` (the same for each metric),
+        ``theorem_applies``, ``theorem_reason``, ``text``.
     """
     layers = [_place(entry, thresholds, stage="backbone") for entry in backbone_layers]
     head = [_place(entry, thresholds, stage="head") for entry in head_layers]
-    first = _collapsed_from(head)
+    first = _collapsed_from(head, METRICS)
+    each = {metric: _collapsed_from(head, (metric,)) for metric in METRICS}
     last = max((place["layer"] for place in head), default=0)
-    text = _text(first, last)
+    text = _text(first, each, last)
     return {
         "thresholds": dict(thresholds),
         "layers": layers + head,
         "collapsed": first == 1,
         "collapsed_from_layer": first,
+        "holds_from_layer": each,
         "theorem_applies": theorem is None,
         "theorem_reason": theorem,
         "text": text,
@@ -75,15 +78,15 @@ def _place(entry: Mapping[str, Any], thresholds: Mapping[str, float], stage: str
     return place
 
 
-def _collapsed_from(head: Sequence[Mapping[str, Any]]) -> int | None:
-    """First layer from which on every promised property holds."""
+def _collapsed_from(head: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> int | None:
+    """First layer from which on everything promised about ``metrics`` holds; layers without a promise are neutral."""
     first = None
     for layer in sorted({place["layer"] for place in head}, reverse=True):
         places = [place for place in head if place["layer"] == layer]
-        promised = [place[m] for place in places for m in METRICS if place[m] and place[m]["theorem"]]
+        promised = [place[m] for place in places for m in metrics if place[m] and place[m]["theorem"]]
         if not all(judged["collapsed"] for judged in promised):
             break
-        first = layer
+        first = layer if promised else first
     return first
 
 
@@ -95,11 +98,16 @@ def _median(values: list[float]) -> float | None:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def _text(first: int | None, last: int) -> str:
+def _text(first: int | None, each: Mapping[str, int | None], last: int) -> str:
     if first == 1:
         return f"deep neural collapse in every layer of the head (1..{last})"
-    if first is None:
-        return "no deep neural collapse: not even the last layer of the head meets the thresholds"
+    if first is not None and first < last:
+        return f"deep neural collapse from layer {first} of the head on ({first}..{last})"
     if first == last:
         return f"deep neural collapse in the last layer of the head only ({last})"
-    return f"deep neural collapse from layer {first} of the head on ({first}..{last})"
+    parts = [
+        f"{metric.upper()} "
+        + ("nowhere" if layer is None else f"in layers {layer}..{last}" if layer < last else f"in layer {last}")
+        for metric, layer in each.items()
+    ]
+    return "no deep neural collapse: " + ", ".join(parts)

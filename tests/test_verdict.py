@@ -52,9 +52,12 @@ def test_collapse_begins_after_the_last_layer_that_breaks_a_promise(broken, firs
     assert ("last layer of the head only (4)" if first == 4 else f"layer {first} of the head on") in verdict["text"]
 
 
-def test_no_collapse_in_the_last_layer_is_no_collapse():
-    verdict = judge(head(3, dnc1_3_post=[1.0, 1.0]), [], THRESHOLDS, None)
-    assert verdict["collapsed_from_layer"] is None and verdict["text"].startswith("no deep neural collapse")
+def test_no_collapse_in_the_last_layer_is_no_collapse_but_says_what_holds_where():
+    broken = {"dnc1_3_post": [1.0, 1.0], "dnc3_2_post": [1.0, 1.0]}
+    verdict = judge(head(3, **broken), [], THRESHOLDS, None)
+    assert verdict["collapsed_from_layer"] is None
+    assert verdict["holds_from_layer"] == {"dnc1": None, "dnc2": 2, "dnc3": 3}
+    assert verdict["text"] == "no deep neural collapse: DNC1 nowhere, DNC2 in layers 2..3, DNC3 in layer 3"
 
 
 def test_one_seed_out_of_two_is_not_collapse_and_the_median_is_shown():
