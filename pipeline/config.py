@@ -41,6 +41,12 @@ class DataConfig:
     image_size: int | None = _knob(None, "scale and crop images to this side length", ge=1)
     augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `pipeline.data` is asked for, beside the name."""
+        names = ("root", "download", "classes", "samples_per_class", "test_fraction", "image_size")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass
 class BackboneConfig:
@@ -53,6 +59,11 @@ class BackboneConfig:
     epochs: int = _knob(20, "training epochs; 0 keeps the random initialisation", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `pipeline.backbones` is asked for, beside the name."""
+        return {"hidden": self.hidden, "timm_model": self.model, "pretrained": self.pretrained}
 
 
 @dataclass
@@ -290,17 +301,7 @@ def _check_images(config: Config) -> None:
     if not isinstance(data.classes, list | None):
         raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
     try:
-        validate_request(
-            data.name,
-            root=data.root,
-            download=data.download,
-            classes=data.classes,
-            samples_per_class=data.samples_per_class,
-            test_fraction=data.test_fraction,
-            image_size=data.image_size,
-        )
-        validate_backbone(
-            backbone.name, hidden=backbone.hidden, timm_model=backbone.model, pretrained=backbone.pretrained
-        )
+        validate_request(data.name, **data.request)
+        validate_backbone(backbone.name, **backbone.request)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -26,24 +26,8 @@ def prepare(config: Config) -> Inputs:
         return Inputs()
     data, backbone = config.data, config.backbone
     try:
-        images = load_images(
-            data.name,
-            root=data.root,
-            download=data.download,
-            classes=data.classes,
-            samples_per_class=data.samples_per_class,
-            test_fraction=data.test_fraction,
-            image_size=data.image_size,
-            seed=config.seed,
-        )
-        network = build_backbone(
-            backbone.name,
-            images.image_shape,
-            hidden=backbone.hidden,
-            timm_model=backbone.model,
-            pretrained=backbone.pretrained,
-            seed=config.seed,
-        )
+        images = load_images(data.name, **data.request, seed=config.seed)
+        network = build_backbone(backbone.name, images.image_shape, **backbone.request, seed=config.seed)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Inputs(images, network)

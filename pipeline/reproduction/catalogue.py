@@ -120,8 +120,10 @@ STUDIES = {
             title="where seeds get stuck, against the width, 2 to 256",
             points=(
                 *sweep("head.width", 2, 3, 4, 8, 16, 32),
-                *sweep("head.width", 64, 128, steps=30_000),
-                *sweep("head.width", 256, steps=20_000),
+                *sweep("head.width", 64, steps=30_000),
+                *sweep("head.width", 128, steps=20_000),
+                # A step of width 256 costs sixteen of width 64.
+                Point("width_256", ("head.width=256", "descent.steps=20000", "descent.seeds=4")),
             ),
             quick=("width_2", "width_4", "width_16", "width_64"),
             quick_overrides=("descent.seeds=5", "descent.steps=6000", *QUICK),

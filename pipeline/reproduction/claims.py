@@ -45,10 +45,23 @@ def outputs(result: Result) -> list[float]:
     if not result.completed:
         return [math.nan] * len(result.seeds)
     labels = result.tensors["labels"]
+    return _final_outputs(result)[:, torch.arange(len(labels)), labels].mean(dim=1).tolist()
+
+
+def dead_samples(result: Result) -> list[int]:
+    """Samples whose output has died (all units of a layer inactive, so no gradient reaches it), per seed.
+
+    Each costs 1/(2N) more than a fitted one: how descent misses the optimum without sitting at a value with a name.
+    """
+    if not result.completed:
+        return [0] * len(result.seeds)
+    return (_final_outputs(result).abs().amax(dim=2) < 1e-3).sum(dim=1).tolist()
+
+
+def _final_outputs(result: Result) -> torch.Tensor:
+    """(S, N, K)."""
     weights = [result.tensors[f"weights/{layer}"] for layer in range(1, result.config.head.depth + 1)]
-    values = dufm.forward(result.tensors["features/1"], weights, result.config.head.activation)[-1]
-    correct = values[:, torch.arange(len(labels)), labels]
-    return correct.mean(dim=1).tolist()
+    return dufm.forward(result.tensors["features/1"], weights, result.config.head.activation)[-1]
 
 
 def gaps(result: Result) -> list[float]:

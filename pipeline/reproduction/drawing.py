@@ -75,7 +75,11 @@ def draw_depth(results: Sequence[Result]) -> dict[str, Figure]:
 
 def draw_width(results: Sequence[Result]) -> dict[str, Figure]:
     """Where the seeds end, named, against the width: shares as stacked bars, and the losses themselves."""
-    widths = [str(result.config.head.width) for result in results]
+    usual = len(results[0].seeds)
+    widths = [
+        str(result.config.head.width) + ("" if len(result.seeds) == usual else f"\n{len(result.seeds)} seeds")
+        for result in results
+    ]
     found = [[diagnosis.name for diagnosis in result.diagnoses] for result in results]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.6), layout="constrained")
@@ -87,7 +91,7 @@ def draw_width(results: Sequence[Result]) -> dict[str, Figure]:
             floor += shares
         bars.set(title="share of seeds at", xlabel="width", ylim=(0, 1))
         bars.grid(axis="x", visible=False)
-        bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+        bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         for place, (result, names) in enumerate(zip(results, found, strict=True)):
             shifts = np.linspace(-0.25, 0.25, len(names))
             colors = [DIAGNOSES.get(name, "#756bb1") for name in names]
@@ -100,7 +104,7 @@ def draw_width(results: Sequence[Result]) -> dict[str, Figure]:
         losses.set_xticks(range(len(widths)), widths)
         losses.grid(axis="x", visible=False)
         depth = results[0].config.head.depth
-        figure.suptitle(f"Width: narrow heads get stuck (L = {depth}, {len(results[0].seeds)} seeds)")
+        figure.suptitle(f"Width: narrow heads get stuck (L = {depth}, {usual} seeds)")
     return {"e2_width": figure}
 
 

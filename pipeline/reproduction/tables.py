@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.record import atomic
-from pipeline.reproduction.claims import Claim, outputs
+from pipeline.reproduction.claims import Claim, dead_samples, outputs
 from pipeline.reproduction.runs import Result
 from pipeline.theory import collapsed_optimum
 from pipeline.verdict import METRICS, theorem_speaks_of
@@ -19,9 +19,8 @@ def seeds_table(results: Sequence[Result]) -> pd.DataFrame:
     rows = []
     for result in results:
         head, optimum = result.config.head, collapsed_optimum(result.problem)
-        for seed, loss, found, output in zip(
-            result.seeds, result.losses, result.diagnoses, outputs(result), strict=True
-        ):
+        columns = (result.seeds, result.losses, result.diagnoses, outputs(result), dead_samples(result))
+        for seed, loss, found, output, dead in zip(*columns, strict=True):
             rows.append(
                 {
                     "point": result.point.name,
@@ -38,6 +37,7 @@ def seeds_table(results: Sequence[Result]) -> pd.DataFrame:
                     "output": output,
                     "optimal_output": optimum.output,
                     "diagnosis": found.name,
+                    "dead_samples": dead,
                     "seconds_of_run": result.summary.get("timings", {}).get("solve_head"),
                 }
             )

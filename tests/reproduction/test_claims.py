@@ -157,6 +157,14 @@ def test_the_output_read_from_the_tensors_is_q_at_the_optimum(made):
     assert claims.outputs(result) == pytest.approx([collapsed_optimum(result.problem).output] * 2, rel=1e-12)
 
 
+def test_a_sample_whose_units_are_all_inactive_is_counted_as_dead(made):
+    result = with_optimal_tensors(made([optimum()] * 2))
+    assert claims.dead_samples(result) == [0, 0]
+    features = result.tensors["features/1"]
+    features[1, [3, 70]] = 0.0
+    assert claims.dead_samples(result) == [0, 2]
+
+
 def decay_results(made, found: dict[float, list[float]]) -> list[Result]:
     """Multiple of the critical decay -> multiple of the closed form's loss per seed, optimal tensors."""
     critical = critical_decay(DufmProblem(2, 50, 3, 1.0, 1.0))
