@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", help="figures or groups; key=value changes a setting of all runs")
     parser.add_argument("--list", action="store_true", help="list the figures and stop")
-    parser.add_argument("--quick", action="store_true", help="fewer runs, seeds and steps: minutes; kept in OUT/quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few minutes: fewer runs, seeds, steps; kept in OUT/quick"
+    )
     parser.add_argument("--force", action="store_true", help="repeat finished runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduction"), help="folder (default: %(default)s)")
     parser.add_argument("--docs", type=Path, help="also copy the tables and the figures, made small, to this folder")
