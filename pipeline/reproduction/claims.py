@@ -183,7 +183,7 @@ def lr_claims(results: Sequence[Result]) -> list[Claim]:
         spread = max(flow_times.values()) / min(flow_times.values()) - 1
         shown = ", ".join(f"{lr:g}: {time:.0f}" for lr, time in flow_times.items())
         text = f"lr <= {FLOW_LR:g}: lr x steps to a gap of {FLOW_GAP:.0%} is the same"
-        claims.append(Claim(text, f"within {FLOW_SPREAD:.0%}", f"within {spread:.0%} ({shown})", spread <= FLOW_SPREAD))
+        claims.append(Claim(text, f"within {FLOW_SPREAD:.0%}", f"within {spread:.1%} ({shown})", spread <= FLOW_SPREAD))
     usual = [result for result in results if result.config.descent.lr == FLOW_LR]
     claims += [_at_most(f"lr = {FLOW_LR:g}: gap of the loss to the closed form", gaps(result), GAP) for result in usual]
     last = max(results, key=lambda result: result.config.descent.lr)
