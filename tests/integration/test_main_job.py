@@ -313,13 +313,23 @@ def test_a_diverging_backbone_fails_with_advice(tmp_path):
 def test_an_interrupted_run_exits_as_asked_and_is_recognisable(number, code, tmp_path):
     arguments = ["protocol=dufm", "descent.steps=10000000", "logger=none", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "pipeline", *arguments]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        while not (tmp_path / "run" / "summary.json").exists():
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.1)
-        time.sleep(2)  # into the descent; should it not have begun yet, the outcome is the same
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs with SIGINT ignored, and whatever runs these tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            while not (tmp_path / "run" / "summary.json").exists():
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.1)
+            time.sleep(2)  # into the descent; should it not have begun yet, the outcome is the same
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code, err
     assert summary_of(tmp_path / "run")["status"] == "interrupted"
 
