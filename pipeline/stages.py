@@ -20,12 +20,13 @@ from pipeline.descent import Descent, descend, log_schedule
 from pipeline.dufm import Objective, initial_weights
 from pipeline.errors import RunError
 from pipeline.inputs import Inputs
+from pipeline.learners import Classifier
 from pipeline.measuring import LayerMeasurement, backbone_features, measure_backbone, measure_head
 from pipeline.progress import Progress
 from pipeline.randomness import generator
 from pipeline.record import Record, Stopwatch, atomic
 from pipeline.theory import CollapsedOptimum, DufmProblem, collapsed_optimum
-from pipeline.training import Classifier, train
+from pipeline.training import train
 
 log = logging.getLogger(__name__)
 
@@ -94,14 +95,11 @@ def train_backbone(run: Run) -> Backbone:
     schedule = log_schedule(epochs, run.config.descent.records_per_decade) if epochs else []
     with run.stopwatch.time("train_backbone"):
         if epochs:
-            train(
-                backbone,
-                images,
-                run.config,
-                run.folder,
-                schedule,
-                lambda module, epoch: _measure_training(run, module, epoch),
+            config = run.config
+            learner = Classifier(
+                backbone, images.num_classes, config.backbone.loss, config.optimizer, epochs, config.seed
             )
+            train(learner, images, config, run.folder, schedule, lambda epoch: _measure_training(run, learner, epoch))
         else:
             _, layers = measure_backbone(backbone, images, images.train)
             _record_layers(run.record, "backbone", 0, [run.config.seed], layers)
