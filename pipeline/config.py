@@ -54,26 +54,36 @@ class BackboneConfig:
 
     name: str = _knob(MISSING, "architecture", choices=known_backbones)
     model: str | None = _knob(None, "timm model name, for backbone=timm")
+    _target_: str | None = _knob(None, "dotted path of any nn.Module, for backbone=custom")
+    kwargs: Any = _knob(None, "its arguments, for backbone=custom: {name: value, ...}")
     pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
+    from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
+    checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
     hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
-    epochs: int = _knob(20, "training epochs; 0 keeps the random initialisation", ge=0)
+    epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
 
     @property
     def request(self) -> dict[str, Any]:
         """What `pipeline.backbones` is asked for, beside the name."""
-        return {"hidden": self.hidden, "timm_model": self.model, "pretrained": self.pretrained}
+        return {
+            "hidden": self.hidden,
+            "timm_model": self.model,
+            "pretrained": self.pretrained,
+            "target": self._target_,
+            "kwargs": self.kwargs,
+        }
 
 
 @dataclass
 class OptimizerConfig:
-    """How the backbone is trained."""
+    """How the backbone is trained, and the head with it in end_to_end."""
 
     name: str = _knob(MISSING, "optimizer", choices=("sgd", "adamw"))
     lr: float = _knob(0.05, "learning rate", gt=0)
     momentum: float = _knob(0.9, "SGD momentum", ge=0, lt=1)
-    weight_decay: float = _knob(5e-4, "weight decay on all backbone weights", ge=0)
+    weight_decay: float = _knob(5e-4, "weight decay on all weights it trains", ge=0)
     schedule: str = _knob("cosine", "learning-rate schedule over the epochs", choices=("cosine", "constant"))
 
 
@@ -84,7 +94,7 @@ class HeadConfig:
     depth: int = _knob(4, "L, the number of weight matrices", ge=1)
     width: int = _knob(64, "units in every hidden layer", ge=1)
     weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
-    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of free input features", gt=0)
+    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", gt=0)
     inputs: str = _knob("frozen", "frozen: features stay; free: they descend too", choices=("frozen", "free"))
     activation: str = _knob("relu", "non-linearity between the layers", choices=("relu", "linear"))
     init_scale: float = _knob(1.0, "weights start as N(0, init_scale^2 / fan_in)", gt=0)
@@ -104,9 +114,18 @@ class DescentConfig:
 
 @dataclass
 class ProtocolConfig:
-    """What is run. The last four settings belong to `dufm`, which uses no images."""
+    """What is run. Settings that name a protocol belong to it alone; `dufm` uses no images."""
 
-    name: str = _knob(MISSING, "protocol", choices=("frozen_features", "dufm"))
+    name: str = _knob(MISSING, "protocol", choices=("frozen_features", "end_to_end", "fixed_head", "dufm"))
+    regularization: str = _knob(
+        "standard",
+        "end_to_end, fixed_head: standard: optimizer.weight_decay on all trained weights; "
+        "dufm: head.weight_decay on the head, head.feature_decay on its inputs, none in the backbone",
+        choices=("standard", "dufm"),
+    )
+    solution: str = _knob(
+        "descent", "fixed_head: how the DUFM is solved for its head", choices=("descent", "constructed")
+    )
     num_classes: int = _knob(2, "dufm: K", ge=2)
     samples_per_class: int = _knob(50, "dufm: n", ge=1)
     num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)
@@ -154,6 +173,7 @@ class Config:
     """One run."""
 
     seed: int = _knob(0, "seed of everything; head seeds are seed, seed + 1, ...", ge=0, lt=2**32)
+    stop_when_collapsed: bool = _knob(False, "end a training once all layers it trains meet the verdict's thresholds")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -175,6 +195,11 @@ class Config:
     def uses_images(self) -> bool:
         """Whether the protocol has data and a backbone."""
         return self.protocol.name != "dufm"
+
+    @property
+    def trains_head_with_backbone(self) -> bool:
+        """Whether head and backbone are measured together, epoch by epoch."""
+        return self.protocol.name in ("end_to_end", "fixed_head")
 
     @property
     def device(self) -> torch.device:
@@ -300,8 +325,20 @@ def _check_images(config: Config) -> None:
     data, backbone = config.data, config.backbone
     if not isinstance(data.classes, list | None):
         raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
+    _check_weights(config)
     try:
         validate_request(data.name, **data.request)
         validate_backbone(backbone.name, **backbone.request)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _check_weights(config: Config) -> None:
+    given = {
+        key: value
+        for key in ("from_run", "checkpoint", "pretrained")
+        if (value := getattr(config.backbone, key)) not in (None, False)
+    }
+    if len(given) > 1:
+        named = " and ".join(f"backbone.{key}={value}" for key, value in given.items())
+        raise ConfigError(f"{named} both give the backbone's weights; allowed: one of them.")

@@ -1,6 +1,7 @@
 """One run from its configuration to its closed record."""
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from pipeline.inputs import Inputs
 from pipeline.protocols import PROTOCOLS
 from pipeline.record import COMPLETED, Record, read_record, write_summary, write_tensors
 from pipeline.report import closing, opening, print_verdict
-from pipeline.stages import Run
+from pipeline.resume import STAGES
+from pipeline.run import Run
 from pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
         with run.stopwatch.time("figures"):
             figures = save_figure(run_figure(read_record(folder), summary), folder / "figures", "collapse")
         write_summary(folder, summary)
+        shutil.rmtree(folder / STAGES, ignore_errors=True)  # all of it stands in tensors.safetensors and record.csv
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         summary = opening(run) | {"status": status, "error": f"{type(error).__name__}: {error}"}

@@ -31,6 +31,7 @@ TITLES = {
     "dnc2": "DNC2: condition number of class means",
     "dnc3": "DNC3: rows of $W_l$ to class means (sine)",
 }
+TRAIN_COLOR, TEST_COLOR = "tab:red", "tab:blue"
 OPTIMUM = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
 
 
@@ -41,12 +42,18 @@ def layer_colors(layers: Sequence[str]) -> dict[str, Any]:
 
 
 def plot_over_steps(
-    frame: pd.DataFrame, metric: str, axes: Axes, stage: str = "head", colors: Mapping[str, Any] | None = None
+    frame: pd.DataFrame,
+    metric: str,
+    axes: Axes,
+    stage: str = "head",
+    colors: Mapping[str, Any] | None = None,
+    unit: str | None = None,
 ) -> Axes:
     """One line per layer: the geometric mean over seeds, shaded from the smallest to the largest seed.
 
     Solid lines are post-activation, dashed ones pre-activation (the only tap of layer 1). ``colors`` maps layers to
-    colours, for figures that show heads of several depths.
+    colours, for figures that show heads of several depths. ``unit`` is what a step counts (as in the summary's
+    ``step_units``; by default a gradient step of the head, an epoch of the backbone).
     """
     rows = frame[(frame.stage == stage) & (frame.metric == metric) & (frame.layer != "") & (frame.step > 0)]
     colors = colors or layer_colors(list(dict.fromkeys(rows.layer)))
@@ -56,37 +63,44 @@ def plot_over_steps(
         color, dashes = colors[layer], "-" if tap == "post" else (0, (4, 2))
         axes.plot(middle.index, middle, color=color, linestyle=dashes)
         axes.fill_between(middle.index, per_step.min(), per_step.max(), color=color, alpha=0.15, linewidth=0)
-    axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel="gradient step" if stage == "head" else "epoch")
+    unit = unit or ("gradient step" if stage == "head" else "epoch")
+    axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel=unit)
     if metric == "dnc2":
         axes.axhline(1.0, **OPTIMUM)
     return _plain_ticks(axes, metric)
 
 
-def plot_loss(frame: pd.DataFrame, optimum: float | None, axes: Axes) -> Axes:
+def plot_loss(frame: pd.DataFrame, optimum: float | None, axes: Axes, unit: str = "gradient step") -> Axes:
     """Total loss over steps, one thin line per seed, and the closed-form value where there is one."""
     rows = frame[(frame.stage == "head") & (frame.metric == "loss") & (frame.step > 0)]
     for _, group in rows.groupby("seed"):
         axes.plot(group.step, group.value, color="tab:blue", alpha=0.6, linewidth=1)
     if optimum is not None:
         axes.axhline(optimum, **OPTIMUM)
-    axes.set(xscale="log", yscale="log", title="loss of the head", xlabel="gradient step")
+    axes.set(xscale="log", yscale="log", title="loss of the head", xlabel=unit)
     return axes
 
 
 def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float | None = None) -> Axes:
-    """The metric at the end against the layer: backbone blocks, then head layers; bars span the seeds."""
-    final = final_rows(frame[(frame.metric == metric) & (frame.layer != "")])
+    """The metric at the end against the layer: backbone blocks, then head layers; bars span the seeds.
+
+    Training split in red, test split in blue; filled after the activation, open before it.
+    """
     places = _places(final_rows(frame[frame.layer != ""]))
-    for tap, marker, fill in (("post", "o", "full"), ("pre", "s", "none")):
-        rows = final[final.tap == tap]
-        values = rows.groupby(["stage", "layer"], sort=False).value
-        points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
-        points = points[np.isfinite(points).all(axis=1) & (points["mean"] > 0)]
-        where = [places[place] for place in points.index]
-        spread = [points["mean"] - points["low"], points["high"] - points["mean"]]
-        axes.errorbar(
-            where, points["mean"], spread, fmt=marker, fillstyle=fill, color="tab:red", markersize=4, capsize=2
-        )
+    for prefix, color in (("", TRAIN_COLOR), ("test_", TEST_COLOR)):
+        final = final_rows(frame[(frame.metric == prefix + metric) & (frame.layer != "")])
+        for tap, marker, fill in (("post", "o", "full"), ("pre", "s", "none")):
+            rows = final[final.tap == tap]
+            values = rows.groupby(["stage", "layer"], sort=False).value
+            points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
+            points = points[np.isfinite(points).all(axis=1) & (points["mean"] > 0)]
+            if prefix and points.empty:
+                continue
+            where = [places[place] for place in points.index]
+            spread = [points["mean"] - points["low"], points["high"] - points["mean"]]
+            axes.errorbar(
+                where, points["mean"], spread, fmt=marker, fillstyle=fill, color=color, markersize=4, capsize=2
+            )
     if threshold is not None:
         axes.axhline(threshold, color="grey", linewidth=0.8, linestyle="-.")
     labels = [f"$H_{{{layer}}}$" if stage == "head" else layer.removeprefix("network.") for stage, layer in places]
@@ -108,10 +122,12 @@ def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
         figure = Figure(figsize=(11, 5.6), layout="constrained")
         grid = figure.subplots(2, 4)
         thresholds = summary["verdict"]["thresholds"]
+        unit = summary.get("step_units", {}).get("head", "gradient step")
+        frame = frame[frame.stage != "dufm"]  # solved on the way to a fixed head, and drawn by nobody
         for column, metric in enumerate(TITLES):
-            plot_over_steps(frame, metric, grid[0, column])
+            plot_over_steps(frame, metric, grid[0, column], unit=unit)
             plot_profile(frame, metric, grid[1, column], thresholds[metric])
-        plot_loss(frame, summary["loss"]["optimum"], grid[0, 3])
+        plot_loss(frame, summary["loss"]["optimum"], grid[0, 3], unit)
         _legend(frame, summary, grid[1, 3])
         figure.suptitle(summary["verdict"]["text"], fontsize=10)
     return figure
@@ -154,10 +170,14 @@ def _legend(frame: pd.DataFrame, summary: Mapping[str, Any], axes: Axes) -> None
         Line2D([], [], color="grey", label="post-activation"),
         Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="pre-activation"),
         Line2D([], [], **OPTIMUM, label="theory's optimum"),
-        Line2D([], [], color="tab:red", marker="o", linestyle="", markersize=4, label="end: post"),
-        Line2D([], [], color="tab:red", marker="s", fillstyle="none", linestyle="", markersize=4, label="end: pre"),
+        Line2D([], [], color=TRAIN_COLOR, marker="o", linestyle="", markersize=4, label="end: post"),
+        Line2D([], [], color=TRAIN_COLOR, marker="s", fillstyle="none", linestyle="", markersize=4, label="end: pre"),
         Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"),
     ]
+    if (frame.metric == "test_dnc1").any():
+        handles.append(
+            Line2D([], [], color=TEST_COLOR, marker="o", linestyle="", markersize=4, label="end: test split")
+        )
     problem = summary["problem"]
     axes.axis("off")
     title = f"K={problem['num_classes']}, L={problem['depth']}, {len(summary['seeds'])} seed(s)"

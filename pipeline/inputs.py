@@ -1,26 +1,41 @@
 """What a run works on, made before its folder is: everything that can still be wrong with a configuration."""
 
+import hashlib
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
-from pipeline.backbones import Backbone, build_backbone
+from pipeline.backbones import Backbone, build_backbone, load_weights, run_weights, trained_as
 from pipeline.config import Config
 from pipeline.data import ImageData, load_images
 from pipeline.errors import ConfigError
+from pipeline.theory import DufmProblem, collapsed_optimum
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """The file that the backbone's weights were read from, and its SHA-256."""
+
+    path: Path
+    digest: str
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Images and an untrained backbone; both None for a protocol without images."""
+    """Images and a backbone, untrained unless its weights were given; None for a protocol without images."""
 
     images: ImageData | None = None
     backbone: Backbone | None = None
+    weights: GivenWeights | None = None
 
 
 def prepare(config: Config) -> Inputs:
-    """Load the images and build the backbone.
+    """Load the images, build the backbone, and load the weights it is to start with.
 
     Raises:
-        ConfigError: damaged or missing files, too few images, images the backbone cannot take.
+        ConfigError: damaged or missing files, too few images, images the backbone cannot take, weights that do not fit.
     """
     if not config.uses_images:
         return Inputs()
@@ -28,6 +43,62 @@ def prepare(config: Config) -> Inputs:
     try:
         images = load_images(data.name, **data.request, seed=config.seed)
         network = build_backbone(backbone.name, images.image_shape, **backbone.request, seed=config.seed)
+        weights = _load_given(config, network)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Inputs(images, network)
+    if config.protocol.name == "fixed_head":
+        _check_fixed_head(config, images, network)
+    return Inputs(images, network, weights)
+
+
+def dufm_of(config: Config, images: ImageData) -> DufmProblem:
+    """The DUFM whose optimum is the head of fixed_head, with one sample per class standing for all of the class.
+
+    The n samples of a collapsed class cost as much as one with feature decay n lambda_{H_1} (`pipeline.theory`).
+    Classes that differ in size are taken for equal ones of their mean size N / K.
+    """
+    mean_size = len(images.train) / images.num_classes
+    head = config.head
+    return DufmProblem(images.num_classes, 1, head.depth, config.weight_decays, head.feature_decay * mean_size)
+
+
+def _load_given(config: Config, backbone: Backbone) -> GivenWeights | None:
+    given = config.backbone
+    if given.from_run is None and given.checkpoint is None:
+        return None
+    if given.from_run is None:
+        path, key = Path(given.checkpoint).expanduser(), "backbone.checkpoint"
+    else:
+        folder = Path(given.from_run).expanduser()
+        path, key = run_weights(folder), "backbone.from_run"
+        _check_same_network(given.from_run, trained_as(folder), config)
+    left_out = load_weights(backbone, path, key)
+    if left_out:
+        log.info("%s=%s: left out %s, which the backbone does not have", key, path, ", ".join(left_out))
+    return GivenWeights(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _check_same_network(run: str, theirs: dict, config: Config) -> None:
+    for key in ("name", "model", "hidden", "_target_", "kwargs"):
+        relevant = {"model": "timm", "hidden": "mlp", "_target_": "custom", "kwargs": "custom"}
+        ours = getattr(config.backbone, key)
+        if relevant.get(key, config.backbone.name) == config.backbone.name and theirs.get(key, ours) != ours:
+            name = "backbone" if key == "name" else f"backbone.{key}"
+            raise ConfigError(
+                f"backbone.from_run={run} was trained with {name}={theirs[key]}, here it is {ours}; "
+                f"allowed: the same network, {name}={theirs[key]}."
+            )
+
+
+def _check_fixed_head(config: Config, images: ImageData, backbone: Backbone) -> None:
+    head, classes, width = config.head, images.num_classes, backbone.num_features
+    if width < classes or (head.depth > 1 and head.width < classes):
+        raise ConfigError(
+            f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
+            f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
+        )
+    if collapsed_optimum(dufm_of(config, images)).zero_is_optimal:
+        raise ConfigError(
+            f"head.weight_decay={head.weight_decay} and head.feature_decay={head.feature_decay} are so large that the "
+            "optimum of the DUFM, whose weights protocol=fixed_head freezes, is zero; allowed: smaller ones."
+        )

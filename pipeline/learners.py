@@ -1,5 +1,7 @@
 """What is trained by mini-batches: a backbone with something on top, and the loss of a batch."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -7,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.backbones import Backbone
 from pipeline.config import OptimizerConfig
+from pipeline.dufm import DufmHead, squared_norm
 from pipeline.errors import RunError
 from pipeline.randomness import generator
 
@@ -15,39 +19,49 @@ from pipeline.randomness import generator
 CHECK_EVERY = 20
 
 
-class Classifier(pl.LightningModule):
-    """A backbone and a linear classifier, trained with MSE on one-hot targets or with cross-entropy."""
+def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch of 1/2 ||z - y||^2 for one-hot y: the fit of the DUFM objective, scalar."""
+    targets = F.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
+    return (outputs - targets).square().sum(dim=1).mean() / 2
 
-    def __init__(
-        self, backbone: nn.Module, num_classes: int, loss: str, optimizer: OptimizerConfig, epochs: int, seed: int
-    ) -> None:
+
+class Learner(pl.LightningModule):
+    """A backbone with a head on top of its features; subclasses state the loss of a batch.
+
+    ``decayed`` decides whether the optimizer decays the weights (``optimizer.weight_decay``); a learner whose objective
+    holds its own penalties says no.
+    """
+
+    decayed = True
+
+    def __init__(self, backbone: Backbone, head: nn.Module, optimizer: OptimizerConfig, epochs: int) -> None:
         super().__init__()
-        self.backbone = backbone
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(generator(seed, "classifier").get_state())
-            self.classifier = nn.Linear(backbone.num_features, num_classes)
-        self.num_classes, self.loss, self.optimizer, self.epochs = num_classes, loss, optimizer, epochs
+        self.backbone, self.head = backbone, head
+        self.optimizer, self.epochs = optimizer, epochs
 
     def forward(self, images: Tensor) -> Tensor:
         """Standardised images ``(B, C, H, W)`` to outputs ``(B, K)``."""
-        return self.classifier(self.backbone(images))
+        return self.head(self.backbone(images))
 
-    def objective(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over the batch: 1/2 ||z - y||^2, or cross-entropy."""
-        if self.loss == "cross_entropy":
-            return F.cross_entropy(outputs, labels)
-        targets = F.one_hot(labels, self.num_classes).to(outputs.dtype)
-        return (outputs - targets).square().sum(dim=1).mean() / 2
+    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over the batch, from features ``(B, d)`` and outputs ``(B, K)``."""
+        raise NotImplementedError
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Outputs ``(N, K)`` on features ``(N, d)`` of the backbone, in the dtype of the head."""
+        return self.head(features.to(next(self.head.parameters())))
 
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
         """Loss and accuracy on features ``(N, d)`` of the backbone."""
-        outputs = self.classifier(features.to(self.classifier.weight))
-        return self.objective(outputs, labels).item(), (outputs.argmax(dim=1) == labels).double().mean().item()
+        outputs = self.decide(features)
+        loss = self.objective(features.to(outputs), outputs, labels).item()
+        return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        loss = self.objective(self(images), labels)
+        features = self.backbone(images)
+        loss = self.objective(features, self.head(features), labels)
         if batch_idx % CHECK_EVERY == 0 and not torch.isfinite(loss):
             raise RunError(
                 f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "
@@ -57,12 +71,88 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.optimizer
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        decay = settings.weight_decay if self.decayed else 0.0
         if settings.name == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                self.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+                parameters, settings.lr, momentum=settings.momentum, weight_decay=decay
             )
         else:
-            optimizer = torch.optim.AdamW(self.parameters(), settings.lr, weight_decay=settings.weight_decay)
+            optimizer = torch.optim.AdamW(parameters, settings.lr, weight_decay=decay)
         if settings.schedule == "constant":
             return optimizer
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.epochs)]
+
+
+class Classifier(Learner):
+    """A backbone and a linear classifier, trained with MSE on one-hot targets or with cross-entropy."""
+
+    def __init__(
+        self, backbone: Backbone, num_classes: int, loss: str, optimizer: OptimizerConfig, epochs: int, seed: int
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator(seed, "classifier").get_state())
+            head = nn.Linear(backbone.num_features, num_classes)
+        super().__init__(backbone, head, optimizer, epochs)
+        self.loss = F.cross_entropy if loss == "cross_entropy" else squared_error
+
+    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(outputs, labels)
+
+
+@dataclass(frozen=True)
+class DufmPenalty:
+    """The penalties of the DUFM objective, as they enter the loss of a batch.
+
+    weight_decays: lambda_{W_1} .. lambda_{W_L}; feature_decay: lambda_{H_1}; num_samples: N, all training samples.
+    """
+
+    weight_decays: tuple[float, ...]
+    feature_decay: float
+    num_samples: int
+
+    def of(self, weights: Sequence[Tensor], features: Tensor) -> Tensor:
+        """sum_l lambda_{W_l}/2 ||W_l||_F^2 + N/B lambda_{H_1}/2 ||H_B||_F^2 for the features ``(B, d)`` of a batch.
+
+        N/B makes the mean over the batches of an epoch the penalty lambda_{H_1}/2 ||H_1||_F^2 of all N samples (to
+        within the share of a smaller last batch); on all samples at once, B = N, it is that penalty itself.
+        """
+        weight_penalty = sum(
+            decay / 2 * squared_norm(weight) for decay, weight in zip(self.weight_decays, weights, strict=True)
+        )
+        return weight_penalty + self.num_samples / len(features) * self.feature_decay / 2 * squared_norm(features)
+
+
+class DufmNetwork(Learner):
+    """A backbone under a DUFM head, trained with MSE (protocols end_to_end and fixed_head).
+
+    Args:
+        weights: W_1 .. W_L at the start, ``(out, in)`` each.
+        penalty: the DUFM's penalties, which become part of the loss, so that the optimizer decays nothing ("dufm"); or
+            None: the optimizer decays all weights ("standard").
+        frozen_head: W_1 .. W_L stay as they are.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: Sequence[Tensor],
+        activation: str,
+        penalty: DufmPenalty | None,
+        optimizer: OptimizerConfig,
+        epochs: int,
+        *,
+        frozen_head: bool = False,
+    ) -> None:
+        head = DufmHead([weight.to(torch.float32) for weight in weights], activation)
+        super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
+        self.penalty, self.decayed = penalty, penalty is None
+
+    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        fit = squared_error(outputs, labels)
+        return fit if self.penalty is None else fit + self.penalty.of(self.weights, features)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """W_1 .. W_L now."""
+        return list(self.head.parameters())

@@ -36,6 +36,8 @@ def explain(error: Exception) -> str:
         return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint(choice, error.options)}."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and knobs:
         return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint(name, knobs)}."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "." in parent:
+        return f"{key} is not there yet; allowed: +{key}=VALUE, which adds it, or {parent}={{{name}: VALUE}}."
     lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]
     first = lines[0].rstrip(".") if lines else type(error).__name__
     if isinstance(cause, ValidationError) and name in knobs:

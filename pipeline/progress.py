@@ -85,4 +85,5 @@ class Progress:
 
     def _rate(self) -> str:
         elapsed = time.monotonic() - self.started
-        return f"{self.done / elapsed:,.0f} {self.unit}s/s" if elapsed > 0 else ""
+        plural = f"{self.unit}es" if self.unit.endswith("ch") else f"{self.unit}s"
+        return f"{self.done / elapsed:,.0f} {plural}/s" if elapsed > 0 else ""

@@ -4,6 +4,7 @@
     summary.json           problem, losses, final layer metrics, verdict, environment, timings
     tensors.safetensors    labels, features/1 and weights/1..L of the final state
     figures/  checkpoints/
+    stages/                results of finished stages, while the run is not complete (see `pipeline.resume`)
 
 A file appears whole or not at all (temporary file, fsync, rename). ``summary.json`` is written first with status
 ``running`` and last with ``completed``, ``failed`` or ``interrupted``: anything but ``completed`` is an aborted run.
@@ -31,8 +32,8 @@ COMPLETED = "completed"
 
 
 class Row(NamedTuple):
-    """One measured number. ``step`` counts gradient steps for the head and epochs for the backbone; ``layer`` and
-    ``tap`` are empty for numbers of the whole network (losses, accuracy)."""
+    """One measured number. ``step`` counts epochs wherever a backbone is trained, and gradient steps of full-batch
+    descent otherwise; ``layer`` and ``tap`` are empty for numbers of the whole network (losses, accuracy)."""
 
     stage: str
     step: int
@@ -94,6 +95,13 @@ class Record:
         self.rows.extend(new)
         for listener in self.listeners:
             listener(new)
+
+    def restore(self, rows: list[Row], undefined: Mapping[tuple[str, str, str, str], str]) -> None:
+        """Append rows that an earlier attempt at this run had measured, and its reasons for undefined values."""
+        self.undefined |= undefined
+        self.rows.extend(rows)
+        for listener in self.listeners:
+            listener(rows)
 
     def frame(self) -> pd.DataFrame:
         """All rows as a table."""

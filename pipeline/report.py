@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.record import COMPLETED, SCHEMA_VERSION, environment, finite_or_none
-from pipeline.stages import HeadSolution, Outcome, Run, closed_form
+from pipeline.run import Outcome, Run
+from pipeline.solutions import HeadSolution, closed_form
 from pipeline.theory import DufmProblem, collapsed_optimum, diagnose
 from pipeline.verdict import judge
 
@@ -26,36 +27,44 @@ def opening(run: Run) -> dict[str, Any]:
 
 def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str, Any]:
     """The complete ``summary.json`` of a finished run."""
-    config, head, seeds = run.config, outcome.head, run.head_seeds
-    problem, reason = closed_form(run.config, head)
+    config, head, seeds = run.config, outcome.head, list(outcome.head.seeds)
+    problem, reason = closed_form(head)
     total = head.objective.total.tolist()
     closed = None if problem is None else ClosedForm(problem, total)
     layers = run.record.final_layers("head", seeds)
     backbone_layers = run.record.final_layers("backbone", [config.seed])
     thresholds = {"dnc1": config.verdict.dnc1, "dnc2": config.verdict.dnc2, "dnc3": config.verdict.dnc3}
     verdict = judge(layers, backbone_layers, thresholds, _not_covered(run, head, reason))
-    return opening(run) | {
-        "status": COMPLETED,
-        "problem": _problem(run, head, outcome.classes),
-        "seeds": seeds,
-        "loss": {
-            "total": [finite_or_none(value) for value in total],
-            "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
-            "optimum": closed and closed.optimum.loss,
-            "optimum_kind": closed and closed.kind,
-            "optimum_reason": reason,
-            "relative_gap": closed and closed.gaps,
-            "sits_at": closed and closed.sits_at,
-        },
-        "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
-        "layers": layers,
-        "backbone_layers": backbone_layers,
-        "accuracy": {"train": outcome.train_accuracy, "test": outcome.test_accuracy},
-        "verdict": verdict | {"optimum": closed.sentence() if closed else f"no closed-form value: {reason}"},
-        "tensors": "tensors.safetensors" if tensors_skipped is None else None,
-        "tensors_reason": tensors_skipped,
-        "timings": run.stopwatch.seconds,
-    }
+    return (
+        opening(run)
+        | {
+            "status": COMPLETED,
+            "problem": _problem(run, head, outcome.classes),
+            "seeds": seeds,
+            "loss": {
+                "total": [finite_or_none(value) for value in total],
+                "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
+                "optimum": closed and closed.optimum.loss,
+                "optimum_kind": closed and closed.kind,
+                "optimum_reason": reason,
+                "relative_gap": closed and closed.gaps,
+                "sits_at": closed and closed.sits_at,
+            },
+            "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
+            "layers": layers,
+            "backbone_layers": backbone_layers,
+            "accuracy": {"train": outcome.train_accuracy, "test": outcome.test_accuracy},
+            "verdict": verdict | {"optimum": closed.sentence() if closed else f"no closed-form value: {reason}"},
+            "tensors": "tensors.safetensors" if tensors_skipped is None else None,
+            "tensors_reason": tensors_skipped,
+            "step_units": _step_units(run),
+            "stopped_early": _stopped_early(run),
+            "data": _data(run),
+            "backbone_weights": _given_weights(run),
+            "timings": run.stopwatch.seconds,
+        }
+        | outcome.more
+    )
 
 
 def _problem(run: Run, head: HeadSolution, classes: tuple[str, ...] | None) -> dict[str, Any]:
@@ -67,16 +76,59 @@ def _problem(run: Run, head: HeadSolution, classes: tuple[str, ...] | None) -> d
         "depth": run.config.head.depth,
         "widths": head.widths,
         "activation": run.config.head.activation,
-        "inputs": run.config.head.inputs,
-        "weight_decay": list(run.config.weight_decays),
+        "inputs": head.inputs,
+        "weight_decay": list(head.weight_decays),
         "feature_decay": head.feature_decay,
     }
+
+
+def _step_units(run: Run) -> dict[str, str]:
+    """What the steps of every stage in the record count."""
+    joint = run.config.trains_head_with_backbone
+    units = {"backbone": "epoch", "head": "epoch" if joint else "gradient step", "dufm": "gradient step"}
+    stages = {row.stage for row in run.record.rows}
+    return {stage: unit for stage, unit in units.items() if stage in stages}
+
+
+def _stopped_early(run: Run) -> dict[str, int]:
+    """Stages that ended before their last step because everything had collapsed, and where."""
+    last: dict[str, int] = {}
+    for row in run.record.rows:
+        last[row.stage] = max(row.step, last.get(row.stage, 0))
+    config = run.config
+    planned = {"backbone": config.backbone.epochs, "head": config.descent.steps}
+    if config.trains_head_with_backbone:
+        planned["head"] = config.backbone.epochs
+    if run.inputs.weights is not None and not config.trains_head_with_backbone:
+        planned["backbone"] = 0  # the backbone was given and not trained
+    return {stage: step for stage, step in last.items() if step < planned.get(stage, 0)}
+
+
+def _data(run: Run) -> dict[str, Any] | None:
+    """Images per class and split, and how unequal the classes are (largest over smallest)."""
+    images = run.inputs.images
+    if images is None:
+        return None
+    return {
+        "name": images.name,
+        "image_shape": list(images.image_shape),
+        "train": images.class_counts("train"),
+        "test": images.class_counts("test"),
+        "imbalance": images.imbalance,
+    }
+
+
+def _given_weights(run: Run) -> dict[str, str] | None:
+    given = run.inputs.weights
+    return None if given is None else {"path": str(given.path), "sha256": given.digest}
 
 
 def _not_covered(run: Run, head: HeadSolution, reason: str | None) -> str | None:
     """Why the theorem does not cover this run; None when it does."""
     if reason is not None:
         return reason
+    if head.inputs == "network":
+        return "the features are a network's, not free variables"
     if head.num_classes != 2:
         return f"the theorem is about two classes, here are {head.num_classes}"
     if run.config.head.depth < 2:
@@ -125,6 +177,13 @@ def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
     )
     if verdict["theorem_reason"]:
         console.print(f"The theorem itself does not cover this run: {verdict['theorem_reason']}.", style="dim")
+    if summary["data"] and (summary["data"]["imbalance"] or 1) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in summary["data"]["train"].items())
+        console.print(f"The classes differ in size (ratio {summary['data']['imbalance']:.3g}): {counts}.", style="dim")
+    for stage, step in summary["stopped_early"].items():
+        console.print(f"Stopped when collapsed: {stage} after {summary['step_units'][stage]} {step}.")
+    if "fixed_head" in summary:
+        print_fixed_head(summary["fixed_head"], console)
     losses = [value for value in summary["loss"]["total"] if value is not None]
     console.print(
         f"Loss of the head: {min(losses):.6g} to {max(losses):.6g} over {seeds} seed(s); {verdict['optimum']}."
@@ -133,6 +192,17 @@ def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
         known = [value for value in values or [] if value is not None]
         if known:
             console.print(f"Accuracy ({split}): {100 * min(known):.2f} % to {100 * max(known):.2f} %.")
+
+
+def print_fixed_head(found: Mapping[str, Any], console: Console) -> None:
+    """How close the network came to the DUFM whose weights are its head."""
+    console.print(
+        f"DUFM of the head ({found['solution']}): {found['dufm_sits_at']}, {found['dufm_relative_gap']:.2e} above its "
+        f"optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above it.\n"
+        f"Features against the DUFM's: cosine {found['alignment']:.4f}, after the best rotation "
+        f"{found['alignment_rotated']:.4f}; relative distance {found['feature_distance']:.3f} and "
+        f"{found['feature_distance_rotated']:.3f}."
+    )
 
 
 def _cell(judged: Mapping[str, Any] | None, seeds: int) -> str:

@@ -34,13 +34,15 @@ Listener = Callable[[Hashable, Tensor], None]
 class Tap:
     """A place to read: what enters (`pre`) or leaves (`post`) the module called `module`.
 
-    The two sides of an activation module are its pre- and post-activation. Raises ValueError for another side or
+    The two sides of an activation module are its pre- and post-activation. With `repeats` the module may run several
+    times in a pass: every run is told to the listener, and the last one is kept. Raises ValueError for another side or
     pooling.
     """
 
     module: str
     side: Literal["pre", "post"] = "post"
     pooling: Literal["average", "flatten"] = "average"
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
@@ -63,7 +65,7 @@ class Taps:
     Raises:
         ValueError: for an unknown module name, a compiled module, and a value that cannot be read as features.
         RuntimeError: on leaving, if a tap never fired (and nothing else went wrong); during a pass, if a module that
-            is used at several places of the network fires twice, as its taps would mix them up.
+            is used at several places of the network fires twice without `repeats`, as its taps would mix them up.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Taps:
     def _read(self, key: Hashable, value: object) -> None:
         tap = self._taps[key]
         if self._fired_in_pass is not None:
-            if key in self._fired_in_pass:
+            if key in self._fired_in_pass and not tap.repeats:
                 raise RuntimeError(
                     f"module {tap.module!r} ran more than once in one pass, so what it reads is ambiguous: "
                     "tap a module that is used once, such as the block around it."

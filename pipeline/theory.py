@@ -230,14 +230,17 @@ def diagnose(problem: DufmProblem, loss: float, tolerance: float = 0.01) -> Diag
     return Diagnosis(name, nearest if reached else None, references[nearest], gaps[nearest])
 
 
-def construct_optimum(problem: DufmProblem, widths: Sequence[int], generator: torch.Generator) -> DufmFactors:
+def construct_optimum(
+    problem: DufmProblem, widths: Sequence[int], generator: torch.Generator, *, nonnegative_features: bool = False
+) -> DufmFactors:
     """A random point at which the objective takes the value `collapsed_optimum(problem).loss`, float64.
 
     `widths` are d_1..d_L, each at least K. Derived here: let F_1 (d_1, K) have random orthonormal columns, F_2..F_L
     random orthonormal columns with non-negative entries (hence disjoint supports, which ReLU leaves as they are), and
     F_{L+1} = I_K. Then W_l = s_l F_{l+1} F_l^T and class means h F_1 compose to q* I_K with the optimal norms. Samples
     are ordered by class and lie on the generator's device. The theory also allows negative entries in H_2; without
-    them, as here, the point is optimal for linear heads too. Raises ValueError for a wrong number of widths or one
+    them, as here, the point is optimal for linear heads too. With `nonnegative_features` F_1 is drawn like F_2, which
+    gives features that a ReLU could have put out. Raises ValueError for a wrong number of widths or one
     below K.
     """
     num_classes, device = problem.num_classes, generator.device
@@ -246,7 +249,7 @@ def construct_optimum(problem: DufmProblem, widths: Sequence[int], generator: to
     first, *hidden = (_integer("widths", width, num_classes) for width in widths)
     free = torch.randn(first, num_classes, dtype=torch.float64, device=device, generator=generator)
     frames = [
-        torch.linalg.qr(free).Q,
+        _nonnegative_frame(first, num_classes, generator) if nonnegative_features else torch.linalg.qr(free).Q,
         *(_nonnegative_frame(width, num_classes, generator) for width in hidden),
         torch.eye(num_classes, dtype=torch.float64, device=device),
     ]

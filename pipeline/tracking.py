@@ -1,8 +1,8 @@
 """The record mirrored to Weights & Biases through Lightning's WandbLogger.
 
 Tracking never decides over a run: it does not prompt, it does not wait, and when it fails the run goes on and says so
-once. Keys are the record's: ``head/layer_2/post/dnc1``, the mean over seeds, against ``head/step`` (gradient steps)
-or ``backbone/step`` (epochs).
+once. Keys are the record's: ``head/layer_2/post/dnc1``, the mean over seeds, against ``head/step`` (gradient steps,
+or epochs where the head is trained with the backbone), ``backbone/step`` (epochs) or ``dufm/step`` (gradient steps).
 """
 
 import logging
@@ -62,7 +62,7 @@ class Tracker:
             log.warning("wandb: the server did not answer (%s); tracking offline instead.", _first_line(error))
             run = _open_run("offline", arguments)
         self.logger = WandbLogger(experiment=run)
-        for stage in ("head", "backbone"):
+        for stage in ("head", "backbone", "dufm"):
             run.define_metric(f"{stage}/step")
             run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
 
@@ -94,7 +94,9 @@ class Tracker:
         run = self.logger.experiment
         if figures:
             run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.suffix == ".png"})
-        run.summary.update({key: summary[key] for key in ("status", "loss", "accuracy", "verdict") if key in summary})
+        run.summary.update(
+            {key: summary[key] for key in ("status", "loss", "accuracy", "verdict", "fixed_head") if key in summary}
+        )
         run.finish(exit_code=int(failed))
 
     def _guard(self, action: Callable[[], None]) -> None:

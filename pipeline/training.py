@@ -1,7 +1,5 @@
 """Mini-batch training under Lightning: what is trained is a learner's business, how it runs is decided here."""
 
-import logging
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,33 +7,47 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader
 from pipeline.errors import RunError
+from pipeline.learners import Learner
+from pipeline.progress import Progress
 from pipeline.randomness import generator
 from pipeline.record import atomic
 
-log = logging.getLogger(__name__)
+BATCHES_BETWEEN_UPDATES = 10
+
+Measure = Callable[[int], str]
+"""Called with the number of epochs done; returns the headline for the progress line."""
 
 
 class EveryScheduledEpoch(pl.Callback):
-    """Call ``measure(epoch)`` before training and after each epoch of the schedule."""
+    """Call ``measure(epoch)`` before training and after each epoch of the schedule, and ``finished()`` after it."""
 
-    def __init__(self, schedule: list[int], measure: Callable[[int], None]) -> None:
-        self.schedule, self.measure = frozenset(schedule), measure
+    def __init__(self, schedule: list[int], measure: Measure, finished: Callable[[], bool], progress: Progress) -> None:
+        self.schedule, self.measure, self.finished, self.progress = frozenset(schedule), measure, finished, progress
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._measure(trainer.current_epoch)
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % BATCHES_BETWEEN_UPDATES == 0:
+            self.progress.advance_to(trainer.global_step)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._measure(trainer.current_epoch + 1)
+        if trainer.current_epoch + 1 in self.schedule and self.finished():
+            trainer.should_stop = True
 
     def _measure(self, epoch: int) -> None:
         if epoch in self.schedule:
-            self.measure(epoch)
+            self.progress.headline(self.measure(epoch))
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -46,18 +58,51 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+@torch.no_grad()
+def settle_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: int) -> None:
+    """Start the running statistics of batch norms at those of the training images instead of at mean 0, variance 1.
+
+    In evaluation mode an untrained network would otherwise not be normalised at all: its features explode with depth,
+    and neither the measurement before training nor the control without training (``backbone.epochs=0``) would mean
+    anything. One pass; the weights stay as they are.
+    """
+    norms = [part for part in backbone.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
+    modes, momenta = {part: part.training for part in backbone.modules()}, [norm.momentum for norm in norms]
+    backbone.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over the batches
+        norm.train()
+    device = next(backbone.parameters()).device
+    # Shuffled, because every batch has to hold all classes; without the last batch if it is smaller.
+    size = min(batch_size, len(images.train))
+    for batch, _ in ResidentLoader(
+        images.train, size, seed=seed, standardise=images.standardise, device=device, drop_last=True
+    ):
+        backbone(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for part, training in modes.items():
+        part.training = training
+
+
 def train(
-    learner: pl.LightningModule,
+    learner: Learner,
     images: ImageData,
     config: Config,
     folder: Path,
     schedule: list[int],
-    measure: Callable[[int], None],
+    measure: Measure,
+    finished: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train ``learner`` in place on the training split; checkpoints go to ``folder/checkpoints``.
 
     Args:
         schedule: epochs (0 = before training) after which ``measure(epoch)`` is called.
+        finished: asked after each measurement but the first; True ends the training early.
 
     Raises:
         RunError: the loss became NaN or infinite.
@@ -76,38 +121,36 @@ def train(
             standardise=images.standardise,
             device=config.device,
         )
-        trainer = _trainer(config, folder, schedule, measure)
-        try:
-            with warnings.catch_warnings():
-                # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
-                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-                warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-                trainer.fit(learner, loader)
-        except SystemExit as error:
-            # Lightning turns Ctrl-C into exit(1); the caller's exit code is decided by the caller.
-            if trainer.interrupted:
-                raise KeyboardInterrupt from error
-            raise
+        with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
+            trainer = _trainer(config, folder, EveryScheduledEpoch(schedule, measure, finished, progress))
+            try:
+                with warnings.catch_warnings():
+                    # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
+                    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+                    trainer.fit(learner, loader)
+            except SystemExit as error:
+                # Lightning turns Ctrl-C into exit(1); the caller's exit code is decided by the caller.
+                if trainer.interrupted:
+                    raise KeyboardInterrupt from error
+                raise
+            progress.advance_to(trainer.global_step)
     _check_finite(learner, config)
 
 
-def _trainer(config: Config, folder: Path, schedule: list[int], measure: Callable[[int], None]) -> pl.Trainer:
-    interactive = sys.stderr.isatty()
-    callbacks: list[pl.Callback] = [
-        EveryScheduledEpoch(schedule, measure),
-        ModelCheckpoint(folder / "checkpoints", filename="backbone", save_top_k=1, enable_version_counter=False),
-    ]
-    if interactive:
-        callbacks.append(TQDMProgressBar())
+def _trainer(config: Config, folder: Path, measuring: pl.Callback) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if config.device.type == "cuda" else "cpu",
         devices=config.trainer.devices,
         max_epochs=config.backbone.epochs,
         default_root_dir=folder,
         logger=False,
-        callbacks=callbacks,
+        callbacks=[
+            measuring,
+            ModelCheckpoint(folder / "checkpoints", filename="backbone", save_top_k=1, enable_version_counter=False),
+        ],
         plugins=[AtomicCheckpoints()],
-        enable_progress_bar=interactive,
+        enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
         enable_model_summary=False,
     )
 

@@ -61,6 +61,12 @@ def judge(
     }
 
 
+def all_collapsed(head_layers: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float], first_layer: int) -> bool:
+    """Whether everything promised holds in every head layer from ``first_layer`` on (arguments as of `judge`)."""
+    first = _collapsed_from([_place(entry, thresholds, stage="head") for entry in head_layers], METRICS)
+    return first is not None and first <= first_layer
+
+
 def _place(entry: Mapping[str, Any], thresholds: Mapping[str, float], stage: str) -> dict[str, Any]:
     place: dict[str, Any] = {"stage": stage, "layer": entry["layer"], "tap": entry["tap"]}
     for metric in METRICS:

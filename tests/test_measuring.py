@@ -1,11 +1,13 @@
 """Measuring in one pass equals measuring each layer by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pipeline import dufm, metrics
-from pipeline.backbones import build_backbone
-from pipeline.data import load_images
+from pipeline.backbones import Backbone, build_backbone
+from pipeline.data import Split, load_images
 from pipeline.measuring import backbone_features, measure_backbone, measure_head
 
 
@@ -14,32 +16,98 @@ def images():
     return load_images("digits", classes=[3, 8], samples_per_class=40)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20"])
-def test_every_block_is_measured_in_the_pass_that_gives_the_features(name, images):
-    backbone = build_backbone(name, images.image_shape, hidden=[32, 16])
-    features, layers = measure_backbone(backbone, images, images.train)
-    assert [layer.layer for layer in layers] == list(backbone.blocks)
-    assert torch.equal(features, backbone_features(backbone, images, images.train))
-    outputs = {}
-    hooks = [
-        backbone.get_submodule(block).register_forward_hook(
-            lambda module, inputs, output, block=block: outputs.update({block: output.clone()})
+def layers_by_hand(backbone, batch) -> dict[tuple[str, str], torch.Tensor]:
+    """What every block puts out, and what its last ReLU gets, pooled; read with plain hooks and clones."""
+    seen = {}
+
+    def pooled(value):
+        return value.mean(dim=(2, 3)).clone() if value.ndim == 4 else value.clone()
+
+    hooks = []
+    for block in backbone.blocks:
+        relus = [m for m in backbone.get_submodule(block).modules() if isinstance(m, torch.nn.ReLU)]
+        hooks.append(
+            relus[-1].register_forward_pre_hook(
+                lambda module, inputs, block=block: seen.update({(block, "pre"): pooled(inputs[0])})
+            )
         )
-        for block in backbone.blocks
-    ]
+        hooks.append(
+            backbone.get_submodule(block).register_forward_hook(
+                lambda module, inputs, output, block=block: seen.update({(block, "post"): pooled(output)})
+            )
+        )
     with torch.no_grad():
-        expected = backbone.eval()(images.standardise(images.train.images))
+        seen["features"] = backbone.eval()(batch)
     for hook in hooks:
         hook.remove()
-    torch.testing.assert_close(features, expected)
-    for layer in layers:
-        output = outputs[layer.layer]
-        pooled = output.mean(dim=(2, 3)) if output.ndim == 4 else output
-        reference = metrics.dnc1(pooled, images.train.labels, 2)
-        assert layer.values["dnc1"].item() == pytest.approx(reference.item(), rel=1e-5)
-        assert layer.tap == "post"
-    last = layers[-1].values["dnc2"].item()
-    assert last == pytest.approx(metrics.dnc2(features, images.train.labels, 2).item(), rel=1e-6)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet20"])
+def test_every_block_is_measured_before_and_after_its_activation_on_both_splits(name, images):
+    backbone = build_backbone(name, images.image_shape, hidden=[32, 16])
+    decide = torch.nn.Linear(backbone.num_features, 2)
+    measured = measure_backbone(backbone, images, decide)
+    assert [(at.layer, at.tap) for at in measured.layers] == [
+        (block, tap) for block in backbone.blocks for tap in ("pre", "post")
+    ]
+    assert torch.equal(measured.train, backbone_features(backbone, images, images.train))
+    train, test = (layers_by_hand(backbone, images.standardise(split.images)) for split in (images.train, images.test))
+    torch.testing.assert_close(measured.train, train["features"])
+    torch.testing.assert_close(measured.test, test["features"])
+    for layer in measured.layers:
+        own, other = train[layer.layer, layer.tap].double(), test[layer.layer, layer.tap].double()
+        means = torch.stack([own[images.train.labels == c].mean(dim=0) for c in (0, 1)])
+        value = {name: value.item() for name, value in layer.values.items()}
+        expected = {
+            "dnc1": metrics.dnc1(own, images.train.labels, 2).item(),
+            "test_dnc1": metrics.dnc1(other, images.test.labels, 2).item(),
+            "dnc2": metrics.dnc2(own, images.train.labels, 2).item(),
+            "test_dnc2": metrics.dnc2(other, images.test.labels, 2).item(),
+        }
+        for split, rows, inputs in (("", own, train), ("test_", other, test)):
+            labels = images.test.labels if split else images.train.labels
+            nearest = torch.cdist(rows, means).argmin(dim=1)
+            decisions = decide(inputs["features"]).argmax(dim=1)
+            expected[f"{split}ncm_accuracy"] = (nearest == labels).double().mean().item()
+            expected[f"{split}nc4"] = (nearest != decisions).double().mean().item()
+        for metric, number in expected.items():
+            assert value[metric] == pytest.approx(number, rel=1e-5), (layer.layer, layer.tap, metric)
+        assert layer.reasons == {}
+
+
+def test_what_enters_a_shared_activation_last_is_the_pre_activation():
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+            self.relu = torch.nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            return self.relu(self.second(self.relu(self.first(x))))
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6), Block(), Block())
+    images = load_images("digits", classes=[3, 8], samples_per_class=40)
+    backbone = Backbone(network, images.image_shape, name="shared")
+    layers = {(at.layer, at.tap): at.values for at in measure_backbone(backbone, images).layers}
+    with torch.no_grad():
+        hidden = network[2](network[:2](images.standardise(images.train.images)))
+        entering = network[3].second(torch.relu(network[3].first(hidden)))
+    labels = images.train.labels
+    assert layers["network.3", "pre"]["dnc1"].item() == pytest.approx(
+        metrics.dnc1(entering, labels, 2).item(), rel=1e-5
+    )
+    after = metrics.dnc1(torch.relu(entering), labels, 2).item()
+    assert layers["network.3", "post"]["dnc1"].item() == pytest.approx(after, rel=1e-5)
+
+
+def test_a_class_without_test_images_is_undefined_and_says_so(images):
+    keep = images.test.labels == 0
+    one_class = replace(images, test=Split(images.test.images[keep], images.test.labels[keep]))
+    layers = measure_backbone(build_backbone("mlp", images.image_shape, hidden=[8]), one_class).layers
+    for at in layers:
+        assert at.values["test_dnc1"].isnan() and "one class" in at.reasons["test_dnc1"]
+        assert at.values["dnc1"].isfinite() and 0 <= at.values["test_ncm_accuracy"] <= 1
 
 
 def test_measuring_leaves_the_backbone_in_the_mode_it_was_in(images):
@@ -47,7 +115,7 @@ def test_measuring_leaves_the_backbone_in_the_mode_it_was_in(images):
     running_mean = backbone.network.bn1.running_mean.clone()
     for training in (True, False):
         backbone.train(training)
-        measure_backbone(backbone, images, images.train)
+        measure_backbone(backbone, images)
         assert all(module.training is training for module in backbone.modules())
     assert torch.equal(backbone.network.bn1.running_mean, running_mean)
 
@@ -87,3 +155,25 @@ def test_what_is_undefined_comes_with_its_reason():
     first, *_, last = measure_head(features, dead, labels, 2, "relu")
     assert torch.isnan(last.values["dnc1"]).all() and "coincide" in last.reasons["dnc1"]
     assert torch.isnan(first.values["dnc3"]).all() and "dnc3" in first.reasons and "dnc1" not in first.reasons
+
+
+def test_the_test_split_of_a_head_is_measured_with_the_means_of_the_training_split():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    features, labels = draw(12, 5), torch.arange(3).repeat(4)
+    test, test_labels = draw(9, 5) + 1, torch.arange(3).repeat(3)
+    weights = [draw(2, 6, 5), draw(2, 3, 6)]
+    measured = {
+        (at.layer, at.tap): at.values for at in measure_head(features, weights, labels, 3, "relu", (test, test_labels))
+    }
+    for member in range(2):
+        own, other = (torch.relu(rows @ weights[0][member].T) for rows in (features, test))
+        values = {name: value[member].item() for name, value in measured["2", "post"].items()}
+        assert values["test_dnc1"] == pytest.approx(metrics.dnc1(other, test_labels, 3).item())
+        assert values["test_dnc3"] == pytest.approx(metrics.dnc3(weights[1][member], other, test_labels, 3).item())
+        means = torch.stack([own[labels == c].mean(dim=0) for c in range(3)])
+        nearest = torch.cdist(other, means).argmin(dim=1)
+        decided = (other @ weights[1][member].T).argmax(dim=1)
+        assert values["test_ncm_accuracy"] == pytest.approx((nearest == test_labels).double().mean().item())
+        assert values["test_nc4"] == pytest.approx((nearest != decided).double().mean().item())
+        assert "test_rank_weight" not in values and "rank_weight" in values

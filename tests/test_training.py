@@ -11,7 +11,7 @@ from pipeline.config import Config, settings
 from pipeline.data import load_images
 from pipeline.errors import RunError
 from pipeline.learners import Classifier
-from pipeline.training import train
+from pipeline.training import settle_norms, train
 
 
 def config(**changes) -> Config:
@@ -31,7 +31,9 @@ def config(**changes) -> Config:
     return settings(cfg)
 
 
-def fit(folder: Path, settings_: Config, schedule=(), measure=lambda learner, epoch: None) -> Classifier:
+def fit(
+    folder: Path, settings_: Config, schedule=(), measure=lambda learner, epoch: None, finished=lambda: False
+) -> Classifier:
     images = load_images("digits", classes=[0, 1], samples_per_class=50)
     backbone = build_backbone("mlp", images.image_shape, hidden=settings_.backbone.hidden)
     learner = Classifier(
@@ -42,7 +44,7 @@ def fit(folder: Path, settings_: Config, schedule=(), measure=lambda learner, ep
         settings_.backbone.epochs,
         settings_.seed,
     )
-    train(learner, images, settings_, folder, list(schedule), lambda epoch: measure(learner, epoch))
+    train(learner, images, settings_, folder, list(schedule), lambda epoch: str(measure(learner, epoch)), finished)
     return learner
 
 
@@ -61,6 +63,18 @@ def test_measurements_come_before_training_and_after_the_scheduled_epochs(tmp_pa
     seen = []
     fit(tmp_path, config(backbone__epochs=4), [0, 1, 4], lambda learner, epoch: seen.append(epoch))
     assert seen == [0, 1, 4]
+
+
+def test_training_ends_at_the_first_measurement_that_finds_it_finished(tmp_path):
+    seen = []
+    learner = fit(
+        tmp_path,
+        config(backbone__epochs=50),
+        [0, 2, 5, 10, 50],
+        lambda learner, epoch: seen.append(epoch),
+        lambda: len(seen) >= 3,
+    )
+    assert seen == [0, 2, 5] and learner.trainer.current_epoch == 5
 
 
 def test_training_lowers_the_loss_and_leaves_a_checkpoint_of_plain_tensors(tmp_path):
@@ -84,3 +98,29 @@ def test_a_batch_larger_than_the_data_is_one_batch_of_all(tmp_path):
 def test_divergence_stops_the_training_with_advice(tmp_path):
     with pytest.raises(RunError, match=r"diverged.*optimizer\.lr \(now 1e\+30\)"):
         fit(tmp_path, config(optimizer__lr=1e30, backbone__epochs=50))
+
+
+def test_batch_norms_of_an_untrained_backbone_start_at_the_statistics_of_the_images():
+    images = load_images("digits", classes=[0, 1], samples_per_class=64)
+    backbone = build_backbone("resnet20", images.image_shape)
+    before = {name: tensor.clone() for name, tensor in backbone.named_parameters()}
+    backbone.train()
+    settle_norms(backbone, images, batch_size=32, seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.named_parameters())
+    assert all(module.training for module in backbone.modules())
+    norm, seen = backbone.network.bn1, []
+    with torch.no_grad():
+        seen = backbone.network.conv1(images.standardise(images.train.images))
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert norm.momentum == 0.1
+    with torch.no_grad():
+        features = backbone.eval()(images.standardise(images.train.images))
+    assert 0.1 < features.square().mean() < 10
+
+
+def test_a_backbone_without_batch_norm_is_left_alone():
+    images = load_images("digits", classes=[0, 1], samples_per_class=20)
+    backbone = build_backbone("mlp", images.image_shape)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    settle_norms(backbone, images, batch_size=32, seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())

@@ -89,6 +89,17 @@ class ImageData:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Images per class of the split ``train`` or ``test``, by class name in label order."""
+        counts = torch.bincount(getattr(self, split).labels.cpu(), minlength=self.num_classes).tolist()
+        return dict(zip(self.classes, counts, strict=True))
+
+    @property
+    def imbalance(self) -> float | None:
+        """Training images of the largest class over those of the smallest; None if a class has none."""
+        counts = self.class_counts("train").values()
+        return max(counts) / min(counts) if min(counts) else None
+
     def standardise(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std of a uint8 batch (n, C, H, W), as float32 on the batch's device.
 

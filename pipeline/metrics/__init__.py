@@ -1,5 +1,6 @@
 """Measures of deep neural collapse: formulas over features and weights, and their streaming, distributed form."""
 
+from pipeline.metrics.alignment import FeatureAlignment, feature_alignment
 from pipeline.metrics.functional import (
     active_units,
     balancedness,
@@ -14,6 +15,7 @@ from pipeline.metrics.functional import (
     nc2_simplex,
     nc3_duality,
     nc4,
+    ncm_accuracy,
     numerical_rank,
     stable_rank,
     undefined_reasons,
@@ -24,6 +26,7 @@ from pipeline.metrics.streaming import CollapseMetrics
 __all__ = [
     "ClassStatistics",
     "CollapseMetrics",
+    "FeatureAlignment",
     "active_units",
     "balancedness",
     "cdnv",
@@ -31,12 +34,14 @@ __all__ = [
     "dnc1",
     "dnc2",
     "dnc3",
+    "feature_alignment",
     "layer_metrics",
     "nc1_pinv",
     "nc2_frame",
     "nc2_simplex",
     "nc3_duality",
     "nc4",
+    "ncm_accuracy",
     "numerical_rank",
     "stable_rank",
     "undefined_reasons",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.metrics.statistics import ClassStatistics, finite_part
+from pipeline.metrics.statistics import ClassStatistics, chunks_of, finite_part
 from pipeline.metrics.undefined import Exceptional, except_when
 
 # Weight decay shrinks an unused direction exponentially but never to zero: a thousandth of the largest is out of use.
@@ -122,16 +122,34 @@ def nc3_duality(statistics: ClassStatistics, weight: Tensor) -> Tensor:
 
 
 @except_when(*MEANS_EXIST)
-def nc4(statistics: ClassStatistics, labels: Tensor, decisions: Tensor) -> Tensor:
-    centred = statistics.centred_means
-    half_squares = centred.square().sum(-1, keepdim=True).mT / 2  # (..., 1, K)
-    differing = 0
-    for chunk, deviations in statistics.deviations():
-        # argmin ||z - mu_j||^2 with z measured from mu_G, so that no common offset drowns the differences.
-        z = deviations + centred.index_select(-2, labels[chunk])
-        nearest = (half_squares - z @ centred.mT).argmin(-1)
-        differing = differing + (nearest != decisions[..., chunk]).sum(-1)
-    return differing / statistics.counts.sum()
+def nc4(statistics: ClassStatistics, features: Tensor, decisions: Tensor) -> Tensor:
+    differing = (nearest_class(statistics, features) != decisions).sum(-1)
+    return share_of_nearest(statistics, differing, features.shape[-2])
+
+
+@except_when(*MEANS_EXIST)
+def ncm_accuracy(statistics: ClassStatistics, features: Tensor, labels: Tensor) -> Tensor:
+    hits = (nearest_class(statistics, features) == labels).sum(-1)
+    return share_of_nearest(statistics, hits, features.shape[-2])
+
+
+@except_when(*MEANS_EXIST)
+def share_of_nearest(statistics: ClassStatistics, count: Tensor, samples: int) -> Tensor:
+    """`count` of `samples` as a share, for counts that were made batch by batch with `nearest_class`."""
+    return count.to(torch.float64) / samples
+
+
+def nearest_class(statistics: ClassStatistics, features: Tensor) -> Tensor:
+    """argmin_c ||z - mu_c||^2 of features `(..., n, d)`, of any split, with the means of `statistics`: `(..., n)`."""
+    # Measured from a sample, so that an offset common to all classes does not drown their differences.
+    origin = statistics.anchors[..., :1, :]
+    means = (statistics.anchors - origin) + statistics.drifts
+    half_squares = means.square().sum(-1, keepdim=True).mT / 2  # (..., 1, K)
+    nearest = [
+        (half_squares - (features[..., chunk, :].to(torch.float64) - origin) @ means.mT).argmin(-1)
+        for chunk in chunks_of(features)
+    ]
+    return torch.cat(nearest, dim=-1)
 
 
 @except_when(NEXT_WEIGHT_NOT_FINITE, *WEIGHT_EXISTS)

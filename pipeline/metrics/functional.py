@@ -129,7 +129,20 @@ def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -
     """
     statistics = _statistics(features, labels, num_classes)
     check_decisions(decisions, features)
-    return formulas.nc4(statistics, labels, decisions)
+    return formulas.nc4(statistics, features.detach(), decisions)
+
+
+def ncm_accuracy(
+    features: Tensor, labels: Tensor, train_features: Tensor, train_labels: Tensor, num_classes: int
+) -> Tensor:
+    """Share of samples whose nearest class mean is that of their own class, `(...)`.
+
+    The means are those of `train_features` `(..., M, d)`; `features` `(..., N, d)` may be of the same or another split.
+    NaN if a class has no training samples.
+    """
+    statistics = _statistics(train_features, train_labels, num_classes)
+    check_features(features, labels, num_classes)
+    return formulas.ncm_accuracy(statistics, features.detach(), labels)
 
 
 def balancedness(weight: Tensor, next_weight: Tensor) -> Tensor:
@@ -158,14 +171,18 @@ def layer_metrics(
     weight: Tensor | None = None,
     next_weight: Tensor | None = None,
     decisions: Tensor | None = None,
+    reference: ClassStatistics | None = None,
+    nearest: bool = False,
 ) -> dict[str, Tensor]:
     """Every metric of one layer from one set of statistics, `(...)` each, by name.
 
     Always dnc1, nc1_pinv, cdnv, dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and active_units. With the
     `weight` that the features enter also dnc3, rank_weight and stable_rank_weight, and with the `next_weight` after it
-    balancedness; a weight of K rows without a next one is the last, and gets nc3_duality. With `decisions` nc4.
+    balancedness; a weight of K rows without a next one is the last, and gets nc3_duality. With `decisions` nc4, with
+    `nearest` ncm_accuracy; the class means of these two are those of `reference`, e.g. of the training split, if
+    given, else those of the features themselves.
     """
-    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions)
+    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)
     return {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
 
 
@@ -176,12 +193,14 @@ def undefined_reasons(
     weight: Tensor | None = None,
     next_weight: Tensor | None = None,
     decisions: Tensor | None = None,
+    reference: ClassStatistics | None = None,
+    nearest: bool = False,
 ) -> dict[str, str]:
     """Say for each of the `layer_metrics` that is not finite why it is not; {} if all are.
 
     With member dimensions the text names the members concerned: "member 3: the class means coincide (...)".
     """
-    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions)
+    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)
     reasons = {name: reason_of(formula, *arguments) for name, (formula, *arguments) in calls.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
@@ -193,10 +212,14 @@ def _layer_calls(
     weight: Tensor | None,
     next_weight: Tensor | None,
     decisions: Tensor | None,
+    reference: ClassStatistics | None,
+    nearest: bool,
 ) -> dict[str, tuple]:
     """What to evaluate for one layer: name -> (formula, *arguments)."""
     statistics = _statistics(features, labels, num_classes)
     calls: dict[str, tuple] = {name: (formula, statistics) for name, formula in FEATURE_FORMULAS.items()}
+    if nearest:
+        calls["ncm_accuracy"] = (formulas.ncm_accuracy, reference or statistics, features.detach(), labels)
     if next_weight is not None and weight is None:
         raise ValueError("next_weight needs the weight that comes before it, got weight = None.")
     if weight is not None:
@@ -213,7 +236,7 @@ def _layer_calls(
             calls["nc3_duality"] = (formulas.nc3_duality, statistics, weight)
     if decisions is not None:
         check_decisions(decisions, features)
-        calls["nc4"] = (formulas.nc4, statistics, labels, decisions)
+        calls["nc4"] = (formulas.nc4, reference or statistics, features.detach(), decisions)
     return calls
 
 

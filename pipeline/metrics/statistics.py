@@ -62,7 +62,7 @@ class ClassStatistics:
         features = features.detach()
         parts = [
             cls._from_chunk(features[..., chunk, :], labels[chunk], num_classes, covariance)
-            for chunk in _chunks(features)
+            for chunk in chunks_of(features)
         ]
         return replace(cls.merged(parts), source=(features, labels))
 
@@ -201,7 +201,7 @@ class ClassStatistics:
     def deviations(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield z - mu_c(z) chunk by chunk, `(slice of the samples, (..., n, d) float64)`; needs the `source`."""
         features, labels = self.source
-        for chunk in _chunks(features):
+        for chunk in chunks_of(features):
             z = features[..., chunk, :].to(torch.float64)
             rows = labels[chunk]
             yield chunk, (z - self.anchors.index_select(-2, rows)) - self.drifts.index_select(-2, rows)
@@ -212,7 +212,7 @@ def finite_part(matrix: Tensor) -> Tensor:
     return matrix.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _chunks(features: Tensor) -> list[slice]:
+def chunks_of(features: Tensor) -> list[slice]:
     """Slices of the sample dimension of features `(..., N, d)`, at least one, each worth one chunk of elements."""
     *members, samples, width = features.shape
     elements = CHUNK_ELEMENTS_CPU if features.device.type == "cpu" else CHUNK_ELEMENTS_GPU

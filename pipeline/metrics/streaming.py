@@ -70,11 +70,11 @@ class CollapseMetrics(Metric):
         if labels.device.type == "cpu":
             check_label_range(labels, self.num_classes)
         batch = ClassStatistics.from_features(features, labels, self.num_classes, covariance=self.covariance)
-        self.state = _pack(ClassStatistics.merged([self._statistics(), batch]))
+        self.state = _pack(ClassStatistics.merged([self.statistics, batch]))
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name, float64 scalars on the metric's device."""
-        statistics = self._statistics()
+        statistics = self.statistics
         strays = int(statistics.samples - statistics.counts.sum())
         if strays:
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {strays} of them outside.")
@@ -113,7 +113,9 @@ class CollapseMetrics(Metric):
         # Follow a move to another device, but not a cast: `.to(torch.float16)` of a model that holds the metric.
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
 
-    def _statistics(self) -> ClassStatistics:
+    @property
+    def statistics(self) -> ClassStatistics:
+        """What was accumulated so far on this rank."""
         return _unpack(self.num_classes, self.num_features, self.covariance, self.state)
 
 

@@ -4,7 +4,9 @@ import torch
 
 from pipeline.dufm import balanced_features, initial_features
 from pipeline.randomness import generator
-from pipeline.stages import Outcome, Run, accuracy, initial_head, solve_head
+from pipeline.run import Outcome, Run
+from pipeline.solutions import accuracy
+from pipeline.stages import initial_head, solve_head
 
 
 def dufm(run: Run) -> Outcome:

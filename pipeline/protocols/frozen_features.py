@@ -1,14 +1,8 @@
 """Train a backbone, freeze it, train a fresh DUFM head on its features (protocol (b) of the reproduction)."""
 
-from pipeline.stages import (
-    Outcome,
-    Run,
-    accuracy,
-    extract_features,
-    initial_head,
-    solve_head,
-    train_backbone,
-)
+from pipeline.run import Outcome, Run
+from pipeline.solutions import accuracy
+from pipeline.stages import extract_features, initial_head, solve_head, train_backbone
 
 
 def frozen_features(run: Run) -> Outcome:
@@ -24,6 +18,7 @@ def frozen_features(run: Run) -> Outcome:
         weights,
         features.train_labels,
         run.config.head.feature_decay if free else None,
+        test=features,
     )
     return Outcome(
         head,

@@ -138,7 +138,10 @@ def test_the_main_jobs_summary_says_what_was_run(digits_run):
     assert problem["samples_per_class"] == [142, 146]
     assert summary["loss"]["optimum"] is None and "frozen" in summary["loss"]["optimum_reason"]
     assert summary["loss"]["relative_gap"] is None
-    assert [row["layer"] for row in summary["backbone_layers"]] == ["network.hidden1", "network.hidden2"]
+    assert [row["layer"] for row in summary["backbone_layers"]] == [
+        f"network.hidden{number}" for number in (1, 1, 2, 2)
+    ]
+    assert [row["tap"] for row in summary["backbone_layers"]] == ["pre", "post"] * 2
     assert summary["accuracy"]["test"][0] > 0.9
     assert {"train_backbone", "extract_features", "solve_head"} <= set(summary["timings"])
 
@@ -281,7 +284,7 @@ def test_images_of_ones_own_in_folders_are_enough(tmp_path):
     dnc(*arguments, *SMALL, "backbone.epochs=1", "logger=none", "hydra.run.dir=run", cwd=tmp_path)
     summary = summary_of(tmp_path / "run")
     assert summary["problem"]["classes"] == ["one", "two", "zero"] and summary["problem"]["num_classes"] == 3
-    assert len(summary["backbone_layers"]) == 9
+    assert len(summary["backbone_layers"]) == 2 * 9  # before and after the last activation of every block
 
 
 def test_a_diverging_head_fails_with_advice_and_a_recognisable_record(tmp_path):

@@ -21,5 +21,5 @@ def test_the_main_job_on_real_images(arguments, blocks, data_root, tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=600)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["problem"]["samples_per_class"] == 64
-    assert len(summary["backbone_layers"]) == blocks
+    assert len(summary["backbone_layers"]) == 2 * blocks
     assert all(row["dnc1"][0] > 0 for row in summary["backbone_layers"])

@@ -84,7 +84,7 @@ def test_layer_metrics_are_the_single_functions_under_their_names() -> None:
     z, y = draw(7, (6, 5, 8), 6)
     weight, following = z[:4] * 1.5, z[:7, :4]
     decisions = (y + (torch.arange(19) % 3 == 0)) % 3
-    values = layer_metrics(z, y, 3, weight, following, decisions)
+    values = layer_metrics(z, y, 3, weight, following, decisions, nearest=True)
     expected = {name: getattr(metrics, name)(z, y, 3) for name in FEATURE_METRICS} | {
         "rank_means": metrics.numerical_rank(metrics.class_means(z, y, 3)),
         "stable_rank_means": metrics.stable_rank(metrics.class_means(z, y, 3)),
@@ -94,6 +94,7 @@ def test_layer_metrics_are_the_single_functions_under_their_names() -> None:
         "stable_rank_weight": metrics.stable_rank(weight),
         "balancedness": metrics.balancedness(weight, following),
         "nc4": metrics.nc4(z, y, decisions, 3),
+        "ncm_accuracy": metrics.ncm_accuracy(z, y, z, y, 3),
     }
     assert values.keys() == expected.keys()
     for name, value in values.items():
@@ -148,6 +149,26 @@ def test_three_means_in_three_dimensions_worked_by_hand() -> None:
     assert_equal(metrics.dnc2(z, y, 3), 4)
     cosine = (1 + 4 + 16) / math.sqrt(273) / math.sqrt(3)  # the distance of unit vectors is sqrt(2 - 2 cos)
     assert_equal(metrics.nc2_frame(z, y, 3), math.sqrt(2 - 2 * cosine))
+
+
+def test_ncm_accuracy_is_that_of_the_training_means_on_any_split() -> None:
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [12.0, 0.0]])
+    y = torch.tensor([0, 0, 1, 1])  # means at 1 and 11
+    other, labels = torch.tensor([[5.0, 9.0], [7.0, -9.0], [7.0, 0.0]]), torch.tensor([0, 0, 1])
+    assert_equal(metrics.ncm_accuracy(z, y, z, y, 2), 1)
+    assert_equal(metrics.ncm_accuracy(other, labels, z, y, 2), 2 / 3)
+    assert_equal(metrics.ncm_accuracy(other + 1e9, labels, z.double() + 1e9, y, 2), 2 / 3)
+    reference = metrics.ClassStatistics.from_features(z, y, 2)
+    values = layer_metrics(other, labels, 2, decisions=labels, reference=reference, nearest=True)
+    assert_equal(values["ncm_accuracy"], 2 / 3)
+    assert_equal(values["nc4"], 1 / 3)
+
+
+def test_ncm_accuracy_is_undefined_without_training_samples_of_a_class() -> None:
+    z, y = torch.eye(3), torch.tensor([0, 0, 1])
+    assert metrics.ncm_accuracy(z, torch.tensor([0, 1, 2]), z, y, 3).isnan()
+    reasons = metrics.undefined_reasons(z, y, 3, nearest=True)
+    assert reasons["ncm_accuracy"] == "a class has no samples"
 
 
 def test_nc4_counts_disagreements_with_the_nearest_mean() -> None:
@@ -303,7 +324,7 @@ def test_members_are_measured_as_one_by_one() -> None:
     weight = torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64)
     following = torch.randn(2, 3, 7, 5, generator=generator, dtype=torch.float64)
     decisions = torch.randint(0, 3, (2, 3, 20), generator=generator)
-    together = layer_metrics(z, y, 3, weight, following, decisions)
+    together = layer_metrics(z, y, 3, weight, following, decisions, nearest=True)
     for i in range(2):
         for j in range(3):
             alone = layer_metrics(z[i, j], y, 3, weight[i, j], following[i, j], decisions[i, j])

@@ -1,0 +1,23 @@
+"""Words that the errors of this package share."""
+
+import difflib
+from collections.abc import Sequence
+
+
+def unfit(name: str, image_shape: Sequence[int], reason: object) -> ValueError:
+    """The error for images that a network cannot take."""
+    return ValueError(
+        f"{name} cannot take images of shape {tuple(image_shape)} ({first_line(reason)}); "
+        "allowed: images it can take, see data.image_size."
+    )
+
+
+def first_line(reason: object) -> str:
+    """Of a library's message, without the full stop."""
+    return next(iter(str(reason).strip().splitlines()), type(reason).__name__).rstrip(".")
+
+
+def did_you_mean(wrong: str, known: Sequence[str]) -> str:
+    """`` (did you mean x or y?)`` where something known is close, else nothing."""
+    close = difflib.get_close_matches(wrong, known, n=3)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -1,0 +1,20 @@
+"""Train backbone and DUFM head together (protocol (a) of the reproduction)."""
+
+from pipeline.run import Outcome, Run
+from pipeline.solutions import accuracy, network_head
+from pipeline.stages import extract_features, initial_head, train_under_head
+
+
+def end_to_end(run: Run) -> Outcome:
+    """One network, one seed: ``protocol.regularization`` says what is decayed."""
+    config, images = run.config, run.inputs.images
+    start = initial_head(run, run.inputs.backbone.num_features, images.num_classes, [config.seed])
+    backbone, weights = train_under_head(run, start, frozen_head=False)
+    features = extract_features(run, backbone)
+    head = network_head(config, features, weights)
+    return Outcome(
+        head,
+        train_accuracy=accuracy(config, head, features.train, features.train_labels),
+        test_accuracy=accuracy(config, head, features.test, features.test_labels),
+        classes=images.classes,
+    )

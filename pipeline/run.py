@@ -1,0 +1,49 @@
+"""What the stages of one run share, and what a protocol returns."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.inputs import Inputs
+from pipeline.record import Record, Stopwatch
+from pipeline.resume import Keeper, fingerprint
+from pipeline.solutions import HeadSolution
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages of one run share."""
+
+    config: Config
+    inputs: Inputs
+    folder: Path
+    record: Record
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def head_seeds(self) -> list[int]:
+        """Seeds of the members of a descent."""
+        return [self.config.seed + index for index in range(self.config.descent.seeds)]
+
+    @property
+    def keeper(self) -> Keeper:
+        """Where the results of stages are kept."""
+        return Keeper(self.folder, self.record)
+
+    def key(self, *sections: str) -> str:
+        """Fingerprint of what a stage depends on: sections of the configuration, and weights that were given."""
+        given = self.inputs.weights
+        return fingerprint(
+            self.config, sections, str(self.config.descent.records_per_decade), given.digest if given else ""
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a protocol returns; accuracies are shares per seed, ``more`` is what only this protocol has to say."""
+
+    head: HeadSolution
+    train_accuracy: list[float | None]
+    test_accuracy: list[float | None] | None
+    classes: tuple[str, ...] | None
+    more: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,124 @@
+"""The head a run ends with: its factors, what they cost, and what theory says of that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline import dufm
+from pipeline.config import Config
+from pipeline.dufm import Objective
+from pipeline.metrics import feature_alignment
+from pipeline.theory import DufmProblem
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of both splits, float64 rows, and their labels."""
+
+    train: Tensor  # (N, d)
+    train_labels: Tensor  # (N,)
+    test: Tensor
+    test_labels: Tensor
+
+
+@dataclass(frozen=True)
+class HeadSolution:
+    """The final state of all members; a diverged member reads as NaN."""
+
+    features: Tensor  # (N, d_1) shared, or (S, N, d_1)
+    weights: tuple[Tensor, ...]  # W_l (S, d_{l+1}, d_l)
+    labels: Tensor  # (N,)
+    inputs: str  # what the features are: "frozen", "free", or "network" (trained with or under the head)
+    weight_decays: tuple[float, ...]
+    feature_decay: float | None  # None: the features carry no penalty
+    objective: Objective
+    diverged: dict[int, int]  # member -> step
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        features: Tensor,
+        weights: tuple[Tensor, ...],
+        labels: Tensor,
+        inputs: str,
+        feature_decay: float | None,
+        weight_decays: tuple[float, ...],
+        diverged: dict[int, int],
+    ) -> "HeadSolution":
+        """The state of the members with seeds ``config.seed``, ``config.seed + 1``, ... and its objective."""
+        seeds = tuple(config.seed + member for member in range(len(weights[0])))
+        table = torch.tensor(weight_decays, dtype=torch.float64)
+        objective = dufm.objective(features, weights, labels, table, feature_decay, config.head.activation)
+        return cls(features, weights, labels, inputs, weight_decays, feature_decay, objective, diverged, seeds)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.weights[-1].shape[-2]
+
+    @property
+    def widths(self) -> list[int]:
+        """d_1 .. d_L, K."""
+        return [self.features.shape[-1], *(weight.shape[-2] for weight in self.weights)]
+
+
+def network_head(config: Config, features: Features, weights: Sequence[Tensor]) -> HeadSolution:
+    """A head of one member on a network's training features, with the penalties of its protocol.
+
+    The weights of a fixed head are those of a DUFM, so its objective is always the DUFM's, whatever the regularisation
+    of the backbone.
+    """
+    own = config.protocol.regularization == "dufm" or config.protocol.name == "fixed_head"
+    decays = config.weight_decays if own else (config.optimizer.weight_decay,) * len(weights)
+    return HeadSolution.of(
+        config,
+        features.train,
+        tuple(weights),
+        features.train_labels,
+        "network",
+        config.head.feature_decay if own else None,
+        decays,
+        {},
+    )
+
+
+def closed_form(head: HeadSolution) -> tuple[DufmProblem | None, str | None]:
+    """This head's problem as theory knows it, or None and the reason why no closed form applies."""
+    counts = torch.bincount(head.labels, minlength=head.num_classes)
+    if head.feature_decay is None:
+        frozen = head.inputs == "frozen"
+        return None, "the input features are frozen" if frozen else "the features carry no penalty of their own"
+    if not all(decay > 0 for decay in head.weight_decays):
+        return None, "a weight decay is zero"
+    if counts.min() != counts.max():
+        return None, "the classes differ in size"
+    if min(head.widths) < head.num_classes:
+        return None, f"a layer is narrower than the number of classes ({min(head.widths)} < {head.num_classes})"
+    samples, depth = int(counts[0]), len(head.weights)
+    return DufmProblem(head.num_classes, samples, depth, head.weight_decays, head.feature_decay), None
+
+
+def accuracy(config: Config, head: HeadSolution, features: Tensor, labels: Tensor) -> list[float | None]:
+    """Share of samples each seed's head decides rightly; None for a diverged seed.
+
+    Args:
+        features: ``(N, d_1)`` or ``(S, N, d_1)``.
+    """
+    outputs = dufm.forward(features.to(head.weights[0]), head.weights, config.head.activation)[-1]
+    shares = (outputs.argmax(dim=-1) == labels.to(outputs.device)).double().mean(dim=-1)
+    return [None if member in head.diverged else share for member, share in enumerate(shares.tolist())]
+
+
+def alignment(features: Features, reference: Tensor) -> dict[str, float]:
+    """How close training features come to those of the DUFM, by the names they have in record and summary."""
+    found = feature_alignment(features.train, features.train_labels, reference.to(features.train))
+    return {
+        "alignment": found.cosine.item(),
+        "alignment_rotated": found.cosine_rotated.item(),
+        "feature_distance": found.distance.item(),
+        "feature_distance_rotated": found.distance_rotated.item(),
+    }
