@@ -97,7 +97,8 @@ def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float 
             if prefix and points.empty:
                 continue
             where = [places[place] for place in points.index]
-            spread = [points["mean"] - points["low"], points["high"] - points["mean"]]
+            # Clipped, because the mean of equal numbers may be a rounding error away from them.
+            spread = [(points["mean"] - points["low"]).clip(0), (points["high"] - points["mean"]).clip(0)]
             axes.errorbar(
                 where, points["mean"], spread, fmt=marker, fillstyle=fill, color=color, markersize=4, capsize=2
             )

@@ -73,6 +73,20 @@ def test_the_same_record_gives_the_same_files(frame, tmp_path):
         assert first.read_bytes() == second.read_bytes()
 
 
+def test_seeds_with_one_and_the_same_value_can_be_drawn(axes):
+    value = 0.1 + 0.2  # the mean of three of these is not this
+    rows = [Row("head", 5, seed, "1", "pre", "dnc1", value) for seed in (0, 1, 2)]
+    plot_profile(pd.DataFrame(rows, columns=Row._fields), "dnc1", axes)
+    assert axes.containers
+
+
+def test_the_profile_shows_the_test_split_beside_the_training_split(frame, axes):
+    rows = [Row("head", 100, seed, "2", "post", "test_dnc1", 7.0) for seed in (0, 1)]
+    plot_profile(pd.concat([frame, pd.DataFrame(rows, columns=Row._fields)]), "dnc1", axes)
+    drawn = [list(container[0].get_ydata()) for container in axes.containers]
+    assert [7.0] in drawn and len(drawn) == 3
+
+
 def test_values_a_log_axis_cannot_show_are_left_out(frame):
     frame.loc[frame.metric == "dnc1", "value"] = np.nan
     over_steps, profile = Figure().subplots(1, 2)
