@@ -1,44 +1,16 @@
 """The studies: which runs each figure needs, and what draws and judges it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from matplotlib.figure import Figure
+import pandas as pd
 
-from pipeline.reproduction import claims, drawing, drawing_e1
-from pipeline.reproduction.claims import Claim
+from pipeline.reproduction import claims, drawing, drawing_e1, real
 from pipeline.reproduction.runs import Point, Result
+from pipeline.reproduction.study import FULL, QUICK, Study
+from pipeline.reproduction.tables import layers_table, seeds_table
 from pipeline.theory import DufmProblem, critical_decay
-
-
-@dataclass(frozen=True)
-class Study:
-    """A figure of the paper (or of its ablations): runs, drawing and claims.
-
-    Attributes:
-        name: what the command line, the run folders and the experiment file (``conf/experiment/``) call it.
-        group: the command line's name for all studies of a kind.
-        title: one line for ``--list``.
-        points: the runs of the full version.
-        quick: names of the points that the quick version keeps.
-        quick_overrides: what the quick version changes in every run.
-    """
-
-    name: str
-    group: str
-    title: str
-    points: tuple[Point, ...]
-    quick: tuple[str, ...]
-    quick_overrides: tuple[str, ...]
-    draw: Callable[[Sequence[Result]], dict[str, Figure]]
-    claims: Callable[[Sequence[Result]], list[Claim]]
-
-    def chosen(self, quick: bool) -> list[tuple[Point, tuple[str, ...]]]:
-        """The points of a version and what that version changes in them."""
-        if not quick:
-            return [(point, ()) for point in self.points]
-        return [(point, self.quick_overrides) for point in self.points if point.name in self.quick]
 
 
 def sweep(key: str, *values: Any, steps: int | None = None) -> tuple[Point, ...]:
@@ -47,9 +19,9 @@ def sweep(key: str, *values: Any, steps: int | None = None) -> tuple[Point, ...]
     return tuple(Point(f"{key.rpartition('.')[2]}_{value}", (f"{key}={value}", *extra)) for value in values)
 
 
-QUICK = ("descent.records_per_decade=5",)
+FEW_RECORDS = ("descent.records_per_decade=5",)
 # Ten times faster, to the same minima; not where the descent itself is what the figure is about.
-MOMENTUM = ("descent.momentum=0.9", *QUICK)
+MOMENTUM = ("descent.momentum=0.9", *FEW_RECORDS)
 DECAY_DEPTH = 3
 # Multiples of the critical decay and the steps they need: descent converges at the rate lr x decay.
 DECAY_STEPS = {0.02: 40_000, 0.05: 20_000}
@@ -73,12 +45,29 @@ def decay_points() -> tuple[Point, ...]:
     )
 
 
+def _dufm(
+    name: str,
+    title: str,
+    points: tuple[Point, ...],
+    quick: tuple[str, ...],
+    quick_overrides: tuple[str, ...],
+    **what_for: Any,
+) -> Study:
+    """A study of the DUFM; ``quick`` names the points that the quick version keeps."""
+    kept = tuple(replace(point, shrunk=quick_overrides) for point in points if point.name in quick)
+    versions = {FULL: points, QUICK: kept}
+    return Study(name, "dufm", title, versions, tables=lambda results: _tables(name, results), **what_for)
+
+
+def _tables(name: str, results: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    return {name: seeds_table(results), f"{name}_layers": layers_table(results)}
+
+
 STUDIES = {
     study.name: study
     for study in (
-        Study(
+        _dufm(
             name="e1",
-            group="dufm",
             title="collapse over the steps of gradient descent, L = 3, 4, 6",
             points=sweep("head.depth", 3, 4, 6),
             quick=("depth_3", "depth_4", "depth_6"),
@@ -86,9 +75,8 @@ STUDIES = {
             draw=drawing_e1.draw_e1,
             claims=claims.collapse_claims,
         ),
-        Study(
+        _dufm(
             name="e2_depth",
-            group="dufm",
             title="loss and metrics against the depth, L = 2 to 10",
             points=sweep("head.depth", *range(2, 11)),
             quick=("depth_2", "depth_5", "depth_8"),
@@ -96,29 +84,26 @@ STUDIES = {
             draw=drawing.draw_depth,
             claims=claims.depth_claims,
         ),
-        Study(
+        _dufm(
             name="e2_decay",
-            group="dufm",
             title="the phase transition over the weight decay",
             points=decay_points(),
             quick=tuple(f"scale_{scale}_decay_{multiple}" for multiple in (0.2, 0.6, 0.95, 1.5) for scale in (1, 2)),
-            quick_overrides=("descent.seeds=3", "descent.steps=3000", *QUICK),
+            quick_overrides=("descent.seeds=3", "descent.steps=3000", *FEW_RECORDS),
             draw=drawing.draw_decay,
             claims=claims.decay_claims,
         ),
-        Study(
+        _dufm(
             name="e2_lr",
-            group="dufm",
             title="the gap to the optimum over the steps for learning rates from 0.05 to 8",
             points=(*sweep("descent.lr", 0.05, steps=60_000), *sweep("descent.lr", 0.1, 0.2, 0.5, 1.0, 2.0, 8.0)),
             quick=("lr_0.2", "lr_0.5", "lr_8.0"),
-            quick_overrides=("descent.seeds=2", "descent.steps=16000", *QUICK),
+            quick_overrides=("descent.seeds=2", "descent.steps=16000", *FEW_RECORDS),
             draw=drawing.draw_lr,
             claims=claims.lr_claims,
         ),
-        Study(
+        _dufm(
             name="e2_width",
-            group="dufm",
             title="where seeds get stuck, against the width, 2 to 256",
             points=(
                 *sweep("head.width", 2, 3, 4, 8, 16, 32),
@@ -132,6 +117,7 @@ STUDIES = {
             draw=drawing.draw_width,
             claims=claims.width_claims,
         ),
+        *real.STUDIES,
     )
 }
 """By name, in the order in which they are run."""

@@ -14,19 +14,21 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 from pipeline.figures import save_figure
 from pipeline.messages import explain
 from pipeline.record import atomic
-from pipeline.reproduction.catalogue import STUDIES, Study
+from pipeline.reproduction.catalogue import STUDIES
 from pipeline.reproduction.claims import Claim
+from pipeline.reproduction.performing import Meter, launch, perform_all
 from pipeline.reproduction.publish import publish
-from pipeline.reproduction.runs import Job, Result
-from pipeline.reproduction.tables import claims_frame, layers_table, markdown, print_claims, save_csv, seeds_table
+from pipeline.reproduction.runs import Job, Result, is_closed, kept_config
+from pipeline.reproduction.study import CPU, FULL, QUICK, Study
+from pipeline.reproduction.tables import claims_frame, markdown, print_claims, save_csv
 
 log = logging.getLogger(__name__)
 
-EXIT_BAD_ARGUMENTS, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+EXIT_FAILED, EXIT_BAD_ARGUMENTS, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,25 +46,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_intermixed_args(arguments)  # flags may stand between names
     if options.list:
         for study in STUDIES.values():
-            print(f"{study.name:<10} {study.group:<6} {len(study.points):>3} runs   {study.title}")
+            sizes = "/".join(str(len(study.chosen(version))) for version in (FULL, CPU, QUICK))
+            print(f"{study.name:<10} {study.group:<6} {sizes:>10} runs (full/cpu/quick)   {study.title}")
         return
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("pipeline").setLevel(logging.INFO)  # and not fontTools, when it writes a PDF
     signal.signal(signal.SIGTERM, _terminate)
+    version = QUICK if options.quick else CPU if options.cpu else FULL
     try:
         studies, overrides = _chosen(options.names)
-        # A quick run never replaces a full one.
-        out = options.out / "quick" if options.quick else options.out
-        jobs = {study.name: _plan(study, overrides, out, options.quick) for study in studies}
+        # A smaller version never replaces a larger one.
+        out = options.out if version == FULL else options.out / version
+        if options.launcher:
+            _check_launch(studies, version, options.launcher)
+        jobs = {study.name: _plan(study, overrides, out, version) for study in studies}
         out.mkdir(parents=True, exist_ok=True)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _exit(f"error: {explain(error)}", EXIT_BAD_ARGUMENTS)
     except OSError as error:
         _exit(f"error: {error.filename}: {error.strerror}", EXIT_BAD_ARGUMENTS)
     try:
-        claims = _reproduce(studies, jobs, out, options.force)
+        if options.launcher:
+            launch(studies, jobs, overrides, out, options.launcher)
+            jobs = {study.name: _found(jobs[study.name], out) for study in studies}
+        claims = _reproduce(studies, jobs, out, options.force, options.jobs)
     except KeyboardInterrupt:
         _exit("interrupted; finished runs are kept and will not be repeated", EXIT_INTERRUPTED)
+    except RunError as error:
+        _exit(f"error: {error}", EXIT_FAILED)
     if options.docs:
         publish(out, options.docs, jobs)
     terminal = Console()
@@ -78,13 +89,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", help="figures or groups; key=value changes a setting of all runs")
     parser.add_argument("--list", action="store_true", help="list the figures and stop")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a few minutes: fewer runs, seeds, steps; kept in OUT/quick")
+    size.add_argument(
+        "--cpu", action="store_true", help="what two cores can do in about two hours of real networks; kept in OUT/cpu"
+    )
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (default: %(default)s)")
     parser.add_argument(
-        "--quick", action="store_true", help="a few minutes: fewer runs, seeds, steps; kept in OUT/quick"
+        "--launcher",
+        metavar="NAME",
+        help="submit all runs of the full version through this Hydra launcher (basic, submitit_slurm, ...), "
+        "then draw and judge",
     )
     parser.add_argument("--force", action="store_true", help="repeat finished runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduction"), help="folder (default: %(default)s)")
     parser.add_argument("--docs", type=Path, help="also copy the tables and the figures, made small, to this folder")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not an integer >= 1")
+    return int(text)
 
 
 def _groups() -> list[str]:
@@ -103,34 +129,45 @@ def _chosen(names: Sequence[str]) -> tuple[list[Study], list[str]]:
     return [study for study in STUDIES.values() if {study.name, study.group} & set(wanted)], overrides
 
 
-def _plan(study: Study, overrides: Sequence[str], out: Path, quick: bool) -> list[Job]:
+def _plan(study: Study, overrides: Sequence[str], out: Path, version: str) -> list[Job]:
     """All runs of a study with their configurations, validated before the first one starts."""
     changed = {override.partition("=")[0].lstrip("+") for override in overrides}
     swept = {override.partition("=")[0] for point in study.points for override in point.overrides}
-    if clash := sorted((changed & swept) - {"descent.steps"}):
+    if clash := sorted((changed & swept) - {"descent.steps", "descent.seeds"}):
         raise ConfigError(f"{clash[0]} is what {study.name} varies; allowed: any other setting.")
-    return [
-        Job.plan(study.name, point, [*shrunk, *overrides], out / "runs" / study.name / point.name)
-        for point, shrunk in study.chosen(quick)
+    folder = out / "runs" / study.name
+    return [Job.plan(study.name, point, overrides, folder / point.name) for point in study.chosen(version)]
+
+
+def _check_launch(studies: Sequence[Study], version: str, launcher: str) -> None:
+    """Only sweeps can be submitted, and only through a launcher that is installed."""
+    fixed = [study.name for study in studies if not study.grids]
+    if fixed:
+        raise ConfigError(f"--launcher={launcher}: {fixed[0]} is no sweep; allowed: studies of real networks (real).")
+    if version != FULL:
+        raise ConfigError(f"--launcher={launcher} submits the full version; allowed: without --quick and --cpu.")
+
+
+def _found(jobs: Sequence[Job], out: Path) -> list[Job]:
+    """The jobs in the folders where a launcher ran them; those it did not finish in their own."""
+    folders = [
+        path.parent for job in jobs[:1] for path in (out / "runs" / job.folder.parent.name).glob("*/summary.json")
     ]
+    closed = {folder: config for folder in folders if is_closed(folder) and (config := kept_config(folder))}
+    return [job.found_in(closed) for job in jobs]
 
 
 def _reproduce(
-    studies: Sequence[Study], jobs: Mapping[str, list[Job]], out: Path, force: bool
+    studies: Sequence[Study], jobs: Mapping[str, list[Job]], out: Path, force: bool, workers: int
 ) -> dict[str, list[Claim]]:
     """Run, draw and judge study by study, so that an interruption leaves whole figures behind."""
-    started, total, done = time.monotonic(), sum(map(len, jobs.values())), 0
+    started = time.monotonic()
+    everything = [job for study in studies for job in jobs[study.name]]
+    wanted = {job.folder for job in everything if force or not job.is_finished}
+    meter = Meter(len(wanted), len(everything))
     claims = {}
     for study in studies:
-        for job in jobs[study.name]:
-            done += 1
-            reused = job.is_finished and not force
-            descent = job.config.descent
-            what = "finished before" if reused else f"{descent.seeds} seeds, {descent.steps:,} steps"
-            elapsed = time.monotonic() - started
-            log.info("[%d/%d, %.0f s] %s %s: %s", done, total, elapsed, study.name, job.point.name, what)
-            if not reused:
-                job.perform()
+        perform_all([job for job in jobs[study.name] if job.folder in wanted], workers, meter)
         claims[study.name] = _conclude(study, [job.result() for job in jobs[study.name]], out)
     log.info("Runs, figures and tables: %s  (%.0f s)", out, time.monotonic() - started)
     return claims
@@ -140,13 +177,13 @@ def _conclude(study: Study, results: Sequence[Result], out: Path) -> list[Claim]
     """Write the figures and tables of a study and return its claims."""
     for name, figure in study.draw(results).items():
         save_figure(figure, out / "figures", name)
-    save_csv(seeds_table(results), out / "tables" / f"{study.name}.csv")
-    save_csv(layers_table(results), out / "tables" / f"{study.name}_layers.csv")
+    for name, table in study.tables(results).items():
+        save_csv(table, out / "tables" / f"{name}.csv")
     claims = study.claims(results)
     table = claims_frame({study.name: claims})
     save_csv(table, out / "tables" / f"{study.name}_claims.csv")
     with atomic(out / "tables" / f"{study.name}_claims.md") as path:
-        path.write_text(markdown(table.drop(columns="study")))
+        path.write_text(markdown(table.drop(columns="study").rename(columns={"expected": study.expectation})))
     return claims
 
 

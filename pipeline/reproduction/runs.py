@@ -7,9 +7,9 @@ as good as one made here.
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
 from pathlib import Path
@@ -32,10 +32,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a study: the name of its folder, and what it changes in the study's experiment (Hydra overrides)."""
+    """One run of a study.
+
+    name: of its folder. overrides: what the study varies, on top of its experiment file (Hydra overrides; they may name
+    another ``experiment``). shrunk: what a smaller version of the study changes besides.
+    """
 
     name: str
     overrides: tuple[str, ...]
+    shrunk: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,17 @@ class Job:
     def plan(cls, experiment: str, point: Point, overrides: Sequence[str], folder: Path) -> "Job":
         """Compose ``experiment`` with the point's overrides and then ``overrides``, which win.
 
+        Args:
+            experiment: the file in ``conf/experiment/``, unless the point names another.
+
         Raises:
             ConfigError, HydraException, OmegaConfBaseException: the configuration is not valid.
         """
         register()
+        own = any(override.startswith("experiment=") for override in point.overrides)
+        chosen = [] if own else [f"experiment={experiment}"]
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-            composed = compose("main", [f"experiment={experiment}", *point.overrides, *overrides])
+            composed = compose("main", [*chosen, *point.overrides, *point.shrunk, *overrides])
         return cls(point, composed, settings(composed), folder)
 
     @property
@@ -65,22 +75,29 @@ class Job:
 
         A run that failed for a reason of its own (all seeds diverged) is a result too: it would fail again.
         """
-        summary = read_summary(self.folder) or {}
-        diverged = summary.get("status") == "failed" and summary.get("error", "").startswith(RunError.__name__)
-        try:
-            kept = settings(OmegaConf.load(self.folder / ".hydra" / "config.yaml"))
-        except (OSError, ConfigError, OmegaConfBaseException):
-            return False  # never begun, or written by a version with other settings
-        return (summary.get("status") == COMPLETED or diverged) and kept == self.config
+        return is_closed(self.folder) and self._is_ours
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the folder holds a run of this configuration, finished or not."""
+        return kept_config(self.folder) == self.config
+
+    def found_in(self, folders: Mapping[Path, Config]) -> "Job":
+        """This job, in the folder among those of closed runs that holds its configuration; else in its own."""
+        if not self.is_finished:
+            for folder, config in folders.items():
+                if config == self.config:
+                    return replace(self, folder=folder)
+        return self
 
     def perform(self) -> None:
-        """Run from the beginning, in this process; the verdict goes to ``dnc.log`` in the run's folder."""
+        """Run, in this process, going on where an earlier attempt left off; the verdict goes to ``dnc.log`` there."""
         # Imported late: Lightning takes seconds to load, and a second call may have nothing to run.
         from pipeline.execution import execute
         from pipeline.inputs import prepare
 
         inputs = prepare(self.config)
-        if self.folder.exists():
+        if self.folder.exists() and (is_closed(self.folder) or not self._is_ours):
             shutil.rmtree(self.folder)
         with atomic(self.folder / ".hydra" / "config.yaml") as path:
             OmegaConf.save(self.composed, path)
@@ -93,6 +110,21 @@ class Job:
     def result(self) -> "Result":
         """What a finished job left behind."""
         return Result(self.point, self.config, self.folder)
+
+
+def is_closed(folder: Path) -> bool:
+    """Whether a run came to an end in this folder: completed, or all its seeds diverged."""
+    summary = read_summary(folder) or {}
+    diverged = summary.get("status") == "failed" and summary.get("error", "").startswith(RunError.__name__)
+    return summary.get("status") == COMPLETED or diverged
+
+
+def kept_config(folder: Path) -> Config | None:
+    """The configuration of the run in this folder; None if it was never begun, or by a version with other settings."""
+    try:
+        return settings(OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    except (OSError, ConfigError, OmegaConfBaseException):
+        return None
 
 
 @dataclass(frozen=True)
@@ -131,6 +163,8 @@ class Result:
     @property
     def seeds(self) -> list[int]:
         """Seeds of the run, in the order of every per-seed list."""
+        if self.config.trains_head_with_backbone:
+            return [self.config.seed]
         return [self.config.seed + index for index in range(self.config.descent.seeds)]
 
     @property
