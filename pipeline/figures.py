@@ -60,6 +60,8 @@ def plot_over_steps(
     for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
         per_step = group[group.value > 0].groupby("step").value
         middle = per_step.apply(lambda values: np.exp(np.log(values).mean()))
+        if middle.empty:
+            continue  # nothing that a logarithmic axis can show
         color, dashes = colors[layer], "-" if tap == "post" else (0, (4, 2))
         axes.plot(middle.index, middle, color=color, linestyle=dashes)
         axes.fill_between(middle.index, per_step.min(), per_step.max(), color=color, alpha=0.15, linewidth=0)
@@ -94,7 +96,7 @@ def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float 
             values = rows.groupby(["stage", "layer"], sort=False).value
             points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
             points = points[np.isfinite(points).all(axis=1) & (points["mean"] > 0)]
-            if prefix and points.empty:
+            if points.empty:
                 continue
             where = [places[place] for place in points.index]
             # Clipped, because the mean of equal numbers may be a rounding error away from them.

@@ -196,12 +196,15 @@ def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
 
 def print_fixed_head(found: Mapping[str, Any], console: Console) -> None:
     """How close the network came to the DUFM whose weights are its head."""
+    cosine, cosine_rotated = (
+        "undefined (the features are zero)" if found[name] is None else f"{found[name]:.4f}"
+        for name in ("alignment", "alignment_rotated")
+    )
     console.print(
         f"DUFM of the head ({found['solution']}): {found['dufm_sits_at']}, {found['dufm_relative_gap']:.2e} above its "
         f"optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above it.\n"
-        f"Features against the DUFM's: cosine {found['alignment']:.4f}, after the best rotation "
-        f"{found['alignment_rotated']:.4f}; relative distance {found['feature_distance']:.3f} and "
-        f"{found['feature_distance_rotated']:.3f}."
+        f"Features against the DUFM's: cosine {cosine}, after the best rotation {cosine_rotated}; "
+        f"relative distance {found['feature_distance']:.3f} and {found['feature_distance_rotated']:.3f}."
     )
 
 

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 BACKBONE_FILE = "checkpoints/backbone.safetensors"
 TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict")
 """The sections of the configuration that the training of a backbone depends on."""
+HEAD = ("head", "descent")
+"""Those that a head depends on beside its features, and so does a backbone that is trained under it."""
 
 
 def train_backbone(run: Run) -> Backbone:
@@ -58,10 +60,10 @@ def train_backbone(run: Run) -> Backbone:
             _train(run, learner, lambda: has_collapsed_features(run))
         else:
             record_layers(run, "backbone", 0, [config.seed], measure_backbone(backbone, images).layers)
-        return backbone.state_dict()
+        return _weights(backbone)
 
     with run.stopwatch.time("train_backbone"):
-        backbone.load_state_dict(run.keeper.stage(BACKBONE_FILE, run.key(*TRAINING), make))
+        backbone.load_state_dict(run.keeper.stage(BACKBONE_FILE, run.key(*TRAINING), make), strict=False)
     return backbone.to(config.device).eval().requires_grad_(False)
 
 
@@ -109,14 +111,14 @@ def train_under_head(
         else:
             measure_training(run, learner, 0, measure_too)
         head = {f"head/{layer}": weight for layer, weight in enumerate(learner.weights, start=1)}
-        return backbone.state_dict() | head
+        return _weights(backbone) | head
 
     with run.stopwatch.time("train_backbone"):
-        kept = run.keeper.stage(BACKBONE_FILE, run.key(*TRAINING, "head"), make)
+        kept = run.keeper.stage(BACKBONE_FILE, run.key(*TRAINING, *HEAD), make)
         trained = tuple(
             kept.pop(f"head/{layer + 1}").to(config.device, torch.float64)[None] for layer in range(len(weights))
         )
-        backbone.load_state_dict(kept)
+        backbone.load_state_dict(kept, strict=False)
     return backbone.to(config.device).eval().requires_grad_(False), trained
 
 
@@ -141,7 +143,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
         return {name: backbone_features(backbone, images, split) for name, split in splits.items()}
 
     with run.stopwatch.time("extract_features"):
-        key, limit = run.key(*TRAINING, "head"), run.config.record.max_tensor_mb
+        key, limit = run.key(*TRAINING, *HEAD), run.config.record.max_tensor_mb
         kept = run.keeper.stage(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
@@ -193,7 +195,7 @@ def solve_head(
 
     with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
         sections = TRAINING if run.inputs.images is not None else ("seed", "protocol", "verdict")
-        key, limit = run.key(*sections, "head", "stop_when_collapsed"), run.config.record.max_tensor_mb
+        key, limit = run.key(*sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
         kept = run.keeper.stage(f"{STAGES}/{stage}.safetensors", key, make, limit)
     device = run.config.device
     diverged = {int(name.removeprefix("diverged/")): int(step) for name, step in kept.items() if "diverged" in name}
@@ -202,6 +204,11 @@ def solve_head(
     return HeadSolution.of(
         run.config, inputs, final, labels.to(device), "free" if free else "frozen", feature_decay, decays, diverged
     )
+
+
+def _weights(backbone: Backbone) -> dict[str, Tensor]:
+    """The state of a backbone as files hold it: tensors only, each with memory of its own where weights are tied."""
+    return {name: value.clone() for name, value in backbone.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _settle(run: Run) -> None:

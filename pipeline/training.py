@@ -1,7 +1,8 @@
 """Mini-batch training under Lightning: what is trained is a learner's business, how it runs is decided here."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,24 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+@contextmanager
+def _advice_on_norms(batch_size: int, num_images: int) -> Iterator[None]:
+    """A batch norm over single numbers cannot take a batch of one image; say which setting made one.
+
+    Raises:
+        RunError: instead of PyTorch's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            f"backbone.batch_size={batch_size} leaves a batch of one of the {num_images} training images, which a "
+            "batch norm of the backbone cannot normalise; another backbone.batch_size helps."
+        ) from error
+
+
 @torch.no_grad()
 def settle_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: int) -> None:
     """Start the running statistics of batch norms at those of the training images instead of at mean 0, variance 1.
@@ -79,10 +98,12 @@ def settle_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: 
     device = next(backbone.parameters()).device
     # Shuffled, because every batch has to hold all classes; without the last batch if it is smaller.
     size = min(batch_size, len(images.train))
-    for batch, _ in ResidentLoader(
+    loader = ResidentLoader(
         images.train, size, seed=seed, standardise=images.standardise, device=device, drop_last=True
-    ):
-        backbone(batch)
+    )
+    with _advice_on_norms(batch_size, len(images.train)):
+        for batch, _ in loader:
+            backbone(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for part, training in modes.items():
@@ -124,7 +145,7 @@ def train(
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
             trainer = _trainer(config, folder, EveryScheduledEpoch(schedule, measure, finished, progress))
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
                     # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
                     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
                     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

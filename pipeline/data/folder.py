@@ -129,5 +129,5 @@ def _decode(path: Path, image_size: int | None) -> np.ndarray | str:
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError) as error:  # What Pillow raises for unknown, truncated and broken files.
-        return str(error).replace(f"{str(path)!r}", "the file")
+        return str(error).replace(f" {str(path)!r}", "")
     return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)

@@ -40,6 +40,9 @@ def feature_alignment(features: Tensor, labels: Tensor, reference: Tensor) -> Fe
         labels: int64 `(N,)` in [0, K).
         reference: `(K, d)`, not all zero.
 
+    Returns:
+        Cosines are NaN if H is zero, and all values are if it is not finite.
+
     Raises:
         ValueError: on other shapes, labels out of range, or a reference of zeros.
     """
@@ -54,7 +57,9 @@ def feature_alignment(features: Tensor, labels: Tensor, reference: Tensor) -> Fe
     sums = membership.mT @ rows  # (K, d): H^T H* = sums^T reference
     inner = (sums * reference).sum()
     triangles = [torch.linalg.qr(matrix.mT, mode="r").R for matrix in (sums, reference)]
-    rotated = torch.linalg.matrix_norm(triangles[0] @ triangles[1].mT, "nuc")
+    product = triangles[0] @ triangles[1].mT
+    # LAPACK refuses what is not finite.
+    rotated = torch.linalg.matrix_norm(product, "nuc") if bool(product.isfinite().all()) else product.sum() * torch.nan
     own, other = rows.square().sum(), (counts[:, None] * reference.square()).sum()
 
     def distance(product: Tensor) -> Tensor:

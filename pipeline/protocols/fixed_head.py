@@ -14,6 +14,7 @@ import torch
 from pipeline.dufm import initial_features
 from pipeline.inputs import dufm_of
 from pipeline.randomness import generator
+from pipeline.record import finite_or_none
 from pipeline.run import Outcome, Run
 from pipeline.solutions import HeadSolution, accuracy, alignment, network_head
 from pipeline.stages import extract_features, initial_head, mean_feature, solve_head, train_under_head
@@ -91,5 +92,5 @@ def _report(
         "dufm_sits_at": diagnose(problem, dufm_loss).name,
         "loss": float(loss),
         "relative_gap": float(loss) / optimum - 1,
-        **aligned,
+        **{name: finite_or_none(value) for name, value in aligned.items()},
     }

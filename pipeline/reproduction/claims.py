@@ -32,12 +32,12 @@ UNNAMED = ("none of them", "diverged")
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the table."""
+    """One line of the table; ``holds`` is None where runs of this size cannot decide."""
 
     claim: str
     expected: str
     measured: str
-    holds: bool
+    holds: bool | None
 
 
 def outputs(result: Result) -> list[float]:

@@ -72,11 +72,14 @@ def save_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False, float_format="%.7g", na_rep="nan")
 
 
+VERDICTS = {True: "yes", False: "no", None: "not decidable at this size"}
+
+
 def claims_frame(claims: Mapping[str, Sequence[Claim]]) -> pd.DataFrame:
     """study | claim | expected | measured | holds."""
     return pd.DataFrame(
         [
-            (study, claim.claim, claim.expected, claim.measured, "yes" if claim.holds else "no")
+            (study, claim.claim, claim.expected, claim.measured, VERDICTS[claim.holds])
             for study, made in claims.items()
             for claim in made
         ],
@@ -96,7 +99,7 @@ def print_claims(table: pd.DataFrame, console: Console) -> None:
     for column in table.columns:
         shown.add_column(column, overflow="fold")
     for row in table.itertuples(index=False):
-        style = "green" if row.holds == "yes" else "bold red"
+        style = {"yes": "green", "no": "bold red"}.get(row.holds, "yellow")
         shown.add_row(*row[:-1], f"[{style}]{row.holds}[/]")
     console.print(shown)
     console.print(f"{(table.holds == 'yes').sum()} of {len(table)} claims hold.")

@@ -57,6 +57,16 @@ def groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
     return grouped
 
 
+SWEEPS = ("decay", "standard", "width", "depth", "lr", "activation")
+"""Of E4, by the names their points begin with."""
+
+
+def swept(results: Sequence[Result], name: str) -> list[Result]:
+    """The runs of a sweep, with the base point unless that belongs to another regularisation."""
+    base = [] if name == "standard" else [r for r in results if r.point.name.startswith("base")]
+    return [r for r in results if r.point.name.startswith(f"{name}-")] + base
+
+
 def places(result: Result) -> dict[tuple[str, str, str], Mapping[str, Any]]:
     """(stage, layer, tap) -> what was measured there at the end, in the order of data flow; {} if the run failed."""
     if not result.completed:
@@ -65,11 +75,19 @@ def places(result: Result) -> dict[tuple[str, str, str], Mapping[str, Any]]:
     return {(stage, str(row["layer"]), row["tap"]): row for stage, rows in stages for row in rows}
 
 
+def entered(depth: int) -> list[tuple[str, str, str]]:
+    """The places whose values enter W_1, .., W_L: the features, then the post-activations."""
+    return [("head", str(layer), "pre" if layer == 1 else "post") for layer in range(1, depth + 1)]
+
+
 def chain(results: Sequence[Result], metric: str) -> list[float]:
-    """Median over seeds of a metric of what enters W_1, .., W_L: the features, then the post-activations."""
-    depth = results[0].config.head.depth
-    entered = [("head", str(layer), "pre" if layer == 1 else "post") for layer in range(1, depth + 1)]
-    return [median_at(results, place, metric) for place in entered]
+    """Median over seeds of a metric of what enters W_1, .., W_L."""
+    return [median_at(results, place, metric) for place in entered(results[0].config.head.depth)]
+
+
+def chain_of(result: Result, metric: str) -> list[float]:
+    """The same of one network."""
+    return [value_at(result, place, metric) for place in entered(result.config.head.depth)]
 
 
 def median_at(results: Sequence[Result], place: tuple[str, str, str], metric: str) -> float:
@@ -103,7 +121,7 @@ def networks_table(results: Sequence[Result]) -> pd.DataFrame:
     """One row per network: what it is, how well it fits, how near the optimum, and its last layer."""
     rows = []
     for result in results:
-        last = ("head", str(result.config.head.depth), "post" if result.config.head.depth > 1 else "pre")
+        last = entered(result.config.head.depth)[-1]
         fixed = result.summary.get("fixed_head", {})
         rows.append(
             {
