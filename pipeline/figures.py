@@ -69,7 +69,7 @@ def plot_over_steps(
     axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel=unit)
     if metric == "dnc2":
         axes.axhline(1.0, **OPTIMUM)
-    return _plain_ticks(axes, metric)
+    return plain_ticks(axes, metric)
 
 
 def plot_loss(frame: pd.DataFrame, optimum: float | None, axes: Axes, unit: str = "gradient step") -> Axes:
@@ -111,7 +111,7 @@ def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float 
     if len(places) > 12:
         axes.tick_params(axis="x", labelsize=6)
     axes.set(yscale="log", title=f"{metric.upper()} at the end", xlim=(-0.5, len(places) - 0.5))
-    return _plain_ticks(axes, metric)
+    return plain_ticks(axes, metric)
 
 
 def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _plain_ticks(axes: Axes, metric: str) -> Axes:
+def plain_ticks(axes: Axes, metric: str) -> Axes:
     """2 instead of 2 x 10^0 on the axes of metrics that live near 1."""
     low, high = axes.get_ylim()
     # Over many decades matplotlib's own ticks are the right ones (and LogLocator with subs finds none).

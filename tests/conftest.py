@@ -1,9 +1,12 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.app import main
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +16,17 @@ def data_root() -> Path:
     if not root:
         pytest.skip("DATA_ROOT is not set: no real MNIST and CIFAR-10 files")
     return Path(root)
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Run the command in-process in an empty folder; returns (exit code, stderr, what lies in the folder)."""
+
+    def run(*arguments: str) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["dnc", *arguments])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return exit_.value.code, capsys.readouterr().err, sorted(path.name for path in tmp_path.iterdir())
+
+    return run

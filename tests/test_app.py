@@ -6,24 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import EXIT_BAD_CONFIG, main
+from pipeline.app import EXIT_BAD_CONFIG
 from pipeline.config import Config
 from pipeline.record import COMPLETED, write_summary
-
-
-@pytest.fixture
-def run_here(tmp_path, monkeypatch, capsys):
-    """Run the command in-process in an empty folder; returns (exit code, stderr, what lies in the folder)."""
-
-    def run(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["dnc", *arguments])
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code, capsys.readouterr().err, sorted(path.name for path in tmp_path.iterdir())
-
-    return run
-
 
 # arguments -> what the sentence must name: the key, the value received, what is allowed
 BAD = {
@@ -81,6 +66,28 @@ BAD = {
     "data=cifar10 data.root=.": ("data.root=.", "cifar-10-batches-py"),
     "protocol=nothing": ("protocol=nothing", "frozen_features"),
     "protocol=dufm protocol.num_classes=1": ("protocol.num_classes=1", ">= 2"),
+    "protocol.regularization=x": ("protocol.regularization=x", "standard, dufm"),
+    "protocol=end_to_end protocol.regularization=dufn": ("protocol.regularization=dufn", "(did you mean dufm?)"),
+    "protocol=fixed_head protocol.solution=x": ("protocol.solution=x", "descent, constructed"),
+    "protocol=fixed_head head.width=1": ("head.width=1", "64 features", "classes (2)"),
+    "protocol=fixed_head backbone.hidden=[8,1]": ("protocol=fixed_head", "1 features", "classes (2)"),
+    "protocol=fixed_head head.width=2 data.classes=[0,1,2]": ("head.width=2", "classes (3)"),
+    "protocol=fixed_head head.weight_decay=1": ("head.weight_decay=1", "head.feature_decay=5e-06", "smaller"),
+    "protocol=fixed_head head.depth=2 head.weight_decay=[1e-3,1e6]": ("head.weight_decay=[0.001, 1000000.0]", "smaller"),
+    "protocol=fixed_head protocol.solution=constructed head.feature_decay=1e3": ("head.feature_decay=1000", "smaller"),
+    "stop_when_collapsed=maybe": ("stop_when_collapsed", "'maybe'", "true or false"),
+    "backbone.from_run=/nowhere/at/all": ("backbone.from_run=/nowhere/at/all", "does not exist", "folder of a run"),
+    "backbone.from_run=/dev/null": ("backbone.from_run=/dev/null", "not a folder"),
+    "backbone.from_run=.": ("backbone.from_run=.", "not a run's folder", "checkpoints"),
+    "backbone.checkpoint=/nowhere.pt": ("backbone.checkpoint=/nowhere.pt", "does not exist", ".safetensors"),
+    "backbone.checkpoint=.": ("backbone.checkpoint=.", "is a folder"),
+    "backbone.checkpoint=a backbone.from_run=b": ("backbone.from_run=b", "backbone.checkpoint=a", "one of them"),
+    "backbone=custom": ("backbone._target_=null", "package.module.Class"),
+    "backbone=custom backbone._target_=nowhere.Net": ("backbone._target_=nowhere.Net", "no module nowhere"),
+    "backbone=custom backbone._target_=torch.nn.Linear": ("backbone._target_=torch.nn.Linear", "backbone.kwargs={}"),
+    "backbone._target_=torch.nn.Flatten": ("backbone._target_=torch.nn.Flatten", "backbone=custom"),
+    "data=image_folder": ("data.root=null", "folder"),
+    "data=image_folder data.root=.": ("data.root=.", "class folders"),
     "trainer.devices=0": ("trainer.devices=0", ">= 1"),
     "trainer.threads=0": ("trainer.threads=0", ">= 1"),
     "logger=nothing": ("logger=nothing", "wandb"),

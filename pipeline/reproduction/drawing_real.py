@@ -17,6 +17,7 @@ from pipeline.figures import (
     TITLES,
     TRAIN_COLOR,
     layer_colors,
+    plain_ticks,
     plot_over_steps,
     plot_profile,
 )
@@ -70,9 +71,9 @@ def over_training(results: Sequence[Result], pair: tuple[str, str]) -> Figure:
             line[2].legend(handles=_layer_handles(colors, stage), loc="center left", bbox_to_anchor=(1.01, 0.5))
         for axes in grid[1:].flat:
             axes.set_title("")
-        depth, seeds = results[0].config.head.depth, len({result.config.seed for result in results})
+        depth, networks = results[0].config.head.depth, _networks(results)
         figure.suptitle(
-            f"{pair[0]}, {pair[1]}, L = {depth}, training images: geometric mean over {seeds} networks, shaded from "
+            f"{pair[0]}, {pair[1]}, L = {depth}, training images: geometric mean over {networks}, shaded from "
             "smallest to largest (solid: after the activation, dashed: before)"
         )
     return figure
@@ -93,8 +94,8 @@ def through_layers(results: Sequence[Result], pair: tuple[str, str]) -> Figure:
         figure.legend(handles=_split_handles(), loc="outside lower center", ncols=5)
         for axes in grid[1:].flat:
             axes.set_title("")
-        depth, seeds = results[0].config.head.depth, len({result.config.seed for result in results})
-        figure.suptitle(f"{pair[0]}, {pair[1]}, L = {depth}, at the end: mean over {seeds} networks, bars span them")
+        depth, networks = results[0].config.head.depth, _networks(results)
+        figure.suptitle(f"{pair[0]}, {pair[1]}, L = {depth}, at the end: mean over {networks}, bars span them")
     return figure
 
 
@@ -111,11 +112,12 @@ SWEEPS: dict[str, tuple[str, str, Callable[[Result], Any], bool]] = {
 
 def draw_e4(results: Sequence[Result]) -> dict[str, Figure]:
     """The last layer's DNC1-3 and the accuracy against every setting, training and test images."""
+    sweeps = {name: own for name in SWEEPS if (own := swept(results, name))}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(15, 8.5), layout="constrained")
-        grid = figure.subplots(4, len(SWEEPS), squeeze=False, sharey="row")
-        for (name, (title, key, value, logarithmic)), column in zip(SWEEPS.items(), grid.T, strict=True):
-            own = swept(results, name)
+        figure = Figure(figsize=(2.5 * len(sweeps), 8.5), layout="constrained")
+        grid = figure.subplots(4, len(sweeps), squeeze=False, sharey="row")
+        for (name, own), column in zip(sweeps.items(), grid.T, strict=True):
+            title, key, value, logarithmic = SWEEPS[name]
             values = sorted({value(result) for result in own}, key=lambda v: (isinstance(v, str), v))
             at = {v: (v if logarithmic or not isinstance(v, str) else index) for index, v in enumerate(values)}
             for metric, axes in zip((*TITLES, "accuracy"), column, strict=True):
@@ -133,10 +135,10 @@ def draw_e4(results: Sequence[Result]) -> dict[str, Figure]:
         for metric, axes in zip((*TITLES, "accuracy"), grid[:, 0], strict=True):
             axes.set_ylabel(metric.upper() if metric in TITLES else metric, fontweight="bold")
         figure.legend(handles=_split_handles()[:1] + _split_handles()[2:3], loc="outside lower center", ncols=2)
-        config, seeds = results[0].config, len({result.config.seed for result in results})
+        config = results[0].config
         figure.suptitle(
             f"{images(results[0])}, {config.backbone.name}, backbone and head trained together: last layer of the head "
-            f"after {config.backbone.epochs} epochs, {seeds} network(s) per setting (line: median)"
+            f"after {config.backbone.epochs} epochs, {_networks(results)} per setting (line: median)"
         )
     return {"e4": figure}
 
@@ -145,6 +147,12 @@ def record_of(results: Sequence[Result]) -> pd.DataFrame:
     """The records of several runs, which differ in their seeds, as one; what led to a fixed head left out."""
     frame = pd.concat([result.record for result in results])
     return frame[frame.stage != "dufm"]
+
+
+def _networks(results: Sequence[Result]) -> str:
+    """How many networks (seeds) there are of every setting, in words."""
+    count = len({result.config.seed for result in results})
+    return f"{count} network" + "s" * (count != 1)
 
 
 def _last(result: Result, metric: str, split: str) -> float:
@@ -157,6 +165,7 @@ def _decorate(axes: Axes, metric: str, results: Sequence[Result]) -> None:
     if metric == "accuracy":
         return
     axes.set_yscale("log")
+    plain_ticks(axes, metric)
     axes.axhline(getattr(results[0].config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
     if metric == "dnc2":
         axes.axhline(1.0, **OPTIMUM)

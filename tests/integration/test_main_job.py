@@ -1,7 +1,5 @@
 """The main job and the pure-theory job as real processes: every file is there, and every number can be recomputed."""
 
-import json
-import math
 import signal
 import subprocess
 import sys
@@ -9,20 +7,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from recomputation import assert_summary_is_recomputed_from_tensors, collapsed_value, dnc, record_of, summary_of
 from safetensors.torch import load_file as load_torch_file
 
 SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]
-
-
-def dnc(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -40,73 +30,6 @@ def dufm_run(tmp_path_factory):
     arguments = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "logger=none"]
     done = dnc(*arguments, "descent.steps=2000", "descent.seeds=2", "head.width=8", "hydra.run.dir=run", cwd=folder)
     return folder / "run", done
-
-
-def summary_of(run: Path) -> dict:
-    return json.loads((run / "summary.json").read_text())
-
-
-def layers_of(tensors: dict, depth: int, seed: int) -> dict[tuple[int, str], np.ndarray]:
-    """What enters every weight matrix, recomputed with numpy: (layer, tap) -> (N, d)."""
-    features = tensors["features/1"]
-    hidden = features[seed] if features.ndim == 3 else features
-    layers = {(1, "pre"): hidden}
-    for layer in range(2, depth + 1):
-        hidden = hidden @ tensors[f"weights/{layer - 1}"][seed].T
-        layers[layer, "pre"] = hidden
-        hidden = np.maximum(hidden, 0)
-        layers[layer, "post"] = hidden
-    return layers
-
-
-def brute_force(features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """dnc1 and dnc2 from their definitions, in loops."""
-    classes = np.unique(labels)
-    means = [features[labels == c].mean(axis=0) for c in classes]
-    within = sum(np.sum((z - means[c]) ** 2) for z, c in zip(features, labels, strict=True)) / len(labels)
-    between = sum(np.sum((mean - features.mean(axis=0)) ** 2) for mean in means) / len(classes)
-    singular = np.linalg.svd(np.stack(means, axis=1), compute_uv=False)
-    return within / between, singular[0] / singular[len(classes) - 1]
-
-
-def sines(weight: np.ndarray, features: np.ndarray, labels: np.ndarray) -> float:
-    """dnc3 from its definition."""
-    means = [features[labels == c].mean(axis=0) for c in np.unique(labels)]
-    total = 0.0
-    for row in weight:
-        if np.any(row):
-            cosines = [abs(row @ m) / np.linalg.norm(row) / np.linalg.norm(m) for m in means if np.any(m)]
-            total += row @ row * math.sqrt(max(0.0, 1 - max(cosines) ** 2))
-    return total / np.sum(weight**2)
-
-
-def assert_summary_is_recomputed_from_tensors(run: Path) -> None:
-    summary, tensors = summary_of(run), load_file(run / "tensors.safetensors")
-    labels, depth = tensors["labels"], summary["problem"]["depth"]
-    for seed in range(len(summary["seeds"])):
-        layers = layers_of(tensors, depth, seed)
-        assert {(row["layer"], row["tap"]) for row in summary["layers"]} == set(layers)
-        for row in summary["layers"]:
-            features = layers[row["layer"], row["tap"]]
-            dnc1, dnc2 = brute_force(features, labels)
-            assert row["dnc1"][seed] == pytest.approx(dnc1, rel=1e-9)
-            assert row["dnc2"][seed] == pytest.approx(dnc2, rel=1e-9)
-            if row["layer"] == 1 or row["tap"] == "post":
-                expected = sines(tensors[f"weights/{row['layer']}"][seed], features, labels)
-                assert row["dnc3"][seed] == pytest.approx(expected, rel=1e-6)
-            else:
-                assert row["dnc3"] is None
-        outputs = layers[depth, "post"] @ tensors[f"weights/{depth}"][seed].T
-        fit = np.sum((outputs - np.eye(outputs.shape[1])[labels]) ** 2) / (2 * len(labels))
-        decays = summary["problem"]["weight_decay"]
-        total = fit + sum(
-            decay / 2 * np.sum(tensors[f"weights/{layer}"][seed] ** 2) for layer, decay in enumerate(decays, start=1)
-        )
-        if summary["problem"]["feature_decay"] is not None:
-            total += summary["problem"]["feature_decay"] / 2 * np.sum(layers[1, "pre"] ** 2)
-        assert summary["loss"]["fit"][seed] == pytest.approx(fit, rel=1e-9)
-        assert summary["loss"]["total"][seed] == pytest.approx(total, rel=1e-9)
-        assert summary["accuracy"]["train"][seed] == np.mean(outputs.argmax(axis=1) == labels)
 
 
 def test_the_main_job_leaves_every_file(digits_run):
@@ -176,7 +99,7 @@ def test_frozen_features_are_stored_once_and_are_those_of_the_frozen_backbone(di
 
 def test_the_record_is_tidy_and_ends_with_the_summarys_numbers(digits_run):
     run, _ = digits_run
-    frame = pd.read_csv(run / "record.csv", dtype={"layer": str}, keep_default_na=False, na_values={"value": ["nan"]})
+    frame = record_of(run)
     assert frame.columns.tolist() == ["stage", "step", "seed", "layer", "tap", "metric", "value"]
     assert set(frame.stage) == {"backbone", "head"} and set(frame.tap) == {"pre", "post", ""}
     assert not frame.duplicated(["stage", "step", "seed", "layer", "tap", "metric"]).any()
@@ -199,7 +122,7 @@ def test_the_offline_wandb_run_mirrors_the_record(digits_run):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    frame = pd.read_csv(run / "record.csv", dtype={"layer": str}, keep_default_na=False, na_values={"value": ["nan"]})
+    frame = record_of(run)
     place = (frame.stage == "head") & (frame.layer == "2") & (frame.tap == "post") & (frame.metric == "dnc1")
     means = frame[place].groupby("step").value.mean()
     for value in means:
@@ -221,14 +144,7 @@ def test_the_dufm_job_compares_with_the_global_optimum(dufm_run):
     summary = summary_of(run)
     assert summary["problem"]["widths"] == [8, 8, 8, 8, 2] and summary["problem"]["samples_per_class"] == 5
     optimum = summary["loss"]["optimum"]
-    # The collapsed solution from its defining equation, by bisection: (1-q) q^((L-1)/(L+1)) = K c.
-    depth, classes, samples = 4, 2, 5
-    c = (samples * 5e-4 ** (depth + 1)) ** (1 / (depth + 1))
-    low, high = 0.5, 1.0
-    for _ in range(200):
-        q = (low + high) / 2
-        low, high = (q, high) if (1 - q) * q ** ((depth - 1) / (depth + 1)) > classes * c else (low, q)
-    expected = (1 - q) ** 2 / 2 + classes * (depth + 1) / 2 * c * q ** (2 / (depth + 1))
+    expected = collapsed_value(2, 5, [5e-4] * 4, 5e-4)
     assert optimum == pytest.approx(expected, rel=1e-12) and summary["loss"]["optimum_kind"] == "global optimum"
     for total, gap in zip(summary["loss"]["total"], summary["loss"]["relative_gap"], strict=True):
         assert gap == pytest.approx(total / optimum - 1, abs=1e-12) and gap > 0

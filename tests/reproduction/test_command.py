@@ -1,5 +1,6 @@
 """The command runs what is missing and nothing else, draws, judges, and says what is wrong in one sentence."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from PIL import Image
 
 from pipeline.reproduction.catalogue import STUDIES
 from pipeline.reproduction.command import main
+from pipeline.reproduction.study import FULL, QUICK, Grid
 
 TINY = [
     "descent.steps=12",
@@ -30,7 +32,7 @@ def test_list_names_every_study(capsys):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["e3"], ("e3", "e2_width", "dufm")),
+        (["e9"], ("e9", "e2_width", "dufm", "real")),
         (["e1", "nonsense"], ("nonsense", "e2_width")),
         ([], ("no figure", "dufm")),
         (["--frobnicate"], ("--frobnicate",)),
@@ -103,10 +105,11 @@ def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeyp
     before = summaries(out)
     main(["e2_lr", "--quick", *TINY])
     assert summaries(out) == before
-    assert caplog.text.count("finished before") == 3
+    assert "3 of 3 runs were finished before" in caplog.text
 
     # From here on two of the runs are enough.
-    short = replace(STUDIES["e2_lr"], quick=("lr_0.2", "lr_0.5"))
+    study = STUDIES["e2_lr"]
+    short = replace(study, versions={**study.versions, QUICK: study.chosen(QUICK)[:2]})
     monkeypatch.setitem(STUDIES, "e2_lr", short)
     (out / "runs" / "e2_lr" / "lr_0.2" / "summary.json").write_text('{"status": "interrupted"}')
     main(["e2_lr", "--quick", *TINY])
@@ -115,3 +118,74 @@ def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeyp
 
     main(["e2_lr", "--quick", "--force", *TINY])
     assert [name for name in after if after[name] != summaries(out)[name]] == ["lr_0.2", "lr_0.5"]
+
+
+DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def reproduced_networks(tmp_path_factory) -> tuple[Path, str]:
+    """E4 on tiny networks, two at once, as a real process in an empty folder."""
+    folder = tmp_path_factory.mktemp("networks")
+    command = [sys.executable, "-m", "pipeline.reproduction", "e4", "--quick", "--jobs", "2", *DIGITS, "--docs", "docs"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(reproduced_networks):
+    folder, printed = reproduced_networks
+    out = folder / "outputs" / "reproduction" / "quick"
+    names = [point.name for point in STUDIES["e4"].chosen(QUICK)]
+    assert sorted(summaries(out)) == sorted(names)
+    assert f"[{len(names)}/{len(names)}, " in printed and "s left]" in printed
+    networks = pd.read_csv(out / "tables" / "e4.csv").set_index("point")
+    assert sorted(networks.index) == sorted(names) and (networks.samples_per_class == 20).all()
+    assert networks.loc["width-width_4-seed_0", "width"] == 4
+    layers = pd.read_csv(out / "tables" / "e4_layers.csv")
+    assert set(layers.stage) == {"backbone", "head"} and {"dnc1", "test_dnc1", "test_ncm_accuracy"} <= set(
+        layers.metric
+    )
+    claims = pd.read_csv(out / "tables" / "e4_claims.csv")
+    assert "not decidable at this size" in set(claims.holds)  # two epochs fit nothing
+    assert "| claim | what the paper says | measured | holds |" in (out / "tables" / "e4_claims.md").read_text()
+    assert (folder / "docs" / "e4.png").stat().st_size > 1000
+
+
+def test_the_table_of_networks_says_what_the_summaries_say(reproduced_networks):
+    folder, _ = reproduced_networks
+    out = folder / "outputs" / "reproduction" / "quick"
+    for row in pd.read_csv(out / "tables" / "e4.csv").itertuples():
+        summary = json.loads((out / "runs" / "e4" / row.point / "summary.json").read_text())
+        last = summary["layers"][-1]
+        assert (last["layer"], last["tap"]) == (row.depth, "post")
+        assert row.dnc1 == pytest.approx(last["dnc1"][0], rel=1e-6)
+        assert row.test_dnc2 == pytest.approx(last["test_dnc2"][0], rel=1e-6)
+        assert row.train_accuracy == pytest.approx(summary["accuracy"]["train"][0], rel=1e-6)
+
+
+def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    grid = Grid("depth", {"head.depth": (2, 3), "seed": (0,)})
+    small = replace(STUDIES["e4"], versions={FULL: tuple(grid.points())}, grids=(grid,))
+    monkeypatch.setitem(STUDIES, "e4", small)
+    arguments = ["e4", "--launcher", "basic", *DIGITS]
+    main(arguments)
+    runs = Path("outputs/reproduction/runs/e4")
+    assert sorted(path.parent.name for path in runs.glob("*/summary.json")) == ["depth-0", "depth-1"]
+    table = pd.read_csv("outputs/reproduction/tables/e4.csv")
+    assert table.depth.tolist() == [2, 3] and "submitting depth" in caplog.text
+    caplog.clear()
+    main(arguments)
+    assert "submitting" not in caplog.text and "2 of 2 runs were finished before" in caplog.text
+
+
+def test_a_launcher_that_is_not_installed_fails_in_one_sentence(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    grid = Grid("depth", {"head.depth": (2,), "seed": (0,)})
+    monkeypatch.setitem(STUDIES, "e4", replace(STUDIES["e4"], versions={FULL: tuple(grid.points())}, grids=(grid,)))
+    with pytest.raises(SystemExit) as exit_:
+        main(["e4", "--launcher", "nonsense", *DIGITS])
+    err = capfd.readouterr().err.strip().splitlines()
+    assert exit_.value.code != 0 and "nonsense" in err[0] and "Traceback" not in "".join(err)

@@ -1,5 +1,6 @@
 """Runs of a study are composed as the command line composes them, and repeated only when they must be."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.record import COMPLETED, read_summary, write_summary
 from pipeline.reproduction.catalogue import STUDIES
 from pipeline.reproduction.runs import Job, Point
+from pipeline.reproduction.study import CPU, FULL, QUICK, Grid
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
 SHRUNK = [
@@ -21,6 +23,14 @@ SHRUNK = [
     "protocol.num_features=4",
     "protocol.samples_per_class=3",
 ]
+# Experiments on images that are not embedded run on those that are.
+ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=1"]
+DUFM = [name for name, study in STUDIES.items() if study.group == "dufm"]
+REAL = [name for name, study in STUDIES.items() if study.group == "real"]
+
+
+def shrunk_for(experiment: str) -> list[str]:
+    return SHRUNK + ([] if experiment in DUFM else ON_DIGITS)
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +45,13 @@ def plan(experiment: str, folder: Path, *overrides: str, point: Point | None = N
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_file_runs_shrunk(experiment, tmp_path):
-    job = plan(experiment, tmp_path / "run", *SHRUNK)
+    job = plan(experiment, tmp_path / "run", *shrunk_for(experiment))
     job.perform()
     assert job.is_finished
     result = job.result()
-    assert result.completed and len(result.losses) == 2 and result.record.step.max() == 20
+    joint = job.config.trains_head_with_backbone
+    assert result.completed and len(result.losses) == (1 if joint else 2)
+    assert result.record[result.record.stage == "head"].step.max() == (1 if joint else 20)
     assert result.summary["problem"]["depth"] == job.config.head.depth
 
 
@@ -51,14 +63,15 @@ def test_every_experiment_file_opens_with_what_it_shows(experiment):
     assert "(recall)" in header or "ours" in header
 
 
-def test_every_study_has_an_experiment_file_and_quick_points_it_knows():
+def test_every_study_has_an_experiment_file_and_points_with_names_of_their_own():
     for study in STUDIES.values():
         assert study.name in EXPERIMENTS
-        names = [point.name for point in study.points]
-        assert len(set(names)) == len(names) and study.quick and set(study.quick) <= set(names)
+        for version in (FULL, CPU, QUICK):
+            names = [point.name for point in study.chosen(version)]
+            assert names and len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", DUFM)
 def test_the_points_of_a_study_differ_and_are_valid_configurations(name, tmp_path):
     points = STUDIES[name].points
     assert len({point.overrides for point in points}) == len(points)
@@ -67,13 +80,48 @@ def test_the_points_of_a_study_differ_and_are_valid_configurations(name, tmp_pat
     assert all(config.protocol.name == "dufm" and config.head.inputs == "free" for config in configs)
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("version", [FULL, CPU, QUICK])
+def test_the_points_of_a_real_study_are_different_valid_configurations(name, version, tmp_path):
+    points = STUDIES[name].chosen(version)
+    chosen = points[:: max(1, len(points) // 12)]  # composing one takes a tenth of a second
+    configs = [plan(name, tmp_path, *ON_DIGITS[:2], point=point).config for point in chosen]
+    assert len({point.overrides for point in points}) == len(points)
+    assert all(config.descent.seeds == (3 if config.protocol.name == "fixed_head" else 1) for config in configs)
+
+
+def test_the_full_version_holds_every_combination_the_issue_of_e3_names():
+    names = {point.name for point in STUDIES["e3"].points}
+    for preset in (f"e3_{data}_{net}" for data in ("mnist01", "mnist49", "cifar10") for net in ("mlp", "resnet20")):
+        for variant in ("end_to_end_dufm", "end_to_end_standard", "frozen_features", "fixed_head"):
+            for depth, seed in product((3, 5), range(5)):
+                assert f"{variant}-{preset}-depth_{depth}-seed_{seed}" in names
+    assert len(names) == 6 * 4 * 2 * 5
+
+
+def test_a_grid_is_the_multirun_of_its_points():
+    grid = Grid("variant", {"experiment": ("a", "b"), "head.depth": (3, 5)}, ("protocol=dufm",))
+    assert grid.multirun == ["--multirun", "protocol=dufm", "experiment=a,b", "head.depth=3,5"]
+    points = grid.points(lambda values: (f"descent.steps={values['head.depth']}",))
+    assert [point.name for point in points] == [
+        "variant-a-depth_3",
+        "variant-a-depth_5",
+        "variant-b-depth_3",
+        "variant-b-depth_5",
+    ]
+    assert points[1] == Point(
+        "variant-a-depth_5", ("protocol=dufm", "experiment=a", "head.depth=5"), ("descent.steps=5",)
+    )
+
+
+@pytest.mark.parametrize("name", DUFM)
 def test_the_quick_version_does_less(name, tmp_path):
     study = STUDIES[name]
-    (point, shrunk), *_ = study.chosen(quick=True)
-    full, quick = (plan(name, tmp_path, *extra, point=point).config.descent for extra in ((), shrunk))
-    assert len(study.chosen(quick=True)) <= len(study.points)
-    assert quick.steps < full.steps and quick.seeds < full.seeds
+    point = study.chosen(QUICK)[0]
+    full = next(other for other in study.points if other.name == point.name)
+    assert full.overrides == point.overrides and len(study.chosen(QUICK)) <= len(study.points)
+    descents = [plan(name, tmp_path, point=each).config.descent for each in (full, point)]
+    assert descents[1].steps < descents[0].steps and descents[1].seeds < descents[0].seeds
 
 
 def test_the_command_line_wins_over_the_experiment_and_that_over_the_protocol(tmp_path):
@@ -141,7 +189,7 @@ def test_a_run_whose_configuration_is_lost_or_unreadable_is_not_finished(finishe
     assert not finished.is_finished
 
 
-def test_a_run_is_repeated_from_an_empty_folder(finished):
+def test_a_closed_run_is_repeated_from_an_empty_folder(finished):
     (finished.folder / "leftover").touch()
     finished.perform()
     assert not (finished.folder / "leftover").exists()
@@ -152,3 +200,17 @@ def test_a_descent_that_diverges_for_every_seed_is_recorded_and_does_not_stop_th
     job = plan("e1", tmp_path / "run", *SHRUNK, "descent.lr=1e6", "descent.steps=600")
     job.perform()
     assert not job.result().completed and job.is_finished
+
+
+def test_an_aborted_run_of_the_same_configuration_goes_on_in_its_folder(finished):
+    write_summary(finished.folder, {"status": "running"})
+    (finished.folder / "kept").touch()
+    finished.perform()
+    assert (finished.folder / "kept").exists() and finished.is_finished
+
+
+def test_a_closed_run_of_the_same_configuration_elsewhere_is_found(finished, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    open_job = plan("e1", elsewhere, *SHRUNK)
+    assert open_job.found_in({finished.folder: finished.config}).folder == finished.folder
+    assert open_job.found_in({finished.folder: plan("e1", tmp_path, "seed=9").config}).folder == elsewhere
