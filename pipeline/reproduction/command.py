@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.launcher:
             launch(studies, jobs, overrides, out, options.launcher)
-            jobs = {study.name: _found(jobs[study.name], out) for study in studies}
+            jobs = {study.name: _found(jobs[study.name]) for study in studies}
         claims = _reproduce(studies, jobs, out, options.force, options.jobs)
     except KeyboardInterrupt:
         _exit("interrupted; finished runs are kept and will not be repeated", EXIT_INTERRUPTED)
@@ -136,7 +136,7 @@ def _plan(study: Study, overrides: Sequence[str], out: Path, version: str) -> li
     if clash := sorted((changed & swept) - {"descent.steps", "descent.seeds"}):
         raise ConfigError(f"{clash[0]} is what {study.name} varies; allowed: any other setting.")
     folder = out / "runs" / study.name
-    return [Job.plan(study.name, point, overrides, folder / point.name) for point in study.chosen(version)]
+    return _found([Job.plan(study.name, point, overrides, folder / point.name) for point in study.chosen(version)])
 
 
 def _check_launch(studies: Sequence[Study], version: str, launcher: str) -> None:
@@ -148,13 +148,14 @@ def _check_launch(studies: Sequence[Study], version: str, launcher: str) -> None
         raise ConfigError(f"--launcher={launcher} submits the full version; allowed: without --quick and --cpu.")
 
 
-def _found(jobs: Sequence[Job], out: Path) -> list[Job]:
-    """The jobs in the folders where a launcher ran them; those it did not finish in their own."""
-    folders = [
-        path.parent for job in jobs[:1] for path in (out / "runs" / job.folder.parent.name).glob("*/summary.json")
-    ]
-    closed = {folder: config for folder in folders if is_closed(folder) and (config := kept_config(folder))}
-    return [job.found_in(closed) for job in jobs]
+def _found(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in the folders where a launcher, or somebody, ran them; those not finished anywhere in their own."""
+    own = {job.folder for job in jobs}
+    others = {path.parent for folder in {job.folder.parent for job in jobs} for path in folder.glob("*/summary.json")}
+    closed = {
+        folder: config for folder in sorted(others - own) if is_closed(folder) and (config := kept_config(folder))
+    }
+    return [job.found_in(closed) for job in jobs] if closed else list(jobs)
 
 
 def _reproduce(

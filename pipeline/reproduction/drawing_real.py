@@ -30,6 +30,7 @@ NAMES = {
     "end_to_end_standard": "end to end,\nstandard decay",
     "frozen_features": "head on\nfrozen features",
     "fixed_head": "backbone under\na fixed head",
+    "untrained_backbone": "head on an\nuntrained backbone",
 }
 
 

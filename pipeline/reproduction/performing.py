@@ -83,19 +83,21 @@ def launch(
         RunError: a sweep failed.
     """
     running: dict[str, subprocess.Popen] = {}
+    attempt = time.strftime("%Y%m%d-%H%M%S")  # so that no job meets the folder of an earlier one
     for study in studies:
         open_points = {job.point.name for job in jobs[study.name] if not job.is_finished}
         for grid in study.grids:
-            if not open_points.intersection(point.name for point in grid.points()):
+            rest = grid.without(lambda name, wanted=open_points: name not in wanted)
+            if rest is None:
                 continue
-            folder = f"hydra.sweep.dir={out / 'runs' / study.name}"
-            named = [] if any(key == "experiment" for key in grid.axes) else [f"experiment={study.name}"]
-            command = [sys.executable, "-m", "pipeline", *grid.multirun, *named, *overrides, folder]
-            command += [f"hydra.sweep.subdir={grid.name}-${{hydra.job.num}}", f"hydra/launcher={launcher}"]
+            named = [] if "experiment" in grid.axes else [f"experiment={study.name}"]
+            command = [sys.executable, "-m", "pipeline", *rest.multirun, *named, *overrides]
+            command += [f"hydra.sweep.dir={out / 'runs' / study.name}", f"hydra/launcher={launcher}"]
+            command += [f"hydra.sweep.subdir={grid.name}-{attempt}-${{hydra.job.num}}"]
             log.info("submitting %s: %s", grid.name, " ".join(command[1:]))
-            running[f"{study.name} {grid.name}"] = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            running[f"{study.name} {grid.name}"] = process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
             if launcher == "basic":  # which runs the jobs here: one sweep after another
-                running[f"{study.name} {grid.name}"].wait()
+                process.wait()
     failed = [name for name, process in running.items() if process.wait() != 0]
     if failed:
         raise RunError(

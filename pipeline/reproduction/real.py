@@ -27,6 +27,7 @@ VARIANTS = {
     ),
     "frozen_features": ("protocol=frozen_features", "descent.seeds=1"),
     "fixed_head": ("protocol=fixed_head", "descent.seeds=3"),
+    "untrained_backbone": ("protocol=frozen_features", "backbone.epochs=0", "descent.seeds=1"),  # a control
 }
 
 # Small batches, because what a network must take to collapse are steps: in units of 1 / (lr x decay) about three.
@@ -36,6 +37,7 @@ CPU_SIZES = {
     "resnet20": ("data.samples_per_class=500", "backbone.batch_size=32", "backbone.epochs=80"),
 }
 CPU_SEEDS = {"mlp": (0, 1, 2), "resnet20": (0,)}
+QUICK_RESNET = ("data.samples_per_class=64", "backbone.epochs=4")
 QUICK_SHRUNK = ("backbone.batch_size=32", "descent.records_per_decade=3", "descent.steps=500")
 
 
@@ -50,23 +52,26 @@ def _e3_cpu() -> tuple[Point, ...]:
         for variant in VARIANTS:
             if variant == "end_to_end_standard" and backbone == "resnet20":
                 continue  # the MLP shows the difference between the two regularisations, for a tenth of the time
-            grid = _e3(variant, (preset,), seeds=CPU_SEEDS[backbone])
-            points += grid.points(lambda values, size=CPU_SIZES[backbone]: (*size, *CPU_SHRUNK))
+            points += _shrunk(variant, preset, DEPTHS, CPU_SEEDS[backbone], (*CPU_SIZES[backbone], *CPU_SHRUNK))
     return tuple(points)
 
 
 def _e3_quick() -> tuple[Point, ...]:
-    def shrunk(values: Mapping[str, object]) -> tuple[str, ...]:
-        mlp = str(values["experiment"]).endswith("mlp")
-        size = ("data.samples_per_class=200", "backbone.epochs=30")
-        return (*QUICK_SHRUNK, *(size if mlp else ("data.samples_per_class=64", "backbone.epochs=4")))
-
     points = []
-    for variant in VARIANTS:
-        points += _e3(variant, ("e3_mnist01_mlp", "e3_cifar10_mlp"), (3,), (0,)).points(shrunk)
-    for variant in ("end_to_end_dufm", "frozen_features", "fixed_head"):
-        points += _e3(variant, ("e3_mnist01_resnet20", "e3_cifar10_resnet20"), (3,), (0,)).points(shrunk)
+    for preset in PRESETS:
+        mlp = preset.endswith("mlp")
+        size = ("data.samples_per_class=200", "backbone.epochs=30") if mlp else QUICK_RESNET
+        for variant in VARIANTS:
+            if "mnist49" not in preset and (mlp or variant != "end_to_end_standard"):
+                points += _shrunk(variant, preset, (3,), (0,), (*size, *QUICK_SHRUNK))
     return tuple(points)
+
+
+def _shrunk(variant: str, preset: str, depths: tuple, seeds: tuple, smaller: tuple[str, ...]) -> list[Point]:
+    """Points of one preset; what ``smaller`` says of the epochs does not count where nothing is to be trained."""
+    fixed = {override.partition("=")[0] for override in VARIANTS[variant]}
+    kept = tuple(override for override in smaller if override.partition("=")[0] not in fixed)
+    return _e3(variant, (preset,), depths, seeds).points(lambda values: kept)
 
 
 # Each sweep leaves out the value of the base point, which belongs to all of them.

@@ -1,6 +1,6 @@
 """What a study is: named runs in several sizes, and what draws, tabulates and judges them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -30,13 +30,26 @@ class Grid:
     def points(self, shrunk: Callable[[Mapping[str, object]], tuple[str, ...]] = lambda values: ()) -> list[Point]:
         """One point per combination, named after it; ``shrunk`` tells what a smaller version changes in it."""
         made = []
+        for name, values in self._named():
+            overrides = (*self.fixed, *(f"{key}={value}" for key, value in values.items()))
+            made.append(Point(name, overrides, shrunk(values)))
+        return made
+
+    def _named(self) -> Iterator[tuple[str, dict[str, object]]]:
         for values in product(*self.axes.values()):
             chosen = dict(zip(self.axes, values, strict=True))
-            name = "-".join([self.name, *(f"{key.rpartition('.')[2]}_{value}" for key, value in chosen.items())])
-            name = name.replace("experiment_", "")
-            overrides = (*self.fixed, *(f"{key}={value}" for key, value in chosen.items()))
-            made.append(Point(name, overrides, shrunk(chosen)))
-        return made
+            parts = [self.name, *(f"{key.rpartition('.')[2]}_{value}" for key, value in chosen.items())]
+            yield "-".join(parts).replace("experiment_", ""), chosen
+
+    def without(self, done: Callable[[str], bool]) -> "Grid | None":
+        """The smallest grid that holds all points whose names are not done; None if all are."""
+        open_points = [values for name, values in self._named() if not done(name)]
+        if not open_points:
+            return None
+        axes = {
+            key: tuple(v for v in values if any(p[key] == v for p in open_points)) for key, values in self.axes.items()
+        }
+        return Grid(self.name, axes, self.fixed)
 
     @property
     def multirun(self) -> list[str]:

@@ -23,8 +23,10 @@ def e4_tables(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
 
 
 def variant(result: Result) -> str:
-    """The protocol, with its regularisation where that makes the difference."""
+    """The protocol, with its regularisation or the lack of training where that makes the difference."""
     protocol = result.config.protocol
+    if protocol.name == "frozen_features" and result.config.backbone.epochs == 0:
+        return "untrained_backbone"
     return f"end_to_end_{protocol.regularization}" if protocol.name == "end_to_end" else protocol.name
 
 

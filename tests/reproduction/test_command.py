@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.record import write_summary
 from pipeline.reproduction.catalogue import STUDIES
 from pipeline.reproduction.command import main
 from pipeline.reproduction.study import FULL, QUICK, Grid
@@ -173,12 +174,18 @@ def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(t
     arguments = ["e4", "--launcher", "basic", *DIGITS]
     main(arguments)
     runs = Path("outputs/reproduction/runs/e4")
-    assert sorted(path.parent.name for path in runs.glob("*/summary.json")) == ["depth-0", "depth-1"]
+    names = sorted(path.parent.name for path in runs.glob("*/summary.json"))
+    assert [name.partition("-")[0] for name in names] == ["depth"] * 2 and [name[-2:] for name in names] == ["-0", "-1"]
     table = pd.read_csv("outputs/reproduction/tables/e4.csv")
     assert table.depth.tolist() == [2, 3] and "submitting depth" in caplog.text
     caplog.clear()
     main(arguments)
     assert "submitting" not in caplog.text and "2 of 2 runs were finished before" in caplog.text
+    write_summary(runs / names[1], {"status": "running"})  # as if the job had been killed
+    caplog.clear()
+    main(arguments)
+    assert "head.depth=3" in caplog.text and "head.depth=2" not in caplog.text
+    assert len(list(runs.glob("*/summary.json"))) == 3
 
 
 def test_a_launcher_that_is_not_installed_fails_in_one_sentence(tmp_path, monkeypatch, capfd):

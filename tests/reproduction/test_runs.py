@@ -93,10 +93,16 @@ def test_the_points_of_a_real_study_are_different_valid_configurations(name, ver
 def test_the_full_version_holds_every_combination_the_issue_of_e3_names():
     names = {point.name for point in STUDIES["e3"].points}
     for preset in (f"e3_{data}_{net}" for data in ("mnist01", "mnist49", "cifar10") for net in ("mlp", "resnet20")):
-        for variant in ("end_to_end_dufm", "end_to_end_standard", "frozen_features", "fixed_head"):
+        for variant in (
+            "end_to_end_dufm",
+            "end_to_end_standard",
+            "frozen_features",
+            "fixed_head",
+            "untrained_backbone",
+        ):
             for depth, seed in product((3, 5), range(5)):
                 assert f"{variant}-{preset}-depth_{depth}-seed_{seed}" in names
-    assert len(names) == 6 * 4 * 2 * 5
+    assert len(names) == 6 * 5 * 2 * 5
 
 
 def test_a_grid_is_the_multirun_of_its_points():
@@ -112,6 +118,13 @@ def test_a_grid_is_the_multirun_of_its_points():
     assert points[1] == Point(
         "variant-a-depth_5", ("protocol=dufm", "experiment=a", "head.depth=5"), ("descent.steps=5",)
     )
+
+
+def test_what_is_left_of_a_grid_is_the_smallest_that_holds_its_open_points():
+    grid = Grid("g", {"head.depth": (3, 5), "seed": (0, 1, 2)})
+    left = grid.without(lambda name: not name.endswith("seed_1"))
+    assert left.axes == {"head.depth": (3, 5), "seed": (1,)}
+    assert grid.without(lambda name: True) is None
 
 
 @pytest.mark.parametrize("name", DUFM)
