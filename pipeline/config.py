@@ -1,210 +1,53 @@
-"""Every knob of a run: its type, its default, its range, what it means and its one-sentence error.
+"""From a composed config to a validated `Config`, and the one-sentence errors on the way.
 
-The dataclasses below are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where
-ranges are written down. ``settings`` turns a composed config into a validated `Config`; the rest of the package sees
-plain frozen-in-use dataclasses, never OmegaConf.
+The rest of the package sees the plain dataclasses of `pipeline.schema`, never OmegaConf.
 """
 
 import difflib
 import math
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from pipeline.backbones import known_backbones, validate_backbone
-from pipeline.data import AUGMENTATIONS, known_datasets, validate_request
+from pipeline.backbones import validate_backbone
+from pipeline.data import validate_request
 from pipeline.errors import ConfigError
+from pipeline.schema import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    DescentConfig,
+    HeadConfig,
+    LoggerConfig,
+    OptimizerConfig,
+    ProtocolConfig,
+    RecordConfig,
+    TrainerConfig,
+    VerdictConfig,
+)
 
-
-def _knob(default: Any, text: str, **limits: Any) -> Any:
-    """A config field with its documentation and its limits (``ge``, ``gt``, ``le``, ``lt``, ``choices``)."""
-    metadata = {"help": text, **limits}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass
-class DataConfig:
-    """Which images, which classes, how many."""
-
-    name: str = _knob(MISSING, "data set", choices=known_datasets)
-    root: str | None = _knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
-    download: bool = _knob(False, "let torchvision download missing files into data.root")
-    classes: Any = _knob(None, "classes by index or name, in label order; null takes all")
-    samples_per_class: int | None = _knob(None, "balanced deterministic training subset; null takes all", ge=1)
-    test_fraction: float = _knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
-    image_size: int | None = _knob(None, "scale and crop images to this side length", ge=1)
-    augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What `pipeline.data` is asked for, beside the name."""
-        names = ("root", "download", "classes", "samples_per_class", "test_fraction", "image_size")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass
-class BackboneConfig:
-    """The network whose features are measured and frozen."""
-
-    name: str = _knob(MISSING, "architecture", choices=known_backbones)
-    model: str | None = _knob(None, "timm model name, for backbone=timm")
-    _target_: str | None = _knob(None, "dotted path of any nn.Module, for backbone=custom")
-    kwargs: Any = _knob(None, "its arguments, for backbone=custom: {name: value, ...}")
-    pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
-    from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
-    checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
-    hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
-    epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
-    batch_size: int = _knob(128, "mini-batch size", ge=1)
-    loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What `pipeline.backbones` is asked for, beside the name."""
-        return {
-            "hidden": self.hidden,
-            "timm_model": self.model,
-            "pretrained": self.pretrained,
-            "target": self._target_,
-            "kwargs": self.kwargs,
-        }
-
-
-@dataclass
-class OptimizerConfig:
-    """How the backbone is trained, and the head with it in end_to_end."""
-
-    name: str = _knob(MISSING, "optimizer", choices=("sgd", "adamw"))
-    lr: float = _knob(0.05, "learning rate", gt=0)
-    momentum: float = _knob(0.9, "SGD momentum", ge=0, lt=1)
-    weight_decay: float = _knob(5e-4, "weight decay on all weights it trains", ge=0)
-    schedule: str = _knob("cosine", "learning-rate schedule over the epochs", choices=("cosine", "constant"))
-
-
-@dataclass
-class HeadConfig:
-    """The deep unconstrained features model: L weight matrices, ReLU between them, no biases."""
-
-    depth: int = _knob(4, "L, the number of weight matrices", ge=1)
-    width: int = _knob(64, "units in every hidden layer", ge=1)
-    weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
-    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", gt=0)
-    inputs: str = _knob("frozen", "frozen: features stay; free: they descend too", choices=("frozen", "free"))
-    activation: str = _knob("relu", "non-linearity between the layers", choices=("relu", "linear"))
-    init_scale: float = _knob(1.0, "weights start as N(0, init_scale^2 / fan_in)", gt=0)
-
-
-@dataclass
-class DescentConfig:
-    """Full-batch gradient descent of the head, all seeds in one batch."""
-
-    steps: int = _knob(10_000, "gradient steps", ge=1)
-    lr: float = _knob(0.1, "learning rate", gt=0)
-    momentum: float = _knob(0.0, "heavy-ball momentum", ge=0, lt=1)
-    seeds: int = _knob(3, "how many initialisations descend at once", ge=1)
-    precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))
-    records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1)
-
-
-@dataclass
-class ProtocolConfig:
-    """What is run. Settings that name a protocol belong to it alone; `dufm` uses no images."""
-
-    name: str = _knob(MISSING, "protocol", choices=("frozen_features", "end_to_end", "fixed_head", "dufm"))
-    regularization: str = _knob(
-        "standard",
-        "end_to_end, fixed_head: standard: optimizer.weight_decay on all trained weights; "
-        "dufm: head.weight_decay on the head, head.feature_decay on its inputs, none in the backbone",
-        choices=("standard", "dufm"),
-    )
-    solution: str = _knob(
-        "descent", "fixed_head: how the DUFM is solved for its head", choices=("descent", "constructed")
-    )
-    num_classes: int = _knob(2, "dufm: K", ge=2)
-    samples_per_class: int = _knob(50, "dufm: n", ge=1)
-    num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)
-    features: str = _knob("random", "dufm: random or balanced initial features", choices=("random", "balanced"))
-
-
-@dataclass
-class TrainerConfig:
-    """Where it runs."""
-
-    accelerator: str = _knob("auto", "device kind", choices=("auto", "cpu", "gpu"))
-    devices: int = _knob(1, "processes of the run (more than one: not supported yet)", ge=1, le=1)
-    threads: int | None = _knob(None, "CPU threads; null leaves PyTorch's choice", ge=1)
-
-
-@dataclass
-class LoggerConfig:
-    """Experiment tracking; the local record is written in any case."""
-
-    name: str = _knob(MISSING, "tracker", choices=("wandb", "none"))
-    mode: str = _knob("offline", "wandb mode; online needs a key and a network", choices=("offline", "online"))
-    project: str = _knob("deep-neural-collapse", "wandb project")
-    group: str | None = _knob(None, "wandb group")
-    tags: list[str] = _knob([], "wandb tags")
-
-
-@dataclass
-class VerdictConfig:
-    """A layer counts as collapsed when the metric is at most its threshold."""
-
-    dnc1: float = _knob(1e-2, "within-class over between-class variability", gt=0)
-    dnc2: float = _knob(1.1, "condition number of the class means (1 is orthogonal)", ge=1)
-    dnc3: float = _knob(0.1, "mean sine between weight rows and class means", gt=0)
-
-
-@dataclass
-class RecordConfig:
-    """What the run folder keeps."""
-
-    max_tensor_mb: float = _knob(512.0, "skip tensors.safetensors above this size (MiB)", gt=0)
-
-
-@dataclass
-class Config:
-    """One run."""
-
-    seed: int = _knob(0, "seed of everything; head seeds are seed, seed + 1, ...", ge=0, lt=2**32)
-    stop_when_collapsed: bool = _knob(False, "end a training once all layers it trains meet the verdict's thresholds")
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    descent: DescentConfig = field(default_factory=DescentConfig)
-    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    verdict: VerdictConfig = field(default_factory=VerdictConfig)
-    record: RecordConfig = field(default_factory=RecordConfig)
-
-    @property
-    def weight_decays(self) -> tuple[float, ...]:
-        """Decay of W_1 .. W_L."""
-        decay = self.head.weight_decay
-        return tuple(decay) if isinstance(decay, list) else (float(decay),) * self.head.depth
-
-    @property
-    def uses_images(self) -> bool:
-        """Whether the protocol has data and a backbone."""
-        return self.protocol.name != "dufm"
-
-    @property
-    def trains_head_with_backbone(self) -> bool:
-        """Whether head and backbone are measured together, epoch by epoch."""
-        return self.protocol.name in ("end_to_end", "fixed_head")
-
-    @property
-    def device(self) -> torch.device:
-        """Where the run computes."""
-        return torch.device("cuda" if self.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+__all__ = [
+    "BackboneConfig",
+    "Config",
+    "DataConfig",
+    "DescentConfig",
+    "HeadConfig",
+    "LoggerConfig",
+    "OptimizerConfig",
+    "ProtocolConfig",
+    "RecordConfig",
+    "TrainerConfig",
+    "VerdictConfig",
+    "allowed",
+    "choices_of",
+    "conf_folder",
+    "hint",
+    "settings",
+]
 
 
 def conf_folder() -> Path:
@@ -326,6 +169,8 @@ def _check_images(config: Config) -> None:
     if not isinstance(data.classes, list | None):
         raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
     _check_weights(config)
+    if config.trains_head_with_backbone:
+        _check_joint_training(config)
     try:
         validate_request(data.name, **data.request)
         validate_backbone(backbone.name, **backbone.request)
@@ -342,3 +187,16 @@ def _check_weights(config: Config) -> None:
     if len(given) > 1:
         named = " and ".join(f"backbone.{key}={value}" for key, value in given.items())
         raise ConfigError(f"{named} both give the backbone's weights; allowed: one of them.")
+
+
+def _check_joint_training(config: Config) -> None:
+    """Settings of a classifier, or of a head by itself, mean nothing where the two are trained together."""
+    for key, value, only in (
+        ("backbone.loss", config.backbone.loss, "mse"),
+        ("head.inputs", config.head.inputs, "frozen"),
+    ):
+        if value != only:
+            raise ConfigError(
+                f"{key}={value} does not go with protocol={config.protocol.name}, which fits a DUFM head with MSE on "
+                f"the backbone's features; allowed: {key}={only}."
+            )

@@ -3,11 +3,11 @@
 import logging
 import shutil
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from pipeline.config import Config
@@ -36,9 +36,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
     run = Run(config, inputs, folder, record)
     summary = opening(run)
     write_summary(folder, summary)
-    tracker = Tracker.start(
-        config.logger, folder, OmegaConf.to_container(OmegaConf.structured(config)), config.protocol.name
-    )
+    tracker = Tracker.start(config.logger, folder, asdict(config), config.protocol.name)
     record.listeners.append(tracker.rows)
     figures: list[Path] = []
     try:

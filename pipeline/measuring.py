@@ -5,6 +5,7 @@ of the test features about their own class means, except ``ncm_accuracy`` and ``
 always that of the training split.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from pipeline.metrics.formulas import nearest_class, share_of_nearest
 from pipeline.metrics.undefined import reason_of
 from pipeline.taps import Tap, Taps
 
-EVAL_BATCH = 512
+EVAL_BATCH, EVAL_PIXELS = 512, 512 * 32 * 32
+"""Images in a batch, fewer where they are larger than 32 x 32: memory must not grow with their size."""
 TEST = "test_"
 
 Place = tuple[str, str]
@@ -143,7 +145,8 @@ def _stream(
 ) -> Tensor:
     """One pass in eval mode: features ``(N, d)``; ``listen`` hears every place of every batch, in running order."""
     device = next(backbone.parameters()).device
-    loader = ResidentLoader(split, EVAL_BATCH, seed=0, shuffle=False, standardise=images.standardise, device=device)
+    size = min(EVAL_BATCH, max(1, EVAL_PIXELS // math.prod(split.images.shape[2:])))
+    loader = ResidentLoader(split, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
     features, labels, entering = [], torch.empty(0), {}
 
     def hear(place: Place, value: Tensor) -> None:

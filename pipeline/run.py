@@ -7,7 +7,7 @@ from pipeline.config import Config
 from pipeline.inputs import Inputs
 from pipeline.record import Record, Stopwatch
 from pipeline.resume import Keeper, fingerprint
-from pipeline.solutions import HeadSolution
+from pipeline.solutions import Features, HeadSolution, accuracy
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,15 @@ class Outcome:
     test_accuracy: list[float | None] | None
     classes: tuple[str, ...] | None
     more: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def on_images(cls, run: Run, head: HeadSolution, features: Features, **more: object) -> "Outcome":
+        """Of a head on the features of the run's images; free inputs of the head stand in for the training features."""
+        config = run.config
+        return cls(
+            head,
+            train_accuracy=accuracy(config, head, head.features, features.train_labels),
+            test_accuracy=accuracy(config, head, features.test, features.test_labels),
+            classes=run.inputs.images.classes,
+            more=more,
+        )

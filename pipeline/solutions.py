@@ -10,6 +10,7 @@ from pipeline import dufm
 from pipeline.config import Config
 from pipeline.dufm import Objective
 from pipeline.metrics import feature_alignment
+from pipeline.metrics.formulas import RANK_RTOL
 from pipeline.theory import DufmProblem
 
 
@@ -122,3 +123,18 @@ def alignment(features: Features, reference: Tensor) -> dict[str, float]:
         "feature_distance": found.distance.item(),
         "feature_distance_rotated": found.distance_rotated.item(),
     }
+
+
+def unseen_share(features: Tensor, first_weight: Tensor) -> float:
+    """Share of ||H_1||_F^2 that lies outside the row space of W_1, where it costs and changes no output.
+
+    Nothing but the feature penalty drives it out. Directions in which W_1 is below `RANK_RTOL` of its largest singular
+    value count as outside.
+
+    Args:
+        features: ``(N, d_1)``.
+        first_weight: W_1 ``(d_2, d_1)``.
+    """
+    _, singular_values, directions = torch.linalg.svd(first_weight.double(), full_matrices=False)
+    seen = features.double() @ directions[singular_values > RANK_RTOL * singular_values[0]].mT
+    return float(1 - dufm.squared_norm(seen) / dufm.squared_norm(features.double()))

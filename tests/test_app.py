@@ -73,7 +73,10 @@ BAD = {
     "protocol=fixed_head backbone.hidden=[8,1]": ("protocol=fixed_head", "1 features", "classes (2)"),
     "protocol=fixed_head head.width=2 data.classes=[0,1,2]": ("head.width=2", "classes (3)"),
     "protocol=fixed_head head.weight_decay=1": ("head.weight_decay=1", "head.feature_decay=5e-06", "smaller"),
-    "protocol=fixed_head head.depth=2 head.weight_decay=[1e-3,1e6]": ("head.weight_decay=[0.001, 1000000.0]", "smaller"),
+    "protocol=fixed_head head.depth=2 head.weight_decay=[1e-3,1e6]": (
+        "head.weight_decay=[0.001, 1000000.0]",
+        "smaller",
+    ),
     "protocol=fixed_head protocol.solution=constructed head.feature_decay=1e3": ("head.feature_decay=1000", "smaller"),
     "stop_when_collapsed=maybe": ("stop_when_collapsed", "'maybe'", "true or false"),
     "backbone.from_run=/nowhere/at/all": ("backbone.from_run=/nowhere/at/all", "does not exist", "folder of a run"),

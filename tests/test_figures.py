@@ -87,9 +87,11 @@ def test_the_profile_shows_the_test_split_beside_the_training_split(frame, axes)
     assert [7.0] in drawn and len(drawn) == 3
 
 
-def test_values_a_log_axis_cannot_show_are_left_out(frame):
-    frame.loc[frame.metric == "dnc1", "value"] = np.nan
+@pytest.mark.parametrize("value", [np.nan, 0.0], ids=["undefined", "classes of one image"])
+def test_values_a_log_axis_cannot_show_are_left_out(value, frame):
+    frame.loc[frame.metric == "dnc1", "value"] = value
     over_steps, profile = Figure().subplots(1, 2)
     plot_over_steps(frame, "dnc1", over_steps)
     plot_profile(frame, "dnc1", profile)
+    over_steps.figure.draw_without_rendering()
     assert all(len(line.get_ydata()) == 0 for axes in (over_steps, profile) for line in axes.get_lines())

@@ -1,7 +1,7 @@
 """Train backbone and DUFM head together (protocol (a) of the reproduction)."""
 
 from pipeline.run import Outcome, Run
-from pipeline.solutions import accuracy, network_head
+from pipeline.solutions import network_head
 from pipeline.stages import extract_features, initial_head, train_under_head
 
 
@@ -12,9 +12,4 @@ def end_to_end(run: Run) -> Outcome:
     backbone, weights = train_under_head(run, start, frozen_head=False)
     features = extract_features(run, backbone)
     head = network_head(config, features, weights)
-    return Outcome(
-        head,
-        train_accuracy=accuracy(config, head, features.train, features.train_labels),
-        test_accuracy=accuracy(config, head, features.test, features.test_labels),
-        classes=images.classes,
-    )
+    return Outcome.on_images(run, head, features)

@@ -16,14 +16,14 @@ from pipeline.inputs import dufm_of
 from pipeline.randomness import generator
 from pipeline.record import finite_or_none
 from pipeline.run import Outcome, Run
-from pipeline.solutions import HeadSolution, accuracy, alignment, network_head
+from pipeline.solutions import HeadSolution, alignment, network_head, unseen_share
 from pipeline.stages import extract_features, initial_head, mean_feature, solve_head, train_under_head
 from pipeline.theory import collapsed_optimum, construct_optimum, diagnose
 
 
 def fixed_head(run: Run) -> Outcome:
     """Report how near the network comes to the DUFM: loss, alignment of the features, collapse of every layer."""
-    config, images = run.config, run.inputs.images
+    config = run.config
     solved = _constructed(run) if config.protocol.solution == "constructed" else _descended(run)
     best = int(solved.objective.total.nan_to_num(nan=torch.inf).argmin())
     weights, reference = [weight[best : best + 1].clone() for weight in solved.weights], solved.features[best].clone()
@@ -34,12 +34,8 @@ def fixed_head(run: Run) -> Outcome:
     backbone, weights = train_under_head(run, weights, frozen_head=True, reference=reference)
     features = extract_features(run, backbone)
     head = network_head(config, features, weights)
-    return Outcome(
-        head,
-        train_accuracy=accuracy(config, head, features.train, features.train_labels),
-        test_accuracy=accuracy(config, head, features.test, features.test_labels),
-        classes=images.classes,
-        more={"fixed_head": _report(run, solved, best, head, alignment(features, reference))},
+    return Outcome.on_images(
+        run, head, features, fixed_head=_report(run, solved, best, head, alignment(features, reference))
     )
 
 
@@ -78,6 +74,7 @@ def _report(
 ) -> dict[str, object]:
     """The ``fixed_head`` section of the summary."""
     problem = dufm_of(run.config, run.inputs.images)
+    unseen = unseen_share(head.features, head.weights[0][0])
     optimum, dufm_loss, loss = (
         collapsed_optimum(problem).loss,
         float(solved.objective.total[best]),
@@ -92,5 +89,7 @@ def _report(
         "dufm_sits_at": diagnose(problem, dufm_loss).name,
         "loss": float(loss),
         "relative_gap": float(loss) / optimum - 1,
+        "unseen_share": unseen,
+        "relative_gap_without_unseen": (float(loss) - unseen * float(head.objective.feature_penalty)) / optimum - 1,
         **{name: finite_or_none(value) for name, value in aligned.items()},
     }

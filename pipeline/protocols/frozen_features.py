@@ -1,7 +1,6 @@
 """Train a backbone, freeze it, train a fresh DUFM head on its features (protocol (b) of the reproduction)."""
 
 from pipeline.run import Outcome, Run
-from pipeline.solutions import accuracy
 from pipeline.stages import extract_features, initial_head, solve_head, train_backbone
 
 
@@ -20,9 +19,4 @@ def frozen_features(run: Run) -> Outcome:
         run.config.head.feature_decay if free else None,
         test=features,
     )
-    return Outcome(
-        head,
-        train_accuracy=accuracy(run.config, head, head.features, features.train_labels),
-        test_accuracy=accuracy(run.config, head, features.test, features.test_labels),
-        classes=images.classes,
-    )
+    return Outcome.on_images(run, head, features)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reproduction.runs import Result
+from pipeline.solutions import unseen_share
 from pipeline.verdict import METRICS
 
 LAST = ("dnc1", "dnc2", "dnc3", "test_dnc1", "test_dnc2", "test_dnc3", "ncm_accuracy", "test_ncm_accuracy")
@@ -119,6 +120,13 @@ def gap(result: Result) -> float:
     return float("nan") if not gaps or gaps[0] is None else gaps[0]
 
 
+def unseen(result: Result) -> float:
+    """Of a network under a fixed head, the share of its squared feature norm that the head cannot see; else NaN."""
+    if not result.completed or result.config.protocol.name != "fixed_head":
+        return float("nan")
+    return unseen_share(result.tensors["features/1"], result.tensors["weights/1"][0])
+
+
 def networks_table(results: Sequence[Result]) -> pd.DataFrame:
     """One row per network: what it is, how well it fits, how near the optimum, and its last layer."""
     rows = []
@@ -135,6 +143,7 @@ def networks_table(results: Sequence[Result]) -> pd.DataFrame:
                 "train_accuracy": accuracy(result, "train"),
                 "test_accuracy": accuracy(result, "test"),
                 "relative_gap": gap(result),
+                "unseen_share": unseen(result),
                 "alignment": fixed.get("alignment"),
                 "alignment_rotated": fixed.get("alignment_rotated"),
                 **{metric: value_at(result, last, metric) for metric in LAST},
@@ -145,8 +154,12 @@ def networks_table(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def layers_table(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per setting, place and metric: smallest, median and largest value over the seeds."""
-    rows = []
+    """One row per setting, place and metric: smallest, median and largest value over the seeds.
+
+    What is the same in all settings is left out; the experiment file has it.
+    """
+    rows, settings = [], pd.DataFrame([setting(result) for result in results])
+    told = [column for column in settings if settings[column].nunique() > 1]
     for group in groups(results).values():
         names = [f"{split}{metric}" for split in ("", "test_") for metric in (*METRICS, "ncm_accuracy")]
         for place in places(next((result for result in group if result.completed), group[0])):
@@ -155,5 +168,6 @@ def layers_table(results: Sequence[Result]) -> pd.DataFrame:
                 if len(column):
                     spread = {"min": column.min(), "median": column.median(), "max": column.max()}
                     where = dict(zip(("stage", "layer", "tap"), place, strict=True))
-                    rows.append({**setting(group[0]), **where, "metric": metric, **spread})
+                    own = {key: value for key, value in setting(group[0]).items() if key in told}
+                    rows.append({**own, **where, "metric": metric, **spread})
     return pd.DataFrame(rows)

@@ -71,3 +71,16 @@ def test_malformed_arguments_are_refused(features, labels, reference):
 def test_numbers_are_float64_whatever_comes_in():
     found = feature_alignment(draw(7, 8).float(), LABELS, draw(3, 8).float())
     assert all(value.dtype == torch.float64 and np.isfinite(value.item()) for value in vars(found).values())
+
+
+def test_features_that_are_zero_have_no_direction():
+    found = feature_alignment(torch.zeros(7, 8), LABELS, draw(3, 8))
+    assert found.cosine.isnan() and found.cosine_rotated.isnan()
+    assert found.distance.item() == found.distance_rotated.item() == 1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_have_no_alignment(value):
+    features = draw(7, 8)
+    features[3, 2] = value
+    assert all(number.isnan() for number in vars(feature_alignment(features, LABELS, draw(3, 8))).values())
