@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 STAGES = "stages"
 """Folder, within the run's, of results that nobody needs once the run is complete."""
+STORY = "stage"
+"""Name of the metadata: what the stage recorded, and under which settings."""
 VERSION = 1
 """Changes when a stage begins to record other things, so that what an older version kept is not taken for ours."""
 
@@ -63,13 +65,11 @@ class Keeper:
         before = len(self.record.rows)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
         if max_mb is None or sum(tensor.nbytes for tensor in tensors.values()) <= max_mb * 2**20:
-            metadata = {
-                "key": key,
-                "rows": json.dumps(self.record.rows[before:]),
-                "undefined": json.dumps([[*where, why] for where, why in self.record.undefined.items()]),
-            }
+            undefined = [[*where, why] for where, why in self.record.undefined.items()]
+            story = {"key": key, "rows": self.record.rows[before:], "undefined": undefined}
             with atomic(path) as temporary:
-                save_file(tensors, temporary, metadata)
+                # Under one name, because safetensors writes several in any order, and equal runs leave equal files.
+                save_file(tensors, temporary, {STORY: json.dumps(story)})
         return tensors
 
 
@@ -79,12 +79,12 @@ def _read(path: Path, key: str) -> tuple[dict[str, Tensor], list[Row], dict[tupl
         return None
     try:
         with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            if metadata.get("key") != key:
+            story = json.loads((stream.metadata() or {})[STORY])
+            if story["key"] != key:
                 return None
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-        rows = [Row(*values) for values in json.loads(metadata["rows"])]
-        undefined = {tuple(where): why for *where, why in json.loads(metadata["undefined"])}
+        rows = [Row(*values) for values in story["rows"]]
+        undefined = {tuple(where): why for *where, why in story["undefined"]}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be read (%s); this stage is repeated", path, str(error).splitlines()[0])
         return None

@@ -213,8 +213,8 @@ def _weights(backbone: Backbone) -> dict[str, Tensor]:
 
 def _settle(run: Run) -> None:
     """Batch norms of an untrained backbone normalise its training images; given weights keep their statistics."""
-    if run.inputs.weights is None:
-        config = run.config
+    config = run.config
+    if run.inputs.weights is None and not config.backbone.pretrained:
         settle_norms(run.inputs.backbone.to(config.device), run.inputs.images, config.backbone.batch_size, config.seed)
 
 

@@ -36,7 +36,7 @@ def test_a_network_with_the_dufms_penalties_is_compared_with_its_closed_form():
     assert reason is None
     assert (problem.num_classes, problem.samples_per_class, problem.depth) == (2, 5, 2)
     assert problem.weight_decays == (5e-3, 5e-3) and problem.feature_decay == 5e-6
-    expected = objective(found.features, found.weights, LABELS, torch.tensor([5e-3, 5e-3]).double(), 5e-6)
+    expected = objective(found.features, found.weights, LABELS, torch.tensor([5e-3, 5e-3], dtype=torch.float64), 5e-6)
     assert torch.equal(found.objective.total, expected.total)
 
 
