@@ -54,11 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     version = QUICK if options.quick else CPU if options.cpu else FULL
     try:
-        studies, overrides = _chosen(options.names)
+        studies, given = _chosen(options.names)
+        # Settings of Hydra's launcher (hydra.launcher.partition=gpu) are no settings of a run.
+        overrides = [override for override in given if not _is_hydras(override)]
+        launching = [override for override in given if _is_hydras(override)]
         # A smaller version never replaces a larger one.
         out = options.out if version == FULL else options.out / version
         if options.launcher:
             _check_launch(studies, version, options.launcher)
+        elif launching:
+            raise ConfigError(f"{launching[0]} is a setting of a launcher; allowed: together with --launcher.")
         jobs = {study.name: _plan(study, overrides, out, version) for study in studies}
         out.mkdir(parents=True, exist_ok=True)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -67,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit(f"error: {error.filename}: {error.strerror}", EXIT_BAD_ARGUMENTS)
     try:
         if options.launcher:
-            launch(studies, jobs, overrides, out, options.launcher)
+            launch(studies, jobs, [*overrides, *launching], out, options.launcher)
             jobs = {study.name: _found(jobs[study.name]) for study in studies}
         claims = _reproduce(studies, jobs, out, options.force, options.jobs)
     except KeyboardInterrupt:
@@ -98,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--launcher",
         metavar="NAME",
-        help="submit all runs of the full version through this Hydra launcher (basic, submitit_slurm, ...), "
-        "then draw and judge",
+        help="submit all runs of the full version through this Hydra launcher (basic, submitit_slurm, ...), set by "
+        "hydra.launcher.KEY=VALUE, then draw and judge",
     )
     parser.add_argument("--force", action="store_true", help="repeat finished runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduction"), help="folder (default: %(default)s)")
@@ -127,6 +132,10 @@ def _chosen(names: Sequence[str]) -> tuple[list[Study], list[str]]:
         what = f"{unknown[0]} is not a figure" if unknown else "no figure named"
         raise ConfigError(f"{what}; allowed: {', '.join(allowed)}.")
     return [study for study in STUDIES.values() if {study.name, study.group} & set(wanted)], overrides
+
+
+def _is_hydras(override: str) -> bool:
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 def _plan(study: Study, overrides: Sequence[str], out: Path, version: str) -> list[Job]:

@@ -43,6 +43,14 @@ def test_list_names_every_study(capsys):
         (["e1", "head.depth=5"], ("head.depth", "e1")),
         (["e2_decay", "head.weight_decay=1"], ("head.weight_decay", "e2_decay")),
         (["e1", "--out", "file"], ("file",)),
+        (["e3"], ("data.root=null", "folder")),
+        (["e3", "data.root=/nowhere"], ("data.root=/nowhere",)),
+        (["e1", "--jobs", "0"], ("--jobs", ">= 1")),
+        (["e1", "--quick", "--cpu"], ("--cpu", "--quick")),
+        (["e1", "--launcher", "basic"], ("--launcher", "e1", "real")),
+        (["e3", "--quick", "--launcher", "basic"], ("--launcher", "--quick")),
+        (["e1", "hydra.launcher.partition=gpu"], ("hydra.launcher.partition=gpu", "--launcher")),
+        (["e4", "head.activation=relu", "data=digits"], ("head.activation", "e4")),
     ],
 )
 def test_bad_arguments_get_one_sentence_and_exit_2_and_leave_nothing(arguments, parts, tmp_path, monkeypatch, capsys):
