@@ -1,8 +1,10 @@
 """Progress of a long stage: a bar on a terminal, a line now and then in a log."""
 
 import logging
+import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -36,13 +38,19 @@ class Progress:
             TextColumn("{task.fields[headline]}"),
         )
         console = Console(stderr=True)
-        self.bar = Bar(*columns, console=console, transient=True) if console.is_terminal else None
+        # What goes to a file must not come out on the terminal.
+        options = {"console": console, "transient": True, "redirect_stdout": sys.stdout.isatty()}
+        self.bar = Bar(*columns, **options) if console.is_terminal else None
+        self._streams: list[tuple[logging.StreamHandler, Any]] = []
         if self.bar:
             self.task = self.bar.add_task(stage, total=total, headline="", rate="")
 
     def __enter__(self) -> "Progress":
         if self.bar:
+            handlers = [handler for handler in logging.root.handlers if getattr(handler, "stream", None) is sys.stdout]
             self.bar.start()
+            # While the bar lives, sys.stdout prints above it; handlers hold on to the one there was before.
+            self._streams = [(handler, handler.setStream(sys.stdout)) for handler in handlers]
         return self
 
     def __exit__(
@@ -50,6 +58,8 @@ class Progress:
     ) -> None:
         if self.bar:
             self.bar.stop()
+            for handler, stream in self._streams:
+                handler.setStream(stream)
         if kind is None:
             self._line()
 

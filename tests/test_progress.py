@@ -1,9 +1,18 @@
-"""Progress off a terminal: lines now and then, and always a last one."""
+"""Progress: lines now and then and always a last one in a log, a bar on a terminal."""
 
 import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 from pipeline import progress
 from pipeline.progress import Progress
+
+REPO = Path(__file__).parent.parent
 
 
 def test_a_log_gets_a_line_every_so_often_and_one_at_the_end(caplog, monkeypatch):
@@ -24,3 +33,36 @@ def test_a_stage_that_fails_reports_no_end(caplog):
     except RuntimeError:
         pass
     assert caplog.records == []
+
+
+PROGRAM = """
+import logging, sys, time
+from pipeline.progress import Progress
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+with Progress("head", 100, "step") as progress:
+    for done in (25, 50, 75):
+        progress.advance_to(done)
+        time.sleep(0.3)
+        logging.info("message at %d", done)
+print("afterwards")
+"""
+
+
+def test_on_a_terminal_log_lines_stand_above_the_bar_and_not_within_it():
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=end, stdout=end, stderr=end, env=environment, cwd=REPO
+    ) as process:
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # what a closed terminal answers
+            while chunk := os.read(terminal, 4096):
+                shown += chunk
+    os.close(terminal)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "step" in text and "━" in text and "afterwards" in text
+    for done in (25, 50, 75):
+        before = text[: text.index(f"message at {done}")].rpartition("\n")[2]
+        assert "━" not in re.sub(r".*\x1b\[2K", "", before)  # the bar's line was erased before the message was printed

@@ -74,12 +74,10 @@ def _report(
 ) -> dict[str, object]:
     """The ``fixed_head`` section of the summary."""
     problem = dufm_of(run.config, run.inputs.images)
-    unseen = unseen_share(head.features, head.weights[0][0])
-    optimum, dufm_loss, loss = (
-        collapsed_optimum(problem).loss,
-        float(solved.objective.total[best]),
-        head.objective.total,
-    )
+    entering, *_ = run.record.final_layers("head", [run.config.seed])
+    unseen = finite_or_none(unseen_share(head.features, head.weights[0][0]))
+    optimum, dufm_loss = collapsed_optimum(problem).loss, float(solved.objective.total[best])
+    loss, unseen_penalty = float(head.objective.total), (unseen or 0.0) * float(head.objective.feature_penalty)
     return {
         "solution": run.config.protocol.solution,
         "dufm_seed": solved.seeds[best],
@@ -87,9 +85,10 @@ def _report(
         "dufm_optimum": optimum,
         "dufm_relative_gap": dufm_loss / optimum - 1,
         "dufm_sits_at": diagnose(problem, dufm_loss).name,
-        "loss": float(loss),
-        "relative_gap": float(loss) / optimum - 1,
+        "loss": loss,
+        "relative_gap": loss / optimum - 1,
         "unseen_share": unseen,
-        "relative_gap_without_unseen": (float(loss) - unseen * float(head.objective.feature_penalty)) / optimum - 1,
+        "relative_gap_without_unseen": (loss - unseen_penalty) / optimum - 1,
         **{name: finite_or_none(value) for name, value in aligned.items()},
+        **{f"features_{name}": entering[name][0] for name in ("dnc1", "dnc2")},
     }
