@@ -127,6 +127,16 @@ def unseen(result: Result) -> float:
     return unseen_share(result.tensors["features/1"], result.tensors["weights/1"][0])
 
 
+def seen_gap(result: Result) -> float:
+    """Of a network under a fixed head, the relative gap without the penalty on what the head cannot see; else NaN."""
+    share = unseen(result)
+    if share != share:
+        return share
+    norm = result.tensors["features/1"].double().square().sum().item()
+    fixed = result.summary["fixed_head"]
+    return (fixed["loss"] - share * result.config.head.feature_decay / 2 * norm) / fixed["dufm_optimum"] - 1
+
+
 def networks_table(results: Sequence[Result]) -> pd.DataFrame:
     """One row per network: what it is, how well it fits, how near the optimum, and its last layer."""
     rows = []
@@ -144,6 +154,7 @@ def networks_table(results: Sequence[Result]) -> pd.DataFrame:
                 "test_accuracy": accuracy(result, "test"),
                 "relative_gap": gap(result),
                 "unseen_share": unseen(result),
+                "relative_gap_without_unseen": seen_gap(result),
                 "alignment": fixed.get("alignment"),
                 "alignment_rotated": fixed.get("alignment_rotated"),
                 **{metric: value_at(result, last, metric) for metric in LAST},

@@ -1,9 +1,11 @@
 """Claims about real networks: judged per setting by medians over seeds, undecided where training cannot tell."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from pipeline.config import (
     BackboneConfig,
@@ -14,11 +16,11 @@ from pipeline.config import (
     OptimizerConfig,
     ProtocolConfig,
 )
-from pipeline.record import COMPLETED, Row, write_summary
+from pipeline.record import COMPLETED, Row, write_summary, write_tensors
 from pipeline.reproduction import claims_real
 from pipeline.reproduction.drawing_real import draw_e3
 from pipeline.reproduction.runs import Point, Result
-from pipeline.reproduction.tables_real import layers_table, networks_table
+from pipeline.reproduction.tables_real import layers_table, networks_table, seen_gap, unseen
 
 DEPTH = 3
 
@@ -159,3 +161,22 @@ def test_the_figures_are_named_after_images_and_backbone(made):
     assert list(figures) == [
         f"e3_mnist_{pair}_mlp_{kind}" for pair in ("0_1", "4_9") for kind in ("training", "layers")
     ]
+
+
+def test_under_a_fixed_head_the_part_of_the_features_it_cannot_see_is_told_apart(made):
+    result = made(protocol="fixed_head")
+    weights = torch.zeros(1, 4, 3)
+    weights[0, :2, :2] = torch.eye(2)
+    features = torch.tensor([[3.0, 0.0, 4.0], [0.0, 5.0, 0.0]], dtype=torch.float64)  # squared norm 50, 16 unseen
+    write_tensors(result.folder, torch.tensor([0, 1]), features, (weights,), max_mb=1)
+    # optimum 1, loss 1.3, of which 0.2 are the penalty on all of the features
+    decay = 2 * 0.2 / 50
+    fixed = {"relative_gap": 0.3, "loss": 1.3, "dufm_optimum": 1.0}
+    write_summary(result.folder, result.summary | {"fixed_head": fixed})
+    config = replace(result.config, head=replace(result.config.head, feature_decay=decay))
+    again = Result(result.point, config, result.folder)
+    assert unseen(again) == pytest.approx(16 / 50) and seen_gap(again) == pytest.approx(0.3 - 0.2 * 16 / 50)
+    found = held([again])
+    assert found["loss within 10% of the DUFM's optimum"] is False
+    assert found["the same without the penalty on what W_1 cannot see of the features"] is False
+    assert math.isnan(seen_gap(made()))
