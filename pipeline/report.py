@@ -200,11 +200,15 @@ def print_fixed_head(found: Mapping[str, Any], console: Console) -> None:
         "undefined (the features are zero)" if found[name] is None else f"{found[name]:.4f}"
         for name in ("alignment", "alignment_rotated")
     )
+    unseen = ""
+    if found["unseen_share"] is not None:
+        unseen = (
+            f" ({found['relative_gap_without_unseen']:.2e} without the {100 * found['unseen_share']:.1f} % of their "
+            "squared norm that the head cannot see)"
+        )
     console.print(
         f"DUFM of the head ({found['solution']}): {found['dufm_sits_at']}, {found['dufm_relative_gap']:.2e} above its "
-        f"optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above it "
-        f"({found['relative_gap_without_unseen']:.2e} without the {100 * found['unseen_share']:.1f} % of their squared "
-        "norm that the head cannot see).\n"
+        f"optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above it{unseen}.\n"
         f"Features against the DUFM's: cosine {cosine}, after the best rotation {cosine_rotated}; "
         f"relative distance {found['feature_distance']:.3f} and {found['feature_distance_rotated']:.3f}."
     )
