@@ -208,7 +208,8 @@ def print_fixed_head(found: Mapping[str, Any], console: Console) -> None:
         )
     console.print(
         f"DUFM of the head ({found['solution']}): {found['dufm_sits_at']}, {found['dufm_relative_gap']:.2e} above its "
-        f"optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above it{unseen}.\n"
+        f"optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above it"
+        f"{unseen}.\n"
         f"Features against the DUFM's: cosine {cosine}, after the best rotation {cosine_rotated}; "
         f"relative distance {found['feature_distance']:.3f} and {found['feature_distance_rotated']:.3f}."
     )
