@@ -53,6 +53,7 @@ def record_head(run: Run, stage: str, step: int, head: HeadSolution, test: Featu
 
 
 def record_layers(run: Run, stage: str, step: int, seeds: list[int], layers: Iterable[LayerMeasurement]) -> None:
+    """Record the metrics of several places, one value per seed, with the reasons of those that are undefined."""
     for at in layers:
         run.record.add(stage, step, seeds, at.values, layer=at.layer, tap=at.tap, reasons=at.reasons)
 

@@ -35,36 +35,33 @@ def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str
     backbone_layers = run.record.final_layers("backbone", [config.seed])
     thresholds = {"dnc1": config.verdict.dnc1, "dnc2": config.verdict.dnc2, "dnc3": config.verdict.dnc3}
     verdict = judge(layers, backbone_layers, thresholds, _not_covered(run, head, reason))
-    return (
-        opening(run)
-        | {
-            "status": COMPLETED,
-            "problem": _problem(run, head, outcome.classes),
-            "seeds": seeds,
-            "loss": {
-                "total": [finite_or_none(value) for value in total],
-                "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
-                "optimum": closed and closed.optimum.loss,
-                "optimum_kind": closed and closed.kind,
-                "optimum_reason": reason,
-                "relative_gap": closed and closed.gaps,
-                "sits_at": closed and closed.sits_at,
-            },
-            "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
-            "layers": layers,
-            "backbone_layers": backbone_layers,
-            "accuracy": {"train": outcome.train_accuracy, "test": outcome.test_accuracy},
-            "verdict": verdict | {"optimum": closed.sentence() if closed else f"no closed-form value: {reason}"},
-            "tensors": "tensors.safetensors" if tensors_skipped is None else None,
-            "tensors_reason": tensors_skipped,
-            "step_units": _step_units(run),
-            "stopped_early": _stopped_early(run),
-            "data": _data(run),
-            "backbone_weights": _given_weights(run),
-            "timings": run.stopwatch.seconds,
-        }
-        | outcome.more
-    )
+    closed_summary = {
+        "status": COMPLETED,
+        "problem": _problem(run, head, outcome.classes),
+        "seeds": seeds,
+        "loss": {
+            "total": [finite_or_none(value) for value in total],
+            "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
+            "optimum": closed and closed.optimum.loss,
+            "optimum_kind": closed and closed.kind,
+            "optimum_reason": reason,
+            "relative_gap": closed and closed.gaps,
+            "sits_at": closed and closed.sits_at,
+        },
+        "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
+        "layers": layers,
+        "backbone_layers": backbone_layers,
+        "accuracy": {"train": outcome.train_accuracy, "test": outcome.test_accuracy},
+        "verdict": verdict | {"optimum": closed.sentence() if closed else f"no closed-form value: {reason}"},
+        "tensors": "tensors.safetensors" if tensors_skipped is None else None,
+        "tensors_reason": tensors_skipped,
+        "step_units": _step_units(run),
+        "stopped_early": _stopped_early(run),
+        "data": _data(run),
+        "backbone_weights": _given_weights(run),
+        "timings": run.stopwatch.seconds,
+    }
+    return opening(run) | closed_summary | outcome.more
 
 
 def _problem(run: Run, head: HeadSolution, classes: tuple[str, ...] | None) -> dict[str, Any]:

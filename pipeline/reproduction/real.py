@@ -41,7 +41,9 @@ QUICK_RESNET = ("data.samples_per_class=64", "backbone.epochs=4")
 QUICK_SHRUNK = ("backbone.batch_size=32", "descent.records_per_decade=3", "descent.steps=500")
 
 
-def _e3(variant: str, presets: tuple[str, ...] = PRESETS, depths: tuple[int, ...] = DEPTHS, seeds=SEEDS) -> Grid:
+def _e3(
+    variant: str, presets: tuple[str, ...] = PRESETS, depths: tuple[int, ...] = DEPTHS, seeds: tuple[int, ...] = SEEDS
+) -> Grid:
     return Grid(variant, {"experiment": presets, "head.depth": depths, "seed": seeds}, VARIANTS[variant])
 
 
@@ -67,7 +69,9 @@ def _e3_quick() -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _shrunk(variant: str, preset: str, depths: tuple, seeds: tuple, smaller: tuple[str, ...]) -> list[Point]:
+def _shrunk(
+    variant: str, preset: str, depths: tuple[int, ...], seeds: tuple[int, ...], smaller: tuple[str, ...]
+) -> list[Point]:
     """Points of one preset; what ``smaller`` says of the epochs does not count where nothing is to be trained."""
     fixed = {override.partition("=")[0] for override in VARIANTS[variant]}
     kept = tuple(override for override in smaller if override.partition("=")[0] not in fixed)
