@@ -1,11 +1,11 @@
 """The command ``dnc`` = ``python -m pipeline``: validate, run a protocol, close the record."""
 
 import os
+import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar
 
 import hydra
@@ -15,69 +15,88 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.arguments import hydra_arguments
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
+from pipeline.interruption import Interrupted, interruption
+from pipeline.lock import FolderLock, Occupied
 from pipeline.messages import explain, register
+from pipeline.processes import check as check_processes
+from pipeline.processes import is_first
 from pipeline.record import COMPLETED, read_summary
 
-EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 
 
 def main() -> None:
     """Console entry point; exits 0 done, 1 failed, 2 bad configuration, 130 interrupted, 143 terminated."""
+    interruption.listen()
     register()
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.argv[1:] = [_expand_home(argument) for argument in sys.argv[1:]]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
-    except KeyboardInterrupt:
-        _exit("interrupted", EXIT_INTERRUPTED)
+        with hydra_arguments(sys.argv[1:]) as arguments:
+            sys.argv[1:] = arguments
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
+    except Interrupted as stop:
+        _exit(_farewell(stop), stop.exit_code)
     except RunError as error:
         _exit(f"error: {error}", EXIT_FAILED)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
     except OSError as error:
-        code = EXIT_FAILED if ValidateFirst.passed else EXIT_BAD_CONFIG
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}", code)
+        code = EXIT_FAILED if Session.begun else EXIT_BAD_CONFIG
+        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}", code)
     except Exception as error:
-        if ValidateFirst.passed:
+        if Session.begun:
             raise  # a bug of ours: the traceback is what is wanted
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 
-def _expand_home(argument: str) -> str:
-    """``data.root=~/data`` with the home folder spelled out: shells leave it alone, Hydra's grammar refuses it."""
-    key, equals, value = argument.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
+class Session:
+    """What this process is doing, for those whom Hydra calls: checked inputs, the folder's lock, the run begun last."""
+
+    prepared: ClassVar[list[tuple[Config, Inputs]]] = []
+    lock: ClassVar[FolderLock | None] = None
+    begun: ClassVar[Path | None] = None  # what fails from now on is not the configuration
+
+
+def _farewell(stop: Interrupted) -> str:
+    word = "interrupted" if stop.number == signal.SIGINT else f"ended by {stop}"
+    return f"{word}{_way_back()}"
+
+
+def _way_back() -> str:
+    """How to go on with a run that has begun."""
+    if Session.begun is None:
+        return ""
+    return f"; what is done is kept, and goes on with: dnc {shlex.quote(f'resume={Session.begun}')}"
 
 
 def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    if is_first():
+        print(message, file=sys.stderr)
     sys.exit(code)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(EXIT_TERMINATED)
 
 
 class ValidateFirst(Callback):
     """Hydra callback: refuse a bad configuration, and data that are not right, before the run's folder is made."""
 
-    prepared: ClassVar[list[tuple[Config, Inputs]]] = []
-    passed: ClassVar[bool] = False  # a run has begun: what fails from now on is not the configuration
-
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave the validated configuration and its inputs in ``prepared`` for the job that follows."""
+        """Leave the validated configuration and its inputs in `Session` for the job that follows."""
+        folder = Path(config.hydra.run.dir)
         try:
-            _refuse_completed(Path(config.hydra.run.dir))
+            _refuse_completed(folder)
             checked = settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-            self.prepared.append((checked, prepare(checked)))
+            check_processes(checked)
+            Session.prepared.append((checked, prepare(checked)))
+            _occupy(folder)
         except (ConfigError, OmegaConfBaseException) as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+        except OSError as error:
+            _exit(f"error: {error.filename or folder}: {error.strerror or error}.", EXIT_BAD_CONFIG)
 
 
 def _refuse_completed(folder: Path) -> None:
@@ -87,30 +106,49 @@ def _refuse_completed(folder: Path) -> None:
         raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
 
 
+def _occupy(folder: Path) -> None:
+    """Make the folder and keep other processes out of it; the ranks of one run are one party."""
+    if not is_first():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        Session.lock = FolderLock(folder)
+    except Occupied as error:
+        raise ConfigError(f"hydra.run.dir={folder} is in use by {error}; allowed: another folder.") from error
+
+
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one run in ``hydra.runtime.output_dir``."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if ValidateFirst.prepared:
-        config, inputs = ValidateFirst.prepared.pop()
+    if Session.prepared:
+        config, inputs = Session.prepared.pop()
     else:
         # A job of a multirun: its folder exists already.
+        interruption.listen()  # in a Slurm job, main() was not here
         try:
             _refuse_completed(folder)
             config = settings(cfg)
+            check_processes(config)
             inputs = prepare(config)
+            _occupy(folder)
         except (ConfigError, OmegaConfBaseException):
             _remove_if_unused(folder)
             raise
     # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
     from pipeline.execution import execute
 
-    ValidateFirst.passed = True
-    execute(config, inputs, folder)
+    Session.begun = folder
+    interruption.forget()
+    try:
+        execute(config, inputs, folder)
+    finally:
+        if Session.lock is not None:
+            Session.lock.release()
 
 
 def _remove_if_unused(folder: Path) -> None:
     """Remove what Hydra made for a job (of a multirun) that never began."""
-    if not (folder / "summary.json").exists():
+    if is_first() and not (folder / "summary.json").exists():
         for leftover in (folder / ".hydra", folder / "dnc.log"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):

@@ -45,6 +45,7 @@ __all__ = [
     "allowed",
     "choices_of",
     "conf_folder",
+    "from_plain",
     "hint",
     "settings",
 ]
@@ -81,6 +82,11 @@ def settings(cfg: DictConfig) -> Config:
     if config.uses_images:
         _check_images(config)
     return config
+
+
+def from_plain(values: dict[str, Any]) -> Config:
+    """A configuration from the plain containers that `dataclasses.asdict` makes of one, e.g. in another process."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))  # type: ignore[return-value]
 
 
 def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:

@@ -210,6 +210,36 @@ class Descent:
         return everyone
 
 
+def joined_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The state of one descent from those of its consecutive parts, all at the same step."""
+    first, diverged, offset = states[0], {}, 0
+    for state in states:
+        diverged |= {offset + member: step for member, step in state["diverged"].items()}
+        offset += len(state["limit"])
+    return {
+        "step": first["step"],
+        "diverged": diverged,
+        "limit": torch.cat([state["limit"] for state in states]),
+        "features": None if first["features"] is None else torch.cat([state["features"] for state in states]),
+        "weights": [torch.cat(same) for same in zip(*(state["weights"] for state in states), strict=True)],
+        "velocities": [torch.cat(same) for same in zip(*(state["velocities"] for state in states), strict=True)],
+    }
+
+
+def part_of_state(state: dict[str, Any], members: range) -> dict[str, Any]:
+    """The state of some consecutive members of a descent, who then count from 0."""
+    live = [member for member in range(len(state["limit"])) if member not in state["diverged"]]
+    chosen = [place for place, member in enumerate(live) if member in members]
+    return {
+        "step": state["step"],
+        "diverged": {m - members.start: step for m, step in state["diverged"].items() if m in members},
+        "limit": state["limit"][members.start : members.stop],
+        "features": None if state["features"] is None else state["features"][chosen],
+        "weights": [weight[chosen] for weight in state["weights"]],
+        "velocities": [velocity[chosen] for velocity in state["velocities"]],
+    }
+
+
 def log_schedule(steps: int, per_decade: int = 10) -> list[int]:
     """Where to look at a descent of `steps` steps: 0, about `per_decade` steps in every decade, and the last.
 
@@ -231,11 +261,16 @@ def descend(
     schedule: Iterable[int],
     on_block: Callable[[int], Any] | None = None,
     seconds_per_block: float = 0.5,
+    agree: Callable[[float], float] = lambda pace: pace,
 ) -> Iterator[int]:
     """Advance through a schedule and yield at every stop, for the caller to measure there.
 
     Stops before `descent.step` (a resumed descent) are passed over. Between stops `on_block(step)` is called about
     every `seconds_per_block`, for a progress bar or a checkpoint; it does not change the descent.
+
+    Args:
+        agree: makes one of the seconds per step that processes descending side by side have measured, so that
+            `on_block` is called at the same steps in all of them.
     """
     block = 1
     for stop in sorted(set(schedule)):
@@ -245,7 +280,7 @@ def descend(
             started = time.perf_counter()
             taken = min(block, stop - descent.step)
             descent.advance(taken)
-            pace = (time.perf_counter() - started) / taken
+            pace = agree((time.perf_counter() - started) / taken)
             block = max(1, int(min(2 * block, seconds_per_block / pace)))
             if on_block is not None and descent.step < stop:
                 on_block(descent.step)

@@ -3,44 +3,68 @@
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
+from pipeline import ranks
 from pipeline.config import Config
+from pipeline.errors import RunError
 from pipeline.figures import run_figure, save_figure
 from pipeline.inputs import Inputs
+from pipeline.interruption import Interrupted, requeue
+from pipeline.processes import processes
 from pipeline.protocols import PROTOCOLS
-from pipeline.record import COMPLETED, Record, read_record, write_summary, write_tensors
+from pipeline.record import COMPLETED, Record, read_record, sweep, write_summary, write_tensors
 from pipeline.report import closing, opening, print_verdict
-from pipeline.resume import STAGES
-from pipeline.run import Run
+from pipeline.resume import STAGES, before
+from pipeline.run import Outcome, Run
+from pipeline.stages import CHECKPOINT_FILE
 from pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
-    """Run one validated configuration on its inputs in ``folder`` and return its summary.
+def execute(config: Config, inputs: Inputs, folder: Path) -> None:
+    """Run one validated configuration on its inputs in ``folder``, with all the processes it asks for.
+
+    The first process writes the folder; the others only take part in the work.
 
     Raises:
         RunError: for a reason the user can mend; the summary's status is then ``failed``.
+        Interrupted: a signal asked the run to end; its status is then ``interrupted``.
     """
     _quiet_libraries()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    record = Record(folder)
-    run = Run(config, inputs, folder, record)
+    try:
+        with processes(config, folder) as shared:
+            run = Run(config, inputs, shared, Record(shared))
+            if ranks.is_first():
+                _lead(run)
+            else:
+                _perform(run)
+            ranks.barrier()
+    except Interrupted as stop:
+        requeue(stop, first=ranks.is_first())
+        raise
+
+
+def _lead(run: Run) -> None:
+    """Perform the protocol and write everything that is to be found in the folder afterwards."""
+    config, folder, record = run.config, run.folder, run.record
+    sweep(folder)
     summary = opening(run)
     write_summary(folder, summary)
     tracker = Tracker.start(config.logger, folder, asdict(config), config.protocol.name)
     record.listeners.append(tracker.rows)
     figures: list[Path] = []
     try:
-        outcome = PROTOCOLS[config.protocol.name](run)
+        outcome = _perform(run)
         record.save()
         skipped = write_tensors(
             folder, outcome.head.labels, outcome.head.features, outcome.head.weights, config.record.max_tensor_mb
@@ -49,24 +73,55 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> dict[str, Any]:
         with run.stopwatch.time("figures"):
             figures = save_figure(run_figure(read_record(folder), summary), folder / "figures", "collapse")
         write_summary(folder, summary)
-        shutil.rmtree(folder / STAGES, ignore_errors=True)  # all of it stands in tensors.safetensors and record.csv
+        # All of it stands in tensors.safetensors and record.csv.
+        shutil.rmtree(folder / STAGES, ignore_errors=True)
+        before(folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         summary = opening(run) | {"status": status, "error": f"{type(error).__name__}: {error}"}
-        if record.rows:
-            record.save()
-        write_summary(folder, summary)
+        with suppress(OSError):  # what ended the run may be a full disk; that error is the one to show
+            if record.rows:
+                record.save()
+            write_summary(folder, summary)
         raise
     finally:
         tracker.finish(summary, figures, failed=summary["status"] != COMPLETED)
     terminal = Console()
     print_verdict(summary, terminal if terminal.is_terminal else Console(width=110))
     log.info("Record, figures and tensors: %s", folder)
-    return summary
+
+
+def _perform(run: Run) -> Outcome:
+    with _advice_on_memory(run):
+        return PROTOCOLS[run.config.protocol.name](run)
+
+
+@contextmanager
+def _advice_on_memory(run: Run) -> Iterator[None]:
+    """Say which stage was too large, and what makes it smaller.
+
+    Raises:
+        RunError: instead of PyTorch's or Python's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = ("can't allocate memory", "not enough memory", "out of memory")
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
+        if isinstance(error, RunError) or not short:
+            raise
+        config, stage = run.config, run.stopwatch.current
+        if stage in ("train_backbone", "extract_features"):
+            advice = f"a smaller backbone.batch_size (now {config.backbone.batch_size}), data.image_size or "
+            advice += "data.samples_per_class"
+        else:
+            advice = f"a smaller descent.seeds (now {config.descent.seeds}) or head.width (now {config.head.width})"
+        raise RunError(f"out of memory on {config.device.type} in {stage}: {advice} usually helps.") from error
 
 
 def _quiet_libraries() -> None:
     """Silence tips, device tables and font subsetting, and a deprecation that is Lightning's to mend; warnings stay."""
-    for name in ("pytorch_lightning", "fontTools", "matplotlib"):
+    for name in ("pytorch_lightning", "lightning_fabric", "fontTools", "matplotlib", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -43,9 +43,17 @@ class Learner(pl.LightningModule):
         """Standardised images ``(B, C, H, W)`` to outputs ``(B, K)``."""
         return self.head(self.backbone(images))
 
-    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over the batch, from features ``(B, d)`` and outputs ``(B, K)``."""
+    def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What is a mean over the batch, from features ``(B, d)`` and outputs ``(B, K)``."""
         raise NotImplementedError
+
+    def penalty_of_weights(self) -> Tensor | float:
+        """What is not."""
+        return 0.0
+
+    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Loss of a whole batch."""
+        return self.fit(features, outputs, labels) + self.penalty_of_weights()
 
     def decide(self, features: Tensor) -> Tensor:
         """Outputs ``(N, K)`` on features ``(N, d)`` of the backbone, in the dtype of the head."""
@@ -61,13 +69,22 @@ class Learner(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         features = self.backbone(images)
-        loss = self.objective(features, self.head(features), labels)
+        # Gradients are averaged over ranks: weighted by its share of the batch, each rank's part makes up the mean over
+        # the batch, also where the parts differ in size.
+        loss = self._share(len(labels), batch_idx) * self.fit(features, self.head(features), labels)
+        loss = loss + self.penalty_of_weights()
         if batch_idx % CHECK_EVERY == 0 and not torch.isfinite(loss):
             raise RunError(
                 f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "
                 f"{batch_idx + 1}; a smaller optimizer.lr (now {self.optimizer.lr:g}) usually helps."
             )
         return loss
+
+    def _share(self, images: int, batch: int) -> float:
+        """The part of a batch that this rank has, times the number of ranks: 1 where the parts are equal."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        return images * self.trainer.world_size / self.trainer.train_dataloader.batch_length(batch)
 
     def configure_optimizers(self) -> Any:
         settings = self.optimizer
@@ -96,7 +113,7 @@ class Classifier(Learner):
         super().__init__(backbone, head, optimizer, epochs)
         self.loss = F.cross_entropy if loss == "cross_entropy" else squared_error
 
-    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+    def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         return self.loss(outputs, labels)
 
 
@@ -111,16 +128,17 @@ class DufmPenalty:
     feature_decay: float
     num_samples: int
 
-    def of(self, weights: Sequence[Tensor], features: Tensor) -> Tensor:
-        """sum_l lambda_{W_l}/2 ||W_l||_F^2 + N/B lambda_{H_1}/2 ||H_B||_F^2 for the features ``(B, d)`` of a batch.
+    def of_weights(self, weights: Sequence[Tensor]) -> Tensor:
+        """sum_l lambda_{W_l}/2 ||W_l||_F^2."""
+        return sum(decay / 2 * squared_norm(weight) for decay, weight in zip(self.weight_decays, weights, strict=True))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """N/B lambda_{H_1}/2 ||H_B||_F^2 for the features ``(B, d)`` of a batch.
 
         N/B makes the mean over the batches of an epoch the penalty lambda_{H_1}/2 ||H_1||_F^2 of all N samples (to
         within the share of a smaller last batch); on all samples at once, B = N, it is that penalty itself.
         """
-        weight_penalty = sum(
-            decay / 2 * squared_norm(weight) for decay, weight in zip(self.weight_decays, weights, strict=True)
-        )
-        return weight_penalty + self.num_samples / len(features) * self.feature_decay / 2 * squared_norm(features)
+        return self.num_samples / len(features) * self.feature_decay / 2 * squared_norm(features)
 
 
 class DufmNetwork(Learner):
@@ -148,9 +166,12 @@ class DufmNetwork(Learner):
         super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
         self.penalty, self.decayed = penalty, penalty is None
 
-    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        fit = squared_error(outputs, labels)
-        return fit if self.penalty is None else fit + self.penalty.of(self.weights, features)
+    def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        error = squared_error(outputs, labels)
+        return error if self.penalty is None else error + self.penalty.of_features(features)
+
+    def penalty_of_weights(self) -> Tensor | float:
+        return 0.0 if self.penalty is None else self.penalty.of_weights(self.weights)
 
     @property
     def weights(self) -> list[Tensor]:

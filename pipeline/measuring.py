@@ -6,13 +6,13 @@ always that of the training split.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pipeline import dufm
+from pipeline import dufm, ranks
 from pipeline.data import ImageData, ResidentLoader, Split
 from pipeline.metrics import ClassStatistics, CollapseMetrics, layer_metrics, undefined_reasons
 from pipeline.metrics.formulas import nearest_class, share_of_nearest
@@ -65,9 +65,11 @@ def measure_backbone(backbone: nn.Module, images: ImageData, decide: Decide | No
     """
     train = _Statistics(images.num_classes)
     features = _stream(backbone, images, images.train, train.listen)
+    train.join_ranks()
     reference = {place: metric.statistics for place, metric in train.metrics.items()}
     own = _NearestMeans(reference, decide)
     _stream(backbone, images, images.train, own.listen, own.close_batch)
+    own.join_ranks()
     test, other = _Statistics(images.num_classes), _NearestMeans(reference, decide)
 
     def listen(place: Place, values: Tensor, labels: Tensor) -> None:
@@ -75,6 +77,8 @@ def measure_backbone(backbone: nn.Module, images: ImageData, decide: Decide | No
         other.listen(place, values, labels)
 
     test_features = _stream(backbone, images, images.test, listen, other.close_batch)
+    test.join_ranks()
+    other.join_ranks()
     layers = []
     for place in reference:
         values, reasons = train.of(place)
@@ -94,8 +98,25 @@ class _Statistics:
 
     def listen(self, place: Place, features: Tensor, labels: Tensor) -> None:
         if place not in self.metrics:
-            self.metrics[place] = CollapseMetrics(self.num_classes, features.shape[1]).to(features.device)
+            self.metrics[place] = self._metric(features.shape[1], features.device)
         self.metrics[place].update(features, labels)
+
+    def join_ranks(self) -> None:
+        """Add what the other ranks have seen; every rank then has all of the split, in the same order."""
+        if ranks.world_size() == 1:
+            return
+        own = {place: (metric.num_features, metric.state.cpu()) for place, metric in self.metrics.items()}
+        device = next((metric.state.device for metric in self.metrics.values()), torch.device("cpu"))
+        self.metrics = {}
+        for seen in ranks.gather(own):
+            for place, (num_features, state) in seen.items():
+                part = self._metric(num_features, device)
+                part.state = state.to(device)
+                self.metrics.setdefault(place, self._metric(num_features, device)).merge_state(part)
+
+    def _metric(self, num_features: int, device: torch.device) -> CollapseMetrics:
+        # Ranks are joined once and for all places, by us.
+        return CollapseMetrics(self.num_classes, num_features, sync_on_compute=False).to(device)
 
     def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values and reasons."""
@@ -124,6 +145,14 @@ class _NearestMeans:
             misses = hits.new_zeros(()) if decisions is None else (nearest != decisions).sum()
             self._counts[place] = self._counts[place].to(hits.device) + torch.stack([hits, misses])
 
+    def join_ranks(self) -> None:
+        """Add what the other ranks have counted."""
+        if ranks.world_size() == 1:
+            return
+        seen = ranks.gather((self._samples, {place: count.cpu() for place, count in self._counts.items()}))
+        self._samples = sum(samples for samples, _ in seen)
+        self._counts = {place: sum(counts[place] for _, counts in seen) for place in self._counts}
+
     def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values and reasons."""
         counts = dict(zip(("ncm_accuracy", "nc4"), self._counts[place], strict=True))
@@ -143,10 +172,19 @@ def _stream(
     listen: Listener | None = None,
     close_batch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """One pass in eval mode: features ``(N, d)``; ``listen`` hears every place of every batch, in running order."""
+    """One pass in eval mode: features ``(N, d)``; ``listen`` hears every place of every batch, in running order.
+
+    Ranks share the batches, not the images of each: a network's outputs depend, in the last digits, on how many images
+    pass at once, and every batch is to come out the same however many ranks there are. All get all features.
+    """
     device = next(backbone.parameters()).device
     size = min(EVAL_BATCH, max(1, EVAL_PIXELS // math.prod(split.images.shape[2:])))
-    loader = ResidentLoader(split, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
+    batches = ranks.share(math.ceil(len(split) / size))
+    mine = slice(batches.start * size, batches.stop * size)
+    own = Split(split.images[mine], split.labels[mine])
+    loader: Iterable[tuple[Tensor, Tensor]] = ()
+    if len(own):
+        loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
     features, labels, entering = [], torch.empty(0), {}
 
     def hear(place: Place, value: Tensor) -> None:
@@ -163,14 +201,15 @@ def _stream(
     training = backbone.training
     backbone.eval()
     try:
-        with Taps(backbone, _places(backbone) if listen else {}, hear):
+        # A rank without batches hears nothing, and that is no fault of the taps.
+        with Taps(backbone, _places(backbone) if listen and len(own) else {}, hear):
             for batch, labels in loader:
                 features.append(backbone(batch))
                 if close_batch is not None:
                     close_batch(features[-1], labels)
     finally:
         backbone.train(training)
-    return torch.cat(features)
+    return ranks.gather_rows(features)
 
 
 def _places(backbone: nn.Module) -> dict[Place, Tap]:

@@ -17,7 +17,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +25,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 SCHEMA_VERSION = 1
 COMPLETED = "completed"
+TEMPORARY = ".tmp"
 
 
 class Row(NamedTuple):
@@ -48,14 +49,30 @@ class Row(NamedTuple):
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is synced to disk and takes ``path``'s place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}{TEMPORARY}{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        _sync(temporary)
         os.replace(temporary, path)
+        with suppress(OSError):  # not every file system can
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a killed process has left; the caller holds the folder's lock."""
+    for path in folder.rglob(f".*{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -188,7 +205,7 @@ def write_tensors(
     if size_mb > max_mb:
         return f"tensors.safetensors would take {size_mb:.1f} MiB, above record.max_tensor_mb={max_mb:g}"
     with atomic(folder / "tensors.safetensors") as path:
-        save_file(tensors, path)
+        path.write_bytes(save(tensors))  # an OSError says what is wrong with the disk, safetensors' own would not
     return None
 
 
@@ -219,14 +236,15 @@ def _git_commit() -> str | None:
 
 
 class Stopwatch:
-    """Seconds spent per stage."""
+    """Seconds spent per stage, and the stage that was begun last."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.current = "the start"
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, self.current = time.perf_counter(), stage
         try:
             yield
         finally:

@@ -1,16 +1,19 @@
 """What is measured at a stop of a training or a descent, written into the record; and whether that is enough."""
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from pipeline.dufm import Objective
+from pipeline.config import Config
 from pipeline.learners import Learner
 from pipeline.measuring import BackboneMeasurement, LayerMeasurement, measure_backbone, measure_head
 from pipeline.run import Run
 from pipeline.solutions import Features, HeadSolution, closed_form
-from pipeline.theory import CollapsedOptimum, collapsed_optimum
+from pipeline.theory import collapsed_optimum
 from pipeline.verdict import all_collapsed
 
 log = logging.getLogger(__name__)
@@ -36,20 +39,53 @@ def measure_training(run: Run, learner: Learner, epoch: int, measure_too: Measur
     return headline
 
 
-def record_head(run: Run, stage: str, step: int, head: HeadSolution, test: Features | None) -> str:
-    """Record losses and layers of a head; returns the headline."""
+@dataclass(frozen=True)
+class HeadMeasurement:
+    """What is measured of a batch of heads: losses by name, ``(S,)`` each, and the metrics of every layer."""
+
+    seeds: tuple[int, ...]
+    losses: dict[str, Tensor]
+    layers: list[LayerMeasurement]
+
+
+def measure_solution(config: Config, head: HeadSolution, test: Features | None) -> HeadMeasurement:
+    """Losses, distance to the optimum where theory knows it, and every layer of a head; values lie on the CPU."""
     problem, _ = closed_form(head)
-    reference = None if problem is None else collapsed_optimum(problem)
     losses = {"loss": head.objective.total, "fit": head.objective.fit}
-    if reference is not None:
-        losses["relative_gap"] = head.objective.total / reference.loss - 1
-    seeds, activation = list(head.seeds), run.config.head.activation
-    run.record.add(stage, step, seeds, losses)
+    if problem is not None:
+        losses["relative_gap"] = head.objective.total / collapsed_optimum(problem).loss - 1
     other = None if test is None else (test.test.to(head.weights[0]), test.test_labels.to(head.labels.device))
     features = head.features.to(head.weights[0])
-    layers = measure_head(features, head.weights, head.labels, head.num_classes, activation, other)
-    record_layers(run, stage, step, seeds, layers)
-    return _headline(head.objective, reference)
+    layers = measure_head(features, head.weights, head.labels, head.num_classes, config.head.activation, other)
+    return HeadMeasurement(
+        head.seeds,
+        {name: value.cpu() for name, value in losses.items()},
+        [replace(at, values={name: value.cpu() for name, value in at.values.items()}) for at in layers],
+    )
+
+
+def joined_members(parts: Sequence[HeadMeasurement], num_members: int) -> HeadMeasurement:
+    """One measurement of all members from those of consecutive parts; parts beyond the last member are left out."""
+    parts = parts[:num_members]
+    layers = []
+    for same in zip(*(part.layers for part in parts), strict=True):
+        values = {name: torch.cat([at.values[name] for at in same]) for name in same[0].values}
+        reasons = {name: why for at in same for name, why in at.reasons.items()}
+        layers.append(replace(same[0], values=values, reasons=reasons))
+    losses = {name: torch.cat([part.losses[name] for part in parts]) for name in parts[0].losses}
+    return HeadMeasurement(tuple(seed for part in parts for seed in part.seeds), losses, layers)
+
+
+def record_solution(run: Run, stage: str, step: int, found: HeadMeasurement) -> str:
+    """Record what was measured of a head; returns the headline."""
+    run.record.add(stage, step, list(found.seeds), found.losses)
+    record_layers(run, stage, step, list(found.seeds), found.layers)
+    return _headline(found.losses)
+
+
+def record_head(run: Run, stage: str, step: int, head: HeadSolution, test: Features | None) -> str:
+    """Measure and record losses and layers of a head; returns the headline."""
+    return record_solution(run, stage, step, measure_solution(run.config, head, test))
 
 
 def record_layers(run: Run, stage: str, step: int, seeds: list[int], layers: Iterable[LayerMeasurement]) -> None:
@@ -74,7 +110,7 @@ def has_collapsed_features(run: Run) -> bool:
     return value is not None and value <= run.config.verdict.dnc1
 
 
-def _headline(objective: Objective, reference: CollapsedOptimum | None) -> str:
-    best = objective.total[objective.total.isfinite()].min() if objective.total.isfinite().any() else torch.nan
-    gap = f", gap to the optimum {best / reference.loss - 1:.2e}" if reference else ""
-    return f"loss {best:.6g}{gap}"
+def _headline(losses: dict[str, Tensor]) -> str:
+    best = {name: value[value.isfinite()].min().item() for name, value in losses.items() if value.isfinite().any()}
+    gap = f", gap to the optimum {best['relative_gap']:.2e}" if "relative_gap" in best else ""
+    return f"loss {best.get('loss', math.nan):.6g}{gap}"

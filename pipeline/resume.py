@@ -1,21 +1,26 @@
-"""Results of finished stages, kept in the run folder so that a run that is started again need not repeat them.
+"""What a run keeps, in its folder, so that the same command started again goes on where it ended.
 
-A stage leaves one safetensors file: its tensors and, in the file's metadata, the rows it had recorded and a
-fingerprint of the settings it depends on. One file, written whole or not at all, so that tensors and rows never
-disagree.
+A finished stage leaves one safetensors file: its tensors and, in the file's metadata, the rows it had recorded and a
+fingerprint of the settings it depends on. A stage in progress leaves such files too, the latest and the one before it
+(`HalfDone`). Every file is written whole or not at all, so that tensors and rows never disagree, and carries a SHA-256
+of both, so that a damaged one is noticed.
 """
 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from pipeline import ranks
 from pipeline.config import Config
 from pipeline.record import Record, Row, atomic
 
@@ -25,8 +30,11 @@ STAGES = "stages"
 """Folder, within the run's, of results that nobody needs once the run is complete."""
 STORY = "stage"
 """Name of the metadata: what the stage recorded, and under which settings."""
-VERSION = 1
+VERSION = 2
 """Changes when a stage begins to record other things, so that what an older version kept is not taken for ours."""
+
+Kept = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors, and the story that goes with them."""
 
 
 def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
@@ -37,9 +45,22 @@ def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def before(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` lies."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def replace_keeping_one(path: Path, content: bytes) -> None:
+    """Write a checkpoint atomically; the one that was there becomes the one before it, and is whole at every moment."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+        if path.exists():
+            os.replace(path, before(path))
+
+
 @dataclass(frozen=True)
 class Keeper:
-    """Keeps and finds the results of a run's stages."""
+    """Keeps and finds the results of a run's stages; the first rank reads and writes for all."""
 
     folder: Path
     record: Record
@@ -56,25 +77,91 @@ class Keeper:
             max_mb: size in MiB above which nothing is kept.
         """
         path = self.folder / file
-        kept = _read(path, key)
+        kept = ranks.broadcast(_read(path, key, "this stage is repeated") if ranks.is_first() else None)
         if kept is not None:
-            tensors, rows, undefined = kept
+            tensors, story = kept
             log.info("found %s: this stage is not repeated", path)
-            self.record.restore(rows, undefined)
+            _restore(self.record, story)
             return tensors
-        before = len(self.record.rows)
+        start = len(self.record.rows)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
-        if max_mb is None or sum(tensor.nbytes for tensor in tensors.values()) <= max_mb * 2**20:
-            undefined = [[*where, why] for where, why in self.record.undefined.items()]
-            story = {"key": key, "rows": self.record.rows[before:], "undefined": undefined}
+        small = max_mb is None or sum(tensor.nbytes for tensor in tensors.values()) <= max_mb * 2**20
+        if ranks.is_first() and small:
             with atomic(path) as temporary:
-                # Under one name, because safetensors writes several in any order, and equal runs leave equal files.
-                save_file(tensors, temporary, {STORY: json.dumps(story)})
+                temporary.write_bytes(_serialised(tensors, _story(self.record, start, key)))
         return tensors
 
+    def half_done(self, file: str, key: str) -> "HalfDone":
+        """The checkpoints of a stage that begins now."""
+        return HalfDone(self.folder / file, key, self.record)
 
-def _read(path: Path, key: str) -> tuple[dict[str, Tensor], list[Row], dict[tuple[str, ...], str]] | None:
-    """What was kept under ``key``; None if nothing was, or it cannot be read."""
+
+@dataclass
+class HalfDone:
+    """Checkpoints of a stage in progress: the rows it has recorded so far, tensors, and plain facts about them."""
+
+    path: Path
+    key: str
+    record: Record
+    start: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = len(self.record.rows)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts of the latest whole checkpoint, whose rows are recorded again; None if there is none."""
+        kept = ranks.broadcast(self._latest() if ranks.is_first() else None)
+        if kept is None:
+            return None
+        tensors, story = kept
+        _restore(self.record, story)
+        return tensors, story["facts"]
+
+    def _latest(self) -> Kept | None:
+        for path, otherwise in ((self.path, "the one before it is used"), (before(self.path), "the stage is repeated")):
+            kept = _read(path, self.key, otherwise)
+            if kept is not None:
+                log.info("going on from %s", path)
+                return kept
+        return None
+
+    def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Replace the latest checkpoint (on the first rank); the one before it is kept."""
+        if ranks.is_first():
+            story = _story(self.record, self.start, self.key) | {"facts": facts}
+            replace_keeping_one(self.path, _serialised(tensors, story))
+
+
+def _story(record: Record, start: int, key: str) -> dict[str, Any]:
+    undefined = [[*where, why] for where, why in record.undefined.items()]
+    return {"key": key, "rows": record.rows[start:], "undefined": undefined}
+
+
+def _restore(record: Record, story: dict[str, Any]) -> None:
+    record.restore(*as_recorded(story["rows"], story["undefined"]))
+
+
+def as_recorded(rows: list[list], undefined: list[list[str]]) -> tuple[list[Row], dict[tuple[str, ...], str]]:
+    """Rows and reasons as the record holds them, from the plain lists that files hold."""
+    return [Row(*values) for values in rows], {tuple(where): why for *where, why in undefined}
+
+
+def _serialised(tensors: dict[str, Tensor], story: dict[str, Any]) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Under one name, because safetensors writes several in any order, and equal runs leave equal files.
+    return save(tensors, {STORY: json.dumps(story | {"sha256": _digest(tensors, story)})})
+
+
+def _digest(tensors: dict[str, Tensor], story: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(story, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read(path: Path, key: str, otherwise: str) -> Kept | None:
+    """What was kept under ``key``; None if nothing was, or it is damaged, in which case ``otherwise`` happens."""
     if not path.is_file():
         return None
     try:
@@ -83,9 +170,10 @@ def _read(path: Path, key: str) -> tuple[dict[str, Tensor], list[Row], dict[tupl
             if story["key"] != key:
                 return None
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-        rows = [Row(*values) for values in story["rows"]]
-        undefined = {tuple(where): why for *where, why in story["undefined"]}
+        if story.pop("sha256", None) != _digest(tensors, story):
+            raise ValueError("its checksum does not match")
+        as_recorded(story["rows"], story["undefined"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s); this stage is repeated", path, str(error).splitlines()[0])
+        log.warning("%s cannot be read (%s); %s", path, str(error).splitlines()[0], otherwise)
         return None
-    return tensors, rows, undefined
+    return tensors, story

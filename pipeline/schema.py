@@ -131,8 +131,10 @@ class TrainerConfig:
     """Where it runs."""
 
     accelerator: str = _knob("auto", "device kind", choices=("auto", "cpu", "gpu"))
-    devices: int = _knob(1, "processes of the run (more than one: not supported yet)", ge=1, le=1)
-    threads: int | None = _knob(None, "CPU threads; null leaves PyTorch's choice", ge=1)
+    devices: int = _knob(1, "processes per machine, each with a GPU of its own if there are GPUs", ge=1)
+    num_nodes: int = _knob(1, "machines of the run", ge=1)
+    threads: int | None = _knob(None, "CPU threads of each process; null leaves PyTorch's choice", ge=1)
+    checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)
 
 
 @dataclass

@@ -49,9 +49,11 @@ class HeadSolution:
         feature_decay: float | None,
         weight_decays: tuple[float, ...],
         diverged: dict[int, int],
+        seeds: tuple[int, ...] | None = None,
     ) -> "HeadSolution":
-        """The state of the members with seeds ``config.seed``, ``config.seed + 1``, ... and its objective."""
-        seeds = tuple(config.seed + member for member in range(len(weights[0])))
+        """The state of the members with these seeds, by default ``config.seed``, ``config.seed + 1``, ..., and its
+        objective."""
+        seeds = seeds or tuple(config.seed + member for member in range(len(weights[0])))
         table = torch.tensor(weight_decays, dtype=torch.float64)
         objective = dufm.objective(features, weights, labels, table, feature_decay, config.head.activation)
         return cls(features, weights, labels, inputs, weight_decays, feature_decay, objective, diverged, seeds)

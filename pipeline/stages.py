@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from pipeline.backbones import Backbone
-from pipeline.descent import Descent, descend, log_schedule
+from pipeline.checkpoints import TrainingCheckpoints
+from pipeline.descent import log_schedule
 from pipeline.descent_torch import Constraint
 from pipeline.dufm import initial_weights
 from pipeline.errors import RunError
 from pipeline.learners import Classifier, DufmNetwork, DufmPenalty, Learner
 from pipeline.measuring import BackboneMeasurement, backbone_features, measure_backbone
-from pipeline.progress import Progress
 from pipeline.randomness import generator
 from pipeline.recording import (
     MeasureToo,
@@ -31,11 +31,13 @@ from pipeline.recording import (
 from pipeline.resume import STAGES
 from pipeline.run import Run
 from pipeline.solutions import Features, HeadSolution, alignment, network_head
+from pipeline.solving import HeadProblem, solve
 from pipeline.training import settle_norms, train
 
 log = logging.getLogger(__name__)
 
 BACKBONE_FILE = "checkpoints/backbone.safetensors"
+CHECKPOINT_FILE = "checkpoints/backbone.ckpt"
 TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict")
 """The sections of the configuration that the training of a backbone depends on."""
 HEAD = ("head", "descent")
@@ -48,7 +50,7 @@ def train_backbone(run: Run) -> Backbone:
     The loss, the accuracy and the metrics of every block are recorded before training and on a log-spaced schedule of
     epochs.
     """
-    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    config, backbone, images, key = run.config, run.inputs.backbone, run.inputs.images, run.key(*TRAINING)
 
     def make() -> dict[str, Tensor]:
         _settle(run)
@@ -57,13 +59,13 @@ def train_backbone(run: Run) -> Backbone:
             learner = Classifier(
                 backbone, images.num_classes, settings.loss, config.optimizer, settings.epochs, config.seed
             )
-            _train(run, learner, lambda: has_collapsed_features(run))
+            _train(run, key, learner, lambda: has_collapsed_features(run))
         else:
             record_layers(run, "backbone", 0, [config.seed], measure_backbone(backbone, images).layers)
         return _weights(backbone)
 
     with run.stopwatch.time("train_backbone"):
-        backbone.load_state_dict(run.keeper.stage(BACKBONE_FILE, run.key(*TRAINING), make), strict=False)
+        backbone.load_state_dict(run.keeper.stage(BACKBONE_FILE, key, make), strict=False)
     return backbone.to(config.device).eval().requires_grad_(False)
 
 
@@ -83,7 +85,7 @@ def train_under_head(
         The backbone, and W_1 .. W_L as ``(1, out, in)`` float64.
     """
     config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
-    own = config.protocol.regularization == "dufm"
+    own, key = config.protocol.regularization == "dufm", run.key(*TRAINING, *HEAD)
     penalty = DufmPenalty(config.weight_decays, config.head.feature_decay, len(images.train)) if own else None
     learner = DufmNetwork(
         backbone,
@@ -107,14 +109,14 @@ def train_under_head(
     def make() -> dict[str, Tensor]:
         _settle(run)
         if config.backbone.epochs:
-            _train(run, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too)
+            _train(run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too)
         else:
             measure_training(run, learner, 0, measure_too)
         head = {f"head/{layer}": weight for layer, weight in enumerate(learner.weights, start=1)}
         return _weights(backbone) | head
 
     with run.stopwatch.time("train_backbone"):
-        kept = run.keeper.stage(BACKBONE_FILE, run.key(*TRAINING, *HEAD), make)
+        kept = run.keeper.stage(BACKBONE_FILE, key, make)
         trained = tuple(
             kept.pop(f"head/{layer + 1}").to(config.device, torch.float64)[None] for layer in range(len(weights))
         )
@@ -140,15 +142,16 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
 
     def make() -> dict[str, Tensor]:
         splits = {"train": images.train, "test": images.test}
-        return {name: backbone_features(backbone, images, split) for name, split in splits.items()}
+        features = {name: backbone_features(backbone, images, split) for name, split in splits.items()}
+        for name, rows in features.items():
+            _check_features(name, rows)
+        return features
 
     with run.stopwatch.time("extract_features"):
         key, limit = run.key(*TRAINING, *HEAD), run.config.record.max_tensor_mb
         kept = run.keeper.stage(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
-    if not torch.isfinite(rows["train"]).all():
-        raise RunError("the backbone's features hold NaN or infinity; a smaller optimizer.lr usually helps.")
     return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
 
 
@@ -183,27 +186,35 @@ def solve_head(
 
     Raises:
         RunError: every member diverged.
+        Interrupted: a signal asked the run to end.
     """
-    free, decays = feature_decay is not None, run.config.weight_decays
+    problem = HeadProblem(features, weights, labels, feature_decay, test, constraint)
+    sections = TRAINING if run.inputs.images is not None else ("seed", "protocol", "verdict")
+    key, limit = run.key(*sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
 
     def make() -> dict[str, Tensor]:
-        solution = _descend(run, features, weights, labels, feature_decay, stage, test, constraint)
+        solution = solve(run, stage, problem, run.keeper.half_done(f"{STAGES}/{stage}.half.safetensors", key))
         kept = {f"weights/{layer}": weight for layer, weight in enumerate(solution.weights, start=1)}
-        if free:
+        if problem.inputs == "free":
             kept["features"] = solution.features
         return kept | {f"diverged/{member}": torch.tensor(step) for member, step in solution.diverged.items()}
 
     with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
-        sections = TRAINING if run.inputs.images is not None else ("seed", "protocol", "verdict")
-        key, limit = run.key(*sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
         kept = run.keeper.stage(f"{STAGES}/{stage}.safetensors", key, make, limit)
     device = run.config.device
     diverged = {int(name.removeprefix("diverged/")): int(step) for name, step in kept.items() if "diverged" in name}
-    final = tuple(kept[f"weights/{layer}"].to(device) for layer in range(1, len(weights) + 1))
-    inputs = kept["features"].to(device) if free else features.to(device, final[0].dtype)
-    return HeadSolution.of(
-        run.config, inputs, final, labels.to(device), "free" if free else "frozen", feature_decay, decays, diverged
-    )
+    final = [kept[f"weights/{layer}"].to(device) for layer in range(1, len(weights) + 1)]
+    inputs = kept.get("features", features).to(device, final[0].dtype)
+    return problem.solution(run.config, inputs, final, diverged=diverged)
+
+
+def _check_features(split: str, features: Tensor) -> None:
+    broken = (~torch.isfinite(features).all(dim=1)).nonzero()
+    if len(broken):
+        raise RunError(
+            f"extract_features: the backbone's features of {len(broken)} {split} image(s) hold NaN or infinity, first "
+            f"of image {int(broken[0])}; a smaller optimizer.lr usually helps."
+        )
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:
@@ -218,8 +229,11 @@ def _settle(run: Run) -> None:
         settle_norms(run.inputs.backbone.to(config.device), run.inputs.images, config.backbone.batch_size, config.seed)
 
 
-def _train(run: Run, learner: Learner, collapsed: Callable[[], bool], measure_too: MeasureToo | None = None) -> None:
-    """Train and measure on the schedule; ``collapsed`` is asked whether to stop."""
+def _train(
+    run: Run, key: str, learner: Learner, collapsed: Callable[[], bool], measure_too: MeasureToo | None = None
+) -> None:
+    """Train and measure on the schedule, from a checkpoint kept under ``key`` if there is one; ``collapsed`` is asked
+    whether to stop."""
     config = run.config
     schedule = log_schedule(config.backbone.epochs, config.descent.records_per_decade)
 
@@ -233,71 +247,13 @@ def _train(run: Run, learner: Learner, collapsed: Callable[[], bool], measure_to
         learner,
         run.inputs.images,
         config,
-        run.folder,
         schedule,
         lambda epoch: measure_training(run, learner, epoch, measure_too),
+        TrainingCheckpoints(run.folder / CHECKPOINT_FILE, key, run.record, config.trainer.checkpoint_seconds),
         finished,
     )
-
-
-def _descend(
-    run: Run,
-    features: Tensor,
-    weights: Sequence[Tensor],
-    labels: Tensor,
-    feature_decay: float | None,
-    stage: str,
-    test: Features | None,
-    constraint: Constraint | None,
-) -> HeadSolution:
-    config, device, decays = run.config, run.config.device, run.config.weight_decays
-    dtype = torch.float64 if config.descent.precision == "float64" else torch.float32
-    descent = Descent(
-        features.to(device, dtype),
-        [weight.to(device, dtype) for weight in weights],
-        labels.to(device),
-        num_classes=weights[-1].shape[-2],
-        lr=config.descent.lr,
-        weight_decay=torch.tensor(decays, dtype=torch.float64),
-        feature_decay=feature_decay,
-        momentum=config.descent.momentum,
-        activation=config.head.activation,
-        constraint=constraint,
-        tf32=config.descent.precision == "tf32",
-    )
-    steps, inputs = config.descent.steps, "frozen" if feature_decay is None else "free"
-    with Progress(stage, steps, "step") as progress:
-        for step in descend(descent, log_schedule(steps, config.descent.records_per_decade), progress.advance_to):
-            solution = HeadSolution.of(
-                config,
-                descent.features,
-                tuple(descent.weights),
-                labels.to(device),
-                inputs,
-                feature_decay,
-                decays,
-                dict(descent.diverged),
-            )
-            progress.advance_to(step)
-            progress.headline(record_head(run, stage, step, solution, test))
-            # Layer 1 of frozen features stays what it is, whatever the head does. A DUFM solved on the way to something
-            # else is wanted to the end.
-            first_layer = 2 if feature_decay is None else 1
-            if step and stage == "head" and is_collapsed(run, stage, run.head_seeds, first_layer):
-                log.info("%s: collapsed at step %d, stopped", stage, step)
-                break
-    _report_divergence(run, solution)
-    return solution
 
 
 def _members(learner: DufmNetwork) -> tuple[Tensor, ...]:
     """W_1 .. W_L of a trained network as one member, ``(1, out, in)`` float64."""
     return tuple(weight.detach().double()[None] for weight in learner.weights)
-
-
-def _report_divergence(run: Run, head: HeadSolution) -> None:
-    advice = f"a smaller descent.lr (now {run.config.descent.lr:g}) usually helps."
-    for member, step in head.diverged.items():
-        log.warning("head seed %d diverged (noticed at step %d); %s", head.seeds[member], step, advice)
-    if len(head.diverged) == len(head.seeds):
-        raise RunError(f"the head diverged for every seed (by step {max(head.diverged.values())}); {advice}")

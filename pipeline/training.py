@@ -8,17 +8,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
+from pipeline import ranks
+from pipeline.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
 from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader
 from pipeline.errors import RunError
+from pipeline.interruption import interruption
 from pipeline.learners import Learner
 from pipeline.progress import Progress
 from pipeline.randomness import generator
-from pipeline.record import atomic
+from pipeline.synchronised_norm import synchronised_norms
 
 BATCHES_BETWEEN_UPDATES = 10
 
@@ -33,7 +36,8 @@ class EveryScheduledEpoch(pl.Callback):
         self.schedule, self.measure, self.finished, self.progress = frozenset(schedule), measure, finished, progress
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._measure(trainer.current_epoch)
+        if trainer.global_step == 0:  # else the training goes on from a checkpoint, which holds what was measured
+            self._measure(0)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,14 +53,6 @@ class EveryScheduledEpoch(pl.Callback):
     def _measure(self, epoch: int) -> None:
         if epoch in self.schedule:
             self.progress.headline(self.measure(epoch))
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent: Lightning's own save is not atomic across file systems."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
 
 
 @contextmanager
@@ -114,12 +110,12 @@ def train(
     learner: Learner,
     images: ImageData,
     config: Config,
-    folder: Path,
     schedule: list[int],
     measure: Measure,
+    checkpoints: TrainingCheckpoints,
     finished: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train ``learner`` in place on the training split; checkpoints go to ``folder/checkpoints``.
+    """Train ``learner`` in place on the training split, from its latest checkpoint if there is one.
 
     Args:
         schedule: epochs (0 = before training) after which ``measure(epoch)`` is called.
@@ -127,12 +123,13 @@ def train(
 
     Raises:
         RunError: the loss became NaN or infinite.
-        KeyboardInterrupt: the user interrupted the training.
+        Interrupted: a signal asked the run to end; a checkpoint was kept.
     """
     settings, images = config.backbone, images.to(config.device)
-    with torch.random.fork_rng(devices=[]):
-        # Dropout, if a backbone has any, draws from the global generator.
-        torch.set_rng_state(generator(config.seed, "training").get_state())
+    with torch.random.fork_rng(devices=[]), synchronised_norms(learner):
+        # Dropout, if a backbone has any, draws from the global generator; ranks must not drop the same units.
+        purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
+        torch.set_rng_state(generator(config.seed, purpose).get_state())
         loader = ResidentLoader(
             images.train,
             min(settings.batch_size, len(images.train.labels)),
@@ -141,45 +138,43 @@ def train(
             augment=config.data.augment,
             standardise=images.standardise,
             device=config.device,
+            part=(ranks.rank(), ranks.world_size()),
         )
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
-            trainer = _trainer(config, folder, EveryScheduledEpoch(schedule, measure, finished, progress))
-            try:
-                with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
-                    # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
-                    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-                    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-                    trainer.fit(learner, loader)
-            except SystemExit as error:
-                # Lightning turns Ctrl-C into exit(1); the caller's exit code is decided by the caller.
-                if trainer.interrupted:
-                    raise KeyboardInterrupt from error
-                raise
+            measuring = EveryScheduledEpoch(schedule, measure, finished, progress)
+            # Measured first, so that a checkpoint at the end of an epoch holds what was measured after it.
+            trainer = _trainer(config, checkpoints.path.parent, [measuring, checkpoints])
+            with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
+                # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
+                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                # Whether srun starts the processes is decided elsewhere.
+                warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+                # Our loader's state is its position: it can go on inside an epoch.
+                warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
+                with interruption.deferred():
+                    trainer.fit(learner, loader, ckpt_path=checkpoints.latest(), weights_only=True)
             progress.advance_to(trainer.global_step)
-    _check_finite(learner, config)
+    check_finite(learner, trainer.global_step)
 
 
-def _trainer(config: Config, folder: Path, measuring: pl.Callback) -> pl.Trainer:
+def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    on_gpu = config.device.type == "cuda"
+    strategy: Strategy | str = "auto"
+    if ranks.world_size() > 1:
+        # The processes are there already, joined by `pipeline.processes`.
+        strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
     return pl.Trainer(
-        accelerator="gpu" if config.device.type == "cuda" else "cpu",
+        accelerator="gpu" if on_gpu else "cpu",
         devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
+        strategy=strategy,
         max_epochs=config.backbone.epochs,
         default_root_dir=folder,
         logger=False,
-        callbacks=[
-            measuring,
-            ModelCheckpoint(folder / "checkpoints", filename="backbone", save_top_k=1, enable_version_counter=False),
-        ],
-        plugins=[AtomicCheckpoints()],
+        callbacks=callbacks,
+        # Whoever started the processes: Lightning is to start none, and to leave Slurm's signals to us.
+        plugins=[WholeCheckpoints(), LightningEnvironment()],
+        enable_checkpointing=False,
         enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
         enable_model_summary=False,
     )
-
-
-def _check_finite(learner: pl.LightningModule, config: Config) -> None:
-    for name, parameter in learner.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise RunError(
-                f"backbone training diverged: {name} holds NaN or infinity after {config.backbone.epochs} epochs; "
-                f"a smaller optimizer.lr (now {config.optimizer.lr:g}) usually helps."
-            )

@@ -7,10 +7,12 @@ import torch
 from omegaconf import OmegaConf
 
 from pipeline.backbones import build_backbone
+from pipeline.checkpoints import TrainingCheckpoints
 from pipeline.config import Config, settings
 from pipeline.data import load_images
 from pipeline.errors import RunError
 from pipeline.learners import Classifier
+from pipeline.record import Record
 from pipeline.training import settle_norms, train
 
 
@@ -44,7 +46,8 @@ def fit(
         settings_.backbone.epochs,
         settings_.seed,
     )
-    train(learner, images, settings_, folder, list(schedule), lambda epoch: str(measure(learner, epoch)), finished)
+    checkpoints = TrainingCheckpoints(folder / "checkpoints" / "backbone.ckpt", "key", Record(folder), seconds=0)
+    train(learner, images, settings_, list(schedule), lambda epoch: str(measure(learner, epoch)), checkpoints, finished)
     return learner
 
 

@@ -29,6 +29,8 @@ class ResidentLoader:
         augment, padding: what happens to each image before standardising, see `Augmentation`.
         device: where the batches are wanted.
         drop_last: leave out the incomplete batch.
+        part: (rank, number of ranks): of each batch only this rank's part is handed out. Batches, order and moves are
+            the same however many ranks share them; the parts differ by one image at most.
 
     Raises:
         ValueError: for a batch size below 1, an unknown augmentation, or when no batch at all would come out.
@@ -46,6 +48,7 @@ class ResidentLoader:
         padding: int = 4,
         device: torch.device | str = "cpu",
         drop_last: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is out of range; allowed: an integer >= 1.")
@@ -58,6 +61,7 @@ class ResidentLoader:
         self._shuffle = shuffle
         self._augment = Augmentation(augment, padding)
         self._drop_last = drop_last
+        self._rank, self._ranks = part
         self._epoch = 0
         self._position = 0
         self._resume_at = 0
@@ -66,6 +70,10 @@ class ResidentLoader:
         """Batches in an epoch."""
         full, rest = divmod(len(self._split), self._batch_size)
         return full + (rest > 0 and not self._drop_last)
+
+    def batch_length(self, batch: int) -> int:
+        """Images in a batch of an epoch, those of all ranks together."""
+        return min(self._batch_size, len(self._split) - batch * self._batch_size)
 
     @property
     def sampler(self) -> "ResidentLoader":
@@ -93,13 +101,14 @@ class ResidentLoader:
         start, self._resume_at = self._resume_at, 0
         for batch in range(start, len(self)):
             rows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            rows = rows.tensor_split(self._ranks)[self._rank]
             images = self._augment.apply(self._split.images[rows], moves[rows])
             # Counted before the batch is out: a checkpoint taken while it is in use must not repeat it.
             self._position = batch + 1
             yield self._standardise(images), self._split.labels[rows]
 
     def _plan(self) -> tuple[Tensor, Tensor]:
-        """This epoch's order (N,) and each image's move (N, 3), by row: the place to take a rank's share of."""
+        """This epoch's order (N,) and each image's move (N, 3), by row; the same on every rank."""
         count, device = len(self._split), self._split.labels.device
         order = torch.arange(count)
         if self._shuffle:

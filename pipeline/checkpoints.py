@@ -1,0 +1,158 @@
+"""When a training or a descent keeps what it has, and the checkpoints of a training."""
+
+import logging
+import time
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from pipeline import ranks
+from pipeline.errors import RunError
+from pipeline.interruption import Interrupted, interruption
+from pipeline.record import Record
+from pipeline.resume import as_recorded, before, replace_keeping_one
+
+log = logging.getLogger(__name__)
+
+BATCHES_BETWEEN_LOOKS = 10
+"""How often a training looks at the clock and for signals; ranks talk to one another for it."""
+
+
+class Clock:
+    """Says when to keep a checkpoint: every ``seconds``, and when a signal has come.
+
+    All ranks must look at the same places, and get the same answer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._last, self._signal = seconds, time.monotonic(), 0
+
+    def due(self) -> bool:
+        """Whether to keep a checkpoint now; `leave` has to follow."""
+        elapsed = time.monotonic() - self._last >= self.seconds
+        # The number of a signal is greater than 1.
+        wanted = int(ranks.largest(interruption.received or elapsed))
+        self._signal = wanted if wanted > 1 else 0
+        return wanted > 0
+
+    def leave(self) -> None:
+        """The checkpoint is kept: go on, or end if a signal has asked for it.
+
+        Raises:
+            Interrupted: on all ranks, whichever got the signal.
+        """
+        self._last = time.monotonic()
+        if self._signal:
+            raise Interrupted(self._signal)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, beside the one before: Lightning's own save is not atomic everywhere."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        replace_keeping_one(Path(path), content.getbuffer())
+
+
+class TrainingCheckpoints(pl.Callback):
+    """Keeps a training, with the rows recorded in it and the state of the global generators, and finds it again.
+
+    Args:
+        path: of the checkpoint; the one before it lies beside it.
+        key: fingerprint of the settings that the training depends on.
+        record: where the rows are; those that are there now are another stage's.
+        seconds: between two checkpoints.
+    """
+
+    def __init__(self, path: Path, key: str, record: Record, seconds: float) -> None:
+        self.path, self.key, self.record = path, key, record
+        self.clock, self.start = Clock(seconds), len(record.rows)
+        self._generators: dict[str, Any] | None = None
+
+    def latest(self) -> Path | None:
+        """The latest whole checkpoint of a training under the same settings; None if there is none."""
+        return ranks.broadcast(self._latest() if ranks.is_first() else None)
+
+    def _latest(self) -> Path | None:
+        last = "the training begins anew"
+        for path, otherwise in ((self.path, "the one before it is used"), (before(self.path), last)):
+            reason = damage(path) if path.exists() else None
+            if reason:
+                log.warning("%s is damaged (%s); %s", path, reason, otherwise)
+            elif path.exists():
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                if content["callbacks"].get(self.state_key, {}).get("key") == self.key:
+                    log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
+                    return path
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        generators = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            generators["cuda"] = torch.cuda.get_rng_state()
+        rows = [list(row) for row in self.record.rows[self.start :]]
+        undefined = [[*where, why] for where, why in self.record.undefined.items()]
+        return {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.record.restore(*as_recorded(state_dict["rows"], state_dict["undefined"]))
+        self._generators = state_dict["generators"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        interruption.listen()  # Lightning has put its own handlers in place
+        if self._generators is not None:
+            torch.set_rng_state(self._generators["cpu"])
+            if "cuda" in self._generators and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._generators["cuda"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (
+            batch_idx + 1
+        ) % BATCHES_BETWEEN_LOOKS == 0 and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
+            self._keep(trainer, pl_module)
+        self._look(trainer, pl_module)
+
+    def _look(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        if self.clock.due():
+            self._keep(trainer, learner)
+            self.clock.leave()
+
+    def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        check_finite(learner, trainer.global_step)
+        trainer.save_checkpoint(self.path)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a file that `torch.save` wrote, by the checksums (CRC-32) it holds of all its parts."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        return str(error)
+    return f"the checksum of {broken} does not match" if broken else None
+
+
+def check_finite(learner: pl.LightningModule, step: int) -> None:
+    """Nothing that holds NaN or infinity may take the place of a good checkpoint.
+
+    Raises:
+        RunError: a parameter or a buffer does.
+    """
+    for name, tensor in learner.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise RunError(
+                f"backbone training diverged: {name} holds NaN or infinity after step {step}; "
+                f"a smaller optimizer.lr (now {learner.optimizer.lr:g}) usually helps."
+            )

@@ -1,0 +1,117 @@
+"""Signals that ask a run to end: noted at once, obeyed where nothing is lost.
+
+SIGINT and SIGTERM, and SIGUSR1 and SIGUSR2, by which Slurm and submitit announce the end of a job. While something is
+in progress that can be kept half done (a training, a descent), a signal is only written down, and the loop that sees it
+keeps what it has and leaves by `Interrupted`; anywhere else, and at a second Ctrl-C, `Interrupted` is raised at once.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SECONDS_UNTIL_REQUEUED = 120.0
+SECONDS_TO_ASK = 30.0
+SECONDS_OF_IMPATIENCE = 1.0
+"""Signals that follow within this time are the same request, passed on by a launcher."""
+
+
+class Interrupted(BaseException):
+    """The run was asked to end by a signal; not an `Exception`, so that nobody takes it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+class Interruption:
+    """The signals of this process; one instance, `interruption`, because a process has one set of handlers."""
+
+    def __init__(self) -> None:
+        self.received, self._when = 0, 0.0
+        self._deferring = False
+
+    def listen(self) -> None:
+        """Handle the signals from now on; repeated where a library has put its own handlers in our place."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+
+    def forget(self) -> None:
+        """A new run begins."""
+        self.received = 0
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, a first signal is only noted in ``received``, and whoever loops here looks at it."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._deferring:
+            self.received = number
+            raise Interrupted(number)
+        if self.received:
+            if number == signal.SIGINT and time.monotonic() - self._when > SECONDS_OF_IMPATIENCE:
+                raise Interrupted(number)
+            return
+        self.received, self._when = number, time.monotonic()
+        os.write(2, f"{signal.Signals(number).name}: ending at the next checkpoint ...\n".encode())
+
+
+interruption = Interruption()
+
+
+def requeue(stop: Interrupted, *, first: bool) -> None:
+    """Ask Slurm to run this job again, if it is one that Slurm is about to end; returns where it is not.
+
+    Where the request is accepted Slurm ends the processes, and a process that ended by itself before would count as
+    completed or failed: so this waits for it.
+
+    Args:
+        first: this is the rank that asks; the others only give it the time.
+    """
+    job = _slurm_job()
+    if job is None or stop.number == signal.SIGINT:
+        return
+    if not first:
+        time.sleep(SECONDS_TO_ASK)
+        return
+    if _slurm("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
+        return  # after scancel: a cancelled job must not come back
+    if _slurm("scontrol", "requeue", job) is None:
+        print(f"Slurm refused to requeue job {job}; run the same command again to go on.", file=sys.stderr)
+        return
+    print(f"Slurm job {job} was requeued and will go on from its checkpoint.", file=sys.stderr, flush=True)
+    time.sleep(SECONDS_UNTIL_REQUEUED)
+
+
+def _slurm_job() -> str | None:
+    """This job, or this element of an array; None outside Slurm and in an interactive session."""
+    if "SLURM_JOB_ID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "interactive"):
+        return None
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def _slurm(*command: str) -> str | None:
+    """Output of one of Slurm's commands; None if it failed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,170 @@
+"""Kill runs of the real command at random moments of every stage, start them again, and compare what they leave.
+
+    scripts/chaos --attempts 30 --seed 0            # all stages
+    scripts/chaos --stage head --attempts 100       # one of them
+    scripts/chaos --signal SIGTERM                  # asked to end instead of killed
+
+Every attempt is a process of its own (forked from one that has done the imports, so that an attempt takes seconds). It
+is killed at a random moment of its stage and once more, with probability 1/2, at a random moment of the second start.
+The third start is left alone, and has to end with the same bytes in record.csv and tensors.safetensors as a run that
+was never disturbed.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.app import main as dnc
+
+RUN = ["data.samples_per_class=60", "backbone.hidden=[32,16]", "backbone.epochs=30", "backbone.batch_size=16"]
+RUN += ["head.width=16", "head.depth=3", "descent.steps=6000", "descent.seeds=2", "descent.records_per_decade=5"]
+RUN += ["logger=none", "trainer=cpu", "trainer.threads=1", "trainer.checkpoint_seconds=0"]
+WINDOWS = {
+    # stage: what is there when it begins, and when it has ended
+    "backbone": ("summary.json", "checkpoints/backbone.safetensors"),
+    "extraction": ("checkpoints/backbone.safetensors", "stages/features.safetensors"),
+    "head": ("stages/features.safetensors", "stages/head.safetensors"),
+    "recording": ("stages/head.safetensors", "tensors.safetensors"),
+    "figure": ("tensors.safetensors", "figures/collapse.pdf"),
+}
+UNDISTURBED = "undisturbed"
+COMPARED = ("record.csv", "tensors.safetensors")
+POLL, LIMIT = 0.0005, 300.0
+
+
+def start(folder: Path) -> int:
+    """Fork a run in ``folder``; returns its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    with open(folder.with_suffix(".log"), "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.argv = ["dnc", *RUN, f"hydra.run.dir={folder}"]
+    code = 0
+    try:
+        dnc()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    except BaseException:
+        code = 1
+    os._exit(code)
+
+
+def finished(pid: int) -> int | None:
+    """Exit code of a process that has ended, negative for a signal; None while it lives."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def wait(pid: int, until: Callable[[], bool]) -> int | None:
+    """Wait until something is so, or the process has ended (its exit code is returned then)."""
+    end = time.monotonic() + LIMIT
+    while not until():
+        code = finished(pid)
+        if code is not None:
+            return code
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            raise SystemExit(f"chaos: a run took longer than {LIMIT:g} s; its log lies beside its folder")
+        time.sleep(POLL)
+    return None
+
+
+def undisturbed(folder: Path) -> dict[str, float]:
+    """Run without disturbance; returns how long each stage took (seconds)."""
+    pid, lasted = start(folder), {}
+    for stage, (begin, end) in WINDOWS.items():
+        wait(pid, (folder / begin).exists)
+        began = time.monotonic()
+        wait(pid, (folder / end).exists)
+        lasted[stage] = time.monotonic() - began
+    if (code := wait(pid, lambda: False)) != 0:
+        raise SystemExit(f"chaos: the undisturbed run ended with {code}; see {folder.with_suffix('.log')}")
+    return lasted
+
+
+def disturb(folder: Path, stage: str, lasts: float, number: int, dice: random.Random) -> bool:
+    """Start a run and end it at a random moment of a stage; whether that was before it had completed."""
+    pid = start(folder)
+    if wait(pid, (folder / WINDOWS[stage][0]).exists) is not None:
+        return False
+    moment = time.monotonic() + dice.uniform(0, lasts)
+    if wait(pid, lambda: time.monotonic() > moment) is not None:
+        return False
+    os.kill(pid, number)
+    return wait(pid, lambda: False) != 0
+
+
+def attempt(
+    folder: Path, stage: str, lasts: float, number: int, dice: random.Random, expected: dict[str, bytes]
+) -> str:
+    """One attempt; "" if it survived, else what was wrong."""
+    disturbed = disturb(folder, stage, lasts, number, dice)
+    if disturbed and dice.random() < 0.5:
+        disturb(folder, stage, lasts, number, dice)
+    code = wait(start(folder), lambda: False)
+    # 2: the run had completed before the signal came, and is not to be overwritten.
+    if code not in ((0,) if disturbed else (0, 2)):
+        return f"exit code {code}"
+    for name in COMPARED:
+        if (
+            not (folder / name).is_file()
+            or (folder / name).read_bytes() != (folder.parent / UNDISTURBED / name).read_bytes()
+        ):
+            return f"{name} differs"
+    leftovers = [path.name for path in folder.rglob(".*.tmp*")]
+    return f"left {leftovers}" if leftovers else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--attempts", type=int, default=30, help="per stage (30)")
+    parser.add_argument("--stage", action="append", choices=list(WINDOWS), help="all by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
+    parser.add_argument("--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT"])
+    parser.add_argument("--keep", action="store_true", help="keep the folders of attempts that were lost")
+    options = parser.parse_args()
+    console, dice = Console(), random.Random(options.seed)
+    number = signal.Signals[options.signal]
+    with contextlib.ExitStack() as stack:
+        work = Path(tempfile.mkdtemp(prefix="dnc-chaos-"))
+        if not options.keep:
+            stack.callback(shutil.rmtree, work, ignore_errors=True)
+        lasted = undisturbed(work / UNDISTURBED)
+        table = Table("stage", "lasts", "attempts", "survived", "lost", title=options.signal)
+        lost = 0
+        for stage in options.stage or WINDOWS:
+            reasons = []
+            for index in range(options.attempts):
+                folder = work / f"{stage}-{index}"
+                if reason := attempt(folder, stage, lasted[stage], number, dice):
+                    reasons.append(f"{folder.name}: {reason}")
+                    console.print(f"lost: {reasons[-1]}")
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+                print(f"\r{stage} {index + 1}/{options.attempts}", end="", file=sys.stderr, flush=True)
+            print(file=sys.stderr)
+            survived = options.attempts - len(reasons)
+            table.add_row(stage, f"{lasted[stage]:.2f} s", str(options.attempts), str(survived), str(len(reasons)))
+            lost += len(reasons)
+    console.print(table)
+    sys.exit(int(lost > 0))
+
+
+if __name__ == "__main__":
+    # Imported before the forks, which then take no time; nothing is computed here.
+    import pipeline.execution  # noqa: F401
+
+    main()

@@ -1,0 +1,93 @@
+"""One rank of the tests in test_ranks_agree.py: measures, trains and descends, and writes what came out.
+
+Arguments: rank, world size, port, folder.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from pipeline import measuring, ranks
+from pipeline.backbones import build_backbone
+from pipeline.config import Config, settings
+from pipeline.data import load_images
+from pipeline.inputs import Inputs
+from pipeline.learners import Classifier
+from pipeline.protocols import PROTOCOLS
+from pipeline.record import Record
+from pipeline.run import Run
+from pipeline.training import settle_norms
+
+measuring.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
+
+IMAGES = load_images("digits", classes=[0, 1, 2], samples_per_class=47)
+
+
+def config(**changes) -> Config:
+    names = {"data.name": "digits", "backbone.name": "mlp", "optimizer.name": "sgd", "logger.name": "none"}
+    names |= {"trainer.accelerator": "cpu", "trainer.devices": ranks.world_size(), "head.depth": 3, "head.width": 8}
+    names |= {"backbone.hidden": [12, 7], "descent.steps": 60, "descent.seeds": 3, "descent.momentum": 0.5}
+    names |= {"data.classes": [0, 1, 2], "data.samples_per_class": 47}
+    cfg = OmegaConf.structured(Config)
+    for key, value in (names | {key.replace("__", "."): value for key, value in changes.items()}).items():
+        OmegaConf.update(cfg, key, value)
+    return settings(cfg)
+
+
+def measured(name: str, **options) -> dict[str, torch.Tensor]:
+    """Every metric of every place of an untrained network, and its features."""
+    network = build_backbone(name, IMAGES.image_shape, seed=1, **options)
+    settle_norms(network, IMAGES, 32, seed=0)
+    found = measuring.measure_backbone(network, IMAGES, lambda features: features[:, :3])
+    values = {"train": found.train, "test": found.test}
+    for at in found.layers:
+        values |= {f"{at.layer}/{at.tap}/{metric}": value for metric, value in at.values.items()}
+    return values
+
+
+def trained(folder: Path, name: str, **changes) -> dict[str, torch.Tensor]:
+    """Weights after two epochs of batches that cannot be dealt out evenly."""
+    setting = config(protocol__name="frozen_features", backbone__name=name, backbone__epochs=2, **changes)
+    network = build_backbone(name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0)
+    run = Run(setting, Inputs(IMAGES, network), folder / f"train-{name}", Record(folder / f"train-{name}"))
+    PROTOCOLS["frozen_features"](run)
+    losses = {"losses": torch.tensor([row.value for row in run.record.rows if row.metric == "train_loss"])}
+    return {key: value.clone() for key, value in network.state_dict().items()} | losses
+
+
+def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
+    """Everything that the DUFM by itself records."""
+    setting = config(protocol__name="dufm", protocol__samples_per_class=5, **changes)
+    run = Run(setting, Inputs(), folder / "dufm", Record(folder / "dufm"))
+    outcome = PROTOCOLS["dufm"](run)
+    values = torch.tensor([row.value for row in run.record.rows], dtype=torch.float64)
+    names = [(row.stage, row.step, row.seed, row.layer, row.tap, row.metric) for row in run.record.rows]
+    return {"rows": values, "names": names, "last": outcome.head.weights[-1]}
+
+
+def main(rank: int, world_size: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    if world_size > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        ranks.connect("gloo")
+    work = Path(folder) / f"world-{world_size}"
+    results = {
+        "mlp": measured("mlp", hidden=[12, 7]),
+        "resnet20": measured("resnet20"),
+        "trained mlp": trained(work, "mlp", backbone__batch_size=50),
+        "trained resnet20": trained(work, "resnet20", backbone__batch_size=50, data__samples_per_class=20),
+        "dufm": descended(work, head__inputs="free", head__feature_decay=1e-3),
+        "classifier": dict(
+            Classifier(build_backbone("mlp", IMAGES.image_shape), 3, "mse", config().optimizer, 1, 0).state_dict()
+        ),
+    }
+    torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")
+    ranks.disconnect()
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:4]), sys.argv[4])

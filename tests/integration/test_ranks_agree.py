@@ -1,0 +1,78 @@
+"""The same numbers come out of 1, 2, 3 and 4 processes, whose shares of images and members are uneven."""
+
+import math
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).parent / "rank_worker.py"
+WORLDS = (1, 2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[tuple[int, int], dict]:
+    """(world size, rank) -> what that rank found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for world in WORLDS:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, WORKER]
+        processes = [
+            subprocess.Popen([*command, str(rank), str(world), str(port), folder], stderr=subprocess.PIPE, text=True)
+            for rank in range(world)
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=180)
+            assert process.returncode == 0, errors
+    return {
+        (world, rank): torch.load(folder / f"{world}-{rank}.pt", weights_only=True)
+        for world in WORLDS
+        for rank in range(world)
+    }
+
+
+OTHERS = [(world, rank) for world in WORLDS for rank in range(world) if world > 1]
+
+
+@pytest.mark.parametrize("where", OTHERS)
+@pytest.mark.parametrize("network", ["mlp", "resnet20"])
+def test_every_metric_and_feature_is_that_of_one_process(results, network, where):
+    expected, found = results[1, 0][network], results[where][network]
+    assert list(found) == list(expected) and len(found) > 100
+    for name, value in expected.items():
+        if name in ("train", "test"):
+            assert torch.equal(found[name], value), name  # the same batches passed the same network
+        else:
+            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("where", OTHERS)
+@pytest.mark.parametrize(("network", "tolerance"), [("trained mlp", 1e-5), ("trained resnet20", 1e-3)])
+def test_training_is_that_of_one_process_up_to_float32_rounding(results, network, tolerance, where):
+    expected, found = results[1, 0][network], results[where][network]
+    assert len(expected["losses"]) == 3
+    torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-5, atol=0)
+    for name, value in expected.items():
+        # Relative to the tensor: float32 rounding of a sum is relative to its terms.
+        scale = value.double().norm() + 1e-6 * math.sqrt(value.numel())
+        assert (found[name].double() - value.double()).norm() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("where", OTHERS)
+def test_all_ranks_end_with_the_same_weights(results, where):
+    first, own = results[where[0], 0], results[where]
+    for name in ("trained mlp", "trained resnet20", "classifier"):
+        assert all(torch.equal(own[name][key], value) for key, value in first[name].items())
+
+
+@pytest.mark.parametrize("where", OTHERS)
+def test_members_of_a_descent_do_not_depend_on_how_many_ranks_share_them(results, where):
+    expected, found = results[1, 0]["dufm"], results[where]["dufm"]
+    assert found["names"] == expected["names"]
+    assert torch.equal(found["last"], expected["last"])
+    torch.testing.assert_close(found["rows"], expected["rows"], rtol=1e-10, atol=0, equal_nan=True)
