@@ -1,6 +1,7 @@
 """The command line before Hydra sees it: home folders, ``resume=``, and ranks that must not write."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,5 +64,7 @@ def _as_started(folder: str) -> list[str]:
 
 def quoted(value: str) -> str:
     """A value as Hydra's grammar reads it, whatever characters it holds."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    # A backslash is one, except before a quotation mark, the closing one included.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"

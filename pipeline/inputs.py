@@ -46,6 +46,7 @@ def prepare(config: Config) -> Inputs:
         weights = _load_given(config, network)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    _check_shares(config, images)
     if config.protocol.name == "fixed_head":
         _check_fixed_head(config, images, network)
     return Inputs(images, network, weights)
@@ -87,6 +88,18 @@ def _check_same_network(run: str, theirs: dict, config: Config) -> None:
             raise ConfigError(
                 f"backbone.from_run={run} was trained with {name}={theirs[key]}, here it is {ours}; "
                 f"allowed: the same network, {name}={theirs[key]}."
+            )
+
+
+def _check_shares(config: Config, images: ImageData) -> None:
+    """Every process needs an image of every batch: a network cannot pass, nor a batch norm normalise, none."""
+    processes, count = config.trainer.devices * config.trainer.num_nodes, len(images.train)
+    batch = min(config.backbone.batch_size, count)
+    for images_in_batch, words in ((batch, ""), (count % batch or batch, f" (the last of {count} images)")):
+        if config.backbone.epochs and images_in_batch < processes:
+            raise ConfigError(
+                f"backbone.batch_size={config.backbone.batch_size} makes a batch{words} of {images_in_batch} image(s) "
+                f"for {processes} processes (trainer.devices x trainer.num_nodes); allowed: at least one image each."
             )
 
 

@@ -15,7 +15,6 @@ from pipeline.backbones import build_backbone
 from pipeline.config import Config, settings
 from pipeline.data import load_images
 from pipeline.inputs import Inputs
-from pipeline.learners import Classifier
 from pipeline.protocols import PROTOCOLS
 from pipeline.record import Record
 from pipeline.run import Run
@@ -50,7 +49,8 @@ def measured(name: str, **options) -> dict[str, torch.Tensor]:
 
 def trained(folder: Path, name: str, **changes) -> dict[str, torch.Tensor]:
     """Weights after two epochs of batches that cannot be dealt out evenly."""
-    setting = config(protocol__name="frozen_features", backbone__name=name, backbone__epochs=2, **changes)
+    small = {"descent__lr": 1e-3, "descent__steps": 3}
+    setting = config(protocol__name="frozen_features", backbone__name=name, backbone__epochs=2, **small, **changes)
     network = build_backbone(name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0)
     run = Run(setting, Inputs(IMAGES, network), folder / f"train-{name}", Record(folder / f"train-{name}"))
     PROTOCOLS["frozen_features"](run)
@@ -79,11 +79,8 @@ def main(rank: int, world_size: int, port: int, folder: str) -> None:
         "mlp": measured("mlp", hidden=[12, 7]),
         "resnet20": measured("resnet20"),
         "trained mlp": trained(work, "mlp", backbone__batch_size=50),
-        "trained resnet20": trained(work, "resnet20", backbone__batch_size=50, data__samples_per_class=20),
+        "trained resnet20": trained(work, "resnet20", backbone__batch_size=50),
         "dufm": descended(work, head__inputs="free", head__feature_decay=1e-3),
-        "classifier": dict(
-            Classifier(build_backbone("mlp", IMAGES.image_shape), 3, "mse", config().optimizer, 1, 0).state_dict()
-        ),
     }
     torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")
     ranks.disconnect()
