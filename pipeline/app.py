@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.cluster import failures_name_their_log, lost_job
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
@@ -43,6 +44,8 @@ def main() -> None:
         code = EXIT_FAILED if ValidateFirst.passed else EXIT_BAD_CONFIG
         _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}", code)
     except Exception as error:
+        if lost := lost_job(error):
+            _exit(f"error: {lost}", EXIT_FAILED)
         if ValidateFirst.passed:
             raise  # a bug of ours: the traceback is what is wanted
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
@@ -105,7 +108,8 @@ def job(cfg: DictConfig) -> None:
     from pipeline.execution import execute
 
     ValidateFirst.passed = True
-    execute(config, inputs, folder)
+    with failures_name_their_log():
+        execute(config, inputs, folder)
 
 
 def _remove_if_unused(folder: Path) -> None:

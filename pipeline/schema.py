@@ -132,6 +132,7 @@ class TrainerConfig:
 
     accelerator: str = _knob("auto", "device kind", choices=("auto", "cpu", "gpu"))
     devices: int = _knob(1, "processes of the run (more than one: not supported yet)", ge=1, le=1)
+    num_nodes: int = _knob(1, "machines of the run", ge=1)
     threads: int | None = _knob(None, "CPU threads; null leaves PyTorch's choice", ge=1)
 
 
