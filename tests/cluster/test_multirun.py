@@ -42,7 +42,7 @@ def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm
         assert summary["status"] == "completed"
         assert list(read_record(there).seed.unique()) == [int(job), int(job) + 1]
         assert (there / "record.csv").read_bytes() == (here / "record.csv").read_bytes()
-        for key in set(expected) - {"environment", "seconds"}:
+        for key in set(expected) - {"environment", "timings"}:
             assert summary[key] == expected[key]
     number = _job_numbers(sweep)
     until(lambda: slurm.states(number) == {f"{number}_{job}": "COMPLETED" for job in "012"}, "completed in accounting")
