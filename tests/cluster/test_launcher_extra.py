@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 from pipeline.app import EXIT_BAD_CONFIG
 
 WITHOUT_THE_EXTRA = """
@@ -21,9 +19,8 @@ def without_the_extra(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("launcher", ["slurm", "submitit_slurm"])
-def test_asking_for_slurm_without_its_extra_names_the_extra(launcher, tmp_path):
-    done = without_the_extra("--multirun", f"hydra/launcher={launcher}", "seed=0,1", cwd=tmp_path)
+def test_asking_for_slurm_without_its_extra_names_the_extra(tmp_path):
+    done = without_the_extra("--multirun", "hydra/launcher=slurm", "seed=0,1", cwd=tmp_path)
     assert done.returncode == EXIT_BAD_CONFIG
     (sentence,) = done.stderr.splitlines()
     assert "hydra/launcher" in sentence and "'.[slurm]'" in sentence

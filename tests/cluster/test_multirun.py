@@ -11,7 +11,7 @@ from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
 from pipeline.record import read_record, read_summary
 
 TINY = ["--multirun", "protocol=dufm", "logger=none", "descent.steps=100", "descent.seeds=2", "head.width=8"]
-TINY += ["protocol.num_features=8", "protocol.samples_per_class=5"]
+TINY += ["protocol.num_features=8", "protocol.samples_per_class=5", "head.depth=2", "descent.records_per_decade=2"]
 ON_SLURM = [*TINY, "hydra/launcher=slurm"]
 
 
@@ -23,6 +23,7 @@ def started(launch, tmp_path_factory):
         "direct": [*TINY, "seed=0,1,2", "hydra.sweep.dir=direct"],
         "diverging": [*ON_SLURM, "descent.lr=1e6", "hydra.sweep.dir=sweep"],
         "lost": [*ON_SLURM, "seed=0", "hydra.sweep.dir=sweep", "hydra.launcher.setup=[exit 7]"],
+        "refused": [*ON_SLURM, "seed=0", "hydra.launcher.partition=nowhere"],
     }
     folders = {name: tmp_path_factory.mktemp(name) for name in cases}
     return SimpleNamespace(
@@ -68,8 +69,8 @@ def test_a_job_that_ends_without_a_result_is_reported_with_its_log(started):
     assert f"{started.folders['lost']}/sweep/.submitit/{number}/{number}_0_log.out" in sentence
 
 
-def test_a_partition_that_is_not_there_is_refused_in_one_sentence(launch, tmp_path):
-    code, output = launch(tmp_path, *ON_SLURM, "seed=0", "hydra.launcher.partition=nowhere").wait()
+def test_a_partition_that_is_not_there_is_refused_in_one_sentence(started):
+    code, output = started.launchers["refused"].wait()
     assert code == EXIT_BAD_CONFIG
     assert "Traceback" not in output and "partition" in output.splitlines()[-1]
 
