@@ -70,7 +70,7 @@ class Launched:
                 command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
             )
 
-    def wait(self, seconds: float = 180) -> tuple[int, str]:
+    def wait(self, seconds: float = 300) -> tuple[int, str]:
         """Its exit code and all it printed; fails where it has not ended within so many seconds."""
         try:
             code = self.process.wait(seconds)
