@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.arguments import hydra_arguments
+from pipeline.cluster import failures_name_their_log, lost_job
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
@@ -49,6 +50,8 @@ def main() -> None:
         code = EXIT_FAILED if Session.begun else EXIT_BAD_CONFIG
         _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}", code)
     except Exception as error:
+        if lost := lost_job(error):
+            _exit(f"error: {lost}", EXIT_FAILED)
         if Session.begun:
             raise  # a bug of ours: the traceback is what is wanted
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
@@ -140,7 +143,8 @@ def job(cfg: DictConfig) -> None:
     Session.begun = folder
     interruption.forget()
     try:
-        execute(config, inputs, folder)
+        with failures_name_their_log():
+            execute(config, inputs, folder)
     finally:
         if Session.lock is not None:
             Session.lock.release()

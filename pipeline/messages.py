@@ -31,6 +31,8 @@ def explain(error: Exception) -> str:
     key = getattr(cause, "full_key", None) or ""
     parent, _, name = key.partition("[")[0].rpartition(".")
     knobs = {entry.name: entry for entry in fields(_node(parent))} if _node(parent) else {}
+    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file).startswith("hydra/launcher/submitit_"):
+        return "hydra/launcher: slurm needs the extra `slurm`, which is not installed: pip install '.[slurm]'."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint(choice, error.options)}."

@@ -1,0 +1,81 @@
+"""Multiruns through Slurm give what the same runs give without it, and failures reach whoever started them."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from local_cluster import until
+
+from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
+from pipeline.record import read_record, read_summary
+
+TINY = ["--multirun", "protocol=dufm", "logger=none", "descent.steps=100", "descent.seeds=2", "head.width=8"]
+TINY += ["protocol.num_features=8", "protocol.samples_per_class=5", "head.depth=2", "descent.records_per_decade=2"]
+ON_SLURM = [*TINY, "hydra/launcher=slurm"]
+
+
+@pytest.fixture(scope="module")
+def started(launch, tmp_path_factory):
+    """All launchers of this module at once: mostly they wait."""
+    cases = {
+        "sweep": [*ON_SLURM, "seed=0,1,2"],
+        "direct": [*TINY, "seed=0,1,2", "hydra.sweep.dir=direct"],
+        "diverging": [*ON_SLURM, "descent.lr=1e6", "hydra.sweep.dir=sweep"],
+        "lost": [*ON_SLURM, "seed=0", "hydra.sweep.dir=sweep", "hydra.launcher.setup=[exit 7]"],
+        "refused": [*ON_SLURM, "seed=0", "hydra.launcher.partition=nowhere"],
+    }
+    folders = {name: tmp_path_factory.mktemp(name) for name in cases}
+    return SimpleNamespace(
+        folders=folders, launchers={name: launch(folders[name], *arguments) for name, arguments in cases.items()}
+    )
+
+
+def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm):
+    for name in ("sweep", "direct"):
+        code, output = started.launchers[name].wait()
+        assert code == 0, output
+    # One folder for all, made at submission: its name's date and time are not those at which a job starts.
+    (sweep,) = (started.folders["sweep"] / "multirun").glob("*/*")
+    for job in "012":
+        there, here = sweep / job, started.folders["direct"] / "direct" / job
+        summary, expected = read_summary(there), read_summary(here)
+        assert summary["status"] == "completed"
+        assert list(read_record(there).seed.unique()) == [int(job), int(job) + 1]
+        assert (there / "record.csv").read_bytes() == (here / "record.csv").read_bytes()
+        for key in set(expected) - {"environment", "timings"}:
+            assert summary[key] == expected[key]
+    number = _job_numbers(sweep)
+    until(lambda: slurm.states(number) == {f"{number}_{job}": "COMPLETED" for job in "012"}, "completed in accounting")
+
+
+def test_a_run_that_fails_is_reported_with_its_log(started):
+    code, output = started.launchers["diverging"].wait()
+    assert code == EXIT_FAILED
+    sweep = started.folders["diverging"] / "sweep"
+    (sentence,) = re.findall(r"^error: (.*)$", output, re.M)
+    log = Path(re.search(r"log: (\S+)\)$", sentence).group(1))
+    assert log.parent.parent == sweep / ".submitit" and log.name.endswith("_0_log.out")
+    assert read_summary(sweep / "0")["status"] == "failed"
+    assert "Traceback" in log.read_text() and "diverged" in sentence and "diverged" in log.read_text()
+
+
+def test_a_job_that_ends_without_a_result_is_reported_with_its_log(started):
+    code, output = started.launchers["lost"].wait()
+    assert code == EXIT_FAILED
+    number = _job_numbers(started.folders["lost"] / "sweep")
+    (sentence,) = re.findall(r"^error: (.*)$", output, re.M)
+    assert f"job {number} " in sentence and "FAILED" in sentence
+    assert f"{started.folders['lost']}/sweep/.submitit/{number}/{number}_0_log.out" in sentence
+
+
+def test_a_partition_that_is_not_there_is_refused_in_one_sentence(started):
+    code, output = started.launchers["refused"].wait()
+    assert code == EXIT_BAD_CONFIG
+    assert "Traceback" not in output and "partition" in output.splitlines()[-1]
+
+
+def _job_numbers(sweep: Path) -> str:
+    """The number of the multirun's Slurm job."""
+    (number,) = {path.name.partition("_")[0] for path in (sweep / ".submitit").iterdir() if path.is_dir()}
+    return number
