@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.metrics import CollapseMetrics, formulas
+from pipeline.metrics import ClassStatistics, CollapseMetrics, formulas
 from pipeline.metrics.checks import check_labels
 from pipeline.metrics.undefined import reason_of
 from pipeline.tracker.layers import Place
@@ -53,9 +53,10 @@ class Measurement:
             if not metric.update_called:
                 metric.update(torch.zeros(0, size, device=device), torch.zeros(0, dtype=torch.int64, device=device))
             with metric.sync_context():
+                merged = metric.statistics  # now, because compute() ends the synchronisation
                 values |= {(*place, name): float(value) for name, value in metric.compute().items()}
                 reasons |= {(*place, name): why for name, why in metric.undefined.items()}
-                for name, (formula, *arguments) in self._weight_calls(place, metric).items():
+                for name, (formula, *arguments) in self._weight_calls(place, merged).items():
                     values[*place, name] = float(formula(*arguments))
                     if (why := reason_of(formula, *arguments)) is not None:
                         reasons[*place, name] = why
@@ -70,14 +71,14 @@ class Measurement:
             self._metrics[place] = metric.to(device)
         return self._metrics[place]
 
-    def _weight_calls(self, place: Place, metric: CollapseMetrics) -> dict[str, tuple]:
+    def _weight_calls(self, place: Place, statistics: ClassStatistics) -> dict[str, tuple]:
         """What to evaluate where a weight matrix is entered: name -> (formula, *arguments)."""
         if place not in self._weights:
             return {}
-        weight = self._weights[place].weight.detach().to(metric.device, torch.float64)
-        calls = {"dnc3": (formulas.dnc3, metric.statistics, weight)}
+        weight = self._weights[place].weight.detach().to(statistics.means)
+        calls = {"dnc3": (formulas.dnc3, statistics, weight)}
         if len(weight) == self._num_classes:
-            calls["nc3_duality"] = (formulas.nc3_duality, metric.statistics, weight)
+            calls["nc3_duality"] = (formulas.nc3_duality, statistics, weight)
         return calls
 
     def _sizes_on_all_ranks(self) -> dict[Place, int]:

@@ -118,7 +118,7 @@ class CollapseTracker:
 
     @property
     def history(self) -> pd.DataFrame:
-        """All measurements, one number a row (step, layer, tap, metric, value), layers in the order in which they run."""
+        """All measurements, one number a row (step, layer, tap, metric, value); layers stand in running order."""
         return pd.DataFrame(self._rows, columns=COLUMNS)
 
     def plot(self, metric: str = "dnc1", ax: Axes | None = None) -> Axes:
