@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def cnn() -> Cnn:
 def mlp() -> nn.Sequential:
     torch.manual_seed(0)
     sizes = (64, 9, 7, CLASSES)
-    layers = [nn.Flatten()] + [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [nn.Flatten()] + [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers[:-1]).double()
 
 
@@ -290,18 +291,19 @@ def test_the_lightning_callback_logs_the_numbers_of_the_plain_loop(tmp_path: Pat
     assert {key: rows.loc[3, f"train/{key}"] for key in expected[1]} == expected[1]
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*`srun` command")
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*`srun` command", "ignore:.*have no `val_dataloader`"
+)
 def test_the_lightning_callback_says_what_it_lacks(tmp_path: Path) -> None:
     learner = tracker_worker.Learner()
     tracker = tracker_worker.tracker_of(learner)
     with pytest.raises(ValueError, match="every_n_epochs must be an int of at least 1, got 0"):
         tracker.callback(every_n_epochs=0)
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     loader = DataLoader(tracker_worker.dataset(), batch_size=23)
     for validation, got in ((None, "none"), ([loader, loader], "2")):
         trainer = pl.Trainer(
-            accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, callbacks=[tracker.callback()],
-            log_every_n_steps=1, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0.0 if validation is None else 1.0, **options,
+            accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, callbacks=[tracker.callback()], logger=False,
+            log_every_n_steps=1, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
         )  # fmt: skip
         with pytest.raises(ValueError, match=f"one validation dataloader for the tracker to measure, got {got}"):
             trainer.fit(learner, loader, validation)
@@ -432,7 +434,7 @@ def test_plots_draw_the_history_on_the_axes_given_or_on_new_ones(data) -> None:
     np.testing.assert_allclose(drawn, sorted(final))
     new = tracker.plot("nc1_pinv").figure
     assert new is not figure
-    with pytest.raises(ValueError, match="metric must be one of dnc1, .*, dnc3, nc3_duality, got 'dnc4'"):
+    with pytest.raises(ValueError, match=r"metric must be one of dnc1, .*, dnc3, nc3_duality, got 'dnc4'"):
         tracker.plot("dnc4", ax=left)
     pyplot.close("all")
 

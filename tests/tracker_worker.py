@@ -41,7 +41,7 @@ class Learner(pl.LightningModule):
         images, labels = batch
         return nn.functional.cross_entropy(self(images), labels)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], *where: int) -> None:
         """Nothing: the loader is for the tracker."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
