@@ -8,11 +8,14 @@ A tap reads a layer as features `(N, d)`, one row per sample: activations `(N, d
 `(N, C, H, W)` averaged over H and W, token sequences `(N, T, d)` averaged over T; with `pooling="flatten"` conv maps
 and sequences become `(N, C H W)` and `(N, T d)` instead.
 
-Hooks see what a module really gets and gives only where it is not compiled: tap the plain module, in a pass of its own.
+Hooks see what a module really gets and gives only where it is not compiled, so while taps are open everything that
+torch.compile made runs eagerly; a module compiled by wrapping keeps its own name, and what it holds has `_orig_mod` in
+theirs.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -55,7 +58,7 @@ class Taps:
     """Context in which the taps on a module are open; leaving it removes every hook.
 
     Args:
-        module: any uncompiled `nn.Module`; names are those of its `named_modules()`, "" being the module itself.
+        module: any `nn.Module`; names are those of its `named_modules()`, "" being the module itself.
         taps: the places to read, by a key of your choice; a bare list of module names reads their outputs, with the
             names as keys.
         listener: called as `listener(key, features)` the moment a tapped value appears, with detached features
@@ -63,7 +66,7 @@ class Taps:
             features of the latest pass are kept, as `taps[key]`.
 
     Raises:
-        ValueError: for an unknown module name, a compiled module, and a value that cannot be read as features.
+        ValueError: for an unknown module name, and for a value that cannot be read as features.
         RuntimeError: on leaving, if a tap never fired (and nothing else went wrong); during a pass, if a module that
             is used at several places of the network fires twice without `repeats`, as its taps would mix them up.
     """
@@ -83,6 +86,8 @@ class Taps:
     def __enter__(self) -> Taps:
         self._fired.clear()
         self._kept.clear()
+        if "torch._dynamo" in sys.modules:  # a heavy import, which nothing can have been compiled without
+            self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
         # First, so that it runs before a tap on the module's own input.
         self._hooks.callback(self._module.register_forward_pre_hook(self._start_pass).remove)
         for key, target in self._targets.items():
@@ -133,25 +138,13 @@ class Taps:
 
 
 def _find(module: nn.Module, name: str) -> nn.Module:
-    """The submodule called `name`; neither it nor a module that holds it may be compiled."""
-    _refuse_compiled(module, name)
+    """The submodule called `name`."""
     modules = dict(module.named_modules(remove_duplicate=False))
     if name not in modules:
         close = get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see its named_modules()."
         raise ValueError(f"module name {name!r} is not in this {type(module).__name__}, {hint}")
-    for end in [i for i, letter in enumerate(name) if letter == "."] + [len(name)]:
-        _refuse_compiled(modules[name[:end]], name)
     return modules[name]
-
-
-def _refuse_compiled(holder: nn.Module, name: str) -> None:
-    # torch.compile(module) wraps a module, module.compile() marks it; once run, either one ignores the hooks inside.
-    if hasattr(holder, "_orig_mod") or getattr(holder, "_compiled_call_impl", None) is not None:
-        raise ValueError(
-            f"module {name!r} is part of a compiled module, whose hooks do not fire: "
-            "tap the uncompiled module, and run that in the tapped pass."
-        )
 
 
 def _as_features(value: object, tap: Tap) -> Tensor:

@@ -182,14 +182,33 @@ def test_inputs_passed_by_name_are_read(network: Network, images: Tensor) -> Non
     torch.testing.assert_close(taps["input"], images.flatten(1), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("run_before", [False, True])
 @pytest.mark.parametrize("compiled", ["wrapped", "in place", "holder"])
-def test_compiled_modules_are_refused(network: Network, compiled: str) -> None:
-    module: nn.Module = network
+def test_what_is_compiled_is_read_as_it_runs_eagerly_and_stays_compiled(
+    network: Network, images: Tensor, compiled: str, run_before: bool
+) -> None:
+    with Taps(network, ["blocks.0"]) as expected:
+        network(images)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    called: nn.Module = network
     if compiled == "wrapped":
-        module = torch.compile(network, backend="eager")
+        called = torch.compile(network, backend=backend)
     elif compiled == "in place":
-        network.compile(backend="eager")
+        network.compile(backend=backend)
     else:
-        network.blocks = torch.compile(network.blocks, backend="eager")
-    with pytest.raises(ValueError, match="part of a compiled module"):
-        Taps(module, ["blocks._orig_mod.0" if compiled == "holder" else "blocks.0"])
+        network.blocks = torch.compile(network.blocks, backend=backend)
+    if run_before:
+        called(images)
+    compilations = len(graphs)
+    name = "blocks._orig_mod.0" if compiled == "holder" else "blocks.0"
+    with Taps(network, [name]) as taps:
+        called(images)
+    torch.testing.assert_close(taps[name], expected["blocks.0"], rtol=0, atol=0)
+    assert len(graphs) == compilations
+    called(images)
+    assert len(graphs) >= 1
