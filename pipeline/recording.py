@@ -3,10 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.learners import Learner
@@ -41,15 +38,15 @@ def measure_training(run: Run, learner: Learner, epoch: int, measure_too: Measur
 
 @dataclass(frozen=True)
 class HeadMeasurement:
-    """What is measured of a batch of heads: losses by name, ``(S,)`` each, and the metrics of every layer."""
+    """What is measured of a batch of heads, in plain numbers, one per seed: they travel between ranks."""
 
-    seeds: tuple[int, ...]
-    losses: dict[str, Tensor]
-    layers: list[LayerMeasurement]
+    seeds: list[int]
+    losses: dict[str, list[float]]
+    layers: list[tuple[str, str, dict[str, list[float]], dict[str, str]]]  # layer, tap, values, reasons
 
 
 def measure_solution(config: Config, head: HeadSolution, test: Features | None) -> HeadMeasurement:
-    """Losses, distance to the optimum where theory knows it, and every layer of a head; values lie on the CPU."""
+    """Losses, distance to the optimum where theory knows it, and every layer of a head."""
     problem, _ = closed_form(head)
     losses = {"loss": head.objective.total, "fit": head.objective.fit}
     if problem is not None:
@@ -58,9 +55,9 @@ def measure_solution(config: Config, head: HeadSolution, test: Features | None) 
     features = head.features.to(head.weights[0])
     layers = measure_head(features, head.weights, head.labels, head.num_classes, config.head.activation, other)
     return HeadMeasurement(
-        head.seeds,
-        {name: value.cpu() for name, value in losses.items()},
-        [replace(at, values={name: value.cpu() for name, value in at.values.items()}) for at in layers],
+        list(head.seeds),
+        {name: value.tolist() for name, value in losses.items()},
+        [(at.layer, at.tap, {name: value.tolist() for name, value in at.values.items()}, at.reasons) for at in layers],
     )
 
 
@@ -69,17 +66,22 @@ def joined_members(parts: Sequence[HeadMeasurement], num_members: int) -> HeadMe
     parts = parts[:num_members]
     layers = []
     for same in zip(*(part.layers for part in parts), strict=True):
-        values = {name: torch.cat([at.values[name] for at in same]) for name in same[0].values}
-        reasons = {name: why for at in same for name, why in at.reasons.items()}
-        layers.append(replace(same[0], values=values, reasons=reasons))
-    losses = {name: torch.cat([part.losses[name] for part in parts]) for name in parts[0].losses}
-    return HeadMeasurement(tuple(seed for part in parts for seed in part.seeds), losses, layers)
+        layer, tap, *_ = same[0]
+        reasons = {name: why for *_, found in same for name, why in found.items()}
+        layers.append((layer, tap, _joined([values for _, _, values, _ in same]), reasons))
+    seeds = [seed for part in parts for seed in part.seeds]
+    return HeadMeasurement(seeds, _joined([part.losses for part in parts]), layers)
+
+
+def _joined(parts: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
+    return {name: [number for part in parts for number in part[name]] for name in parts[0]}
 
 
 def record_solution(run: Run, stage: str, step: int, found: HeadMeasurement) -> str:
     """Record what was measured of a head; returns the headline."""
-    run.record.add(stage, step, list(found.seeds), found.losses)
-    record_layers(run, stage, step, list(found.seeds), found.layers)
+    run.record.add(stage, step, found.seeds, found.losses)
+    for layer, tap, values, reasons in found.layers:
+        run.record.add(stage, step, found.seeds, values, layer=layer, tap=tap, reasons=reasons)
     return _headline(found.losses)
 
 
@@ -110,7 +112,7 @@ def has_collapsed_features(run: Run) -> bool:
     return value is not None and value <= run.config.verdict.dnc1
 
 
-def _headline(losses: dict[str, Tensor]) -> str:
-    best = {name: value[value.isfinite()].min().item() for name, value in losses.items() if value.isfinite().any()}
+def _headline(losses: dict[str, list[float]]) -> str:
+    best = {name: min(filter(math.isfinite, values), default=math.nan) for name, values in losses.items()}
     gap = f", gap to the optimum {best['relative_gap']:.2e}" if "relative_gap" in best else ""
-    return f"loss {best.get('loss', math.nan):.6g}{gap}"
+    return f"loss {best['loss']:.6g}{gap}"

@@ -6,10 +6,10 @@ synchronised module needs a GPU; this one needs collectives only.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline import ranks
@@ -52,11 +52,11 @@ def _normalised(norm: _BatchNorm, inputs: Tensor) -> Tensor:
     over = [dim for dim in range(inputs.dim()) if dim != 1]
     shape = [1, -1] + [1] * (inputs.dim() - 2)
     own = torch.full((1,), inputs.numel() / inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
-    total = all_reduce(torch.cat([inputs.sum(over), own]))
+    total = _SumOverRanks.apply(torch.cat([inputs.sum(over), own]))
     count, mean = total[-1].detach(), total[:-1] / total[-1].detach()
     # Two rounds instead of E[x^2] - E[x]^2, which loses the digits of a small variance.
     centred = inputs - mean.view(shape)
-    variance = all_reduce(centred.square().sum(over)) / count
+    variance = _SumOverRanks.apply(centred.square().sum(over)) / count
     if norm.track_running_stats and norm.running_mean is not None:
         with torch.no_grad():
             norm.num_batches_tracked += 1
@@ -65,3 +65,19 @@ def _normalised(norm: _BatchNorm, inputs: Tensor) -> Tensor:
             norm.running_var.lerp_((variance * count / (count - 1).clamp(min=1)).to(norm.running_var), momentum)
     outputs = centred * torch.rsqrt(variance + norm.eps).view(shape)
     return outputs if norm.weight is None else outputs * norm.weight.view(shape) + norm.bias.view(shape)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of all ranks' tensors; every rank's loss depends on every rank's tensor, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
