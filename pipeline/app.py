@@ -15,10 +15,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.arguments import check_folder, readable
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
-from pipeline.messages import explain, register
+from pipeline.messages import explain, one_line, register
 from pipeline.record import COMPLETED, read_summary
 
 EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
@@ -30,8 +31,8 @@ def main() -> None:
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, _terminate)
-    sys.argv[1:] = [_expand_home(argument) for argument in sys.argv[1:]]
     try:
+        sys.argv[1:] = readable(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
@@ -48,14 +49,8 @@ def main() -> None:
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 
-def _expand_home(argument: str) -> str:
-    """``data.root=~/data`` with the home folder spelled out: shells leave it alone, Hydra's grammar refuses it."""
-    key, equals, value = argument.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
-
-
 def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    print(one_line(message), file=sys.stderr)
     sys.exit(code)
 
 
@@ -75,14 +70,13 @@ class ValidateFirst(Callback):
             _refuse_completed(Path(config.hydra.run.dir))
             checked = settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             self.prepared.append((checked, prepare(checked)))
-        except (ConfigError, OmegaConfBaseException) as error:
+        except Exception as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 
 def _refuse_completed(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"hydra.run.dir={folder} is a file; allowed: a new folder.")
+    check_folder(folder)
     if (read_summary(folder) or {}).get("status") == COMPLETED:
         raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
 
