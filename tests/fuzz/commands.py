@@ -13,7 +13,7 @@ SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Done:
-    """What a command line came to; `ran` holds the configurations that passed all checks, where nothing was executed."""
+    """What a command line came to; `ran` holds the configurations that passed, where nothing was executed."""
 
     code: int | None
     out: str
@@ -41,7 +41,9 @@ class Commands:
         self._server.stdout.close()
         self._server.wait()
 
-    def run(self, *arguments: str, folder: Path, execute: bool = True, seconds: float = SECONDS, **more: object) -> Done:
+    def run(
+        self, *arguments: str, folder: Path, execute: bool = True, seconds: float = SECONDS, **more: object
+    ) -> Done:
         """Run a command line in `folder`; with ``execute=False`` only up to where the work would begin.
 
         more: `environment`, variables to add; `user`, whose rights it has.
