@@ -42,7 +42,7 @@ def main() -> None:
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
     except OSError as error:
         code = EXIT_FAILED if ValidateFirst.passed else EXIT_BAD_CONFIG
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}", code)
+        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}.", code)
     except Exception as error:
         if ValidateFirst.passed:
             raise  # a bug of ours: the traceback is what is wanted

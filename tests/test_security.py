@@ -230,7 +230,7 @@ TARGETS = [
     "hydra.sweeper._target_=a.b",
     "hydra.sweeper=${backbone}",
     "hydra.job_logging.handlers.console.class=a.b",
-    "+hydra.job_logging.formatters.simple.()=a.b",
+    "+hydra.job_logging.formatters.simple={class: a.b}",
     "hydra.hydra_logging=${backbone}",
     "hydra={callbacks:{}}",
     "+backbone@hydra.callbacks.x=custom",
@@ -288,14 +288,19 @@ def test_rerunning_a_pickle_is_refused_and_not_executed(refused, tmp_path):
     assert not (tmp_path / "victim").exists()
 
 
-@pytest.mark.parametrize("name", ["WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"])
 @pytest.mark.parametrize(
-    "text", ["${{oc.env:{}}}", "'a ${{oc.env:{}}}'", "${{oc.${{head.inputs}}:{}}}", "${{oc.env:{},x}}"]
+    ("name", "text"),
+    [
+        ("WANDB_API_KEY", "${{oc.env:{}}}"),
+        ("HF_TOKEN", "'a ${{oc.env:{}}}'"),
+        ("AWS_SECRET_ACCESS_KEY", "${{oc.env:{},x}}"),
+        ("MY_PASSWORD", "${{oc.${{logger.project}}:{}}}"),
+    ],
 )
 def test_a_secret_of_the_environment_is_not_taken_into_a_value(name, text, refused):
-    arguments = [f"logger.group={text.format(name)}", *DUFM]
+    arguments = [f"logger.group={text.format(name)}", "logger.project=env", *DUFM]
     sentence = refused(*arguments, environment={name: KEY}, execute=False)
-    assert KEY not in sentence and ("secret" in sentence or "resolver" in sentence or "head.inputs" in sentence)
+    assert KEY not in sentence and f"${{oc.env:{name}}} would put a secret into the record" in sentence
 
 
 def test_other_variables_of_the_environment_may_be_taken(commands, tmp_path):
@@ -317,19 +322,7 @@ def test_a_key_in_the_environment_is_nowhere_in_what_a_run_leaves_or_says(comman
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "with spaces in it",
-        "größe/日本語",
-        "-rf",
-        "--help",
-        "100%s%d",
-        "a\nb",
-        "link/x",
-        "a'b",
-        '"q"',
-        "$HOME",
-        "a,b=c;d",
-    ],
+    ["with spaces/größe 日本語", "-rf", "--help", "100%s%d", "a\nb", "link/x", 'a\'b"c"$HOME,d=e;f\\'],
 )
 def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, commands, tmp_path):
     (tmp_path / "elsewhere").mkdir()

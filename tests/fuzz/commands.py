@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = 60.0
+SECONDS = 120.0
 """After which a command line counts as hanging, and is killed."""
 
 

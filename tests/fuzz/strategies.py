@@ -366,3 +366,55 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             draw(st.sampled_from(["seed=0,1", "head.width=8,0", "head=relu,linear", "seed=0,x"])),
         ]
     return draw(st.permutations(arguments)) if extra == "none" else arguments
+
+
+def _one_of(*values: object) -> st.SearchStrategy:
+    return st.sampled_from(values)
+
+
+SIZES = {
+    "seed": st.integers(0, 2**32 - 1),
+    "head.depth": st.integers(1, 4),
+    "head.width": st.integers(1, 8),
+    "head.activation": _one_of("relu", "linear"),
+    "head.inputs": _one_of("free", "frozen"),
+    "head.weight_decay": st.floats(1e-5, 2, exclude_min=True),
+    "head.feature_decay": _one_of(1e-300, 1e-6, 1e-3, 0.1, 10.0, 1e300),
+    "head.init_scale": _one_of(1e-300, 1e-3, 1.0, 100.0, 1e300),
+    "descent.steps": st.integers(1, 50),
+    "descent.seeds": st.integers(1, 3),
+    "descent.lr": _one_of(1e-300, 1e-3, 0.1, 0.5, 1e3, 1e300),
+    "descent.momentum": _one_of(0.0, 0.9),
+    "descent.precision": _one_of("float64", "float32"),
+    "descent.records_per_decade": st.integers(1, 4),
+    "stop_when_collapsed": _one_of("true", "false"),
+    "verdict.dnc1": _one_of(1e-300, 0.1, 1e300),
+}
+FREE = {
+    "protocol.num_classes": st.integers(2, 5),
+    "protocol.samples_per_class": st.integers(1, 5),
+    "protocol.num_features": st.integers(1, 8),
+    "protocol.features": _one_of("random", "balanced"),
+}
+TRAINED = {
+    "protocol": _one_of("frozen_features", "end_to_end", "fixed_head"),
+    "protocol.regularization": _one_of("standard", "dufm"),
+    "protocol.solution": _one_of("descent", "constructed"),
+    "data.samples_per_class": st.integers(1, 6),
+    "data.classes": _one_of("[0,1]", "[7,2,5]"),
+    "data.augment": _one_of("none", "crop_flip"),
+    "backbone.hidden": _one_of("[4]", "[8,6]", "[1]"),
+    "backbone.epochs": st.integers(0, 1),
+    "backbone.batch_size": st.integers(1, 9),
+    "optimizer": _one_of("sgd", "adamw"),
+    "optimizer.lr": _one_of(1e-300, 0.05, 1e3, 1e300),
+    "optimizer.schedule": _one_of("cosine", "constant"),
+}
+
+
+@st.composite
+def small_runs(draw: st.DrawFn) -> list[str]:
+    """Runs of a second, within the schema's limits, at the ends of them now and then; some diverge."""
+    trains = draw(st.booleans())
+    values = draw(st.fixed_dictionaries(SIZES | (TRAINED if trains else FREE)))
+    return ["logger=none", *([] if trains else ["protocol=dufm"]), *(f"{key}={value}" for key, value in values.items())]

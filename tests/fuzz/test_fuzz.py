@@ -3,6 +3,7 @@
 Every example is a process of its own (`server.py`). FUZZ_EXAMPLES asks for another number of them, drawn anew.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 from commands import Commands, Done, content
 from hypothesis import HealthCheck, example, given, settings
-from strategies import KNOBS, SHOWN, command_lines
+from strategies import KNOBS, SHOWN, command_lines, small_runs
 
-from pipeline.app import EXIT_BAD_CONFIG
+from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
 from pipeline.config import choices_of
 
 ASKED = os.environ.get("FUZZ_EXAMPLES")
@@ -92,3 +93,23 @@ def test_every_command_line_is_run_or_refused_in_one_sentence_that_leaves_nothin
         assert len(done.ran) == 1 and "Traceback" not in done.err
     for config in done.ran:
         check_values(config)
+
+
+@examples(max(1, EXAMPLES // 33))
+@given(small_runs())
+def test_every_small_run_completes_or_says_in_one_sentence_why_not(commands, arguments):
+    with place() as folder:
+        before = content(folder)
+        done = commands.run(*arguments, "hydra.run.dir=out", folder=folder)
+        assert done.code in (0, EXIT_FAILED, EXIT_BAD_CONFIG), f"{done.code}: {done.err}"
+        if done.code == EXIT_BAD_CONFIG:
+            check_refusal(done)
+            assert content(folder) == before
+            return
+        summary = json.loads((folder / "out" / "summary.json").read_text())
+        if done.code == EXIT_FAILED:
+            assert done.err.splitlines()[-1].startswith("error: ") and "Traceback" not in done.err, done.err
+            assert summary["status"] == "failed"
+        else:
+            assert summary["status"] == "completed"
+            assert (folder / "out" / "record.csv").stat().st_size > 0
