@@ -103,8 +103,10 @@ _LIMITS = {
     "lt": (lambda value, bound: value < bound, "<"),
     "le": (lambda value, bound: value <= bound, "<="),
 }
-LARGEST = 2**53
+LARGEST_INTEGER = 2**53
 """Nothing that a run counts comes near; beyond it not every integer is a float."""
+LARGEST = 1e30
+"""Of a float: networks are trained in single precision, which ends at 3.4e38; the first step beyond is an error."""
 _KINDS = {"int": "an integer", "float": "a finite number", "Any": "a finite number", "bool": "true or false"}
 
 
@@ -138,8 +140,10 @@ def _check(key: str, value: Any, entry: Field) -> None:
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, int | float) or isinstance(item, bool):
             raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {allowed(entry)}.")
-        if isinstance(item, int) and abs(item) > LARGEST:
+        if isinstance(item, int) and abs(item) > LARGEST_INTEGER:
             raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most 2^53.")
+        if LARGEST < abs(item) < math.inf:
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most {LARGEST:g}.")
         if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
             raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}.")
 
