@@ -105,8 +105,9 @@ _LIMITS = {
 }
 LARGEST_INTEGER = 2**53
 """Nothing that a run counts comes near; beyond it not every integer is a float."""
-LARGEST = 1e30
-"""Of a float: networks are trained in single precision, which ends at 3.4e38; the first step beyond is an error."""
+LARGEST, SMALLEST = 1e30, 1e-30
+"""Of a float other than 0: networks are trained in single precision, which ends at 3.4e38; beyond it, or divided by
+what is next to nothing, numbers are infinite."""
 _KINDS = {"int": "an integer", "float": "a finite number", "Any": "a finite number", "bool": "true or false"}
 
 
@@ -144,6 +145,10 @@ def _check(key: str, value: Any, entry: Field) -> None:
             raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most 2^53.")
         if LARGEST < abs(item) < math.inf:
             raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most {LARGEST:g}.")
+        if 0 < abs(item) < SMALLEST:
+            raise ConfigError(
+                f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, 0 or from {SMALLEST:g}."
+            )
         if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
             raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}.")
 

@@ -379,16 +379,16 @@ SIZES = {
     "head.activation": _one_of("relu", "linear"),
     "head.inputs": _one_of("free", "frozen"),
     "head.weight_decay": st.floats(1e-5, 2, exclude_min=True),
-    "head.feature_decay": _one_of(1e-300, 1e-6, 1e-3, 0.1, 10.0, 1e30),
-    "head.init_scale": _one_of(1e-300, 1e-3, 1.0, 100.0, 1e30),
+    "head.feature_decay": _one_of(1e-30, 1e-6, 1e-3, 0.1, 10.0, 1e30),
+    "head.init_scale": _one_of(1e-30, 1e-3, 1.0, 100.0, 1e30),
     "descent.steps": st.integers(1, 50),
     "descent.seeds": st.integers(1, 3),
-    "descent.lr": _one_of(1e-300, 1e-3, 0.1, 0.5, 1e3, 1e30),
+    "descent.lr": _one_of(1e-30, 1e-3, 0.1, 0.5, 1e3, 1e30),
     "descent.momentum": _one_of(0.0, 0.9),
     "descent.precision": _one_of("float64", "float32"),
     "descent.records_per_decade": st.integers(1, 4),
     "stop_when_collapsed": _one_of("true", "false"),
-    "verdict.dnc1": _one_of(1e-300, 0.1, 1e30),
+    "verdict.dnc1": _one_of(1e-30, 0.1, 1e30),
 }
 FREE = {
     "protocol.num_classes": st.integers(2, 5),
@@ -407,7 +407,7 @@ TRAINED = {
     "backbone.epochs": st.integers(0, 1),
     "backbone.batch_size": st.integers(1, 9),
     "optimizer": _one_of("sgd", "adamw"),
-    "optimizer.lr": _one_of(1e-300, 0.05, 1e3, 1e30),
+    "optimizer.lr": _one_of(1e-30, 0.05, 1e3, 1e30),
     "optimizer.schedule": _one_of("cosine", "constant"),
 }
 
