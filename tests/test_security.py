@@ -300,7 +300,9 @@ def test_rerunning_a_pickle_is_refused_and_not_executed(refused, tmp_path):
 def test_a_secret_of_the_environment_is_not_taken_into_a_value(name, text, refused):
     arguments = [f"logger.group={text.format(name)}", "logger.project=env", *DUFM]
     sentence = refused(*arguments, environment={name: KEY}, execute=False)
-    assert KEY not in sentence and f"${{oc.env:{name}}} would put a secret into the record" in sentence
+    nested = "logger.project" in text  # which Hydra's grammar does not take at all
+    reason = "cannot be read" if nested else f"${{oc.env:{name}}} would put a secret into the record"
+    assert KEY not in sentence and reason in sentence
 
 
 def test_other_variables_of_the_environment_may_be_taken(commands, tmp_path):
