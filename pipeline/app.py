@@ -15,14 +15,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.arguments import hydra_arguments
+from pipeline.arguments import check_folder
 from pipeline.cluster import failures_name_their_log, lost_job
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
 from pipeline.interruption import Interrupted, interruption
+from pipeline.invocation import hydra_arguments
 from pipeline.lock import FolderLock, Occupied
-from pipeline.messages import explain, register
+from pipeline.messages import explain, one_line, register
 from pipeline.processes import check as check_processes
 from pipeline.processes import is_first
 from pipeline.record import COMPLETED, read_summary
@@ -48,7 +49,7 @@ def main() -> None:
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
     except OSError as error:
         code = EXIT_FAILED if Session.begun else EXIT_BAD_CONFIG
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}", code)
+        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}.", code)
     except Exception as error:
         if lost := lost_job(error):
             _exit(f"error: {lost}", EXIT_FAILED)
@@ -79,7 +80,7 @@ def _way_back() -> str:
 
 def _exit(message: str, code: int) -> None:
     if is_first():
-        print(message, file=sys.stderr)
+        print(one_line(message), file=sys.stderr)
     sys.exit(code)
 
 
@@ -95,16 +96,13 @@ class ValidateFirst(Callback):
             check_processes(checked)
             Session.prepared.append((checked, prepare(checked)))
             _occupy(folder)
-        except (ConfigError, OmegaConfBaseException) as error:
+        except Exception as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
-        except OSError as error:
-            _exit(f"error: {error.filename or folder}: {error.strerror or error}.", EXIT_BAD_CONFIG)
 
 
 def _refuse_completed(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"hydra.run.dir={folder} is a file; allowed: a new folder.")
+    check_folder(folder)
     if (read_summary(folder) or {}).get("status") == COMPLETED:
         raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
 
@@ -133,10 +131,10 @@ def job(cfg: DictConfig) -> None:
             config = settings(cfg)
             check_processes(config)
             inputs = prepare(config)
-            _occupy(folder)
         except (ConfigError, OmegaConfBaseException):
             _remove_if_unused(folder)
             raise
+        _occupy(folder)
     # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
     from pipeline.execution import execute
 

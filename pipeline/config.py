@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.backbones import validate_backbone
 from pipeline.data import validate_request
 from pipeline.errors import ConfigError
+from pipeline.memory import head_bytes, require_memory
 from pipeline.schema import (
     BackboneConfig,
     Config,
@@ -48,6 +49,7 @@ __all__ = [
     "from_plain",
     "hint",
     "settings",
+    "unusable",
 ]
 
 
@@ -81,6 +83,8 @@ def settings(cfg: DictConfig) -> Config:
     _check_device(config)
     if config.uses_images:
         _check_images(config)
+    else:
+        _check_memory(config)
     return config
 
 
@@ -105,6 +109,11 @@ _LIMITS = {
     "lt": (lambda value, bound: value < bound, "<"),
     "le": (lambda value, bound: value <= bound, "<="),
 }
+LARGEST_INTEGER = 2**53
+"""Nothing that a run counts comes near; beyond it not every integer is a float."""
+LARGEST, SMALLEST = 1e30, 1e-30
+"""Of a float other than 0: networks are trained in single precision, which ends at 3.4e38; beyond it, or divided by
+what is next to nothing, numbers are infinite."""
 _KINDS = {"int": "an integer", "float": "a finite number", "Any": "a finite number", "bool": "true or false"}
 
 
@@ -138,6 +147,14 @@ def _check(key: str, value: Any, entry: Field) -> None:
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, int | float) or isinstance(item, bool):
             raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {allowed(entry)}.")
+        if isinstance(item, int) and abs(item) > LARGEST_INTEGER:
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most 2^53.")
+        if LARGEST < abs(item) < math.inf:
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most {LARGEST:g}.")
+        if 0 < abs(item) < SMALLEST:
+            raise ConfigError(
+                f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, 0 or from {SMALLEST:g}."
+            )
         if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
             raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}.")
 
@@ -170,6 +187,21 @@ def _check_device(config: Config) -> None:
         raise ConfigError("descent.precision=tf32 needs a CUDA device; allowed here: float64, float32.")
 
 
+def _check_memory(config: Config) -> None:
+    """Of the DUFM by itself; with images, `pipeline.inputs` knows how many there are."""
+    head, protocol, seeds = config.head, config.protocol, config.descent.seeds
+    widths = [protocol.num_features] + [head.width] * (head.depth - 1)
+    num_samples = protocol.num_classes * protocol.samples_per_class
+    needed = head_bytes(seeds, num_samples, widths, protocol.num_classes, free=head.inputs == "free")
+    require_memory(
+        needed,
+        f"descent.seeds={seeds}, head.depth={head.depth}, head.width={head.width}, "
+        f"protocol.num_classes={protocol.num_classes}, protocol.samples_per_class={protocol.samples_per_class} and "
+        f"protocol.num_features={protocol.num_features}",
+        config.device,
+    )
+
+
 def _check_images(config: Config) -> None:
     data, backbone = config.data, config.backbone
     if not isinstance(data.classes, list | None):
@@ -180,8 +212,16 @@ def _check_images(config: Config) -> None:
     try:
         validate_request(data.name, **data.request)
         validate_backbone(backbone.name, **backbone.request)
+    except OSError as error:
+        raise unusable(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def unusable(error: OSError) -> ConfigError:
+    """The error for a file or folder that the system refuses, whatever setting named it."""
+    reason = error.strerror or str(error)
+    return ConfigError(f"{error.filename or 'a file'} cannot be used ({reason}); allowed: what can be read.")
 
 
 def _check_weights(config: Config) -> None:

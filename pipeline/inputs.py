@@ -2,13 +2,16 @@
 
 import hashlib
 import logging
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.backbones import Backbone, build_backbone, load_weights, run_weights, trained_as
-from pipeline.config import Config
+from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
 from pipeline.errors import ConfigError
+from pipeline.memory import head_bytes, network_bytes, require_memory
 from pipeline.theory import DufmProblem, collapsed_optimum
 
 log = logging.getLogger(__name__)
@@ -42,11 +45,17 @@ def prepare(config: Config) -> Inputs:
     data, backbone = config.data, config.backbone
     try:
         images = load_images(data.name, **data.request, seed=config.seed)
+        if backbone.name == "mlp":
+            widths = [math.prod(images.image_shape), *backbone.hidden]
+            require_memory(network_bytes(widths), f"layers of backbone.hidden={backbone.hidden}", config.device)
         network = build_backbone(backbone.name, images.image_shape, **backbone.request, seed=config.seed)
         weights = _load_given(config, network)
+    except OSError as error:
+        raise unusable(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
     _check_shares(config, images)
+    _check_head_memory(config, images, network.num_features)
     if config.protocol.name == "fixed_head":
         _check_fixed_head(config, images, network)
     return Inputs(images, network, weights)
@@ -68,9 +77,9 @@ def _load_given(config: Config, backbone: Backbone) -> GivenWeights | None:
     if given.from_run is None and given.checkpoint is None:
         return None
     if given.from_run is None:
-        path, key = Path(given.checkpoint).expanduser(), "backbone.checkpoint"
+        path, key = Path(os.path.expanduser(given.checkpoint)), "backbone.checkpoint"
     else:
-        folder = Path(given.from_run).expanduser()
+        folder = Path(os.path.expanduser(given.from_run))
         path, key = run_weights(folder), "backbone.from_run"
         _check_same_network(given.from_run, trained_as(folder), config)
     left_out = load_weights(backbone, path, key)
@@ -101,6 +110,16 @@ def _check_shares(config: Config, images: ImageData) -> None:
                 f"backbone.batch_size={config.backbone.batch_size} makes a batch{words} of {images_in_batch} image(s) "
                 f"for {processes} processes (trainer.devices x trainer.num_nodes); allowed: at least one image each."
             )
+
+
+def _check_head_memory(config: Config, images: ImageData, num_features: int) -> None:
+    head, fixed = config.head, config.protocol.name == "fixed_head"
+    members = 1 if config.protocol.name == "end_to_end" else config.descent.seeds
+    num_samples = images.num_classes if fixed else len(images.train)
+    widths = [num_features] + [head.width] * (head.depth - 1)
+    needed = head_bytes(members, num_samples, widths, images.num_classes, free=fixed or head.inputs == "free")
+    what = f"descent.seeds={members}, head.depth={head.depth} and head.width={head.width}"
+    require_memory(needed, what, config.device)
 
 
 def _check_fixed_head(config: Config, images: ImageData, backbone: Backbone) -> None:

@@ -13,14 +13,31 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from pipeline.arguments import environment_variable
 from pipeline.config import Config, allowed, choices_of, conf_folder, hint
 from pipeline.errors import ConfigError
 
 
 def register() -> None:
-    """Make the schema known to Hydra as ``schema`` and the help page as the resolver ``dnc_help``."""
+    """Make the schema known to Hydra as ``schema`` and the help page as the resolver ``dnc_help``; limit ``oc.env``."""
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     OmegaConf.register_new_resolver("dnc_help", lambda *, _root_: help_text(_root_), replace=True)
+
+
+LONGEST = 2000
+"""Characters of an error; of one that is longer (a key or a value is) the middle is left out."""
+
+
+WRAPPED = "ConfigError raised while resolving interpolation: "
+"""How OmegaConf reports an error of ours."""
+
+
+def one_line(text: str) -> str:
+    """The text, cut to a readable length, with everything that would break or disguise a line spelled out (``\\n``)."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def explain(error: Exception) -> str:
@@ -41,7 +58,7 @@ def explain(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "." in parent:
         return f"{key} is not there yet; allowed: +{key}=VALUE, which adds it, or {parent}={{{name}: VALUE}}."
     lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]
-    first = lines[0].rstrip(".") if lines else type(error).__name__
+    first = lines[0].rstrip(".").removeprefix(WRAPPED) if lines else type(error).__name__
     if isinstance(cause, ValidationError) and name in knobs:
         return f"{key}: {first[0].lower()}{first[1:]}; allowed: {allowed(knobs[name])}."
     if isinstance(error, OverrideParseException):

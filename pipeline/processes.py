@@ -27,6 +27,8 @@ from pipeline.errors import ConfigError, RunError
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What PyTorch and Lightning read of a process's place."""
 SECONDS_TO_LEAVE = 20.0
+PROCESSES_PER_CORE = 4
+"""More only wait for one another."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def check(config: Config) -> None:
             f"trainer.num_nodes={trainer.num_nodes} needs a launcher that reaches other machines; allowed: 1, or srun, "
             "torchrun, or hydra/launcher=slurm."
         )
+    cores = os.cpu_count() or 1
+    most = PROCESSES_PER_CORE * cores
+    if place is None and config.device.type == "cpu" and asked > most:
+        raise ConfigError(f"trainer.devices={asked}, but this machine has {cores} CPU cores; allowed: 1..{most}.")
     gpus = torch.cuda.device_count()
     if config.device.type == "cuda" and trainer.devices > gpus:
         raise ConfigError(f"trainer.devices={trainer.devices}, but there are {gpus} CUDA devices; allowed: 1..{gpus}.")

@@ -48,7 +48,7 @@ class BackboneConfig:
 
     name: str = _knob(MISSING, "architecture", choices=known_backbones)
     model: str | None = _knob(None, "timm model name, for backbone=timm")
-    _target_: str | None = _knob(None, "dotted path of any nn.Module, for backbone=custom")
+    _target_: str | None = _knob(None, "dotted path of any class of nn.Module, for backbone=custom")
     kwargs: Any = _knob(None, "its arguments, for backbone=custom: {name: value, ...}")
     pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
     from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
@@ -85,7 +85,7 @@ class OptimizerConfig:
 class HeadConfig:
     """The deep unconstrained features model: L weight matrices, ReLU between them, no biases."""
 
-    depth: int = _knob(4, "L, the number of weight matrices", ge=1)
+    depth: int = _knob(4, "L, the number of weight matrices", ge=1, le=1000)
     width: int = _knob(64, "units in every hidden layer", ge=1)
     weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
     feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", gt=0)
@@ -103,7 +103,7 @@ class DescentConfig:
     momentum: float = _knob(0.0, "heavy-ball momentum", ge=0, lt=1)
     seeds: int = _knob(3, "how many initialisations descend at once", ge=1)
     precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))
-    records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1)
+    records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1, le=1000)
 
 
 @dataclass
@@ -133,7 +133,7 @@ class TrainerConfig:
     accelerator: str = _knob("auto", "device kind", choices=("auto", "cpu", "gpu"))
     devices: int = _knob(1, "processes per machine, each with a GPU of its own if there are GPUs", ge=1)
     num_nodes: int = _knob(1, "machines of the run", ge=1)
-    threads: int | None = _knob(None, "CPU threads of each process; null leaves PyTorch's choice", ge=1)
+    threads: int | None = _knob(None, "CPU threads of each process; null leaves PyTorch's choice", ge=1, le=1024)
     checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)
 
 

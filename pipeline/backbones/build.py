@@ -61,8 +61,8 @@ def build_backbone(
     `resnet18`: timm's ResNet-18, d = 512; images under 64 pixels get a 3x3 stem without pooling.
     `timm`: any model of timm by name, with the same small stem if it is one of timm's ResNets and not pretrained
         (pretrained stems stay as they were trained), and built for the size of the images where its size is fixed.
-    `custom`: what the class or function at the dotted path `target` returns for the arguments `kwargs`; modules in
-        the working directory can be named too.
+    `custom`: an object of the class at the dotted path `target`, which has to derive from torch.nn.Module, made with
+        the arguments `kwargs`; modules in the working directory can be named too.
 
     resnet20 and resnet18 start with the last norm of every block at 1 (He et al. 2016), not at timm's 0: blocks that
     start as the identity would leave an untrained network, the control of `backbone.epochs=0`, without depth. A

@@ -1,4 +1,9 @@
-"""Networks of the user's own, by dotted path (``backbone._target_``)."""
+"""Networks of the user's own, by dotted path (``backbone._target_``).
+
+What is named has to be a class derived from `torch.nn.Module`, and nothing else is called: no function, nor a class of
+another kind. To look the class up its module is imported, which runs that module with the user's rights, so only a
+module that Python finds under its name (installed, or in the working directory) is taken, never a path.
+"""
 
 import importlib
 import pkgutil
@@ -26,13 +31,16 @@ def validate_custom(name: str, target: str | None, kwargs: Mapping[str, Any]) ->
         raise ValueError(f"{given}, but backbone={name} is built from its own settings; allowed: backbone=custom.")
 
 
-def _find_target(target: str | None) -> Any:
-    """The class or function at a dotted path."""
+CLASS = "a class derived from torch.nn.Module"
+
+
+def _find_target(target: str | None) -> type[nn.Module]:
+    """The class at a dotted path."""
     key = f"backbone._target_={'null' if target is None else target}"
     parts = str(target).split(".")
     if target is None or len(parts) < 2 or not all(part.isidentifier() for part in parts):
         problem = "names no network" if target is None else "is not a dotted path"
-        raise ValueError(f"{key} {problem}; allowed: package.module.Class, a class or function that gives a network.")
+        raise ValueError(f"{key} {problem}; allowed: package.module.Class, {CLASS}.")
     # Forked, because a module may draw numbers when it is imported.
     with _importable_here(), torch.random.fork_rng(devices=[]):
         found: Any = _import(parts[0], key, [module.name for module in pkgutil.iter_modules()])
@@ -46,14 +54,12 @@ def _find_target(target: str | None) -> Any:
             except Exception as error:  # modules that load their parts when asked for them
                 raise _cannot_import(f"{path}.{part}", key, error) from error
             if not hasattr(found, "__path__"):
-                raise ValueError(
-                    f"{key}: {path} has no {part}{did_you_mean(part, names)}; allowed: a class or function in it."
-                )
+                raise ValueError(f"{key}: {path} has no {part}{did_you_mean(part, names)}; allowed: {CLASS} in it.")
             names += [module.name for module in pkgutil.iter_modules(found.__path__)]
             found = _import(f"{path}.{part}", key, names)
-    if isinstance(found, ModuleType | nn.Module) or not callable(found):
-        kind = type(found).__name__
-        raise ValueError(f"{key} is a {kind}; allowed: a class or function that gives a network.")
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        kind = f"class not derived from it ({found.__name__})" if isinstance(found, type) else type(found).__name__
+        raise ValueError(f"{key} is a {kind}; allowed: {CLASS}.")
     return found
 
 
@@ -90,7 +96,7 @@ def _importable_here() -> Iterator[None]:
 
 
 def custom_network(target: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """What the class or function at ``target`` returns, on the CPU in float32 and training mode."""
+    """An object of the class at ``target``, on the CPU in float32 and training mode."""
     make = _find_target(target)
     with _importable_here():
         try:
@@ -101,9 +107,6 @@ def custom_network(target: str, kwargs: Mapping[str, Any]) -> nn.Module:
                 f"backbone._target_={target} cannot be built with backbone.kwargs={dict(kwargs)} ({reason}); "
                 "allowed: the arguments it takes."
             ) from error
-    if not isinstance(network, nn.Module):
-        raise ValueError(
-            f"backbone._target_={target} gives a {type(network).__name__}; "
-            "allowed: a class or function that gives a torch.nn.Module."
-        )
+    if not isinstance(network, nn.Module):  # a class may make something else than its own
+        raise ValueError(f"backbone._target_={target} gives a {type(network).__name__}; allowed: a torch.nn.Module.")
     return network.float().cpu().train()

@@ -69,7 +69,13 @@ def validate_timm_model(model: str | None) -> None:
 def timm_network(
     model: str, image_shape: Sequence[int], label: str, *, pretrained: bool = False, **options: object
 ) -> nn.Module:
-    """A model of timm without its classifier, built for images of this shape."""
+    """A model of timm without its classifier, built for images of this shape.
+
+    Pretrained weights are timm's business: it fetches them from the Hugging Face hub over TLS, as safetensors where
+    there are any and otherwise as a pickle of which only tensors are read (`weights_only`). The hub's client compares
+    the length of a file with the one announced; no checksum of ours is compared. Only names that timm's registry
+    knows get here, not repositories (`hf-hub:...`) or folders (`local-dir:...`).
+    """
     import timm
     from timm.models.resnet import ResNet
 

@@ -140,6 +140,8 @@ def _read(path: Path, key: str) -> dict[str, Tensor]:
         raise ValueError(f"{key}={path} does not exist; {allowed}.")
     if path.is_dir():
         raise ValueError(f"{key}={path} is a folder; {allowed}.")
+    if not path.is_file():
+        raise ValueError(f"{key}={path} is a device or a pipe; {allowed}.")
     try:
         if path.stat().st_size == 0:
             raise ValueError("it is empty")

@@ -115,6 +115,8 @@ def read_images(paths: Sequence[Path], image_size: int | None) -> Tensor:
 
 def _decode(path: Path, image_size: int | None) -> np.ndarray | str:
     """The image as uint8 (C, H, W), or the reason why there is none."""
+    if not path.is_file():
+        return "it is no file"  # but a pipe, say, which would be waited for
     try:
         with Image.open(path) as image:
             if image.mode == "I;16":  # 16-bit grey: keep the upper byte, where Pillow's own conversion would clip.

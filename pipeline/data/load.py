@@ -1,5 +1,6 @@
 """From a data set's name to `ImageData`: validate the request, open, choose, read, standardise."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.data.idx import FASHION_MNIST, MNIST
 from pipeline.data.images import DataError, ImageData, Split
 from pipeline.data.selection import choose_rows, relabel, resolve_classes
 from pipeline.data.source import DataSet
+from pipeline.memory import require_memory
 
 DATA_SETS: dict[str, DataSet] = {
     "digits": Digits(),
@@ -104,7 +106,7 @@ def load_images(
         image_size=image_size,
     )
     dataset = _find(name)
-    folder = Path(root).expanduser() if dataset.needs_root else None
+    folder = Path(os.path.expanduser(root)) if dataset.needs_root else None
     if download and dataset.torchvision_name:
         download_missing(dataset.torchvision_name, folder)
         dataset.check(folder)
@@ -113,6 +115,9 @@ def load_images(
     source = dataset.open(folder, test_fraction, image_size)
     train_rows = choose_rows(source.train_labels, chosen, names, samples_per_class, seed)
     test_rows = choose_rows(source.test_labels, chosen, names, None, seed)
+    if image_size is not None:
+        count = len(train_rows) + len(test_rows)
+        require_memory(count * image_size**2, f"{count} images of data.image_size={image_size}")
     train_images, test_images = source.read(train_rows, test_rows)
     train = Split(_resized(train_images, image_size), relabel(source.train_labels[train_rows], chosen, len(names)))
     test = Split(_resized(test_images, image_size), relabel(source.test_labels[test_rows], chosen, len(names)))
@@ -134,7 +139,7 @@ def _find(name: str) -> DataSet:
 def _existing_root(name: str, root: str | Path | None) -> Path:
     if root is None:
         raise DataError(f"data.root=null, but data={name} needs its files; allowed: the folder that holds them.")
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     if not folder.is_dir():
         raise DataError(f"data.root={root} is not an existing folder; allowed: the folder that holds {name}'s files.")
     return folder

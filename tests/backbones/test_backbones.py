@@ -208,8 +208,8 @@ def test_an_output_that_is_neither_vectors_nor_maps_is_refused():
             {"name": "custom", "target": "math.sqroot"},
             r"_target_=math\.sqroot: math has no sqroot \(did you mean .*sqrt.*\?\)",
         ),
-        ({"name": "custom", "target": "math.pi"}, r"_target_=math\.pi is a float; allowed: a class or function"),
-        ({"name": "custom", "target": "torch.nn"}, r"_target_=torch\.nn is a module; allowed: a class or function"),
+        ({"name": "custom", "target": "math.pi"}, r"_target_=math\.pi is a float; allowed: a class derived"),
+        ({"name": "custom", "target": "torch.nn"}, r"_target_=torch\.nn is a module; allowed: a class derived"),
         (
             {"name": "custom", "target": "torch.nn.Linear", "kwargs": {1: 2}},
             r"kwargs=\{1: 2\} does not name its values",
@@ -438,21 +438,34 @@ class Net(nn.Module):
     def forward(self, x):
         return self.blocks(x)
 
-def half():
-    return Net(dtype=torch.float16).eval()
+class Half(Net):
+    def __init__(self):
+        super().__init__(dtype=torch.float16)
+        self.eval()
 
-def late():
-    from {helper} import WIDTH
-    return Net(WIDTH)
+class Late(Net):
+    def __init__(self):
+        from {helper} import WIDTH
+        super().__init__(WIDTH)
 
-def text():
-    return "no network"
+def function():
+    raise AssertionError("was called")
 
-def leaves():
-    raise SystemExit(3)
+class NoNetwork:
+    def __init__(self):
+        raise AssertionError("was called")
 
-def fails():
-    raise RuntimeError("first line\\nsecond line")
+class Text(nn.Module):
+    def __new__(cls):
+        return "no network"
+
+class Leaves(nn.Module):
+    def __init__(self):
+        raise SystemExit(3)
+
+class Fails(nn.Module):
+    def __init__(self):
+        raise RuntimeError("first line\\nsecond line")
 
 network = Net()
 """
@@ -482,17 +495,16 @@ def test_a_class_in_the_working_directory_is_built_with_its_arguments(own_module
     assert sys.path == path
 
 
-def test_a_factory_may_import_from_the_working_directory_when_it_is_called(own_module):
-    assert build_backbone("custom", DIGIT, target=f"{own_module}.late").num_features == 7
+def test_a_class_may_import_from_the_working_directory_when_it_is_called(own_module):
+    assert build_backbone("custom", DIGIT, target=f"{own_module}.Late").num_features == 7
 
 
-def test_a_class_within_a_class_and_a_factory_can_be_named(own_module):
+def test_a_class_within_a_class_can_be_named(own_module):
     assert isinstance(build_backbone("custom", (8,), target=f"{own_module}.Net.Inner").network, nn.Linear)
-    assert build_backbone("custom", CIFAR, target="torchvision.models.resnet18").num_features == 1000
 
 
 def test_a_custom_network_is_built_in_float32_and_training_mode_like_the_others(own_module):
-    backbone = build_backbone("custom", DIGIT, target=f"{own_module}.half")
+    backbone = build_backbone("custom", DIGIT, target=f"{own_module}.Half")
     assert all(parameter.dtype == torch.float32 for parameter in backbone.parameters())
     assert all(module.training for module in backbone.modules())
 
@@ -515,12 +527,22 @@ def test_the_weights_of_a_custom_network_are_a_function_of_the_seed_alone(own_mo
             r"own_\w+_broken cannot be imported \(ModuleNotFoundError: No module named 'no_such_package'",
         ),
         ("_syntax.Net", {}, r"own_\w+_syntax cannot be imported \(SyntaxError: "),
-        (".Nett", {}, r"own_\w+ has no Nett \(did you mean Net\?\); allowed: a class or function in it\."),
-        (".network", {}, r"own_\w+\.network is a Net; allowed: a class or function"),
-        (".text", {}, r"own_\w+\.text gives a str; allowed: .* torch\.nn\.Module\."),
-        (".leaves", {}, r"cannot be built with backbone\.kwargs=\{\} \(SystemExit: 3\); allowed: the arguments"),
         (
-            ".fails",
+            ".Nett",
+            {},
+            r"own_\w+ has no Nett \(did you mean Net\?\); allowed: a class .* in it\.",
+        ),
+        (".network", {}, r"own_\w+\.network is a Net; allowed: a class derived"),
+        (".function", {}, r"own_\w+\.function is a function; allowed: a class derived"),
+        (
+            ".NoNetwork",
+            {},
+            r"own_\w+\.NoNetwork is a class not derived from it \(NoNetwork\); allowed: a class",
+        ),
+        (".Text", {}, r"own_\w+\.Text gives a str; allowed: .* torch\.nn\.Module\."),
+        (".Leaves", {}, r"cannot be built with backbone\.kwargs=\{\} \(SystemExit: 3\); allowed: the arguments"),
+        (
+            ".Fails",
             {},
             r"cannot be built with backbone\.kwargs=\{\} \(RuntimeError: first line\); allowed: the arguments",
         ),

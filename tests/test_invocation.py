@@ -1,4 +1,4 @@
-"""What Hydra gets to see of a command line."""
+"""What Hydra is called with."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.arguments import hydra_arguments, quoted
 from pipeline.errors import ConfigError
+from pipeline.invocation import hydra_arguments, quoted
 
 
 def seen(*arguments: str) -> list[str]:

@@ -1,0 +1,65 @@
+"""What Hydra is called with: ``resume=`` spelled out, and ranks that must not write kept from it."""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from pipeline.arguments import readable
+from pipeline.errors import ConfigError
+from pipeline.processes import is_first
+
+RESUME = "resume"
+
+
+@contextmanager
+def hydra_arguments(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """The arguments as Hydra is to see them.
+
+    * They are made readable, or refused (`pipeline.arguments`).
+    * ``resume=FOLDER`` stands for the command that the run in the folder was started with, in that folder; what follows
+      on the command line is added to it.
+    * In a rank that torchrun or srun has started beside the first, Hydra's own folder, dumps and log go nowhere.
+
+    Raises:
+        ConfigError: ``resume`` names a folder that holds no run, or an argument is refused.
+    """
+    resumed = [argument for argument in arguments if argument.startswith(f"{RESUME}=")]
+    if resumed:
+        rest = [argument for argument in arguments if argument not in resumed]
+        arguments = [*_as_started(resumed[-1].partition("=")[2]), *rest]
+    arguments = readable(list(arguments))
+    if is_first():
+        yield arguments
+        return
+    with tempfile.TemporaryDirectory(prefix="dnc-rank-") as nowhere:
+        silent = [f"hydra.run.dir={nowhere}", f"hydra.sweep.dir={nowhere}", "hydra.output_subdir=null"]
+        yield [*arguments, *silent, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+def _as_started(folder: str) -> list[str]:
+    """The arguments of the command that made a run folder, from what Hydra keeps there."""
+    run = Path(folder).expanduser().absolute()
+    try:
+        overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+        hydra = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        sources = hydra["runtime"]["config_sources"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{RESUME}={folder} is not the folder of a run ({type(error).__name__} reading {run / '.hydra'}); "
+            "allowed: a folder with .hydra/overrides.yaml and .hydra/hydra.yaml."
+        ) from error
+    own = [source["path"] for source in sources if source["provider"] == "command-line"]
+    flags = ["--config-dir", own[0]] if own else []
+    return [*flags, *(str(override) for override in overrides), f"hydra.run.dir={quoted(str(run))}"]
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar reads it, whatever characters it holds."""
+    # A backslash is one, except before a quotation mark, the closing one included.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
