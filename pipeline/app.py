@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.arguments import check_folder
-from pipeline.cluster import failures_name_their_log, lost_job
+from pipeline.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
-from pipeline.interruption import Interrupted, interruption
+from pipeline.interruption import Interrupted, interruption, requeue
 from pipeline.invocation import hydra_arguments
 from pipeline.lock import FolderLock, Occupied
 from pipeline.messages import explain, one_line, register
@@ -42,6 +42,7 @@ def main() -> None:
             sys.argv[1:] = arguments
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
     except Interrupted as stop:
+        requeue(stop, first=is_first())
         _exit(_farewell(stop), stop.exit_code)
     except RunError as error:
         _exit(f"error: {error}", EXIT_FAILED)
@@ -118,6 +119,7 @@ def _occupy(folder: Path) -> None:
         raise ConfigError(f"hydra.run.dir={folder} is in use by {error}; allowed: another folder.") from error
 
 
+@interruptions_requeue()
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one run in ``hydra.runtime.output_dir``."""
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -126,6 +128,7 @@ def job(cfg: DictConfig) -> None:
     else:
         # A job of a multirun: its folder exists already.
         interruption.listen()  # in a Slurm job, main() was not here
+        quiet_beside_first()
         try:
             _refuse_completed(folder)
             config = settings(cfg)

@@ -27,6 +27,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
+from pipeline import ranks
+
 SCHEMA_VERSION = 1
 COMPLETED = "completed"
 TEMPORARY = ".tmp"
@@ -210,11 +212,12 @@ def write_tensors(
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What the numbers were made with: versions, device, git commit."""
+    """What the numbers were made with: versions, device, how many processes the run had, git commit."""
     packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "timm", "numpy")
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})",
+        "processes": ranks.world_size(),
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }
