@@ -2,14 +2,18 @@
 
 import os
 
+from pipeline.interruption import interruption
+
 
 def main() -> None:
     """Run the command line."""
     # Read when PyTorch loads its thread pool, hence before the import. Waiting threads that spin make a step up to 27
     # times slower as soon as another process wants their core; sleeping ones cost a few per cent when alone.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pipeline.app import main as run
-
+    # Imports take seconds, and an import that is broken off leaves nothing to end a run with.
+    interruption.listen()
+    with interruption.deferred():
+        from pipeline.app import main as run
     run()
 
 

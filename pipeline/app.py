@@ -38,6 +38,7 @@ def main() -> None:
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        interruption.obey()
         with hydra_arguments(sys.argv[1:]) as arguments:
             sys.argv[1:] = arguments
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()

@@ -48,6 +48,15 @@ class Interruption:
             for number in SIGNALS:
                 signal.signal(number, self._note)
 
+    def obey(self) -> None:
+        """Leave if a signal was noted.
+
+        Raises:
+            Interrupted: it was.
+        """
+        if self.received:
+            raise Interrupted(self.received)
+
     def forget(self) -> None:
         """A new run begins."""
         self.received = 0

@@ -44,7 +44,7 @@ class Slurm:
         return [line.replace("|", " ") for line in lines]
 
     def batch(self, cwd: Path, *arguments: str) -> str:
-        """Submit scripts/slurm.sbatch with what goes to the pipeline, after options of sbatch; returns the job's number."""
+        """Submit scripts/slurm.sbatch with options of sbatch and arguments of the pipeline; its number."""
         options = [argument for argument in arguments if argument.startswith("--")]
         rest = [argument for argument in arguments if argument not in options]
         command = ["sbatch", "--parsable", f"--chdir={cwd}", "--time=10", *options, str(BATCH_SCRIPT), *rest]
@@ -76,7 +76,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.3)
+        time.sleep(0.1)
 
 
 def written(file: Path, text: str) -> Callable[[], bool]:
