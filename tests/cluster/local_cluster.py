@@ -53,8 +53,13 @@ class Slurm:
 
     def wait_for_end(self, job: str, seconds: float = 300) -> list[str]:
         """The history of a job once it is neither waiting nor running."""
-        under_way = ("PENDING", "RUNNING", "REQUEUED", "PREEMPTED", "COMPLETING", "RESIZING", "SUSPENDED")
-        until(lambda: not self.history(job)[-1:][0].startswith(under_way), f"the end of job {job}", seconds)
+        under_way = ("PENDING", "RUNNING", "REQUEUED", "PREEMPTED", "COMPLETING")
+
+        def ended() -> bool:
+            history = self.history(job)  # none at first: accounting is late
+            return bool(history) and not history[-1].startswith(under_way)
+
+        until(ended, f"the end of job {job}", seconds)
         return self.history(job)
 
 
