@@ -157,14 +157,6 @@ def train(
     check_finite(learner, trainer.global_step)
 
 
-class Surroundings(LightningEnvironment):
-    """What a process finds in its environment, and leaves there: Lightning's own forgets WORLD_SIZE after a training,
-    which torchrun had set for the whole run."""
-
-    def teardown(self) -> None:
-        pass
-
-
 def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
     on_gpu = config.device.type == "cuda"
     strategy: Strategy | str = "auto"
@@ -181,7 +173,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.T
         logger=False,
         callbacks=callbacks,
         # Whoever started the processes: Lightning is to start none, and to leave Slurm's signals to us.
-        plugins=[WholeCheckpoints(), Surroundings()],
+        plugins=[WholeCheckpoints(), LightningEnvironment()],
         enable_checkpointing=False,
         enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
         enable_model_summary=False,
