@@ -42,7 +42,9 @@ def overview(runs: Sequence[LocalRun], anchors: Sequence[str]) -> Html:
         ]
         for run, anchor in zip(runs, anchors, strict=True)
     ]
-    return table("The runs; gap of the loss to the optimum and DNC1-3 of the head's last layer, medians", head, rows)
+    return table(
+        "The runs; gap of the loss to the optimum and DNC1-3 of the head's last layer, medians", head, rows, "overview"
+    )
 
 
 def settings(runs: Sequence[LocalRun]) -> Html:
@@ -50,7 +52,9 @@ def settings(runs: Sequence[LocalRun]) -> Html:
     changed = differing([flat(run.config) for run in runs])
     if not changed:
         return tag("p", "All runs have the same configuration.")
-    return table("Settings that differ", ["setting", *(run.name for run in runs)], ([k, *v] for k, v in changed.items()))
+    return table(
+        "Settings that differ", ["setting", *(run.name for run in runs)], ([k, *v] for k, v in changed.items())
+    )
 
 
 def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) -> Html:
@@ -61,7 +65,7 @@ def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) ->
         return tag("p", "None of the runs has recorded anything of a head.")
     units = dict.fromkeys((runs[i].summary.get("step_units") or {}).get("head", "step") for i in shown)
     unit = " or ".join(units)
-    charts = []
+    curves, profiles = [], []
     for metric in (*METRICS, "loss", "relative_gap"):
         strokes = [
             Stroke(line, names[index], colors[index], {"run": str(index)})
@@ -69,11 +73,12 @@ def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) ->
             for line in _of_last_layer(frames[index], metric)
         ]
         where = ", last layer" if metric in METRICS else ""
-        charts.append(over_steps(f"{TITLES[metric]}{where}", strokes, unit))
+        curves.append(over_steps(f"{TITLES[metric]}{where}", strokes, unit))
     keys = {names[index]: str(index) for index in shown}
     for metric in METRICS:
         ends = {names[index]: (colors[index], _entering(frames[index], metric)) for index in shown}
-        charts.append(across_runs(f"{TITLES[metric]}, at the end", ends, keys))
+        profiles.append(across_runs(f"{TITLES[metric]}, at the end", ends, keys))
+    charts = [*curves[: len(METRICS)], *profiles, *curves[len(METRICS) :]]
     entries = [Entry(str(index), names[index], colors[index]) for index in shown]
     note = "Medians over the seeds, in a band from the smallest to the largest; head layers after the activation."
     figures = tag("div", *(chart.html() for chart in charts if chart is not None), class_="charts")

@@ -1,7 +1,7 @@
 """Charts as plotly figures, with what the page's script needs to colour them and to hide lines.
 
-Every trace carries ``meta``: ``keys`` (what the checkboxes of its panel call it), ``colors`` (for the light and the dark
-page) and ``role`` (line, band, reference or gram). Colours are applied in the page, which knows whether it is dark.
+Every trace carries ``meta``: ``keys`` (what the checkboxes of its panel call it), ``colors`` (for the light and the
+dark page) and ``role`` (line, band, reference or gram). Colours are applied in the page, which knows if it is dark.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,27 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from pipeline.browsing.markup import Html, data, tag
+from pipeline.browsing.formatting import number
+from pipeline.browsing.markup import Html, data, swatch, tag
 from pipeline.browsing.palette import TEST, TRAIN, Pair
 from pipeline.browsing.series import Line, Place
 
 TITLES = {
-    "dnc1": "DNC1: within-class over between-class variability",
-    "dnc2": "DNC2: condition number of the class means",
-    "dnc3": "DNC3: sine between weight rows and class means",
+    "dnc1": "DNC1: within / between variability",
+    "dnc2": "DNC2: condition number of class means",
+    "dnc3": "DNC3: weight rows to class means (sine)",
     "loss": "Loss",
-    "relative_gap": "Gap of the loss to the optimum, relative",
-    "train_loss": "Loss on the training images",
-    "test_loss": "Loss on the test images",
+    "relative_gap": "Relative gap of the loss to the optimum",
 }
 DASHES = {("train", "post"): "solid", ("train", "pre"): "dash", ("test", "post"): "dot", ("test", "pre"): "dashdot"}
+
+MANY_DECADES = 1e7
+"""Above it not every decade has room for a tick."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with its title, its accessible name and a sentence below it."""
+    """A figure with its title, its accessible name and what else is to be said about it (text or markup)."""
 
     title: str
     label: str
@@ -47,7 +49,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Stroke:
-    """A line with the name, the colours and the keys it is drawn under; ``split`` is train or test."""
+    """A line with its name, its colours and its keys (without keys the chart explains it); split: train or test."""
 
     line: Line
     name: str
@@ -67,18 +69,23 @@ def over_steps(
     """
     if not strokes:
         return None
-    figure = _figure(xaxis={"type": "log", "title": {"text": unit}}, yaxis=_log_axis())
+    steps = [step for stroke in strokes for step in stroke.line.steps]
+    ends = [value for stroke in strokes for value in (*stroke.line.low, *stroke.line.high)]
+    ends += [] if reference is None else [reference[0]]
+    figure = _figure(xaxis=_log_axis(steps, title={"text": unit}), yaxis=_log_axis(ends))
     for stroke in strokes:
         if stroke.line.spread:
             figure.add_trace(_band(stroke))
     for stroke in strokes:
         figure.add_trace(_curve(stroke))
+    said = [Html(f"{swatch(stroke.colors)} {escape(stroke.name)}") for stroke in strokes if not stroke.keys]
+    said = said if len(said) > 1 else []
     if reference is not None:
-        steps = [step for stroke in strokes for step in stroke.line.steps]
         figure.add_trace(_reference([min(steps), max(steps)], *reference))
-    ends = "; ".join(f"{stroke.name} {stroke.line.middle[-1]:.3g}" for stroke in strokes if stroke.split == "train")
-    label = f"{title}, over {unit}s, logarithmic axes. At the end: {ends}."
-    return Chart(title, label, figure)
+        said.append(Html(escape(f"Dash-dotted: {reference[1]} {number(reference[0], 4)}.")))
+    last = "; ".join(f"{stroke.name} {stroke.line.middle[-1]:.3g}" for stroke in strokes if stroke.split == "train")
+    label = f"{title}, over {unit}s, logarithmic axes. At the end: {last}."
+    return Chart(title, label, figure, Html(" ".join(said)))
 
 
 def profile(title: str, places: Mapping[str, Sequence[Place]], threshold: float | None) -> Chart | None:
@@ -89,26 +96,31 @@ def profile(title: str, places: Mapping[str, Sequence[Place]], threshold: float 
         threshold: what counts as collapsed, drawn across.
     """
     order = list(dict.fromkeys(place_name(place) for series in places.values() for place in series))
-    figure = _figure(
-        xaxis={"categoryorder": "array", "categoryarray": order, "type": "category", "automargin": True},
-        yaxis=_log_axis(),
-        showlegend=True,
-    )
+    axis = {"categoryorder": "array", "categoryarray": order, "type": "category", "automargin": True}
+    figure = _figure(xaxis=axis, yaxis=_log_axis([]))
+    shown: list[float] = []
     for split, colors in (("train", TRAIN), ("test", TEST)):
         for tap, symbol in (("post", "circle"), ("pre", "square-open")):
             chosen = [place for place in places.get(split, ()) if place.tap == tap and (place.middle or 0) > 0]
+            shown += [place.middle for place in chosen]
             if chosen:
-                figure.add_trace(_points(f"{split}, {_TAPS[tap]}", chosen, colors, symbol, DASHES[split, tap]))
-    if not figure.data:
+                trace = _points(f"{split}, {tap}", chosen, colors, symbol, DASHES[split, tap])
+                trace.meta["keys"] = {"split": split, "tap": tap}
+                figure.add_trace(trace)
+    if not shown:
         return None
+    caption = ""
     if threshold is not None:
+        shown.append(threshold)
         figure.add_trace(_reference([order[0], order[-1]], threshold, "threshold"))
+        caption = f"Dash-dotted: the threshold {threshold:g}."
+    figure.update_yaxes(_log_axis(shown))
     ends = "; ".join(
         f"{place_name(place)} {place.tap} {place.middle:.3g}"
         for place in places.get("train", ())
         if place.middle is not None
     )
-    return Chart(title, f"{title}, against the layer at the end. Training split: {ends}.", figure)
+    return Chart(title, f"{title}, against the layer at the end. Training split: {ends}.", figure, caption)
 
 
 def across_runs(title: str, ends: Mapping[str, tuple[Pair, Sequence[Place]]], keys: Mapping[str, str]) -> Chart | None:
@@ -118,9 +130,9 @@ def across_runs(title: str, ends: Mapping[str, tuple[Pair, Sequence[Place]]], ke
         ends: name of a run -> its colours and what it ended at.
         keys: name of a run -> what its checkbox is called.
     """
-    figure = _figure(
-        xaxis={"title": {"text": "layer of the head"}, "dtick": 1, "automargin": True}, yaxis=_log_axis()
-    )
+    values = [place.middle for _, places in ends.values() for place in places if (place.middle or 0) > 0]
+    axis = {"title": {"text": "layer of the head"}, "dtick": 1, "automargin": True}
+    figure = _figure(xaxis=axis, yaxis=_log_axis(values))
     for name, (colors, places) in ends.items():
         shown = [place for place in places if (place.middle or 0) > 0]
         if shown:
@@ -130,7 +142,9 @@ def across_runs(title: str, ends: Mapping[str, tuple[Pair, Sequence[Place]]], ke
             figure.add_trace(trace)
     if not figure.data:
         return None
-    lasts = "; ".join(f"{name} {places[-1].middle:.3g}" for name, (_, places) in ends.items() if places[-1].middle)
+    lasts = "; ".join(
+        f"{name} {places[-1].middle:.3g}" for name, (_, places) in ends.items() if places and places[-1].middle
+    )
     return Chart(title, f"{title}, against the layer of the head. Last layer: {lasts}.", figure)
 
 
@@ -139,16 +153,19 @@ def place_name(place: Place) -> str:
     return f"layer {place.layer}" if place.stage == "head" else place.layer.removeprefix("network.")
 
 
-_TAPS = {"post": "after the ReLU", "pre": "before it"}
-
-
 def _figure(**layout: Any) -> go.Figure:
     """An empty figure; plotly's own template would repeat the same 7 kB in every chart."""
-    return go.Figure(layout=go.Layout(template="none", **({"showlegend": False} | layout)))
+    return go.Figure(layout=go.Layout(template="none", showlegend=False, **layout))
 
 
-def _log_axis() -> dict[str, Any]:
-    return {"type": "log", "exponentformat": "power", "automargin": True}
+def _log_axis(values: Sequence[float], **more: Any) -> dict[str, Any]:
+    """An axis for positive ``values``, with ticks at 1, 2, 5 or whole decades: plotly's own would write nine digits."""
+    low, high = min(values, default=1), max(values, default=1)
+    ticks: dict[str, Any] = {"minorloglabels": "complete"}
+    if 5 < high / low < MANY_DECADES:
+        ticks["dtick"] = "D2" if high / low < 100 else 1
+    plain = low > 1e-4 and high < 1e5
+    return {"type": "log", "exponentformat": "none" if plain else "power", "automargin": True, **ticks, **more}
 
 
 def _name(text: str) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 from pipeline.browsing.formatting import flat, setting
 from pipeline.browsing.runs import METRICS, LocalRun
 
-ABSENT = "–"
+ABSENT = "(absent)"
 
 
 def differing(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

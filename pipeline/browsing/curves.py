@@ -37,9 +37,8 @@ def _stage_panel(run: LocalRun, frame: pd.DataFrame, stage: str, unit: str, head
     charts = [over_steps(TITLES[metric], _strokes(frame, stage, metric, colors, shown), unit) for metric in METRICS]
     charts += _losses(run, frame, stage, unit)
     present = frame[(frame.stage == stage) & (frame.layer != "")]
-    taps = [Entry(tap, name, dash="solid" if tap == "post" else "dashed") for tap, name in TAPS.items()]
     legends = [legend("Layers", "layer", [Entry(name, shown[name], colors[name]) for name in names])]
-    legends.append(legend("Taps", "tap", [tap for tap in taps if tap.value in set(present.tap)]))
+    legends.append(_taps(present))
     if (present.metric == "test_dnc1").any():
         splits = [Entry("train", "training split"), Entry("test", "test split (dotted)", dash="dotted", checked=False)]
         legends.append(legend("Splits", "split", splits))
@@ -104,8 +103,19 @@ def profiles(run: LocalRun, frame: pd.DataFrame) -> Html:
         for place in ends["dnc1"]["train"]
     ]
     head = ["layer", "tap"] + [f"{metric.upper()} {split}" for metric in METRICS for split in ("train", "test")]
+    split_entries = [Entry("train", "training split", TRAIN)]
+    if ends["dnc1"]["test"]:
+        split_entries.append(Entry("test", "test split", TEST))
+    legends = tag("div", legend("Splits", "split", split_entries), _taps(frame[frame.layer != ""]), class_="legends")
     numbers = table("Final metrics: median over the seeds (smallest to largest)", head, rows, class_="numbers")
-    return Html(_grid(charts) + tag("details", tag("summary", "The same in numbers"), numbers))
+    panel = tag("section", legends, _grid(charts), class_="panel", aria_label="Layer profile")
+    return Html(panel + tag("details", tag("summary", "The same in numbers"), numbers))
+
+
+def _taps(rows: pd.DataFrame) -> Html:
+    present = set(rows.tap)
+    entries = [Entry(tap, name, dash="solid" if tap == "post" else "dashed") for tap, name in TAPS.items()]
+    return legend("Taps", "tap", [entry for entry in entries if entry.value in present])
 
 
 def _spread(place: Place | None) -> str:
@@ -131,7 +141,7 @@ def heat_maps(run: LocalRun) -> Html:
         f"Training split, seed {seed}. Each matrix is scaled to mean diagonal 1: the identity means orthogonal class "
         "means of equal length, which is DNC2."
     )
-    scale = tag("p", "−1", tag("span", class_="scale", aria_hidden="true"), "1", class_="scale-row")
+    scale = tag("p", Html("&minus;1"), tag("span", class_="scale", aria_hidden="true"), "1", class_="scale-row")
     return Html(tag("p", note, class_="note") + scale + tag("div", *(c.html("gram") for c in charts), class_="grams"))
 
 

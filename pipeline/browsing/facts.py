@@ -84,7 +84,9 @@ def _judged(judged: Mapping[str, Any] | None, seeds: int) -> Html:
     word = "yes" if judged["collapsed"] else f"{some}/{seeds} seeds" if some else "no"
     value = "undefined" if judged["value"] is None else number(judged["value"])
     mark = "*" if judged["theorem"] else ""
-    return Html(tag("span", value) + " " + tag("span", f"{word}{mark}", class_=f"word {word}" if word == "yes" else "word"))
+    return Html(
+        tag("span", value) + " " + tag("span", f"{word}{mark}", class_=f"word {word}" if word == "yes" else "word")
+    )
 
 
 def _range(values: list[float | None], digits: int = 3) -> str:
@@ -103,21 +105,25 @@ def fixed_head(run: LocalRun) -> Html:
 
 
 def configuration(run: LocalRun) -> Html:
-    """Every setting of the run, those given on the command line first; and what it ran on."""
+    """Every setting of the run."""
     if not run.config:
         return tag("p", "The run's folder keeps no configuration (.hydra/config.yaml).")
     settings = {name: setting(value) for name, value in flat(run.config).items()}
-    return Html(tag("details", tag("summary", f"All {len(settings)} settings"), facts("Configuration", settings)))
+    return tag("details", tag("summary", f"All {len(settings)} settings"), facts("Configuration", settings))
 
 
 def environment(run: LocalRun) -> Html:
     """Versions, device, commit, data, timings."""
     summary = run.summary
-    found = flat(summary.get("environment") or {}) | flat({"data": summary.get("data") or {}})
-    found |= flat({"backbone_weights": summary.get("backbone_weights") or {}})
-    shown = {name.removeprefix("versions."): setting(value) for name, value in found.items()}
+    found = flat({name: summary[name] for name in ("environment", "data", "backbone_weights") if summary.get(name)})
+    shown = {
+        name.removeprefix("environment.").removeprefix("versions."): setting(value) for name, value in found.items()
+    }
     shown |= {f"time: {stage}": f"{seconds:.1f} s" for stage, seconds in (summary.get("timings") or {}).items()}
-    return facts("Environment", shown) if shown else tag("p", "The run left no summary.")
+    if not shown:
+        return tag("p", "The run left no summary.")
+    short = ", ".join(f"{name} {shown[name]}" for name in ("python", "torch", "device") if name in shown)
+    return tag("details", tag("summary", f"Environment: {short}"), facts("Environment", shown))
 
 
 def again(run: LocalRun) -> Html:

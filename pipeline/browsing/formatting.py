@@ -6,7 +6,7 @@ from typing import Any
 
 def number(value: float | None, digits: int = 3) -> str:
     """A measured number; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}g}"
+    return "-" if value is None else f"{value:.{digits}g}"
 
 
 def setting(value: Any) -> str:

@@ -31,9 +31,9 @@ class Gram:
 
 
 def gram_matrices(folder: Path, summary: Mapping[str, Any]) -> tuple[list[Gram], int]:
-    """The Gram matrices of every place of the head (layer 1 before, the others before and after the ReLU), and the seed.
+    """The Gram matrices of every place of the head, and the seed they are of: the first that did not diverge.
 
-    Taken of the first seed that did not diverge.
+    Layer 1 has a matrix before the ReLU, the others before and after it.
 
     Raises:
         LookupError: they cannot be had; the message says why.
@@ -57,7 +57,7 @@ def gram_matrices(folder: Path, summary: Mapping[str, Any]) -> tuple[list[Gram],
 
 def gram_chart(gram: Gram, classes: list[str], relu: bool) -> Chart:
     """A heat map; the page gives it its colours, whose middle is zero."""
-    title = f"Layer {gram.layer}, " + (f"ReLU of H{gram.layer}" if gram.tap == "post" and relu else f"H{gram.layer}")
+    title = f"ReLU(H{gram.layer})" if gram.tap == "post" and relu else f"H{gram.layer}"
     few = gram.matrix is not None and len(classes) <= NAMED_CLASSES
     matrix = [] if gram.matrix is None else [[float(f"{value:.4g}") for value in row] for row in gram.matrix]
     heat = go.Heatmap(
@@ -73,7 +73,7 @@ def gram_chart(gram: Gram, classes: list[str], relu: bool) -> Chart:
     )
     ticks = {"tickvals": list(range(len(classes))), "ticktext": [_short(name) for name in classes], "visible": few}
     figure = go.Figure(
-        heat, go.Layout(template="none", xaxis={**ticks, "constrain": "domain"}, yaxis=_downwards(ticks), height=200)
+        heat, go.Layout(template="none", xaxis={**ticks, "constrain": "domain"}, yaxis=_downwards(ticks))
     )
     if gram.matrix is None:
         return Chart(title, f"{title}: all class means are zero.", figure, "All class means are zero.")
@@ -94,7 +94,7 @@ def _short(name: str) -> str:
 
 
 def _downwards(ticks: Mapping[str, Any]) -> dict[str, Any]:
-    return {**ticks, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
+    return {**ticks, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain", "automargin": True}
 
 
 def _read(path: Path, member: int, depth: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.browsing.markup import Html, tag
+from pipeline.browsing.markup import Html, swatch, tag
 from pipeline.browsing.palette import Pair
 
 
@@ -26,7 +26,7 @@ def legend(title: str, key: str, entries: Sequence[Entry]) -> Html:
         tag(
             "label",
             tag("input", type="checkbox", checked=entry.checked, data_key=key, data_value=entry.value),
-            _swatch(entry),
+            _sign(entry),
             entry.name,
         )
         for entry in entries
@@ -35,8 +35,7 @@ def legend(title: str, key: str, entries: Sequence[Entry]) -> Html:
     return tag("fieldset", tag("legend", title), *boxes, switch, class_="legend")
 
 
-def _swatch(entry: Entry) -> Html:
-    if entry.colors is None:
-        return tag("span", class_=f"stroke {entry.dash}", aria_hidden="true") if entry.dash else Html("")
-    light, dark = entry.colors
-    return tag("span", class_="swatch", style=f"--light:{light};--dark:{dark}", aria_hidden="true")
+def _sign(entry: Entry) -> Html:
+    if entry.colors is not None:
+        return swatch(entry.colors)
+    return tag("span", class_=f"stroke {entry.dash}", aria_hidden="true") if entry.dash else Html("")

@@ -40,6 +40,11 @@ def facts(caption: str, pairs: Mapping[str, object]) -> Html:
     return table(caption, ("name", "value"), pairs.items(), class_="facts")
 
 
+def swatch(colors: tuple[str, str]) -> Html:
+    """A stroke of a colour: the first of the pair on a light page, the second on a dark one."""
+    return tag("span", class_="swatch", style=f"--light:{colors[0]};--dark:{colors[1]}", aria_hidden="true")
+
+
 def data(value: Any, class_: str) -> Html:
     """``value`` as JSON for the page's script; no text in it can end the element.
 

@@ -3,6 +3,7 @@
    checkboxes hide; and again whenever either changes. */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const touch = matchMedia("(pointer: coarse)");
 const drawn = new Set();
 
 function css(name) {
@@ -20,7 +21,7 @@ function shown(trace, hidden) {
   const visible = !Object.entries(keys).some(([key, value]) => hidden.has(key + "\n" + value));
   if (role === "gram") {
     const colorscale = [[0, css("--low")], [0.5, css("--panel")], [1, css("--high")]];
-    return { ...trace, colorscale };
+    return { ...trace, colorscale, textfont: { color: css("--ink") } };
   }
   if (role === "band") return { ...trace, visible, fillcolor: translucent(color) };
   const themed = { ...trace, visible, line: { ...trace.line, color } };
@@ -34,18 +35,16 @@ function layoutOf(layout) {
     gridcolor: css("--rule"), zeroline: false, linecolor: css("--rule"), showline: true, ticks: "outside", ticklen: 4,
     tickcolor: css("--rule"),
   };
-  const touched = matchMedia("(pointer: coarse)").matches;
   return {
     ...layout,
     autosize: true,
-    margin: { l: 8, r: 12, t: 8, b: layout.showlegend ? 8 : 40 },
+    margin: { l: 8, r: 12, t: 8, b: layout.xaxis.title ? 40 : 24 },
     paper_bgcolor: css("--panel"),
     plot_bgcolor: css("--panel"),
     font: { color: css("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
     colorway: [css("--muted")],
-    dragmode: touched ? false : "zoom", // on a touch screen dragging scrolls the page
+    dragmode: touch.matches ? false : "zoom", // on a touch screen dragging scrolls the page
     hoverlabel: { bgcolor: css("--ground"), bordercolor: css("--rule"), font: { color: css("--ink") }, namelength: -1 },
-    legend: { orientation: "h", x: 0, y: -0.12, yanchor: "top", yref: "container", font: { size: 11 } },
     xaxis: { ...axis, ...layout.xaxis },
     yaxis: { ...axis, ...layout.yaxis },
   };
@@ -59,7 +58,12 @@ function hiddenIn(panel) {
 function draw(figure) {
   const { data, layout } = JSON.parse(figure.querySelector(".chart-data").textContent);
   const hidden = hiddenIn(figure.closest(".panel"));
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const options = {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: touch.matches || figure.matches(".gram") ? false : "hover",
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
   Plotly.react(figure.querySelector(".plot"), data.map((trace) => shown(trace, hidden)), layoutOf(layout), options);
   drawn.add(figure);
 }

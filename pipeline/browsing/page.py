@@ -55,7 +55,8 @@ def page(runs: Sequence[LocalRun]) -> str:
     body = tag("main", _single(runs[0]) if len(runs) == 1 else _several(runs))
     no_script = tag("noscript", tag("p", "The charts need JavaScript; all tables stand without it.", class_="warning"))
     drawn = "".join(tag("script", Html(script)) for script in scripts)
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{"".join(head)}</head><body>{no_script}{body}{foot}{drawn}</body></html>\n'
+    inner = f"<head>{''.join(head)}</head><body>{no_script}{body}{foot}{drawn}</body>"
+    return f'<!DOCTYPE html>\n<html lang="en">{inner}</html>\n'
 
 
 def _single(run: LocalRun) -> Html:
@@ -69,10 +70,10 @@ def _several(runs: Sequence[LocalRun]) -> Html:
     articles = [
         tag(
             "details",
-            tag("summary", tag("h2", tag("span", run.name, class_="eyebrow"), " ", _sentence(run.verdict))),
+            tag("summary", tag("h2", tag("span", name, class_="eyebrow"), " ", _sentence(run.verdict))),
             tag("article", _body(run, *record, level=3), id=anchor),
         )
-        for run, anchor, record in zip(runs, anchors, records, strict=True)
+        for run, name, anchor, record in zip(runs, across.labels(runs), anchors, records, strict=True)
     ]
     counts = ", ".join(f"{sum(r.status == s for r in runs)} {s}" for s in dict.fromkeys(run.status for run in runs))
     return Html(
