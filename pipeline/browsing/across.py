@@ -63,8 +63,7 @@ def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) ->
     shown = [index for index, frame in enumerate(frames) if frame is not None and "head" in set(frame.stage)]
     if not shown:
         return tag("p", "None of the runs has recorded anything of a head.")
-    units = dict.fromkeys((runs[i].summary.get("step_units") or {}).get("head", "step") for i in shown)
-    unit = " or ".join(units)
+    unit = " or ".join(dict.fromkeys(runs[index].step_unit("head") for index in shown))
     curves, profiles = [], []
     for metric in (*METRICS, "loss", "relative_gap"):
         strokes = [

@@ -15,14 +15,12 @@ from pipeline.browsing.runs import METRICS, LocalRun
 from pipeline.browsing.series import Place, final, layers, lines, stages
 
 STAGE_TITLES = {"backbone": "Backbone", "head": "Head", "dufm": "DUFM solved for the fixed head"}
-UNITS = {"backbone": "epoch", "head": "gradient step", "dufm": "gradient step"}
 TAPS = {"post": "after the activation", "pre": "before the activation"}
 
 
 def curves(run: LocalRun, frame: pd.DataFrame, heading: str) -> Html:
     """One panel per stage: DNC1-3 of every layer, loss, gap to the optimum; with legends that hide lines."""
-    units = UNITS | dict(run.summary.get("step_units") or {})
-    panels = [_stage_panel(run, frame, stage, units.get(stage, "step"), heading) for stage in stages(frame)]
+    panels = [_stage_panel(run, frame, stage, heading) for stage in stages(frame)]
     note = (
         "Medians over the seeds, in a band from the smallest to the largest seed; both axes are logarithmic, so step 0 "
         "and values that are zero, negative or undefined are left out."
@@ -30,7 +28,8 @@ def curves(run: LocalRun, frame: pd.DataFrame, heading: str) -> Html:
     return Html(tag("p", note, class_="note") + "".join(panels))
 
 
-def _stage_panel(run: LocalRun, frame: pd.DataFrame, stage: str, unit: str, heading: str) -> Html:
+def _stage_panel(run: LocalRun, frame: pd.DataFrame, stage: str, heading: str) -> Html:
+    unit = run.step_unit(stage)
     names = layers(frame, stage)
     colors = dict(zip(names, ramp(len(names)), strict=True))
     shown = {name: f"layer {name}" if stage != "backbone" else name.removeprefix("network.") for name in names}

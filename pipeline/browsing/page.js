@@ -64,8 +64,8 @@ function draw(figure) {
     displayModeBar: touch.matches || figure.matches(".gram") ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
-  Plotly.react(figure.querySelector(".plot"), data.map((trace) => shown(trace, hidden)), layoutOf(layout), options);
   drawn.add(figure);
+  return Plotly.react(figure.querySelector(".plot"), data.map((trace) => shown(trace, hidden)), layoutOf(layout), options);
 }
 
 const watcher = new IntersectionObserver((entries) => {

@@ -119,6 +119,12 @@ class LocalRun:
         *_, place = [place for place in self.summary["verdict"]["layers"] if place["stage"] == "head"]
         return {metric: (place[metric] or {}).get("value") for metric in METRICS}
 
+    def step_unit(self, stage: str) -> str:
+        """What a step of ``stage`` counts; of a run that did not complete, what its protocol would have said."""
+        joint = self.protocol in ("end_to_end", "fixed_head")
+        usual = "epoch" if stage == "backbone" or (stage == "head" and joint) else "gradient step"
+        return str((self.summary.get("step_units") or {}).get(stage, usual))
+
     @property
     def changed(self) -> float:
         """When the folder last heard of the run (seconds since 1970)."""
