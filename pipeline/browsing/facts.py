@@ -46,8 +46,9 @@ def headline(run: LocalRun) -> Html:
 def verdict(run: LocalRun) -> Html:
     """The verdict layer by layer; of a run that did not complete, what there is instead."""
     if not run.completed:
-        kept = "what it had recorded until then is shown below" if (run.folder / "record.csv").is_file() else ""
-        sentence = f"This run is {run.status}" + (f": {kept}." if kept else " and left no record.")
+        kept = (run.folder / "record.csv").is_file()
+        left = "what it had recorded until then is shown below" if kept else "there is no record of it"
+        sentence = f"This run {run.fate}; {left}."
         return tag("p", sentence, tag("br"), run.error or "", class_="warning")
     found = run.summary["verdict"]
     head = ["layer", "tap"] + [f"{metric.upper()} ≤ {found['thresholds'][metric]:g}" for metric in METRICS]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRICS = ("dnc1", "dnc2", "dnc3")
+FATES = {"running": "is running, or was killed", "failed": "failed", "interrupted": "was interrupted"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,12 @@ class LocalRun:
         """The verdict, or why there is none."""
         if self.completed:
             return str(self.summary["verdict"]["text"])
-        return f"no verdict: the run is {self.status}" + (f" ({self.error})" if self.error else "")
+        return f"no verdict: the run {self.fate}" + (f" ({self.error})" if self.error else "")
+
+    @property
+    def fate(self) -> str:
+        """The status as the predicate of a sentence."""
+        return FATES.get(self.status, f"is {self.status}")
 
     @property
     def collapse(self) -> str:
@@ -161,7 +167,7 @@ def middle(values: Sequence[float | None]) -> float | None:
 def is_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
     if (folder / ".hydra" / "config.yaml").is_file():
-        return "protocol" in LocalRun(folder, "").config or (folder / "summary.json").is_file()
+        return (folder / "summary.json").is_file() or "protocol" in LocalRun(folder, "").config
     return {"status", "protocol"} <= _summary(folder).keys()
 
 

@@ -54,13 +54,16 @@ def test_every_chart_has_an_accessible_name_and_a_caption(sweep, pieces):
 def test_a_failed_run_is_reported_as_such_with_what_it_recorded(sweep):
     failed = open_runs([sweep / "1"])
     text = told(failed)
-    assert "the run is failed" in text and "the head diverged for every seed" in text
+    assert "the run failed (RunError: the head diverged for every seed" in text
+    assert "This run failed; what it had recorded until then is shown below." in text
     assert "Not drawn: the run has no tensors.safetensors." in text and "Final metrics" in text
 
 
 def test_a_killed_run_is_reported_as_such_without_a_record(killed):
     text = told([LocalRun(killed, "killed")])
-    assert "No verdict: the run is running" in text and "Nothing to draw: the run has no record.csv" in text
+    assert (
+        "No verdict: the run is running, or was killed" in text and "Nothing to draw: the run has no record.csv" in text
+    )
     assert "head.depth 3" in text and charts([LocalRun(killed, "killed")]) == []
 
 
