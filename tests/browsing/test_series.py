@@ -55,6 +55,7 @@ def test_final_values_are_of_the_last_step_of_each_stage_and_backbone_comes_firs
         ("head", 9, 0, "1", "pre", "dnc1", 7.0),
         ("head", 10, 0, "1", "pre", "dnc1", 1.0),
         ("head", 10, 1, "1", "pre", "dnc1", 3.0),
+        ("head", 10, 2, "1", "pre", "dnc1", 1.5),
         ("head", 10, 0, "2", "post", "dnc1", math.nan),
         ("dufm", 10, 0, "1", "pre", "dnc1", 9.0),
         ("backbone", 2, 0, "block", "post", "dnc1", 5.0),
@@ -62,7 +63,7 @@ def test_final_values_are_of_the_last_step_of_each_stage_and_backbone_comes_firs
     places = [(place.stage, place.layer, place.middle, place.low, place.high) for place in final(table, "dnc1")]
     assert places == [
         ("backbone", "block", 5.0, 5.0, 5.0),
-        ("head", "1", 2.0, 1.0, 3.0),
+        ("head", "1", 1.5, 1.0, 3.0),
         ("head", "2", None, None, None),
     ]
     assert stages(table) == ["backbone", "head", "dufm"] and layers(table, "head") == ["1", "2"]
