@@ -80,6 +80,7 @@ def help_text(root: DictConfig) -> str:
         "Measure deep neural collapse, layer by layer.",
         "",
         "usage: dnc [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--cfg job] [--config-dir DIR]",
+        "       dnc report FOLDER ... | dnc compare A B | dnc list [FOLDER ...]     (runs that were made; --help each)",
         "",
         "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
         "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",
