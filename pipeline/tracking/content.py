@@ -99,15 +99,22 @@ def headline(summary: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
 
 
 def layer_table(summary: Mapping[str, Any], seed: int | None) -> Table:
-    """Every place of the network at the end: stage, layer, tap and all its metrics."""
+    """Every place of the network at the end: its name, stage, layer, tap, all its metrics, and DNC1's logarithm.
+
+    ``log10_dnc1`` is for charts, whose presets have no logarithmic axis.
+    """
     pick = _over_seeds(summary, seed)
     rows = [{"stage": "backbone", **entry} for entry in summary["backbone_layers"]]
     rows += [{"stage": "head", **entry} for entry in summary["layers"]]
-    places = ["stage", "layer", "tap"]
-    metrics = [*METRICS, *sorted({name for row in rows for name in row} - {*places, *METRICS, "undefined"})]
-    return [*places, *metrics], [
-        [row["stage"], str(row["layer"]), row["tap"], *(pick(row.get(name)) for name in metrics)] for row in rows
-    ]
+    known = {"stage", "layer", "tap", "undefined", *METRICS}
+    metrics = [*METRICS, *sorted({name for row in rows for name in row} - known)]
+    data = []
+    for row in rows:
+        stage, layer, tap = row["stage"], str(row["layer"]), row["tap"]
+        values = {name: pick(row.get(name)) for name in metrics}
+        log10 = math.log10(values["dnc1"]) if values["dnc1"] else None
+        data.append([f"{stage} {layer} {tap}", stage, layer, tap, log10, *values.values()])
+    return ["place", "stage", "layer", "tap", "log10_dnc1", *metrics], data
 
 
 def verdict_table(summary: Mapping[str, Any]) -> Table:

@@ -14,12 +14,14 @@ attempt mirrors the record from its first row, in the same order, and row k alwa
 
 import json
 import logging
+import math
 import netrc
 import os
 import queue
 import secrets
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -36,8 +38,8 @@ log = logging.getLogger(__name__)
 IDENTITY = "run.json"
 SUPERSEDED = "superseded by a later attempt at this run"
 """Content of the marker that keeps ``wandb sync`` from files whose rows a later attempt has; wandb's own is empty."""
-PROBE, OPENING, CLOSING = 0.15, 0.35, 0.45
-"""Shares of the patience: is there a server (asked twice), opening, closing."""
+OPENING, PROBE, CLOSING = 0.5, 0.2, 0.3
+"""Shares of the patience: until all runs are open; is the server still there; closing. Together 1."""
 
 
 def open_runs(
@@ -51,16 +53,17 @@ def open_runs(
         name: what they are called.
         suffixes: appended to the runs' common id and name; "" for a run by itself.
         patience: seconds to wait for the server, opening and closing taken together.
-        arguments: of ``wandb.init``.
+        arguments: of ``wandb.init``; several runs without a ``group`` are given one.
     """
     if mode == "online":
         try:
-            if reason := _no_server(PROBE * patience):
+            deadline = time.monotonic() + OPENING * patience
+            if reason := no_server(PROBE * patience):
                 raise wandb.errors.UsageError(reason)
-            return _open("online", folder, name, suffixes, patience, arguments)
+            return _open("online", folder, name, suffixes, arguments, patience, deadline)
         except wandb.errors.Error as error:
             log.warning("wandb: %s; tracking offline instead.", first_line(error))
-    return _open("offline", folder, name, suffixes, patience, arguments)
+    return _open("offline", folder, name, suffixes, arguments, patience)
 
 
 def is_offline(run: wandb.Run) -> bool:
@@ -88,17 +91,25 @@ def first_line(error: Exception) -> str:
 
 
 def _open(
-    mode: str, folder: Path, name: str, suffixes: Sequence[str], patience: float, arguments: dict[str, Any]
+    mode: str,
+    folder: Path,
+    name: str,
+    suffixes: Sequence[str],
+    arguments: dict[str, Any],
+    patience: float,
+    deadline: float = math.inf,
 ) -> list[wandb.Run]:
     directory = folder / "wandb"
     identity, earlier = _identity(directory, mode)
+    if len(suffixes) > 1 and not arguments["group"]:
+        arguments = arguments | {"group": identity}
     runs: list[wandb.Run] = []
     try:
         for suffix in suffixes:
             own = {"id": f"{identity}{suffix}", "name": f"{name}{suffix.replace('-', ' ')}"}
             settings = wandb.Settings(
                 silent=True,
-                init_timeout=OPENING * patience,
+                init_timeout=min(max(deadline - time.monotonic(), 0.1), OPENING * patience),
                 finish_timeout=CLOSING * patience,
                 save_code=False,
                 x_transaction_log_flush_interval=1.0,  # what a kill may cost (wandb's default: 15 s)
@@ -139,15 +150,15 @@ def _is_uploaded(file: Path) -> bool:
     return marker.exists() and SUPERSEDED not in marker.read_text()
 
 
-def _no_server(seconds: float) -> str | None:
+def no_server(seconds: float) -> str | None:
     """Why there is nobody to talk to; None if there is."""
     url = wandb.setup().settings.base_url
-    if not has_key(url):
+    if not _has_key(url):
         return "no API key found (WANDB_API_KEY or `wandb login`)"
     return None if _answers(url, seconds) else f"{url} does not answer"
 
 
-def has_key(url: str) -> bool:
+def _has_key(url: str) -> bool:
     """Whether wandb will find credentials for the server at ``url``, where it would look for them."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or wandb.setup().settings.api_key:
         return True
