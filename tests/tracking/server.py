@@ -68,6 +68,15 @@ class WandbServer:
         self.arrived = threading.Condition(self.lock)
         self.http = Listener(("127.0.0.1", port), type("Handler", (Handler,), {"server_state": self}))
 
+    def start(self) -> None:
+        """Answer requests, in a thread."""
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the port; what arrived stays readable."""
+        self.http.shutdown()
+        self.http.server_close()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http.server_address[1]}"
@@ -263,11 +272,8 @@ class Handler(BaseHTTPRequestHandler):
 def serving(port: int = 0) -> Iterator[WandbServer]:
     """A server for the length of a ``with`` block."""
     server = WandbServer(port)
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
+    server.start()
     try:
         yield server
     finally:
-        server.http.shutdown()
-        server.http.server_close()
-        thread.join()
+        server.stop()

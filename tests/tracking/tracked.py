@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
 
 REPO = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
     """This process's environment without any wandb account or setting, and with a home of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "NETRC"))}
     paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    return kept | {"HOME": str(home), "PYTHONPATH": paths, "MPLCONFIGDIR": str(home / "mpl")} | dict(more or {})
+    return kept | {"HOME": str(home), "PYTHONPATH": paths, "MPLCONFIGDIR": matplotlib.get_cachedir()} | dict(more or {})
 
 
 def start(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> subprocess.Popen:
