@@ -28,7 +28,7 @@ class Channel:
     def send(self, row: Mapping[str, Any]) -> None:
         """Log a row at the step that is its number, unless an earlier attempt has."""
         if self.rows >= self.run.starting_step:
-            self.run.log(dict(row), step=self.rows)
+            self.run.log(dict(row), step=self.rows, commit=True)
         self.rows += 1
 
 

@@ -29,7 +29,7 @@ def online_again(tmp_path_factory):
     folder = tmp_path_factory.mktemp("online_again")
     arguments = [*LONG, "logger.mode=online"]
     with serving() as server:
-        interrupt(folder, arguments, server.environment, until=lambda: server.wait_for_rows(EPOCHS + 1))
+        interrupt(folder, arguments, server.environment, until=lambda: server.wait_for_rows(EPOCHS - 1))
         before = server.only_run.history
         run(folder, arguments, server.environment)
     return folder / "run", server, before
@@ -38,7 +38,7 @@ def online_again(tmp_path_factory):
 def test_an_online_run_goes_on_where_the_server_is(online_again):
     folder, server, before = online_again
     arrived = server.only_run
-    assert len(before) > EPOCHS and arrived.history[: len(before)] == before  # sent once, by the first attempt
+    assert len(before) >= EPOCHS - 1 and arrived.history[: len(before)] == before  # sent once, by the first attempt
     assert [row["_step"] for row in arrived.history] == list(range(len(arrived.history)))
     assert_same(list(curves(arrived.history)), expected_rows(read_record(folder)))
     assert len(list((folder / "wandb").glob("run-*"))) == 2 and arrived.exit_codes == [0]
@@ -68,7 +68,7 @@ def test_each_attempt_is_complete_on_disk(offline_again):
     folder, (first, second), _ = offline_again
     expected = expected_rows(read_record(folder / "run"))
     begun = list(curves(rows_on_disk(first, folder)))
-    assert EPOCHS < len(begun) < len(expected)
+    assert EPOCHS - 1 <= len(begun) < len(expected)
     assert_same(begun, expected[: len(begun)])
     assert_same(list(curves(rows_on_disk(second, folder))), expected)
 
