@@ -21,6 +21,7 @@ KEY = "0123456789abcdef" * 2 + "01234567"
 """The one key it lets in (40 hexadecimal digits, as real ones)."""
 AUTHORIZATION = "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()
 ENTITY = "loopback"
+STAMP = "2025-01-01T00:00:00Z"
 
 
 @dataclass
@@ -112,6 +113,8 @@ class WandbServer:
         teams = {"edges": [{"node": {"name": ENTITY}}]}
         return {"viewer": {"id": "VXNlcjox", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": teams}}
 
+    _GetDefaultEntity = _Viewer
+
     def _RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:
         name = variables["name"]
         if name not in self.runs or not self.runs[name].upserts:
@@ -193,6 +196,22 @@ class WandbServer:
     def _UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:
         self.views.append(variables)
         return {"upsertView": {"view": {"id": "Vmlldzox", "name": variables["name"]}, "inserted": True}}
+
+    def _ProjectInternalId(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"id": "UHJvamVjdDox", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ=="}}
+
+    def _GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        node = {"__typename": "Project", "id": "UHJvamVjdDox", "name": "p", "entityName": ENTITY, "createdAt": STAMP}
+        node |= {"isBenchmark": False, "user": None}
+        return {"models": {"pageInfo": page, "edges": [{"node": node}]}}
+
+    def _upsertView(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(variables)
+        project = {"id": "UHJvamVjdDox", "name": variables["projectName"], "entityName": variables["entityName"]}
+        kept = {name: variables[name] for name in ("type", "name", "displayName", "description", "spec")}
+        view = {"id": "Vmlldzoy", "updatedAt": STAMP, "project": project, **kept}
+        return {"upsertView": {"view": view, "inserted": True}}
 
 
 class Listener(ThreadingHTTPServer):
