@@ -135,9 +135,10 @@ def seed_table(record: pd.DataFrame, limit: int) -> Table:
     places = ["stage", "step", "seed", "layer", "tap"]
     rows = record[record.metric.isin(CURVES)]
     table = rows.pivot_table("value", places, "metric", sort=False, dropna=True).reset_index()
-    steps = np.unique(table.step)
-    every = -(-len(table) // limit) if len(table) else 1
-    table = table[table.step.isin(steps[::-1][::every])]  # the last step always stays
+    steps, sizes = np.unique(table.step, return_counts=True)
+    if len(table) > limit:
+        every = -(-len(steps) // max(limit // sizes.max(), 1))
+        table = table[table.step.isin(steps[::-1][::every])]  # the last step always stays
     columns = [*places, *(name for name in CURVES if name in table)]
     values = table[columns].astype(object)
     return columns, values.where(values.notna(), None).to_numpy().tolist()

@@ -200,6 +200,11 @@ class WandbServer:
     def _ProjectInternalId(self, variables: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"id": "UHJvamVjdDox", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ=="}}
 
+    def _UpsertSweep(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.sweeps.append(variables)
+        project = {"id": "UHJvamVjdDox", "name": variables["projectName"], "entity": {"id": "e", "name": ENTITY}}
+        return {"upsertSweep": {"sweep": {"name": "sweep1", "project": project}, "configValidationWarnings": []}}
+
     def _GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:
         page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
         node = {"__typename": "Project", "id": "UHJvamVjdDox", "name": "p", "entityName": ENTITY, "createdAt": STAMP}
