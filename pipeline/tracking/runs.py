@@ -25,6 +25,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,11 +79,9 @@ def server_answers(patience: float) -> bool:
 
 def close_runs(runs: Sequence[wandb.Run], exit_code: int) -> None:
     """Close all at once, so that they share the time the server is given."""
-    threads = [threading.Thread(target=run.finish, kwargs={"exit_code": exit_code}) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    if runs:
+        with ThreadPoolExecutor(len(runs)) as pool:
+            list(pool.map(lambda run: run.finish(exit_code=exit_code), runs))
 
 
 def first_line(error: Exception) -> str:
