@@ -1,15 +1,17 @@
 """The dashboard shows what the pipeline logs, and says in a sentence why it cannot be built."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+import wandb as client
 from server import ENTITY, KEY, serving
 from tracked import curves, environment
 
-from pipeline.dashboard import figure_panels, layout
+from pipeline.dashboard import figure_panels, layout, main
 
 
 def dashboard(folder, *arguments: str, before: str = "", **variables: str) -> subprocess.CompletedProcess:
@@ -92,24 +94,44 @@ def test_print_needs_neither_server_nor_the_extra(tmp_path):
     assert [section["name"] for section in shown["workspace"]] == [section.name for section in layout()]
 
 
-@pytest.mark.parametrize(
-    ("before", "variables", "sentence"),
-    [
-        ("import sys; sys.modules['wandb_workspaces'] = None", {}, "wandb-workspaces is missing"),
-        ("", {}, "no API key found"),
-        ("", {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
-    ],
-)
-def test_what_is_missing_is_said_in_a_sentence(tmp_path, before, variables, sentence):
-    done = dashboard(tmp_path, before=before, **variables)
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and sentence in line
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Run the command in this process with the given variables; the sentence it ends with, and its exit code."""
+
+    def run(**variables: str) -> tuple[str, int]:
+        for name in [name for name in os.environ if name.startswith("WANDB")]:
+            monkeypatch.delenv(name)
+        for name, value in {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), **variables}.items():
+            monkeypatch.setenv(name, value)
+        client.teardown()  # it has read its settings once and for all
+        with pytest.raises(SystemExit) as exit_:
+            main([])
+        said = capsys.readouterr()
+        assert said.out == "" and "Traceback" not in said.err
+        return said.err.splitlines()[-1], exit_.value.code
+
+    yield run
+    client.teardown()
 
 
-def test_a_wrong_key_is_said_in_a_sentence(tmp_path):
+def test_a_missing_extra_is_said_in_a_sentence(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    for name in ("wandb_workspaces.reports.v2", "wandb_workspaces.workspaces"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    sentence, code = refused()
+    assert code == 2 and sentence.startswith("error: the package wandb-workspaces is missing; pip install ")
+
+
+def test_a_missing_key_is_said_in_a_sentence(refused):
+    assert refused() == ("error: no API key found (WANDB_API_KEY or `wandb login`).", 2)
+
+
+def test_a_missing_server_is_said_in_a_sentence(refused):
+    sentence = "error: http://127.0.0.1:9 does not answer."
+    assert refused(WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9") == (sentence, 2)
+
+
+def test_a_wrong_key_is_said_in_a_sentence(refused):
     with serving() as server:
-        done = dashboard(tmp_path, WANDB_BASE_URL=server.url, WANDB_API_KEY="f" * 40)
-    assert done.returncode == 2 and done.stdout == "" and not server.views
-    assert done.stderr.splitlines()[-1].startswith("error: wandb refused the dashboard: ")
-    assert "Traceback" not in done.stderr
+        sentence, code = refused(WANDB_BASE_URL=server.url, WANDB_API_KEY="f" * 40)
+    assert code == 2 and sentence.startswith("error: wandb refused the dashboard: ") and not server.views

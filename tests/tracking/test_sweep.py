@@ -81,7 +81,7 @@ def test_sweeps_are_no_choice_of_a_run(tmp_path):
 def multirun(tmp_path_factory) -> Path:
     """A real multirun over decay and width, with a job that failed."""
     folder = tmp_path_factory.mktemp("multirun")
-    grid = ["head.weight_decay=1e-3,1e-2,1e6", "head.width=4,8", "logger=none", "hydra.sweep.dir=grid"]
+    grid = ["head.weight_decay=1e-3,1e6", "head.width=4,8", "logger=none", "hydra.sweep.dir=grid"]
     command = [sys.executable, "-m", "pipeline", "--multirun", *DUFM, "descent.steps=30", *grid]
     subprocess.run(command, cwd=folder, env=environment(folder / "home"), capture_output=True)
     return folder / "grid"
@@ -89,9 +89,9 @@ def multirun(tmp_path_factory) -> Path:
 
 def test_the_table_has_one_row_per_run_with_what_differs(multirun):
     table, varied = sweep_table(multirun)
-    assert varied == ["head.weight_decay", "head.width"] and list(table.run) == [str(job) for job in range(6)]
+    assert set(varied) == {"head.weight_decay", "head.width"} and list(table.run) == [str(job) for job in range(4)]
     pairs = list(zip(table["head.weight_decay"], table["head.width"], strict=True))
-    assert set(pairs) == set(product((1e-3, 1e-2, 1e6), (4, 8)))
+    assert set(pairs) == set(product((1e-3, 1e6), (4, 8)))
     for row in table.itertuples():
         kept = read_summary(multirun / row.run)
         asked = yaml.safe_load((multirun / row.run / ".hydra" / "overrides.yaml").read_text())
@@ -112,7 +112,7 @@ def test_the_command_writes_table_and_heat_maps(multirun, capsys):
     table, _ = sweep_table(multirun)
     pd.testing.assert_frame_equal(pd.read_csv(multirun / "sweep.csv", dtype={"run": str}), table, rtol=1e-12)
     lines = (multirun / "sweep.md").read_text().splitlines()
-    assert len(lines) == 2 + 6 and re.match(r"\| 0 \| 0.001 \| 4 \| completed \|", lines[2])
+    assert len(lines) == 2 + 4 and lines[2].startswith("| 0 | 4 | 0.001 | completed |")
     assert imread(multirun / "sweep.png").std() > 0.05
 
 
