@@ -87,7 +87,7 @@ def help_text(root: DictConfig) -> str:
         "",
         "Choices (group=choice):",
     ]
-    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "hydra"):
+    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("hydra", "sweep")):
         lines.append(f"  {group.name:<12}" + ", ".join(sorted(file.stem for file in group.glob("*.yaml"))))
     lines += ["", "Settings (key=value), with the defaults of the present choice:"]
     schema = Config()
