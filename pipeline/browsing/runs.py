@@ -154,7 +154,7 @@ class LocalRun:
 def status_of(folder: Path, summary: Mapping[str, Any]) -> str:
     """What became of the run in ``folder``; the only place that decides whether one is alive.
 
-    A run that was killed had no time to say so, and its summary still reads ``running``; its lock is gone, though. (Where
+    A run that was killed had no time to say so, and its summary still reads ``running``; its lock is gone. (Where
     the file system does not pass locks on to other machines, a run on another one is taken for killed.)
     """
     status = str(summary.get("status") or "not begun")

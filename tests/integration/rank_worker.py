@@ -82,7 +82,7 @@ def work(rank: int, world_size: int, port: int, folder: Path) -> None:
         "mlp": measured("mlp", hidden=[12, 7]),
         "resnet20": measured("resnet20"),
         "trained mlp": trained(runs, "mlp", backbone__batch_size=50),
-        "trained resnet20": trained(runs, "resnet20", backbone__batch_size=50),
+        "trained resnet20": trained(runs, "resnet20", backbone__batch_size=50, optimizer__lr=1e-3),
         "dufm": descended(runs, head__inputs="free", head__feature_decay=1e-3),
     }
     torch.save(results, folder / f"{world_size}-{rank}.pt")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from server import WandbServer, serving
 from tracked import IMAGES, run
+from wandb_server import WandbServer, serving
 
 from pipeline.record import read_record, read_summary
 

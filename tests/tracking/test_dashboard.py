@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import wandb as client
-from server import ENTITY, KEY, serving
 from tracked import curves, environment
+from wandb_server import ENTITY, KEY, serving
 
 from pipeline.dashboard import figure_panels, layout, main
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.image import imread
-from server import serving
 from tracked import DUFM, REPO, environment, wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb_server import serving
 
 from pipeline.record import read_record, read_summary
 from pipeline.sweep import main, sweep_table, write

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from server import serving
 from tracked import IMAGES, assert_same, curves, expected_rows, pause_in_the_head, rows_on_disk, run, start, wandb
+from wandb_server import serving
 
 from pipeline.record import read_record
 

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from server import KEY, serving
 from tracked import DUFM, assert_same, curves, expected_rows, run
+from wandb_server import KEY, serving
 
 from pipeline.record import read_record, read_summary
 

@@ -10,8 +10,8 @@ import time
 
 import pytest
 import wandb as client
-from server import KEY, WandbServer, serving
 from tracked import DUFM, assert_same, curves, environment, expected_rows, rows_on_disk, start, wandb
+from wandb_server import KEY, WandbServer, serving
 
 from pipeline.config import LoggerConfig
 from pipeline.record import Row, read_record, read_summary
