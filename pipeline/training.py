@@ -56,8 +56,11 @@ class EveryScheduledEpoch(pl.Callback):
 
 
 class JoinedProcesses(LightningEnvironment):
-    """The processes are there already (`pipeline.processes`), whoever started them: Lightning is to start none, to leave
-    Slurm's signals to us, and to take none of the variables away that say where a process stands."""
+    """The processes are there already (`pipeline.processes`), whoever started them.
+
+    Lightning is to start none, to leave Slurm's signals to us, and not to take away the variables that say where a
+    process stands.
+    """
 
     def teardown(self) -> None:
         pass
