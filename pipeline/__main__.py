@@ -1,7 +1,9 @@
 """``python -m pipeline``, and the console command ``dnc``."""
 
 import os
+import sys
 
+from pipeline.browsing import SUBCOMMANDS
 from pipeline.interruption import interruption
 
 
@@ -10,10 +12,13 @@ def main() -> None:
     # Read when PyTorch loads its thread pool, hence before the import. Waiting threads that spin make a step up to 27
     # times slower as soon as another process wants their core; sleeping ones cost a few per cent when alone.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Imports take seconds, and an import that is broken off leaves nothing to end a run with.
-    interruption.listen()
-    with interruption.deferred():
-        from pipeline.app import main as run
+    if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
+        from pipeline.browsing.command import main as run
+    else:
+        # Imports take seconds, and an import that is broken off leaves nothing to end a run with.
+        interruption.listen()
+        with interruption.deferred():
+            from pipeline.app import main as run
     run()
 
 

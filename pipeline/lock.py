@@ -1,4 +1,4 @@
-"""One process at a time in a run folder.
+"""One process at a time in a run folder, or at a download.
 
 The lock is the kernel's (`flock`), so that of a dead process is gone with it; what the file says is for people.
 """
@@ -6,6 +6,8 @@ The lock is the kernel's (`flock`), so that of a dead process is gone with it; w
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +46,15 @@ class FolderLock:
             self.path.unlink(missing_ok=True)
             self._stream.close()
             self._stream = None
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process is within; the file at ``path`` stands for what they take turns at."""
+    with open(path, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
 
 
 def occupied(folder: Path) -> bool:

@@ -80,13 +80,14 @@ def help_text(root: DictConfig) -> str:
         "Measure deep neural collapse, layer by layer.",
         "",
         "usage: dnc [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--cfg job] [--config-dir DIR]",
+        "       dnc report FOLDER ... | dnc compare A B | dnc list [FOLDER ...]     (runs that were made; --help each)",
         "",
         "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
         "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",
         "",
         "Choices (group=choice):",
     ]
-    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "hydra"):
+    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("hydra", "sweep")):
         lines.append(f"  {group.name:<12}" + ", ".join(sorted(file.stem for file in group.glob("*.yaml"))))
     lines += ["", "Settings (key=value), with the defaults of the present choice:"]
     schema = Config()

@@ -8,7 +8,11 @@
 
 A file appears whole or not at all (temporary file, fsync, rename). ``summary.json`` is written first with status
 ``running`` and last with ``completed``, ``failed`` or ``interrupted``: anything but ``completed`` is an aborted run.
+
+PyTorch and pandas are imported where they are used: whoever only looks at summaries need not wait for them.
 """
+
+from __future__ import annotations
 
 import json
 import math
@@ -21,13 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-import torch
-from safetensors.torch import save
-
-from pipeline import ranks
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
 
 SCHEMA_VERSION = 1
 COMPLETED = "completed"
@@ -124,6 +126,8 @@ class Record:
 
     def frame(self) -> pd.DataFrame:
         """All rows as a table."""
+        import pandas as pd
+
         return pd.DataFrame(self.rows, columns=Row._fields)
 
     def save(self) -> None:
@@ -154,6 +158,8 @@ class Record:
 
 def read_record(folder: Path) -> pd.DataFrame:
     """``record.csv`` of a run folder, with text columns as text."""
+    import pandas as pd
+
     return pd.read_csv(
         folder / "record.csv",
         dtype={"stage": str, "layer": str, "tap": str, "metric": str},
@@ -200,6 +206,8 @@ def write_tensors(
         weights: W_1 .. W_L, each ``(S, d_out, d_in)``.
         max_mb: size in MiB above which nothing is written.
     """
+    from safetensors.torch import save
+
     tensors = {"labels": labels, "features/1": features}
     tensors |= {f"weights/{index}": weight for index, weight in enumerate(weights, start=1)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -213,6 +221,10 @@ def write_tensors(
 
 def environment(device: str) -> dict[str, Any]:
     """What the numbers were made with: versions, device, how many processes the run had, git commit."""
+    import torch
+
+    from pipeline import ranks
+
     packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "timm", "numpy")
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},

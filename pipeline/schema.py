@@ -144,8 +144,16 @@ class LoggerConfig:
     name: str = _knob(MISSING, "tracker", choices=("wandb", "none"))
     mode: str = _knob("offline", "wandb mode; online needs a key and a network", choices=("offline", "online"))
     project: str = _knob("deep-neural-collapse", "wandb project")
-    group: str | None = _knob(None, "wandb group")
+    group: str | None = _knob(None, "wandb group; null takes the experiment's name, if one was chosen")
     tags: list[str] = _knob([], "wandb tags")
+    notes: str | None = _knob(None, "wandb notes, free text")
+    runs: str = _knob(
+        "per_job",
+        "per_job: one wandb run, curves are means over seeds; per_seed: one per seed, in a group",
+        choices=("per_job", "per_seed"),
+    )
+    artifact: bool = _knob(False, "also keep tensors.safetensors in wandb, as an artifact")
+    patience: float = _knob(10.0, "seconds a run may wait for wandb's server in all; uploads go on that long", ge=1)
 
 
 @dataclass

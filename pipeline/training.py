@@ -55,6 +55,17 @@ class EveryScheduledEpoch(pl.Callback):
             self.progress.headline(self.measure(epoch))
 
 
+class JoinedProcesses(LightningEnvironment):
+    """The processes are there already (`pipeline.processes`), whoever started them.
+
+    Lightning is to start none, to leave Slurm's signals to us, and not to take away the variables that say where a
+    process stands.
+    """
+
+    def teardown(self) -> None:
+        pass
+
+
 @contextmanager
 def _advice_on_norms(batch_size: int, num_images: int) -> Iterator[None]:
     """A batch norm over single numbers cannot take a batch of one image; say which setting made one.
@@ -161,7 +172,6 @@ def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.T
     on_gpu = config.device.type == "cuda"
     strategy: Strategy | str = "auto"
     if ranks.world_size() > 1:
-        # The processes are there already, joined by `pipeline.processes`.
         strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -172,8 +182,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.T
         default_root_dir=folder,
         logger=False,
         callbacks=callbacks,
-        # Whoever started the processes: Lightning is to start none, and to leave Slurm's signals to us.
-        plugins=[WholeCheckpoints(), LightningEnvironment()],
+        plugins=[WholeCheckpoints(), JoinedProcesses()],
         enable_checkpointing=False,
         enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
         enable_model_summary=False,

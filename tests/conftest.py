@@ -9,6 +9,13 @@ import pytest
 from pipeline.app import main
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module, or one cluster, run in one worker (``--dist loadgroup``)."""
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group("cluster" if folder.name == "cluster" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with the real MNIST and CIFAR-10 files, given by the environment variable DATA_ROOT."""

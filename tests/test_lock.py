@@ -60,3 +60,23 @@ def test_a_folder_that_is_not_there_is_not_occupied(tmp_path):
     assert not occupied(tmp_path / "nowhere")
     with pytest.raises(OSError, match="nowhere"):
         FolderLock(tmp_path / "nowhere")
+
+
+TURN = """
+import sys, time
+from pathlib import Path
+from pipeline.lock import one_at_a_time
+
+folder = Path(sys.argv[1])
+with one_at_a_time(folder / "turn"):
+    first = not (folder / "made").exists()
+    time.sleep(0.2)
+    (folder / "made").touch()
+print(first)
+"""
+
+
+def test_processes_take_turns(tmp_path):
+    command = [sys.executable, "-c", TURN, tmp_path]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(process.communicate()[0].strip() for process in processes) == ["False", "False", "True"]

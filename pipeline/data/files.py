@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.data.images import DataError
+from pipeline.lock import one_at_a_time
 
 
 def require_files(root: Path, folder: str, names: Iterable[str]) -> None:
@@ -21,11 +22,16 @@ def require_files(root: Path, folder: str, names: Iterable[str]) -> None:
 
 
 def download_missing(dataset: str, root: Path) -> None:
-    """Let torchvision's class `dataset` fetch what is missing under `root`; DataError when it cannot."""
+    """Let torchvision's class `dataset` fetch what is missing under `root`; DataError when it cannot.
+
+    The processes of a run that start together fetch one after another: the second finds the files there.
+    """
     from torchvision import datasets
 
     try:
-        getattr(datasets, dataset)(root, download=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(root / ".download.lock"):
+            getattr(datasets, dataset)(root, download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(

@@ -1,10 +1,13 @@
-"""One rank of the tests in test_ranks_agree.py: measures, trains and descends, and writes what came out.
+"""The ranks of the tests in test_ranks_agree.py: each measures, trains and descends, and writes what came out.
 
-Arguments: rank, world size, port, folder.
+Arguments: folder, numbers of processes to do it with, one after another. The processes are forked from this one, which
+has imported everything by then.
 """
 
 import os
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -68,23 +71,46 @@ def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
     return {"rows": values, "names": names, "last": outcome.head.weights[-1]}
 
 
-def main(rank: int, world_size: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def work(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """All of it, as one rank of several."""
     if world_size > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world_size, "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
         ranks.connect("gloo")
-    work = Path(folder) / f"world-{world_size}"
+    runs = folder / f"world-{world_size}"
     results = {
         "mlp": measured("mlp", hidden=[12, 7]),
         "resnet20": measured("resnet20"),
-        "trained mlp": trained(work, "mlp", backbone__batch_size=50),
-        "trained resnet20": trained(work, "resnet20", backbone__batch_size=50),
-        "dufm": descended(work, head__inputs="free", head__feature_decay=1e-3),
+        "trained mlp": trained(runs, "mlp", backbone__batch_size=50),
+        "trained resnet20": trained(runs, "resnet20", backbone__batch_size=50, optimizer__lr=1e-3),
+        "dufm": descended(runs, head__inputs="free", head__feature_decay=1e-3),
     }
-    torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")
+    torch.save(results, folder / f"{world_size}-{rank}.pt")
     ranks.disconnect()
 
 
+def fork(rank: int, world_size: int, port: int, folder: Path) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work(rank, world_size, port, folder)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def main(folder: Path, worlds: list[int]) -> None:
+    torch.set_num_threads(1)
+    for world_size in worlds:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        children = [fork(rank, world_size, port, folder) for rank in range(world_size)]
+        if any(os.waitpid(child, 0)[1] for child in children):
+            sys.exit(f"a rank of {world_size} failed")
+
+
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:4]), sys.argv[4])
+    main(Path(sys.argv[1]), [int(argument) for argument in sys.argv[2:]])

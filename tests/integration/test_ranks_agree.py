@@ -1,7 +1,6 @@
 """The same numbers come out of 1, 2, 3 and 4 processes, whose shares of images and members are uneven."""
 
 import math
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,18 +16,9 @@ WORLDS = (1, 2, 3, 4)
 def results(tmp_path_factory) -> dict[tuple[int, int], dict]:
     """(world size, rank) -> what that rank found."""
     folder = tmp_path_factory.mktemp("ranks")
-    for world in WORLDS:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, WORKER]
-        processes = [
-            subprocess.Popen([*command, str(rank), str(world), str(port), folder], stderr=subprocess.PIPE, text=True)
-            for rank in range(world)
-        ]
-        for process in processes:
-            _, errors = process.communicate(timeout=180)
-            assert process.returncode == 0, errors
+    command = [sys.executable, WORKER, folder, *map(str, WORLDS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
     return {
         (world, rank): torch.load(folder / f"{world}-{rank}.pt", weights_only=True)
         for world in WORLDS
@@ -43,7 +33,7 @@ OTHERS = [(world, rank) for world in WORLDS for rank in range(world) if world > 
 @pytest.mark.parametrize("network", ["mlp", "resnet20"])
 def test_every_metric_and_feature_is_that_of_one_process(results, network, where):
     expected, found = results[1, 0][network], results[where][network]
-    assert list(found) == list(expected) and len(found) > 100
+    assert list(found) == list(expected) and len(found) > 80
     for name, value in expected.items():
         if name in ("train", "test"):
             assert torch.equal(found[name], value), name  # the same batches passed the same network
@@ -56,7 +46,7 @@ def test_every_metric_and_feature_is_that_of_one_process(results, network, where
 def test_training_is_that_of_one_process_up_to_float32_rounding(results, network, tolerance, where):
     expected, found = results[1, 0][network], results[where][network]
     assert len(expected["losses"]) == 3
-    torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found["losses"], expected["losses"], rtol=tolerance, atol=0)
     for name, value in expected.items():
         # Relative to the tensor: float32 rounding of a sum is relative to its terms.
         scale = value.double().norm() + 1e-6 * math.sqrt(value.numel())

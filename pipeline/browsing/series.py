@@ -1,0 +1,80 @@
+"""From the record's table to lines: the median over seeds and its spread, per place and step or at the end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+STAGES = ("backbone", "head", "dufm")
+"""In the order of data flow; ``dufm`` is the model solved for a fixed head."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A metric of one place over the steps: the median over seeds, between the smallest and the largest.
+
+    ``layer`` and ``tap`` are empty for numbers of the whole network.
+    """
+
+    layer: str
+    tap: str
+    steps: list[int]
+    middle: list[float]
+    low: list[float]
+    high: list[float]
+
+    @property
+    def spread(self) -> bool:
+        """Whether the seeds differ anywhere."""
+        return self.low != self.high
+
+
+def stages(frame: pd.DataFrame) -> list[str]:
+    """Stages in the record."""
+    present = set(frame.stage)
+    return [stage for stage in STAGES if stage in present] + sorted(present - set(STAGES))
+
+
+def layers(frame: pd.DataFrame, stage: str) -> list[str]:
+    """Layers of a stage, in the order in which they were measured, which is that of data flow."""
+    return list(dict.fromkeys(frame[(frame.stage == stage) & (frame.layer != "")].layer))
+
+
+def lines(frame: pd.DataFrame, stage: str, metric: str) -> Iterator[Line]:
+    """One line per place that has the metric; only what logarithmic axes can show: steps and values above zero."""
+    rows = frame[(frame.stage == stage) & (frame.metric == metric) & (frame.step > 0)]
+    rows = rows[np.isfinite(rows.value) & (rows.value > 0)]
+    for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
+        found = group.groupby("step").value.agg(["median", "min", "max"])
+        numbers = ([_rounded(value) for value in found[name]] for name in ("median", "min", "max"))
+        yield Line(str(layer), str(tap), [int(step) for step in found.index], *numbers)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The last measurement of a metric at one place; numbers are None where no seed's value is defined."""
+
+    stage: str
+    layer: str
+    tap: str
+    middle: float | None
+    low: float | None
+    high: float | None
+
+
+def final(frame: pd.DataFrame, metric: str) -> list[Place]:
+    """The metric at the last step of its stage, for every place that has it, backbone before head."""
+    last = frame[frame.step == frame.groupby("stage").step.transform("max")]
+    rows = last[(last.metric == metric) & (last.layer != "") & last.stage.isin(("backbone", "head"))]
+    places = []
+    for (stage, layer, tap), group in rows.groupby(["stage", "layer", "tap"], sort=False):
+        known = group.value[np.isfinite(group.value)]
+        numbers = [None] * 3 if known.empty else [float(known.median()), float(known.min()), float(known.max())]
+        places.append(Place(str(stage), str(layer), str(tap), *numbers))
+    return sorted(places, key=lambda place: STAGES.index(place.stage))  # stable
+
+
+def _rounded(value: float) -> float:
+    """Six digits are more than a screen shows, and take a third of the space."""
+    return float(f"{value:.6g}")

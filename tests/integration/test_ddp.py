@@ -1,0 +1,107 @@
+"""Several processes, started in every way, make one run in one folder, once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recomputation import dnc, record_of, summary_of
+
+SMALL = ["data.samples_per_class=40", "backbone.hidden=[16,8]", "backbone.epochs=2", "head.width=8", "head.depth=2"]
+SMALL += ["descent.records_per_decade=2", "descent.seeds=3", "descent.steps=300", "trainer.threads=1"]
+DDP = ["trainer=ddp", "trainer.devices=2"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A multirun of two jobs of two processes each, by the console command, tracked by wandb."""
+    folder = tmp_path_factory.mktemp("swept")
+    command = [Path(sys.executable).parent / "dnc", "--multirun", "hydra.sweep.dir=sweep", "seed=0,1", *DDP, *SMALL]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
+    """The first of these jobs, its processes started by torchrun."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "pipeline"]
+    command += [*DDP, *SMALL, "logger=none"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same job in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    dnc(*SMALL, "logger=none", "hydra.run.dir=run", cwd=folder)
+    return folder / "run"
+
+
+def test_a_multirun_has_one_folder_for_each_job_and_nothing_else(swept):
+    folder, done = swept
+    assert [path.name for path in folder.iterdir()] == ["sweep"]
+    assert sorted(path.name for path in (folder / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    for job in ("0", "1"):
+        run = folder / "sweep" / job
+        assert summary_of(run)["status"] == "completed"
+        assert len(list((run / "wandb").glob("offline-run-*"))) == 1
+        assert len(list(run.glob("*.log"))) == 1
+        log = (run / "dnc.log").read_text().splitlines()
+        assert sum("epoch 2/2" in line for line in log) == 1  # one process speaks
+    assert done.stdout.count("Accuracy (train)") == 2
+
+
+def test_jobs_of_a_multirun_are_their_own(swept):
+    first, second = (record_of(swept[0] / "sweep" / job) for job in ("0", "1"))
+    assert set(first.seed) == {0, 1, 2} and set(second.seed) == {1, 2, 3}
+
+
+def test_torchrun_makes_the_same_run_in_one_folder(swept, torchrun):
+    folder, _ = torchrun
+    [run] = (folder / "outputs").glob("*/*")
+    for name in ("record.csv", "tensors.safetensors"):
+        assert (run / name).read_bytes() == (swept[0] / "sweep" / "0" / name).read_bytes()
+    assert [path.name for path in folder.iterdir()] == ["outputs"]
+    assert (run / ".hydra" / "overrides.yaml").exists() and len(list(run.glob("*.log"))) == 1
+
+
+def test_two_processes_find_what_one_finds(swept, alone):
+    ours, theirs = record_of(swept[0] / "sweep" / "0"), record_of(alone)
+    where = ["stage", "step", "seed", "layer", "tap", "metric"]
+    assert ours[where].equals(theirs[where])
+    losses = ours.metric.isin(["train_loss", "loss", "fit", "dnc1", "dnc2", "dnc3"])
+    # Gradients are float32 sums in another order; everything after them is float64.
+    relative = (ours.value - theirs.value).abs() / theirs.value.abs()
+    assert relative[losses].max() < 1e-3
+    assert relative[losses & (ours.stage == "backbone") & (ours.step == 0)].max() < 1e-10
+
+
+def test_settings_that_do_not_fit_the_launch_are_one_sentence(tmp_path):
+    place = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "3"}
+    cases = {
+        ("trainer=ddp", "trainer.num_nodes=2"): ({}, "trainer.num_nodes=2 needs a launcher"),
+        ("trainer.devices=2",): (place, "make 2 process(es), but torchrun started 3"),
+        ("trainer.devices=2", "backbone.batch_size=1"): ({}, "backbone.batch_size=1 makes a batch of 1 image(s) for 2"),
+        # 142 images of the class, twice: 284 = 2 * 141 + 2
+        ("trainer.devices=3", "backbone.batch_size=141"): ({}, "(the last of 284 images) of 2 image(s) for 3"),
+        ("trainer.devices=100000",): ({}, "CPU cores; allowed: 1.."),
+    }
+    for arguments, (environment, words) in cases.items():
+        command = [sys.executable, "-m", "pipeline", *arguments, "trainer.accelerator=cpu"]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_went_wrong_in_another_rank_is_not_a_traceback_here(tmp_path):
+    """Every seed of the head diverges, on either rank: both find out, the first says so."""
+    done = dnc(*SMALL, *DDP, "logger=none", "descent.lr=1e6", "hydra.run.dir=run", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "the head diverged for every seed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

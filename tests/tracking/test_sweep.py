@@ -1,0 +1,130 @@
+"""Sweep files describe one grid twice, wandb's own command takes them, and a sweep ends in one table."""
+
+import math
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from matplotlib.image import imread
+from tracked import DUFM, REPO, environment, wandb
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb_server import serving
+
+from pipeline.record import read_record, read_summary
+from pipeline.sweep import main, sweep_table, write
+
+FILES = sorted((REPO / "conf" / "sweep").glob("*.yaml"))
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def sweep(request) -> tuple[dict, list[str]]:
+    """A sweep file's content, and the words of the Hydra command in its header."""
+    text = request.param.read_text()
+    (line,) = re.findall(r"^# Hydra: +dnc --multirun (.*)$", text, re.M)
+    return yaml.safe_load(text), line.split()
+
+
+def test_both_commands_describe_the_same_grid(sweep):
+    content, words = sweep
+    assert content["program"] == "dnc" and content["method"] == "grid"
+    overrides = OverridesParser.create().parse_overrides(words)
+    swept = {entry.key_or_group: entry.value().list for entry in overrides if entry.is_sweep_override()}
+    ours = {tuple(zip(swept, point, strict=True)) for point in product(*swept.values())}
+    wandbs = {key: entry["values"] for key, entry in content["parameters"].items()}
+    assert len(ours) > 4 and ours == {tuple(zip(wandbs, point, strict=True)) for point in product(*wandbs.values())}
+    fixed = {word for entry, word in zip(overrides, words, strict=True) if not entry.is_sweep_override()}
+    assert {word for word in fixed if not word.startswith("hydra.")} == {
+        word for word in content["command"] if "=" in word and not word.startswith("logger")
+    }
+
+
+def test_the_agent_runs_our_command_with_hydra_overrides(sweep):
+    content, _ = sweep
+    point = {key: {"value": entry["values"][0]} for key, entry in content["parameters"].items()}
+    words = [f"{key}={entry['value']}" for key, entry in point.items()]
+    assert create_sweep_command_args({"args": point})["args_no_hyphens"] == words
+    # The composed command is a valid configuration (--cfg job checks it and runs nothing).
+    fixed = [word for word in content["command"] if not word.startswith("${")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *fixed, *words, "--cfg", "job"], capture_output=True, text=True, cwd=REPO
+    )
+    assert done.returncode == 0 and "mode: online" in done.stdout and "name: wandb" in done.stdout, done.stderr
+
+
+def test_wandbs_own_command_takes_the_sweep(tmp_path):
+    with serving() as server:
+        for file in FILES:
+            wandb("sweep", "--project", "p", str(file), folder=tmp_path, more=server.environment)
+    assert [yaml.safe_load(entry["config"]) for entry in server.sweeps] == [
+        yaml.safe_load(file.read_text()) for file in FILES
+    ]
+
+
+def test_sweeps_are_no_choice_of_a_run(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path),
+        cwd=REPO,
+    )
+    assert "  logger " in shown.stdout and "  sweep " not in shown.stdout
+
+
+@pytest.fixture(scope="module")
+def multirun(tmp_path_factory) -> Path:
+    """A real multirun over decay and width, with a job that failed."""
+    folder = tmp_path_factory.mktemp("multirun")
+    grid = ["head.weight_decay=1e-3,1e6", "head.width=4,8", "logger=none", "hydra.sweep.dir=grid"]
+    command = [sys.executable, "-m", "pipeline", "--multirun", *DUFM, "descent.steps=30", *grid]
+    subprocess.run(command, cwd=folder, env=environment(folder / "home"), capture_output=True)
+    return folder / "grid"
+
+
+def test_the_table_has_one_row_per_run_with_what_differs(multirun):
+    table, varied = sweep_table(multirun)
+    assert set(varied) == {"head.weight_decay", "head.width"} and list(table.run) == [str(job) for job in range(4)]
+    pairs = list(zip(table["head.weight_decay"], table["head.width"], strict=True))
+    assert set(pairs) == set(product((1e-3, 1e6), (4, 8)))
+    for row in table.itertuples():
+        kept = read_summary(multirun / row.run)
+        asked = yaml.safe_load((multirun / row.run / ".hydra" / "overrides.yaml").read_text())
+        assert f"head.width={pairs[int(row.run)][1]}" in asked
+        assert row.status == kept["status"]
+        if kept["status"] == "completed":
+            assert row.gap_to_optimum == max(kept["loss"]["relative_gap"])
+            last = read_record(multirun / row.run).query("layer == '2' and tap == 'post' and metric == 'dnc1'")
+            assert row.dnc1 == pytest.approx(last[last.step == last.step.max()].value.median(), rel=1e-12)
+        else:
+            assert math.isnan(row.gap_to_optimum) and math.isnan(row.dnc1)
+    assert set(table.status) == {"completed", "failed"}
+
+
+def test_the_command_writes_table_and_heat_maps(multirun, capsys):
+    main([str(multirun)])
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["sweep.csv", "sweep.md", "sweep.png"]
+    table, _ = sweep_table(multirun)
+    pd.testing.assert_frame_equal(pd.read_csv(multirun / "sweep.csv", dtype={"run": str}), table, rtol=1e-12)
+    lines = (multirun / "sweep.md").read_text().splitlines()
+    assert len(lines) == 2 + 4 and lines[2].startswith("| 0 | 4 | 0.001 | completed |")
+    assert imread(multirun / "sweep.png").std() > 0.05
+
+
+def test_runs_that_differ_in_nothing_have_a_table_and_no_figure(multirun, tmp_path):
+    table, _ = sweep_table(multirun)
+    assert [path.name for path in write(table.drop(columns=["head.width"]), [], tmp_path)] == ["sweep.csv", "sweep.md"]
+
+
+def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path, capsys):
+    for arguments in ([str(tmp_path)], [], ["--what"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert exit_.value.code == 2 and line.startswith("error: ") and "allowed: " in line
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,97 @@
+"""Tracked runs as real processes, and what wandb should have been told, recomputed from the record."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+
+REPO = Path(__file__).parents[2]
+DUFM = ["protocol=dufm", "descent.steps=300", "head.width=8", "protocol.samples_per_class=4", "head.depth=2"]
+DUFM += ["descent.seeds=2", "descent.records_per_decade=3", "trainer.threads=1"]
+IMAGES = ["data.samples_per_class=20", "backbone.hidden=[16,8]", "backbone.epochs=3", "head.width=8", "head.depth=3"]
+IMAGES += ["head.inputs=free", "descent.seeds=2", "descent.records_per_decade=3", "trainer.threads=1"]
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without any wandb account or setting, and with a home of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "NETRC"))}
+    paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    return kept | {"HOME": str(home), "PYTHONPATH": paths, "MPLCONFIGDIR": matplotlib.get_cachedir()} | dict(more or {})
+
+
+def start(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Start the command in ``folder``; its run folder is ``folder/run``."""
+    command = [sys.executable, "-m", "pipeline", *arguments, "hydra.run.dir=run"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment(folder / "home", more), text=True, **pipes)
+
+
+def run(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> str:
+    """Run the command to its end; everything it said."""
+    with start(folder, arguments, more) as process:
+        said = "".join(process.communicate(timeout=300))
+    assert process.returncode == 0, said
+    return said
+
+
+def pause_in_the_head(process: subprocess.Popen, folder: Path) -> None:
+    """Stop the process in the middle of the descent; wandb's own process goes on."""
+    while not (folder / "run" / "checkpoints" / "backbone.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGSTOP)
+    assert not (folder / "run" / "tensors.safetensors").exists(), "the run was over before it could be stopped"
+
+
+def wandb(*arguments: str, folder: Path, more: Mapping[str, str] | None = None) -> str:
+    """Run wandb's own command; what it printed."""
+    command = [sys.executable, "-m", "wandb", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment(folder / "home", more), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows_on_disk(file: Path, folder: Path) -> list[dict[str, Any]]:
+    """The history in a run's transaction log, read by wandb's own reader."""
+    printed = wandb("leet", "inspect", "--json", str(file), folder=folder)
+    records = [json.loads(line) for line in printed.splitlines()]
+    return [record["history"]["item"] for record in records if record["type"] == "history"]
+
+
+def expected_rows(record: pd.DataFrame) -> list[dict[str, float]]:
+    """What the history must hold: one row per stage and step, in the record's order, means over seeds."""
+    rows = []
+    for (stage, step), group in record.groupby(["stage", "step"], sort=False):
+        row = {f"{stage}/step": step}
+        for (layer, tap, metric), values in group.groupby(["layer", "tap", "metric"], sort=False):
+            place = f"layer_{layer}/{tap}/" if layer else ""
+            row[f"{stage}/{place}{metric}"] = math.nan if values.value.isna().any() else values.value.mean()
+        rows.append(row)
+    return rows
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of measurements without wandb's own columns (the last row of a completed run has tables and figures)."""
+    for row in history:
+        if any(key.endswith("/step") for key in row):
+            yield {key: value for key, value in row.items() if not key.startswith("_")}
+
+
+def assert_same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, float]]) -> None:
+    """Same rows, same keys, same numbers (to the rounding of a sum in another order); NaN equals NaN."""
+    assert [set(row) for row in found] == [set(row) for row in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        for key, value in theirs.items():
+            assert math.isclose(ours[key], value, rel_tol=1e-12, abs_tol=1e-300) or (
+                math.isnan(value) and math.isnan(float(ours[key]))
+            ), key
