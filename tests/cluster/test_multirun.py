@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from local_cluster import job_number, until
 
@@ -58,8 +59,11 @@ def test_a_run_over_two_nodes_is_the_run_made_by_one_process(started, slurm):
     sweep = started.folders["two_nodes"] / "sweep"
     there, here = sweep / "0", started.folders["direct"] / "direct" / "0"
     assert [read_summary(run)["environment"]["processes"] for run in (there, here)] == [2, 1]
-    assert (there / "record.csv").read_bytes() == (here / "record.csv").read_bytes()
     assert (there / "tensors.safetensors").read_bytes() == (here / "tensors.safetensors").read_bytes()
+    ours, expected = read_record(there), read_record(here)
+    assert ours.drop(columns="value").equals(expected.drop(columns="value"))
+    # The descent is the same to the bit; a metric of one member is summed in another order than those of two at once.
+    np.testing.assert_allclose(ours.value, expected.value, rtol=1e-14)
     number = job_number(sweep)
     until(lambda: slurm.history(number) == ["COMPLETED 0:0"], "completed in accounting")
 
