@@ -107,9 +107,7 @@ def disturb(folder: Path, stage: str, lasts: float, number: int, dice: random.Ra
     return wait(pid, lambda: False) != 0
 
 
-def attempt(
-    folder: Path, stage: str, lasts: float, number: int, dice: random.Random, expected: dict[str, bytes]
-) -> str:
+def attempt(folder: Path, stage: str, lasts: float, number: int, dice: random.Random) -> str:
     """One attempt; "" if it survived, else what was wrong."""
     disturbed = disturb(folder, stage, lasts, number, dice)
     if disturbed and dice.random() < 0.5:
