@@ -1,0 +1,161 @@
+"""Runs of the command that are disturbed while they go on: real processes, signals, damaged files, full disks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+from commands import Commands, Done
+
+SECONDS = 100.0
+SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]
+SMALL += ["descent.records_per_decade=2", "logger=none", "trainer=cpu", "trainer.threads=1"]
+RUN = [*SMALL, "backbone.epochs=40", "backbone.batch_size=8", "descent.steps=200000"]
+RUN += ["trainer.checkpoint_seconds=0"]
+TRAINING, TRAINING_BEFORE = Path("checkpoints/backbone.ckpt"), Path("checkpoints/backbone.previous.ckpt")
+HEAD, HEAD_BEFORE = Path("stages/head.half.safetensors"), Path("stages/head.half.previous.safetensors")
+BACKBONE, FEATURES = Path("checkpoints/backbone.safetensors"), Path("stages/features.safetensors")
+COMPARED = ("record.csv", "tensors.safetensors", "figures/collapse.png")
+
+
+def wait_until(so: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Fail unless something becomes true in time."""
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.001)
+
+
+class Running:
+    """A run in a folder, going on; the command line is ``arguments`` in that folder's parent."""
+
+    def __init__(self, commands: Commands, pool: ThreadPoolExecutor, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        pid_file = folder.parent / f"{folder.name}.pid"
+        pid_file.unlink(missing_ok=True)
+        more = {"folder": folder.parent, "seconds": SECONDS, "pid_file": str(pid_file)}
+        self._done: Future[Done] = pool.submit(commands.run, *arguments, **more)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        self.pid = int(pid_file.read_text())
+
+    def wait_for(self, *files: Path) -> "Running":
+        """Until these files of the run folder are there, and the process still is."""
+        wait_until(lambda: self._done.done() or all((self.folder / file).exists() for file in files))
+        assert not self._done.done(), self._done.result()
+        return self
+
+    def wait_for_newer(self, file: Path) -> "Running":
+        """Until a file of the run folder has been replaced."""
+        before = (self.folder / file).stat().st_mtime_ns
+        wait_until(lambda: self._done.done() or (self.folder / file).stat().st_mtime_ns != before)
+        assert not self._done.done(), self._done.result()
+        return self
+
+    def signal(self, number: int) -> "Running":
+        os.kill(self.pid, number)
+        return self
+
+    def is_over(self) -> bool:
+        return self._done.done()
+
+    def end(self) -> Done:
+        """What it came to."""
+        return self._done.result(SECONDS)
+
+
+class Stage:
+    """Where runs are started: ``start`` while something else happens, ``run`` to their end."""
+
+    def __init__(self, commands: Commands, pool: ThreadPoolExecutor) -> None:
+        self._commands, self._pool = commands, pool
+
+    def start(self, folder: Path, *arguments: str) -> Running:
+        return Running(self._commands, self._pool, folder, *(arguments or RUN), f"hydra.run.dir={folder}")
+
+    def resume(self, folder: Path) -> Running:
+        return Running(self._commands, self._pool, folder, f"resume={folder}")
+
+    def run(self, folder: Path, *arguments: str) -> Done:
+        return self.start(folder, *arguments).end()
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    with Commands() as commands, ThreadPoolExecutor(1) as pool:
+        yield Stage(commands, pool)
+
+
+def members_of_group(group: int) -> dict[int, str]:
+    """Processes of a process group that are alive: id -> command line."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                state, _, pgrp = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+                command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # it has just ended
+            if int(pgrp) == group and state != "Z":
+                found[int(place.name)] = command
+    return found
+
+
+def truncate(path: Path) -> None:
+    """Cut off the second half."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_bit(path: Path, place: float = 0.5) -> None:
+    """Change one bit at a relative place of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 0x10
+    path.write_bytes(content)
+
+
+@contextmanager
+def small_disk(place: Path, size: str = "4m") -> Iterator[Path]:
+    """A file system of its own, in memory; skips where it cannot be mounted."""
+    place.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave not a byte; returns the file that takes it all."""
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+def assert_same(run: Path, expected: Path) -> None:
+    """Byte by byte what an undisturbed run leaves, and nothing half done beside it."""
+    for name in COMPARED:
+        assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+    assert not list(run.rglob(".*tmp*")) and not (run / "stages").exists()
+    assert not (run / TRAINING_BEFORE).exists() and not (run / ".lock").exists()
+
+
+def stopped(running: Running) -> Running:
+    """The same process, holding its breath."""
+    return running.signal(signal.SIGSTOP)
