@@ -21,10 +21,16 @@ SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "he
 SMALL += ["descent.records_per_decade=2", "logger=none", "trainer=cpu", "trainer.threads=1"]
 RUN = [*SMALL, "backbone.epochs=40", "backbone.batch_size=8", "descent.steps=200000"]
 RUN += ["trainer.checkpoint_seconds=0"]
+TROUBLED = [argument for argument in RUN if not argument.startswith("backbone.hidden")]
 TRAINING, TRAINING_BEFORE = Path("checkpoints/backbone.ckpt"), Path("checkpoints/backbone.previous.ckpt")
 HEAD, HEAD_BEFORE = Path("stages/head.half.safetensors"), Path("stages/head.half.previous.safetensors")
 BACKBONE, FEATURES = Path("checkpoints/backbone.safetensors"), Path("stages/features.safetensors")
 COMPARED = ("record.csv", "tensors.safetensors", "figures/collapse.png")
+
+
+def troubled(network: str) -> list[str]:
+    """`RUN` with a network of `troubled`."""
+    return [*TROUBLED, "backbone=custom", f"backbone._target_=troubled.{network}"]
 
 
 def wait_until(so: Callable[[], object], seconds: float = SECONDS) -> None:
@@ -36,13 +42,15 @@ def wait_until(so: Callable[[], object], seconds: float = SECONDS) -> None:
 
 
 class Running:
-    """A run in a folder, going on; the command line is ``arguments`` in that folder's parent."""
+    """A run in a folder, going on; the command line is ``arguments``, in a working directory."""
 
-    def __init__(self, commands: Commands, pool: ThreadPoolExecutor, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self, commands: Commands, pool: ThreadPoolExecutor, folder: Path, directory: Path, *arguments: str
+    ) -> None:
         self.folder = folder
-        pid_file = folder.parent / f"{folder.name}.pid"
+        pid_file = directory / "pid"
         pid_file.unlink(missing_ok=True)
-        more = {"folder": folder.parent, "seconds": SECONDS, "pid_file": str(pid_file)}
+        more = {"folder": directory, "seconds": SECONDS, "pid_file": str(pid_file)}
         self._done: Future[Done] = pool.submit(commands.run, *arguments, **more)
         wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
         self.pid = int(pid_file.read_text())
@@ -73,38 +81,42 @@ class Running:
 
 
 class Stage:
-    """Where runs are started: ``start`` while something else happens, ``run`` to their end."""
+    """Where runs are started, one at a time, in a working directory of the stage's own."""
 
-    def __init__(self, commands: Commands, pool: ThreadPoolExecutor) -> None:
-        self._commands, self._pool = commands, pool
+    def __init__(self, commands: Commands, pool: ThreadPoolExecutor, directory: Path) -> None:
+        self._commands, self._pool, self._directory = commands, pool, directory
 
     def start(self, folder: Path, *arguments: str) -> Running:
-        return Running(self._commands, self._pool, folder, *(arguments or RUN), f"hydra.run.dir={folder}")
+        """`RUN`, or other arguments."""
+        return self._start(folder, *(arguments or RUN), f"hydra.run.dir={folder}")
 
     def resume(self, folder: Path) -> Running:
-        return Running(self._commands, self._pool, folder, f"resume={folder}")
+        """What the farewell of an interrupted run says."""
+        return self._start(folder, f"resume={folder}")
 
-    def run(self, folder: Path, *arguments: str) -> Done:
-        return self.start(folder, *arguments).end()
+    def _start(self, folder: Path, *arguments: str) -> Running:
+        return Running(self._commands, self._pool, folder, self._directory, *arguments)
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def stage(directory: Path) -> Iterator[Stage]:
+    """A stage; `troubled.py` can be imported there."""
+    shutil.copy(Path(__file__).with_name("troubled.py"), directory)
     with Commands() as commands, ThreadPoolExecutor(1) as pool:
-        yield Stage(commands, pool)
+        yield Stage(commands, pool, directory)
 
 
-def members_of_group(group: int) -> dict[int, str]:
-    """Processes of a process group that are alive: id -> command line."""
+def family(pid: int) -> dict[int, str]:
+    """Processes alive that a process started, or that are of its group: id -> command line."""
     found = {}
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             try:
-                state, _, pgrp = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+                state, parent, group = (place / "stat").read_text().rpartition(")")[2].split()[:3]
                 command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue  # it has just ended
-            if int(pgrp) == group and state != "Z":
+            if pid in (int(parent), int(group)) and place.name != str(pid) and state != "Z":
                 found[int(place.name)] = command
     return found
 
@@ -154,8 +166,3 @@ def assert_same(run: Path, expected: Path) -> None:
         assert (run / name).read_bytes() == (expected / name).read_bytes(), name
     assert not list(run.rglob(".*tmp*")) and not (run / "stages").exists()
     assert not (run / TRAINING_BEFORE).exists() and not (run / ".lock").exists()
-
-
-def stopped(running: Running) -> Running:
-    """The same process, holding its breath."""
-    return running.signal(signal.SIGSTOP)

@@ -19,29 +19,31 @@ from disturbance import (
     TRAINING,
     TRAINING_BEFORE,
     assert_same,
+    family,
     fill,
     flip_a_bit,
-    members_of_group,
     small_disk,
     stage,
+    troubled,
     truncate,
     wait_until,
 )
-from recomputation import dnc, summary_of
+from recomputation import dnc, record_of, summary_of
+from safetensors.numpy import load_file
 
 from pipeline.checkpoints import damage
 
 
 @pytest.fixture(scope="module")
-def here():
-    with stage() as started:
+def here(tmp_path_factory):
+    with stage(tmp_path_factory.mktemp("here")) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def undisturbed(here, tmp_path_factory):
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert here.run(run).code == 0
+    assert here.start(run).end().code == 0
     return run
 
 
@@ -86,3 +88,93 @@ def test_a_run_that_is_killed_goes_on_also_from_damaged_checkpoints(here, undist
     assert_same(run, undisturbed)
 
 
+def whole_files(run: Path) -> dict[str, bytes]:
+    """The files of a run, every one of which can be read to its end; what is half written has another name."""
+    assert not list(run.rglob(".*tmp*"))
+    for path in run.rglob("*.ckpt"):
+        assert damage(path) is None
+    for path in run.rglob("*.safetensors"):
+        load_file(path)
+    if (run / "record.csv").exists():
+        record_of(run)
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("last", [TRAINING_BEFORE, HEAD_BEFORE, Path("stages/head.safetensors")])
+def test_a_full_disk_ends_a_run_in_one_sentence_and_costs_nothing(last, here, undisturbed, tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        run = disk / "run"
+        running = here.start(run).wait_for(last).signal(signal.SIGSTOP)
+        filler = fill(disk)
+        done = running.signal(signal.SIGCONT).end()
+        assert done.code == 1 and done.err.count("\n") == 1, done.err
+        assert "No space left on device" in done.err and f"dnc resume={run}" in done.err
+        whole_files(run)
+        filler.unlink()
+        done = here.resume(run).end()
+        assert done.code == 0, done.err
+        assert_same(run, undisturbed)
+
+
+def test_wandb_on_a_full_disk_does_not_hide_why_the_run_ended(here, undisturbed, tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        run = disk / "run"
+        running = here.start(run, *RUN, "logger=wandb", "logger.mode=offline").wait_for(HEAD_BEFORE)
+        filler = fill(running.signal(signal.SIGSTOP).folder.parent)
+        done = running.signal(signal.SIGCONT).end()
+        print(done)
+        *before, sentence = done.err.splitlines()
+        assert done.code == 1 and "Traceback" not in done.err and len(before) <= 1
+        assert "No space left on device" in sentence and f"dnc resume={run}" in sentence
+        filler.unlink()
+        assert here.resume(run).end().code == 0
+        assert_same(run, undisturbed)
+
+
+def test_a_read_only_folder_is_refused_and_stays_as_it_is(here, undisturbed, tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        run = disk / "run"
+        here.start(run).wait_for(TRAINING_BEFORE).signal(signal.SIGTERM).end()
+        before = whole_files(run)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for place in (run, disk / "another"):
+            done = here.start(place).end()
+            assert done.code == 2 and done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
+            assert str(place) in done.err and "allowed: " in done.err
+        assert whole_files(run) == before and [path.name for path in disk.iterdir()] == ["run"]
+
+
+def test_a_folder_in_use_is_refused_by_the_name_of_who_uses_it(here, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    first = here.start(run).wait_for(TRAINING).signal(signal.SIGSTOP)
+    second = dnc(*RUN, f"hydra.run.dir={run}", cwd=tmp_path, check=False)
+    first.signal(signal.SIGCONT)
+    assert second.returncode == 2 and second.stderr.count("\n") == 1
+    assert f"is in use by process {first.pid} on {socket.gethostname()}" in second.stderr
+    assert first.end().code == 0
+    assert_same(run, undisturbed)
+
+
+def test_a_second_ctrl_c_ends_a_step_that_takes_too_long(here, tmp_path):
+    running = here.start(tmp_path / "run", *troubled("Sleeper")).wait_for(TRAINING_BEFORE)
+    running.signal(signal.SIGINT)
+    time.sleep(1.5)
+    assert not running.is_over()
+    began = time.monotonic()
+    done = running.signal(signal.SIGINT).end()
+    assert done.code == 130 and time.monotonic() - began < 30
+    assert f"dnc resume={tmp_path / 'run'}" in done.err.splitlines()[-1]
+    assert summary_of(tmp_path / "run")["status"] == "interrupted"
+    whole_files(tmp_path / "run")
+
+
+def test_a_run_outlives_the_service_of_wandb(here, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    running = here.start(run, *RUN, "logger=wandb", "logger.mode=offline").wait_for(TRAINING_BEFORE)
+    (service,) = (pid for pid, command in family(running.pid).items() if "wandb-core" in command)
+    os.kill(service, signal.SIGKILL)
+    done = running.end()
+    print(done)
+    assert done.code == 0 and "Traceback" not in done.err
+    assert (done.out + done.err).count("wandb") <= 1
+    assert_same(run, undisturbed)
