@@ -15,11 +15,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from commands import Commands, Done
+from recomputation import record_of
+from safetensors.numpy import load_file
+
+from pipeline.checkpoints import damage
 
 SECONDS = 100.0
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]
 SMALL += ["descent.records_per_decade=2", "logger=none", "trainer=cpu", "trainer.threads=1"]
-RUN = [*SMALL, "backbone.epochs=40", "backbone.batch_size=8", "descent.steps=200000"]
+RUN = [*SMALL, "backbone.epochs=15", "backbone.batch_size=8", "descent.steps=200000"]
 RUN += ["trainer.checkpoint_seconds=0"]
 TROUBLED = [argument for argument in RUN if not argument.startswith("backbone.hidden")]
 TRAINING, TRAINING_BEFORE = Path("checkpoints/backbone.ckpt"), Path("checkpoints/backbone.previous.ckpt")
@@ -57,16 +61,24 @@ class Running:
 
     def wait_for(self, *files: Path) -> "Running":
         """Until these files of the run folder are there, and the process still is."""
-        wait_until(lambda: self._done.done() or all((self.folder / file).exists() for file in files))
-        assert not self._done.done(), self._done.result()
+        wait_until(lambda: self.is_over() or all((self.folder / file).exists() for file in files))
+        assert not self.is_over(), self.end()
         return self
 
-    def wait_for_newer(self, file: Path) -> "Running":
-        """Until a file of the run folder has been replaced."""
-        before = (self.folder / file).stat().st_mtime_ns
-        wait_until(lambda: self._done.done() or (self.folder / file).stat().st_mtime_ns != before)
-        assert not self._done.done(), self._done.result()
-        return self
+    def kill_when(self, *files: Path, newer_than: int = 0) -> Done:
+        """Kill it at a moment when these files of the run folder are there, all written after a time (ns)."""
+
+        def there() -> bool:
+            times = [(self.folder / file).stat().st_mtime_ns for file in files if (self.folder / file).exists()]
+            return len(times) == len(files) and min(times) > newer_than
+
+        while True:  # a file that is being replaced is not there for a moment
+            wait_until(lambda: self.is_over() or there())
+            assert not self.is_over(), self.end()
+            self.signal(signal.SIGSTOP)
+            if there():
+                return self.signal(signal.SIGKILL).end()
+            self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> "Running":
         os.kill(self.pid, number)
@@ -158,6 +170,18 @@ def fill(disk: Path) -> Path:
                 stream.write(bytes(4096))
         except OSError:
             return filler
+
+
+def whole_files(run: Path) -> dict[str, bytes]:
+    """The files of a run, every one of which can be read to its end; what is half written has another name."""
+    assert not list(run.rglob(".*tmp*"))
+    for path in run.rglob("*.ckpt"):
+        assert damage(path) is None
+    for path in run.rglob("*.safetensors"):
+        load_file(path)
+    if (run / "record.csv").exists():
+        record_of(run)
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def assert_same(run: Path, expected: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from disturbance import (
-    BACKBONE,
     FEATURES,
     HEAD,
     HEAD_BEFORE,
@@ -23,21 +22,11 @@ from disturbance import (
     fill,
     flip_a_bit,
     small_disk,
-    stage,
     troubled,
     truncate,
-    wait_until,
+    whole_files,
 )
-from recomputation import dnc, record_of, summary_of
-from safetensors.numpy import load_file
-
-from pipeline.checkpoints import damage
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    with stage(tmp_path_factory.mktemp("here")) as started:
-        yield started
+from recomputation import dnc, summary_of
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +63,10 @@ def test_a_run_that_signals_end_goes_on_also_from_damaged_checkpoints(here, undi
 
 def test_a_run_that_is_killed_goes_on_also_from_damaged_checkpoints(here, undisturbed, tmp_path):
     run = tmp_path / "run"
-    here.start(run).wait_for(TRAINING, TRAINING_BEFORE).signal(signal.SIGKILL).end()
+    here.start(run).kill_when(TRAINING, TRAINING_BEFORE)
     assert summary_of(run)["status"] == "running" and (run / ".lock").exists()
     flip_a_bit(run / TRAINING)
-    killed = here.start(run).wait_for(HEAD, HEAD_BEFORE).signal(signal.SIGKILL).end()
+    killed = here.start(run).kill_when(HEAD, HEAD_BEFORE)
     assert f"{run / TRAINING} is damaged" in killed.out and f"going on from {run / TRAINING_BEFORE}" in killed.out
     truncate(run / HEAD)
     flip_a_bit(run / FEATURES, place=0.9)  # in the tensors
@@ -86,18 +75,6 @@ def test_a_run_that_is_killed_goes_on_also_from_damaged_checkpoints(here, undist
     assert f"{run / FEATURES} cannot be read (its checksum does not match); this stage is repeated" in done.out
     assert f"{run / HEAD} cannot be read" in done.out and f"going on from {run / HEAD_BEFORE}" in done.out
     assert_same(run, undisturbed)
-
-
-def whole_files(run: Path) -> dict[str, bytes]:
-    """The files of a run, every one of which can be read to its end; what is half written has another name."""
-    assert not list(run.rglob(".*tmp*"))
-    for path in run.rglob("*.ckpt"):
-        assert damage(path) is None
-    for path in run.rglob("*.safetensors"):
-        load_file(path)
-    if (run / "record.csv").exists():
-        record_of(run)
-    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("last", [TRAINING_BEFORE, HEAD_BEFORE, Path("stages/head.safetensors")])
@@ -116,19 +93,16 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_costs_nothing(last, here, un
         assert_same(run, undisturbed)
 
 
-def test_wandb_on_a_full_disk_does_not_hide_why_the_run_ended(here, undisturbed, tmp_path):
+def test_wandb_on_a_full_disk_does_not_hide_why_the_run_ended(here, tmp_path):
     with small_disk(tmp_path / "disk") as disk:
         run = disk / "run"
         running = here.start(run, *RUN, "logger=wandb", "logger.mode=offline").wait_for(HEAD_BEFORE)
-        filler = fill(running.signal(signal.SIGSTOP).folder.parent)
+        running.signal(signal.SIGSTOP)
+        fill(disk)
         done = running.signal(signal.SIGCONT).end()
-        print(done)
-        *before, sentence = done.err.splitlines()
-        assert done.code == 1 and "Traceback" not in done.err and len(before) <= 1
-        assert "No space left on device" in sentence and f"dnc resume={run}" in sentence
-        filler.unlink()
-        assert here.resume(run).end().code == 0
-        assert_same(run, undisturbed)
+        assert done.code == 1 and done.err.count("\n") == 1, done.err
+        assert "No space left on device" in done.err and f"dnc resume={run}" in done.err
+        whole_files(run)
 
 
 def test_a_read_only_folder_is_refused_and_stays_as_it_is(here, undisturbed, tmp_path):
@@ -174,7 +148,18 @@ def test_a_run_outlives_the_service_of_wandb(here, undisturbed, tmp_path):
     (service,) = (pid for pid, command in family(running.pid).items() if "wandb-core" in command)
     os.kill(service, signal.SIGKILL)
     done = running.end()
-    print(done)
     assert done.code == 0 and "Traceback" not in done.err
     assert (done.out + done.err).count("wandb") <= 1
     assert_same(run, undisturbed)
+
+
+def test_runs_killed_at_random_moments_of_every_stage_lose_nothing(tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "chaos.py"
+    chaos = [sys.executable, script, "--attempts", "1", "--seed", "3"]
+    done = subprocess.run(chaos, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [re.findall(r"\w+", line) for line in done.stdout.splitlines() if line.startswith("│")]
+    survived = {
+        stage: tuple(map(int, counts)) for stage, *_, attempts, kept, lost in rows if (counts := (attempts, kept, lost))
+    }
+    assert survived == {stage: (1, 1, 0) for stage in ("backbone", "extraction", "head", "recording", "figure")}

@@ -54,9 +54,9 @@ class Nan(Troubled):
 
 
 class Blind(Troubled):
-    """Gives NaN for one image of every batch that is not trained on."""
+    """Gives NaN for the last image of every large batch that is not trained on."""
 
     def measured(self, features: Tensor) -> Tensor:
         features = features.clone()
-        features[-1] = float("nan")
+        features[10:][-1:] = float("nan")
         return features
