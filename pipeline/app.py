@@ -44,10 +44,10 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
     except Interrupted as stop:
         _exit(_farewell(stop), stop.exit_code)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors
+        _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
     except (RunError, OSError) as error:
         _fail(error)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
     except Exception as error:
         if lost := lost_job(error):
             _exit(f"error: {lost}", EXIT_FAILED)

@@ -12,6 +12,7 @@ was never disturbed.
 
 import argparse
 import contextlib
+import gc
 import os
 import random
 import shutil
@@ -164,6 +165,10 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Imported before the forks, which then take no time; nothing is computed here.
+    import sklearn.datasets  # noqa: F401
+
     import pipeline.execution  # noqa: F401
+
+    gc.freeze()  # or every fork would walk through all of it, and copy it by doing so
 
     main()
