@@ -29,8 +29,8 @@ from rich.table import Table
 from pipeline.app import main as dnc
 
 # Few layers, because drawing them would take most of the time.
-RUN = ["data.samples_per_class=60", "backbone.hidden=[16]", "backbone.epochs=30", "backbone.batch_size=16"]
-RUN += ["head.width=16", "head.depth=2", "descent.steps=6000", "descent.seeds=2", "descent.records_per_decade=5"]
+RUN = ["data.samples_per_class=60", "backbone.hidden=[16]", "backbone.epochs=15", "backbone.batch_size=16"]
+RUN += ["head.width=16", "head.depth=2", "descent.steps=6000", "descent.seeds=2", "descent.records_per_decade=3"]
 RUN += ["logger=none", "trainer=cpu", "trainer.threads=1", "trainer.checkpoint_seconds=0"]
 WINDOWS = {
     # stage: what is there when it begins, and when it has ended
