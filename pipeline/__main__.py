@@ -4,6 +4,7 @@ import os
 import sys
 
 from pipeline.browsing import SUBCOMMANDS
+from pipeline.interruption import interruption
 
 
 def main() -> None:
@@ -14,7 +15,10 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
         from pipeline.browsing.command import main as run
     else:
-        from pipeline.app import main as run
+        # Imports take seconds, and an import that is broken off leaves nothing to end a run with.
+        interruption.listen()
+        with interruption.deferred():
+            from pipeline.app import main as run
     run()
 
 

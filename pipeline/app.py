@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.arguments import check_folder
-from pipeline.cluster import failures_name_their_log, lost_job
+from pipeline.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
 from pipeline.config import Config, conf_folder, settings
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
-from pipeline.interruption import Interrupted, interruption
+from pipeline.interruption import Interrupted, interruption, requeue
 from pipeline.invocation import hydra_arguments
 from pipeline.lock import FolderLock, Occupied
 from pipeline.messages import explain, one_line, register
@@ -39,10 +39,12 @@ def main() -> None:
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        interruption.obey()
         with hydra_arguments(sys.argv[1:]) as arguments:
             sys.argv[1:] = arguments
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
     except Interrupted as stop:
+        requeue(stop, first=is_first())
         _exit(_farewell(stop), stop.exit_code)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
@@ -124,6 +126,7 @@ def _occupy(folder: Path) -> None:
         raise ConfigError(f"hydra.run.dir={folder} is in use by {error}; allowed: another folder.") from error
 
 
+@interruptions_requeue()
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one run in ``hydra.runtime.output_dir``."""
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -132,6 +135,7 @@ def job(cfg: DictConfig) -> None:
     else:
         # A job of a multirun: its folder exists already.
         interruption.listen()  # in a Slurm job, main() was not here
+        quiet_beside_first()
         try:
             _refuse_completed(folder)
             config = settings(cfg)

@@ -1,4 +1,8 @@
-"""Jobs that Hydra's submitit launcher runs on a cluster: what goes wrong in one is told with the place of its log."""
+"""Jobs that Hydra's submitit launcher runs on a cluster, in which `pipeline.app.main` is not there.
+
+What goes wrong in one is told with the place of its log, one that Slurm is about to end is requeued, and of the
+processes of a job only the first writes the run's log.
+"""
 
 import logging
 import os
@@ -7,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import RunError
+from pipeline.interruption import Interrupted, requeue
+from pipeline.processes import is_first
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +23,7 @@ def failures_name_their_log() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if "SUBMITIT_EXECUTOR" not in os.environ:
+        if not _submitted():
             raise
         import submitit
 
@@ -27,6 +33,32 @@ def failures_name_their_log() -> Iterator[None]:
         task = "0" if job.num_tasks == 1 else "*"
         what = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         raise RunError(f"{what} (job {job.job_id}, log: {job.paths.folder}/{job.job_id}_{task}_log.out)") from error
+
+
+@contextmanager
+def interruptions_requeue() -> Iterator[None]:
+    """In a submitted job: have Slurm run it again if a signal has ended the run."""
+    try:
+        yield
+    except Interrupted as stop:
+        if _submitted():
+            requeue(stop, first=is_first())
+        raise
+
+
+def quiet_beside_first() -> None:
+    """In a submitted job's other processes: their warnings go to their own log, and nothing to the run's."""
+    if not _submitted() or is_first():
+        return
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            logging.root.removeHandler(handler)
+            handler.close()
+    logging.root.setLevel(logging.WARNING)
+
+
+def _submitted() -> bool:
+    return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def lost_job(error: Exception) -> str | None:

@@ -16,7 +16,6 @@ from pipeline.config import Config
 from pipeline.errors import RunError
 from pipeline.figures import run_figure, save_figure
 from pipeline.inputs import Inputs
-from pipeline.interruption import Interrupted, requeue
 from pipeline.processes import processes
 from pipeline.protocols import PROTOCOLS
 from pipeline.record import COMPLETED, Record, read_record, sweep, write_summary, write_tensors
@@ -41,17 +40,13 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
     _quiet_libraries()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    try:
-        with processes(config, folder) as shared:
-            run = Run(config, inputs, shared, Record(shared))
-            if ranks.is_first():
-                _lead(run)
-            else:
-                _perform(run)
-            ranks.barrier()
-    except Interrupted as stop:
-        requeue(stop, first=ranks.is_first())
-        raise
+    with processes(config, folder) as shared:
+        run = Run(config, inputs, shared, Record(shared))
+        if ranks.is_first():
+            _lead(run)
+        else:
+            _perform(run)
+        ranks.barrier()
 
 
 def _lead(run: Run) -> None:

@@ -48,6 +48,15 @@ class Interruption:
             for number in SIGNALS:
                 signal.signal(number, self._note)
 
+    def obey(self) -> None:
+        """Leave if a signal was noted.
+
+        Raises:
+            Interrupted: it was.
+        """
+        if self.received:
+            raise Interrupted(self.received)
+
     def forget(self) -> None:
         """A new run begins."""
         self.received = 0
@@ -88,9 +97,25 @@ def requeue(stop: Interrupted, *, first: bool) -> None:
     job = _slurm_job()
     if job is None or stop.number == signal.SIGINT:
         return
-    if not first:
-        time.sleep(SECONDS_TO_ASK)
-        return
+    with _deaf():
+        if first:
+            _ask_slurm_to_requeue(job)
+        else:
+            time.sleep(SECONDS_TO_ASK)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Without signals: those that follow are the same request again, or part of the end that was asked for."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _ask_slurm_to_requeue(job: str) -> None:
     if _slurm("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
         return  # after scancel: a cancelled job must not come back
     if _slurm("scontrol", "requeue", job) is None:

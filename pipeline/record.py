@@ -227,13 +227,16 @@ def write_tensors(
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What the numbers were made with: versions, device, git commit."""
+    """What the numbers were made with: versions, device, how many processes the run had, git commit."""
     import torch
+
+    from pipeline import ranks
 
     packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "timm", "numpy")
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})",
+        "processes": ranks.world_size(),
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }

@@ -1,9 +1,13 @@
 """Signals are noted where something can be kept half done, and obeyed at once elsewhere."""
 
 import os
+import re
 import signal
 import stat
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -61,8 +65,28 @@ def test_a_second_ctrl_c_is_obeyed_at_once(interruption, monkeypatch):
 def test_a_new_run_does_not_inherit_the_signal_of_the_one_before(interruption):
     with interruption.deferred():
         raise_here(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        interruption.obey()
     interruption.forget()
+    interruption.obey()
     assert interruption.received == 0
+
+
+def test_a_signal_while_modules_load_ends_the_command_in_a_sentence(tmp_path):
+    command = [sys.executable, "-m", "pipeline"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not caught(process.pid) >> (signal.SIGUSR2 - 1) & 1:
+            assert process.poll() is None
+        process.send_signal(signal.SIGUSR2)
+        said = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGUSR2 and list(tmp_path.iterdir()) == []
+    assert "ended by SIGUSR2" in said and "Traceback" not in said
+
+
+def caught(pid: int) -> int:
+    """The set of signals that a process handles, as bits."""
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(mask, 16)
 
 
 @pytest.fixture

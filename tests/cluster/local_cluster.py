@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 LOCAL_SLURM = Path(__file__).parents[2] / "scripts" / "local_slurm"
+BATCH_SCRIPT = LOCAL_SLURM.with_name("slurm.sbatch")
 
 
 def local_slurm(*arguments: object, **more) -> subprocess.CompletedProcess:
@@ -37,6 +38,30 @@ class Slurm:
         lines = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", job).splitlines()
         return dict(line.split("|") for line in lines)
 
+    def history(self, job: str) -> list[str]:
+        """Accounting's word on every attempt at a job (or at one element of an array), ``STATE EXIT_CODE`` each."""
+        lines = self.ask("sacct", "-D", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", job).splitlines()
+        return [line.replace("|", " ") for line in lines]
+
+    def batch(self, cwd: Path, *arguments: str) -> str:
+        """Submit scripts/slurm.sbatch with options of sbatch and arguments of the pipeline; its number."""
+        options = [argument for argument in arguments if argument.startswith("--")]
+        rest = [argument for argument in arguments if argument not in options]
+        command = ["sbatch", "--parsable", f"--chdir={cwd}", "--time=10", *options, str(BATCH_SCRIPT), *rest]
+        env = self.env | {"PYTHON": sys.executable}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    def wait_for_end(self, job: str, seconds: float = 300) -> list[str]:
+        """The history of a job once it is neither waiting nor running."""
+        under_way = ("PENDING", "RUNNING", "REQUEUED", "PREEMPTED", "COMPLETING")
+
+        def ended() -> bool:
+            history = self.history(job)  # none at first: accounting is late
+            return bool(history) and not history[-1].startswith(under_way)
+
+        until(ended, f"the end of job {job}", seconds)
+        return self.history(job)
+
 
 def free_ports(count: int) -> int:
     """The first of ``count`` consecutive ports that nobody listens on."""
@@ -56,7 +81,18 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.3)
+        time.sleep(0.1)
+
+
+def written(file: Path, text: str) -> Callable[[], bool]:
+    """Whether a file is there and says so, as a condition to wait for."""
+    return lambda: file.exists() and text in file.read_text()
+
+
+def job_number(sweep: Path) -> str:
+    """The number of a multirun's Slurm job, from the folders that submitit names after it."""
+    (number,) = {path.name.partition("_")[0] for path in (sweep / ".submitit").iterdir() if path.is_dir()}
+    return number
 
 
 class Launched:

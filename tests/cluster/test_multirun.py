@@ -5,13 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from local_cluster import until
+from local_cluster import job_number, until
 
 from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
 from pipeline.record import read_record, read_summary
 
 TINY = ["--multirun", "protocol=dufm", "logger=none", "descent.steps=100", "descent.seeds=2", "head.width=8"]
 TINY += ["protocol.num_features=8", "protocol.samples_per_class=5", "head.depth=2", "descent.records_per_decade=2"]
+SWEEP = "hydra.sweep.dir=sweep"
 ON_SLURM = [*TINY, "hydra/launcher=slurm"]
 
 
@@ -21,8 +22,9 @@ def started(launch, tmp_path_factory):
     cases = {
         "sweep": [*ON_SLURM, "seed=0,1,2"],
         "direct": [*TINY, "seed=0,1,2", "hydra.sweep.dir=direct"],
-        "diverging": [*ON_SLURM, "descent.lr=1e6", "hydra.sweep.dir=sweep"],
-        "lost": [*ON_SLURM, "seed=0", "hydra.sweep.dir=sweep", "hydra.launcher.setup=[exit 7]"],
+        "two_nodes": [*ON_SLURM, "seed=0", "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2", SWEEP],
+        "diverging": [*ON_SLURM, "descent.lr=1e6", SWEEP],
+        "lost": [*ON_SLURM, "seed=0", SWEEP, "hydra.launcher.setup=[exit 7]"],
         "refused": [*ON_SLURM, "seed=0", "hydra.launcher.partition=nowhere"],
     }
     folders = {name: tmp_path_factory.mktemp(name) for name in cases}
@@ -45,8 +47,21 @@ def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm
         assert (there / "record.csv").read_bytes() == (here / "record.csv").read_bytes()
         for key in set(expected) - {"environment", "timings"}:
             assert summary[key] == expected[key]
-    number = _job_numbers(sweep)
+    number = job_number(sweep)
     until(lambda: slurm.states(number) == {f"{number}_{job}": "COMPLETED" for job in "012"}, "completed in accounting")
+
+
+def test_a_run_over_two_nodes_is_the_run_made_by_one_process(started, slurm):
+    code, output = started.launchers["two_nodes"].wait()
+    assert code == 0, output
+    assert started.launchers["direct"].wait()[0] == 0
+    sweep = started.folders["two_nodes"] / "sweep"
+    there, here = sweep / "0", started.folders["direct"] / "direct" / "0"
+    assert [read_summary(run)["environment"]["processes"] for run in (there, here)] == [2, 1]
+    assert (there / "record.csv").read_bytes() == (here / "record.csv").read_bytes()
+    assert (there / "tensors.safetensors").read_bytes() == (here / "tensors.safetensors").read_bytes()
+    number = job_number(sweep)
+    until(lambda: slurm.history(number) == ["COMPLETED 0:0"], "completed in accounting")
 
 
 def test_a_run_that_fails_is_reported_with_its_log(started):
@@ -63,7 +78,7 @@ def test_a_run_that_fails_is_reported_with_its_log(started):
 def test_a_job_that_ends_without_a_result_is_reported_with_its_log(started):
     code, output = started.launchers["lost"].wait()
     assert code == EXIT_FAILED
-    number = _job_numbers(started.folders["lost"] / "sweep")
+    number = job_number(started.folders["lost"] / "sweep")
     (sentence,) = re.findall(r"^error: (.*)$", output, re.M)
     assert f"job {number} " in sentence and "FAILED" in sentence
     assert f"{started.folders['lost']}/sweep/.submitit/{number}/{number}_0_log.out" in sentence
@@ -73,9 +88,3 @@ def test_a_partition_that_is_not_there_is_refused_in_one_sentence(started):
     code, output = started.launchers["refused"].wait()
     assert code == EXIT_BAD_CONFIG
     assert "Traceback" not in output and "partition" in output.splitlines()[-1]
-
-
-def _job_numbers(sweep: Path) -> str:
-    """The number of the multirun's Slurm job."""
-    (number,) = {path.name.partition("_")[0] for path in (sweep / ".submitit").iterdir() if path.is_dir()}
-    return number
