@@ -6,12 +6,13 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -45,13 +46,10 @@ def main() -> None:
     except Interrupted as stop:
         requeue(stop, first=is_first())
         _exit(_farewell(stop), stop.exit_code)
-    except RunError as error:
-        _exit(f"error: {error}", EXIT_FAILED)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
-    except OSError as error:
-        code = EXIT_FAILED if Session.begun else EXIT_BAD_CONFIG
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}.", code)
+    except (RunError, OSError) as error:
+        _fail(error)
     except Exception as error:
         if lost := lost_job(error):
             _exit(f"error: {lost}", EXIT_FAILED)
@@ -68,6 +66,14 @@ class Session:
     begun: ClassVar[Path | None] = None  # what fails from now on is not the configuration
 
 
+def _fail(error: RunError | OSError) -> NoReturn:
+    """Exit with the reason why a run cannot go on (or, of a file, not even begin)."""
+    if isinstance(error, RunError):
+        _exit(f"error: {error}", EXIT_FAILED)
+    code = EXIT_FAILED if Session.begun else EXIT_BAD_CONFIG
+    _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}.", code)
+
+
 def _farewell(stop: Interrupted) -> str:
     word = "interrupted" if stop.number == signal.SIGINT else f"ended by {stop}"
     return f"{word}{_way_back()}"
@@ -80,7 +86,7 @@ def _way_back() -> str:
     return f"; what is done is kept, and goes on with: dnc {shlex.quote(f'resume={Session.begun}')}"
 
 
-def _exit(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> NoReturn:
     if is_first():
         print(one_line(message), file=sys.stderr)
     sys.exit(code)
@@ -147,6 +153,10 @@ def job(cfg: DictConfig) -> None:
     try:
         with failures_name_their_log():
             execute(config, inputs, folder)
+    except (RunError, OSError) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs go on
+        _fail(error)  # here, because Hydra would put a line of its own before the sentence
     finally:
         if Session.lock is not None:
             Session.lock.release()

@@ -130,7 +130,8 @@ class TrainingCheckpoints(pl.Callback):
             self.clock.leave()
 
     def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
-        check_finite(learner, trainer.global_step)
+        batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        check_finite(learner, f"in epoch {trainer.current_epoch + 1}, batch {batch} (step {trainer.global_step})")
         trainer.save_checkpoint(self.path)
 
 
@@ -144,8 +145,11 @@ def damage(path: Path) -> str | None:
     return f"the checksum of {broken} does not match" if broken else None
 
 
-def check_finite(learner: pl.LightningModule, step: int) -> None:
+def check_finite(learner: pl.LightningModule, where: str) -> None:
     """Nothing that holds NaN or infinity may take the place of a good checkpoint.
+
+    Args:
+        where: in words; the numbers may have gone wrong a few steps before.
 
     Raises:
         RunError: a parameter or a buffer does.
@@ -153,6 +157,6 @@ def check_finite(learner: pl.LightningModule, step: int) -> None:
     for name, tensor in learner.state_dict().items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise RunError(
-                f"backbone training diverged: {name} holds NaN or infinity after step {step}; "
+                f"backbone training diverged: {name} holds NaN or infinity {where}; "
                 f"a smaller optimizer.lr (now {learner.optimizer.lr:g}) usually helps."
             )

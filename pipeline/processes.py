@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ from pipeline.errors import ConfigError, RunError
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What PyTorch and Lightning read of a process's place."""
 SECONDS_TO_LEAVE = 20.0
+FOLLOWER = "DNC_FOLLOWER"
+"""Set for a process that another one of the run has started."""
+READY = "ready\n"
+"""What a child says when it has all it needs and is about to join."""
 PROCESSES_PER_CORE = 4
 """More only wait for one another."""
 
@@ -48,7 +52,9 @@ class Place:
 
 
 def place_from_outside(environment: Any = os.environ) -> Place | None:
-    """The place that torchrun or srun gave this process; None if nobody did."""
+    """The place that torchrun, srun or another process of the run gave this one; None if nobody did."""
+    if FOLLOWER in environment:
+        return Place(*(int(environment[name]) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")), "dnc")
     if "TORCHELASTIC_RUN_ID" in environment:
         numbers = (int(environment[name]) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE"))
         return Place(*numbers, "torchrun")
@@ -104,13 +110,14 @@ def processes(config: Config, folder: Path) -> Iterator[Path]:
         yield folder
         return
     place = place_from_outside()
-    if place is None and "RANK" not in os.environ:
+    if place is None:
         with _started_here(config, folder):
             yield ranks.broadcast(folder)
         return
-    if place is not None:
-        address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])) if place.launcher == "torchrun" else None
-        os.environ.update(place.variables(*(address or _slurm_address())))
+    if place.launcher == "srun":
+        os.environ.update(place.variables(*_slurm_address()))
+    elif place.launcher == "dnc":
+        _say_ready()
     with _group(config), _others_may_leave():
         yield ranks.broadcast(folder)
 
@@ -125,17 +132,24 @@ def _started_here(config: Config, folder: Path) -> Iterator[None]:
     for index in range(1, count):
         variables = Place(index, index, 0, count, "dnc").variables("127.0.0.1", port)
         command = [sys.executable, "-m", "pipeline.follower"]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ | variables)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        child = subprocess.Popen(command, env=os.environ | variables | {FOLLOWER: "1"}, **pipes)
         children.append(child)
-        child.stdin.write(order)
-        child.stdin.flush()  # and stays open: its end tells the child that this process is gone
+        with suppress(BrokenPipeError):  # told by what it does not say
+            child.stdin.write(order)
+            child.stdin.flush()  # and stays open: its end tells the child that this process is gone
     os.environ.update(Place(0, 0, 0, count, "dnc").variables("127.0.0.1", port))
     try:
+        for rank, child in enumerate(children, start=1):
+            # Whoever waits for a dead process to join waits long.
+            if child.stdout.readline() != READY:
+                raise RunError(f"process {rank} of the run ended before it joined the others; its last words say why.")
         with _group(config), _others_may_leave():
             yield
     except BaseException:
         for child in children:
-            child.stdin.close()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
         raise
     finally:
         _see_off(children)
@@ -153,8 +167,10 @@ def _see_off(children: list[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        child.stdout.close()
         if not child.stdin.closed:
-            child.stdin.close()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
 
 
 @contextmanager
@@ -169,7 +185,8 @@ def _group(config: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        if place_from_outside() is None:
+        place = place_from_outside()
+        if place is None or place.launcher == "dnc":
             ranks.disconnect()
 
 
@@ -190,6 +207,12 @@ def _others_may_leave() -> Iterator[None]:
         raise RunError(
             f"rank {ranks.rank()} lost another process of the run, whose own last words say why ({reason})."
         ) from error
+
+
+def _say_ready() -> None:
+    """In a child: it joins now. What else it prints goes to standard error, because nobody reads on."""
+    print(READY, end="", flush=True)
+    os.dup2(2, 1)
 
 
 def _slurm_address() -> tuple[str, int]:

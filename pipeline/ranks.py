@@ -15,8 +15,8 @@ from torch import Tensor, distributed
 
 Value = TypeVar("Value")
 
-PATIENCE = timedelta(hours=2)
-"""How long a rank waits for the others, e.g. while the first one writes or measures."""
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others, e.g. while the first one writes."""
 
 _control: Any = None  # the gloo group of Python values
 

@@ -51,7 +51,11 @@ class Row(NamedTuple):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it is synced to disk and takes ``path``'s place."""
+    """Give a temporary path beside ``path``; on success it is synced to disk and takes ``path``'s place.
+
+    Raises:
+        OSError: naming ``path``; what was there before is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}{TEMPORARY}{os.getpid()}{path.suffix}")
     try:
@@ -60,6 +64,9 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         with suppress(OSError):  # not every file system can
             _sync(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is noticed when writing, which names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

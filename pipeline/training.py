@@ -165,7 +165,7 @@ def train(
                 with interruption.deferred():
                     trainer.fit(learner, loader, ckpt_path=checkpoints.latest(), weights_only=True)
             progress.advance_to(trainer.global_step)
-    check_finite(learner, trainer.global_step)
+    check_finite(learner, f"after step {trainer.global_step}")
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -27,6 +27,11 @@ def test_the_place_is_what_the_launcher_says(variables, launcher):
     assert place_from_outside(variables) == Place(3, 1, 1, 4, launcher)
 
 
+def test_a_follower_stands_where_the_first_process_put_it():
+    given = Place(1, 1, 0, 2, "dnc")
+    assert place_from_outside(given.variables("127.0.0.1", 1) | {processes.FOLLOWER: "1"}) == given
+
+
 def test_torchrun_within_a_slurm_job_is_torchrun():
     assert place_from_outside(SRUN | TORCHRUN).launcher == "torchrun"
 

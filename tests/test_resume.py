@@ -153,3 +153,89 @@ def test_the_fingerprint_is_that_of_the_sections_a_stage_depends_on():
         fingerprint(config(), ("seed",), "more"),
     ]
     assert len({same, *others}) == 5
+
+
+class Half:
+    """One start of a stage in progress: what it loads, and what it then records and keeps."""
+
+    def __init__(self, folder, key: str = "key") -> None:
+        self.record = Record(folder)
+        self.record.add("backbone", 0, [0], {"train_loss": [1.0]})  # an earlier stage's
+        self.checkpoints = Keeper(folder, self.record).half_done(HALF, key)
+
+    def keep(self, *steps: int) -> None:
+        for step in steps:
+            self.record.add("head", step, [0], {"loss": [1 / (step + 3)]})
+            self.checkpoints.save({"weights": torch.full((8,), float(step))}, {"step": step})
+
+    @property
+    def steps(self) -> list[int]:
+        return [row.step for row in self.record.rows if row.stage == "head"]
+
+
+HALF = "stages/a.half.safetensors"
+PREVIOUS = "stages/a.half.previous.safetensors"
+
+
+def flipped_tensor(content: bytes) -> bytes:
+    """The last byte belongs to a tensor; its file stays readable."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def flipped_row(content: bytes) -> bytes:
+    """A measured number has another digit, and the file stays readable."""
+    return content.replace(b"0.3333", b"0.3433", 1)
+
+
+def test_a_stage_in_progress_goes_on_from_its_latest_checkpoint_with_the_rows_up_to_it(tmp_path):
+    assert Half(tmp_path).checkpoints.load() is None
+    Half(tmp_path).keep(0, 1, 2)
+    again = Half(tmp_path)
+    tensors, facts = again.checkpoints.load()
+    assert facts == {"step": 2} and torch.equal(tensors["weights"], torch.full((8,), 2.0))
+    assert again.steps == [0, 1, 2] and len(again.record.rows) == 4
+    again.keep(3)
+    last = Half(tmp_path)
+    assert last.checkpoints.load()[1] == {"step": 3} and last.steps == [0, 1, 2, 3]  # none of them twice
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped_header, flipped_tensor, flipped_row, lambda content: b""])
+def test_instead_of_a_damaged_checkpoint_the_one_before_is_used_and_the_damaged_one_named(damage, tmp_path, caplog):
+    Half(tmp_path).keep(0, 1)
+    content = (tmp_path / HALF).read_bytes()
+    (tmp_path / HALF).write_bytes(damage(content))
+    assert damage(content) != content
+    again = Half(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert again.checkpoints.load()[1] == {"step": 0}
+    assert again.steps == [0]
+    assert f"{tmp_path / HALF} cannot be read" in caplog.text and "the one before it is used" in caplog.text
+    assert f"going on from {tmp_path / PREVIOUS}" in caplog.text
+
+
+def test_without_a_whole_checkpoint_the_stage_is_repeated(tmp_path, caplog):
+    Half(tmp_path).keep(0, 1)
+    for file in (HALF, PREVIOUS):
+        (tmp_path / file).write_bytes(flipped_tensor((tmp_path / file).read_bytes()))
+    again = Half(tmp_path)
+    assert again.checkpoints.load() is None and again.steps == []
+    assert f"{tmp_path / PREVIOUS} cannot be read (its checksum does not match); the stage is repeated" in caplog.text
+
+
+def test_a_checkpoint_kept_under_another_key_is_not_used(tmp_path):
+    Half(tmp_path, "other").keep(0, 1)
+    assert Half(tmp_path).checkpoints.load() is None
+    Half(tmp_path).keep(5)  # the one before it is still the other's
+    (tmp_path / HALF).unlink()
+    assert Half(tmp_path).checkpoints.load() is None
+
+
+def test_a_single_changed_bit_of_a_finished_stage_is_noticed(first, tmp_path, caplog):
+    content = (tmp_path / FILE).read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    for at in range(begin, len(content), 5):
+        (tmp_path / FILE).write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        caplog.clear()
+        again = Attempt(tmp_path)
+        again.stage()
+        assert again.made == 1 and "its checksum does not match" in caplog.text

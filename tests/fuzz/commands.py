@@ -46,7 +46,7 @@ class Commands:
     ) -> Done:
         """Run a command line in `folder`; with ``execute=False`` only up to where the work would begin.
 
-        more: `environment`, variables to add; `user`, whose rights it has.
+        more: `environment`, variables to add; `user`, whose rights it has; `pid_file`, where its process id is written.
         """
         request = {"arguments": arguments, "folder": str(folder), "seconds": seconds, "execute": execute, **more}
         print(json.dumps(request), file=self._server.stdin, flush=True)

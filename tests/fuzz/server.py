@@ -59,6 +59,8 @@ def _answer(request: dict) -> dict:
         child = os.fork()
         if child == 0:
             _child(request, Path(place))
+        if "pid_file" in request:
+            Path(request["pid_file"]).write_text(f"{child}\n")
         code = _wait(child, request["seconds"])
         texts = {
             name: (Path(place) / name).read_text(errors="replace") if (Path(place) / name).exists() else ""

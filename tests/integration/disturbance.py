@@ -1,0 +1,192 @@
+"""Runs of the command that are disturbed while they go on: real processes, signals, damaged files, full disks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+from commands import Commands, Done
+from recomputation import record_of
+from safetensors.numpy import load_file
+
+from pipeline.checkpoints import damage
+
+SECONDS = 100.0
+SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]
+SMALL += ["descent.records_per_decade=2", "logger=none", "trainer=cpu", "trainer.threads=1"]
+RUN = [*SMALL, "backbone.epochs=15", "backbone.batch_size=8", "descent.steps=200000"]
+RUN += ["trainer.checkpoint_seconds=0"]
+TROUBLED = [argument for argument in RUN if not argument.startswith("backbone.hidden")]
+TRAINING, TRAINING_BEFORE = Path("checkpoints/backbone.ckpt"), Path("checkpoints/backbone.previous.ckpt")
+HEAD, HEAD_BEFORE = Path("stages/head.half.safetensors"), Path("stages/head.half.previous.safetensors")
+BACKBONE, FEATURES = Path("checkpoints/backbone.safetensors"), Path("stages/features.safetensors")
+COMPARED = ("record.csv", "tensors.safetensors", "figures/collapse.png")
+
+
+def troubled(network: str) -> list[str]:
+    """`RUN` with a network of `troubled`."""
+    return [*TROUBLED, "backbone=custom", f"backbone._target_=troubled.{network}"]
+
+
+def wait_until(so: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Fail unless something becomes true in time."""
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.001)
+
+
+class Running:
+    """A run in a folder, going on; the command line is ``arguments``, in a working directory."""
+
+    def __init__(
+        self, commands: Commands, pool: ThreadPoolExecutor, folder: Path, directory: Path, *arguments: str
+    ) -> None:
+        self.folder = folder
+        pid_file = directory / "pid"
+        pid_file.unlink(missing_ok=True)
+        more = {"folder": directory, "seconds": SECONDS, "pid_file": str(pid_file)}
+        self._done: Future[Done] = pool.submit(commands.run, *arguments, **more)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        self.pid = int(pid_file.read_text())
+
+    def wait_for(self, *files: Path) -> "Running":
+        """Until these files of the run folder are there, and the process still is."""
+        wait_until(lambda: self.is_over() or all((self.folder / file).exists() for file in files))
+        assert not self.is_over(), self.end()
+        return self
+
+    def kill_when(self, *files: Path, newer_than: int = 0) -> Done:
+        """Kill it at a moment when these files of the run folder are there, all written after a time (ns)."""
+
+        def there() -> bool:
+            times = [(self.folder / file).stat().st_mtime_ns for file in files if (self.folder / file).exists()]
+            return len(times) == len(files) and min(times) > newer_than
+
+        while True:  # a file that is being replaced is not there for a moment
+            wait_until(lambda: self.is_over() or there())
+            assert not self.is_over(), self.end()
+            self.signal(signal.SIGSTOP)
+            if there():
+                return self.signal(signal.SIGKILL).end()
+            self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> "Running":
+        os.kill(self.pid, number)
+        return self
+
+    def is_over(self) -> bool:
+        return self._done.done()
+
+    def end(self) -> Done:
+        """What it came to."""
+        return self._done.result(SECONDS)
+
+
+class Stage:
+    """Where runs are started, one at a time, in a working directory of the stage's own."""
+
+    def __init__(self, commands: Commands, pool: ThreadPoolExecutor, directory: Path) -> None:
+        self._commands, self._pool, self._directory = commands, pool, directory
+
+    def start(self, folder: Path, *arguments: str) -> Running:
+        """`RUN`, or other arguments."""
+        return self._start(folder, *(arguments or RUN), f"hydra.run.dir={folder}")
+
+    def resume(self, folder: Path) -> Running:
+        """What the farewell of an interrupted run says."""
+        return self._start(folder, f"resume={folder}")
+
+    def _start(self, folder: Path, *arguments: str) -> Running:
+        return Running(self._commands, self._pool, folder, self._directory, *arguments)
+
+
+@contextmanager
+def stage(directory: Path) -> Iterator[Stage]:
+    """A stage; `troubled.py` can be imported there."""
+    shutil.copy(Path(__file__).with_name("troubled.py"), directory)
+    with Commands() as commands, ThreadPoolExecutor(1) as pool:
+        yield Stage(commands, pool, directory)
+
+
+def family(pid: int) -> dict[int, str]:
+    """Processes alive that a process started, or that are of its group: id -> command line."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                state, parent, group = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+                command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # it has just ended
+            if pid in (int(parent), int(group)) and place.name != str(pid) and state != "Z":
+                found[int(place.name)] = command
+    return found
+
+
+def truncate(path: Path) -> None:
+    """Cut off the second half."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_bit(path: Path, place: float = 0.5) -> None:
+    """Change one bit at a relative place of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 0x10
+    path.write_bytes(content)
+
+
+@contextmanager
+def small_disk(place: Path, size: str = "4m") -> Iterator[Path]:
+    """A file system of its own, in memory; skips where it cannot be mounted."""
+    place.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave not a byte; returns the file that takes it all."""
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+def whole_files(run: Path) -> dict[str, bytes]:
+    """The files of a run, every one of which can be read to its end; what is half written has another name."""
+    assert not list(run.rglob(".*tmp*"))
+    for path in run.rglob("*.ckpt"):
+        assert damage(path) is None
+    for path in run.rglob("*.safetensors"):
+        load_file(path)
+    if (run / "record.csv").exists():
+        record_of(run)
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def assert_same(run: Path, expected: Path) -> None:
+    """Byte by byte what an undisturbed run leaves, and nothing half done beside it."""
+    for name in COMPARED:
+        assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+    assert not list(run.rglob(".*tmp*")) and not (run / "stages").exists()
+    assert not (run / TRAINING_BEFORE).exists() and not (run / ".lock").exists()
