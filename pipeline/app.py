@@ -1,10 +1,13 @@
 """The command ``dnc`` = ``python -m pipeline``: validate, run a protocol, close the record."""
 
+import io
+import logging
 import os
 import shlex
 import shutil
 import signal
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -16,18 +19,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.arguments import check_folder
+from pipeline.arguments import check_folder, flags_of
 from pipeline.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
 from pipeline.config import Config, conf_folder, settings
+from pipeline.console import escape_what_cannot_be_encoded, set_levels
 from pipeline.errors import ConfigError, RunError
 from pipeline.inputs import Inputs, prepare
 from pipeline.interruption import Interrupted, interruption, requeue
 from pipeline.invocation import hydra_arguments
 from pipeline.lock import FolderLock, Occupied
-from pipeline.messages import explain, one_line, register
+from pipeline.messages import explain, one_line, register, version_text
 from pipeline.processes import check as check_processes
 from pipeline.processes import is_first
 from pipeline.record import COMPLETED, read_summary
+
+log = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 
@@ -35,6 +41,7 @@ EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 def main() -> None:
     """Console entry point; exits 0 done, 1 failed, 2 bad configuration, 130 interrupted, 143 terminated."""
     interruption.listen()
+    escape_what_cannot_be_encoded()
     register()
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -42,7 +49,7 @@ def main() -> None:
         interruption.obey()
         with hydra_arguments(sys.argv[1:]) as arguments:
             sys.argv[1:] = arguments
-            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)()
+            _run_or_show(arguments)
     except Interrupted as stop:
         requeue(stop, first=is_first())
         _exit(_farewell(stop), stop.exit_code)
@@ -56,6 +63,31 @@ def main() -> None:
         if Session.begun:
             raise  # a bug of ours: the traceback is what is wanted
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+
+
+class Failed(BaseException):
+    """The error of a run on its way past Hydra, which would announce it with a line of its own."""
+
+
+def _run_or_show(arguments: list[str]) -> None:
+    """Let Hydra do what is asked: run, or show something and stop."""
+    if "--version" in arguments:
+        print(version_text())
+        return
+    run = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)
+    flags = flags_of(arguments)
+    if flags.cfg in ("job", "all") and flags.package is None:
+        shown = io.StringIO()
+        with redirect_stdout(shown):
+            run()
+        config = OmegaConf.create(shown.getvalue())
+        settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        print(shown.getvalue(), end="")
+        return
+    try:
+        run()
+    except Failed as failure:
+        raise failure.__cause__ from None
 
 
 class Session:
@@ -87,6 +119,7 @@ def _way_back() -> str:
 
 
 def _exit(message: str, code: int) -> NoReturn:
+    log.debug("What ended the run:", exc_info=True)
     if is_first():
         print(one_line(message), file=sys.stderr)
     sys.exit(code)
@@ -130,21 +163,35 @@ def _occupy(folder: Path) -> None:
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one run in ``hydra.runtime.output_dir``."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    set_levels()
     if Session.prepared:
-        config, inputs = Session.prepared.pop()
-    else:
-        # A job of a multirun: its folder exists already.
-        interruption.listen()  # in a Slurm job, main() was not here
-        quiet_beside_first()
         try:
-            _refuse_completed(folder)
-            config = settings(cfg)
-            check_processes(config)
-            inputs = prepare(config)
-        except (ConfigError, OmegaConfBaseException):
-            _remove_if_unused(folder)
-            raise
-        _occupy(folder)
+            _run(*Session.prepared.pop(), folder)
+        except Exception as error:
+            raise Failed from error
+        return
+    # A job of a multirun: its folder exists already.
+    interruption.listen()  # in a Slurm job, main() was not here
+    quiet_beside_first()
+    try:
+        _refuse_completed(folder)
+        config = settings(cfg)
+        check_processes(config)
+        inputs = prepare(config)
+    except (ConfigError, OmegaConfBaseException):
+        _remove_if_unused(folder)
+        raise
+    _occupy(folder)
+    try:
+        _run(config, inputs, folder)
+    except Exception as error:
+        # Hydra tells at the end of the multirun, and of the first only; a submitted job has a log of its own.
+        if "SUBMITIT_EXECUTOR" not in os.environ:
+            log.error("%s: %s", folder, one_line(explain(error)))
+        raise
+
+
+def _run(config: Config, inputs: Inputs, folder: Path) -> None:
     # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
     from pipeline.execution import execute
 

@@ -8,6 +8,7 @@ are code of one's own and are not restricted.
 
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,9 +39,7 @@ def readable(arguments: list[str]) -> list[str]:
     for argument in arguments:
         _check_text(argument)
     arguments = [_quoted(_expand_home(argument)) for argument in arguments]
-    parser = get_args_parser()
-    parser.error = _refuse_flags  # type: ignore[method-assign]  # its own prints several lines
-    flags = parser.parse_args([argument for argument in arguments if argument not in ("--version", "-sc")])
+    flags = flags_of(arguments)
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun runs what a pickle says; allowed: the arguments of that run again.")
     overrides = OverridesParser.create()
@@ -51,6 +50,17 @@ def readable(arguments: list[str]) -> list[str]:
             continue  # Hydra says what is wrong with it
         _check_override(argument, override)
     return arguments
+
+
+def flags_of(arguments: list[str]) -> Namespace:
+    """What Hydra's flags say (``cfg``, ``package``, ``overrides``, ...).
+
+    Raises:
+        ConfigError: an unknown flag, or one without its value.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flags  # type: ignore[method-assign]  # its own prints several lines
+    return parser.parse_args([argument for argument in arguments if argument not in ("--version", "-sc")])
 
 
 def environment_variable(name: str, default: Any = ...) -> Any:
@@ -112,7 +122,9 @@ def _quoted(argument: str) -> str:
 
 
 def _refuse_flags(message: str) -> NoReturn:
-    raise ConfigError(f"{message}; allowed: key=value, group=choice, --multirun, --cfg, --config-dir, --help.")
+    raise ConfigError(
+        f"{message}; allowed: key=value, group=choice, --multirun, --cfg, --config-dir, --quiet, --verbose, --help."
+    )
 
 
 def _check_override(argument: str, override: Override) -> None:

@@ -3,23 +3,24 @@
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from rich.console import Console
 
 from pipeline import ranks
 from pipeline.config import Config
+from pipeline.console import QUIET, VERBOSE, console, verbosity
 from pipeline.errors import RunError
 from pipeline.figures import run_figure, save_figure
 from pipeline.inputs import Inputs
 from pipeline.processes import processes
 from pipeline.protocols import PROTOCOLS
 from pipeline.record import COMPLETED, Record, read_record, sweep, write_summary, write_tensors
-from pipeline.report import closing, opening, print_verdict
+from pipeline.report import closing, left_behind, opening, print_verdict
 from pipeline.resume import STAGES, before
 from pipeline.run import Outcome, Run
 from pipeline.stages import CHECKPOINT_FILE
@@ -38,6 +39,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
         Interrupted: a signal asked the run to end; its status is then ``interrupted``.
     """
     _quiet_libraries()
+    log.debug("run in %s on %s, %d device(s)", folder, config.device, config.trainer.devices)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     with processes(config, folder) as shared:
@@ -80,10 +82,21 @@ def _lead(run: Run) -> None:
             write_summary(folder, summary)
         raise
     finally:
+        if tracker.channels and config.logger.mode == "online":
+            log.info("wandb: sending what is left (at most %g s)", config.logger.patience)
         tracker.finish(summary, figures, failed=summary["status"] != COMPLETED)
-    terminal = Console()
-    print_verdict(summary, terminal if terminal.is_terminal else Console(width=110))
-    log.info("Record, figures and tensors: %s", folder)
+    log.debug("seconds of each stage: %s", {name: round(taken, 2) for name, taken in run.stopwatch.seconds.items()})
+    _announce(summary, folder)
+
+
+def _announce(summary: Mapping[str, Any], folder: Path) -> None:
+    """Say how the run ended, and where everything is."""
+    if verbosity() == QUIET:
+        print(f"{summary['verdict']['text']}: {folder}", flush=True)
+    else:
+        print_verdict(summary, console())
+    for line in left_behind(folder):
+        log.info("%s", line)
 
 
 def _perform(run: Run) -> Outcome:
@@ -115,8 +128,15 @@ def _advice_on_memory(run: Run) -> Iterator[None]:
 
 
 def _quiet_libraries() -> None:
-    """Silence tips, device tables and font subsetting, and a deprecation that is Lightning's to mend; warnings stay."""
-    for name in ("pytorch_lightning", "lightning_fabric", "fontTools", "matplotlib", "torch.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Silence font subsetting and, unless ``--verbose``, tips, device tables and a deprecation that is Lightning's to
+    mend; warnings stay.
+    """
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
+    for name in ("fontTools", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    level = logging.INFO if verbosity() == VERBOSE else logging.WARNING
+    for name in ("pytorch_lightning", "lightning_fabric", "torch.distributed"):
+        logging.getLogger(name).setLevel(level)
+    if verbosity() == VERBOSE:
+        return
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -1,4 +1,4 @@
-"""What Hydra is called with: ``resume=`` spelled out, and ranks that must not write kept from it."""
+"""What Hydra is called with: our flags taken out, ``resume=`` spelled out, ranks that must not write kept from it."""
 
 import re
 import tempfile
@@ -9,16 +9,20 @@ from pathlib import Path
 import yaml
 
 from pipeline.arguments import readable
+from pipeline.console import QUIET, VERBOSE, showing
 from pipeline.errors import ConfigError
 from pipeline.processes import is_first
 
 RESUME = "resume"
+SHOWN = {"-q": QUIET, "--quiet": QUIET, "-v": VERBOSE, "--verbose": VERBOSE}
+"""Flags that Hydra does not have, and how much they let be shown."""
 
 
 @contextmanager
 def hydra_arguments(arguments: Sequence[str]) -> Iterator[list[str]]:
     """The arguments as Hydra is to see them.
 
+    * ``--quiet`` and ``--verbose`` are taken out, and hold meanwhile.
     * They are made readable, or refused (`pipeline.arguments`).
     * ``resume=FOLDER`` stands for the command that the run in the folder was started with, in that folder; what follows
       on the command line is added to it.
@@ -27,6 +31,16 @@ def hydra_arguments(arguments: Sequence[str]) -> Iterator[list[str]]:
     Raises:
         ConfigError: ``resume`` names a folder that holds no run, or an argument is refused.
     """
+    shown = {SHOWN[argument] for argument in arguments if argument in SHOWN}
+    if len(shown) > 1:
+        raise ConfigError("--quiet and --verbose contradict each other; allowed: one of them.")
+    arguments = [argument for argument in arguments if argument not in SHOWN]
+    with showing(shown.pop() if shown else None), _for_hydra(arguments) as for_hydra:
+        yield for_hydra
+
+
+@contextmanager
+def _for_hydra(arguments: Sequence[str]) -> Iterator[list[str]]:
     resumed = [argument for argument in arguments if argument.startswith(f"{RESUME}=")]
     if resumed:
         rest = [argument for argument in arguments if argument not in resumed]

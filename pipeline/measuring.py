@@ -5,7 +5,9 @@ of the test features about their own class means, except ``ncm_accuracy`` and ``
 always that of the training split.
 """
 
+import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,10 @@ from pipeline.data import ImageData, ResidentLoader, Split
 from pipeline.metrics import ClassStatistics, CollapseMetrics, layer_metrics, undefined_reasons
 from pipeline.metrics.formulas import nearest_class, share_of_nearest
 from pipeline.metrics.undefined import reason_of
+from pipeline.progress import Progress
 from pipeline.taps import Tap, Taps
+
+log = logging.getLogger(__name__)
 
 EVAL_BATCH, EVAL_PIXELS = 512, 512 * 32 * 32
 """Images in a batch, fewer where they are larger than 32 x 32: memory must not grow with their size."""
@@ -198,17 +203,22 @@ def _stream(
             listen((block, "pre"), entering.pop(block), labels)
         listen((block, "post"), value, labels)
 
-    training = backbone.training
+    training, began = backbone.training, time.monotonic()
     backbone.eval()
     try:
         # A rank without batches hears nothing, and that is no fault of the taps.
-        with Taps(backbone, _places(backbone) if listen and len(own) else {}, hear):
+        with (
+            Taps(backbone, _places(backbone) if listen and len(own) else {}, hear),
+            Progress(f"pass over {len(split)} images", len(batches), "batch", brief=True) as progress,
+        ):
             for batch, labels in loader:
                 features.append(backbone(batch))
                 if close_batch is not None:
                     close_batch(features[-1], labels)
+                progress.advance_to(len(features))
     finally:
         backbone.train(training)
+    log.debug("a pass over %d images took %.2f s", len(split), time.monotonic() - began)
     return ranks.gather_rows(features)
 
 

@@ -1,6 +1,8 @@
 """What the command says about its configuration: errors as one sentence, and the ``--help`` page."""
 
+import platform
 from dataclasses import Field, fields, is_dataclass
+from importlib.metadata import version
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -66,6 +68,12 @@ def explain(error: Exception) -> str:
     return f"{key}: {first}." if key else f"{first}."
 
 
+def version_text() -> str:
+    """What ``--version`` prints: this package, and those that matter most to what it does."""
+    others = [f"{name} {version(name)}" for name in ("torch", "pytorch-lightning", "hydra-core", "wandb")]
+    return f"dnc {version('deep-neural-collapse')} ({', '.join(others)}, Python {platform.python_version()})"
+
+
 def _node(path: str) -> Any:
     node: Any = Config()
     for name in filter(None, path.split(".")):
@@ -79,11 +87,23 @@ def help_text(root: DictConfig) -> str:
     lines = [
         "Measure deep neural collapse, layer by layer.",
         "",
-        "usage: dnc [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--cfg job] [--config-dir DIR]",
-        "       dnc report FOLDER ... | dnc compare A B | dnc list [FOLDER ...]     (runs that were made; --help each)",
+        "usage: dnc [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--config-dir DIR] [-q | -v]",
+        "       dnc resume=FOLDER [key=value ...]          go on with a run that was interrupted or failed",
+        "       dnc report FOLDER ...                      one HTML file about runs",
+        "       dnc compare A B                            in what two runs differ",
+        "       dnc list [FOLDER ...]                      the runs on this machine",
         "",
         "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
         "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",
+        "",
+        "Flags:",
+        "  -q, --quiet       show warnings, errors, and the verdict in one line; the log file keeps the rest",
+        "  -v, --verbose     show what the libraries say, too, and where an error came from",
+        "  -m, --multirun    one run for each combination of values separated by commas",
+        "  --cfg job         print the configuration that these arguments make, checked, and stop",
+        "  --config-dir DIR  look for configuration files there, too",
+        '  -sc install=bash  completion: eval "$(dnc -sc install=bash)"',
+        "  --version, --help (this page, with the arguments' values), --hydra-help (all of Hydra's flags)",
         "",
         "Choices (group=choice):",
     ]
@@ -102,8 +122,10 @@ def help_text(root: DictConfig) -> str:
         "",
         "  hydra.run.dir             the run's folder (default: outputs/<date>/<time>-<protocol>)",
         "",
-        "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written),",
-        "130 interrupted, 143 terminated.",
+        "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted,",
+        "143 terminated (128 + the signal's number).",
+        "",
+        "More: README.md (recipes, what a run leaves), docs/cli.md (this command), docs/cluster.md (clusters).",
     ]
     return "\n".join(lines).replace("$", "$$")
 

@@ -1,7 +1,9 @@
 """The end of a run: ``summary.json`` as a value, and the verdict as a table on the terminal."""
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -189,6 +191,26 @@ def print_verdict(summary: Mapping[str, Any], console: Console) -> None:
         known = [value for value in values or [] if value is not None]
         if known:
             console.print(f"Accuracy ({split}): {100 * min(known):.2f} % to {100 * max(known):.2f} %.")
+
+
+def left_behind(folder: Path) -> Iterator[str]:
+    """What a run has left in its folder, one line each, and the commands that make something of it."""
+    names = {
+        "record": "record.csv",
+        "summary": "summary.json",
+        "tensors": "tensors.safetensors",
+        "figures": "figures/collapse.png",
+        "checkpoints": "checkpoints",
+        "log": "dnc.log",
+        "wandb": "wandb",
+    }
+    for name, path in names.items():
+        if (folder / path).exists():
+            yield f"{name:<12}{folder / path}"
+    runs = folder / "wandb"
+    if any(runs.glob("offline-run-*")):
+        yield f"{'  upload':<12}wandb sync {shlex.quote(str(runs))}/offline-run-*"
+    yield f"{'report':<12}dnc report {shlex.quote(str(folder))}"
 
 
 def print_fixed_head(found: Mapping[str, Any], console: Console) -> None:

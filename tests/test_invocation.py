@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.console import verbosity
 from pipeline.errors import ConfigError
 from pipeline.invocation import hydra_arguments, quoted
 
@@ -92,3 +93,18 @@ def test_another_rank_lets_hydra_write_to_nowhere(variables, monkeypatch):
         [nowhere] = {argument.partition("=")[2] for argument in arguments[2:] if ".dir=" in argument}
         assert os.path.isdir(nowhere) and "hydra.output_subdir=null" in arguments
     assert not os.path.exists(nowhere)
+
+
+@pytest.mark.parametrize("flag, shown", [("-q", "quiet"), ("--quiet", "quiet"), ("-v", "verbose")])
+def test_flags_of_ours_hold_meanwhile_and_hydra_does_not_see_them(flag, shown, tmp_path):
+    folder = run_folder(tmp_path / "run", ["seed=3"])
+    with hydra_arguments(["--multirun", flag, f"resume={folder}"]) as arguments:
+        assert verbosity() == shown
+        assert arguments[:2] == ["seed=3", f"hydra.run.dir='{folder}'"] and "--multirun" in arguments
+        assert not {"-q", "--quiet", "-v"} & set(arguments)
+    assert verbosity() == "normal"
+
+
+def test_flags_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match="--quiet and --verbose contradict each other"):
+        seen("-q", "--verbose")

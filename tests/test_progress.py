@@ -66,3 +66,27 @@ def test_on_a_terminal_log_lines_stand_above_the_bar_and_not_within_it():
     for done in (25, 50, 75):
         before = text[: text.index(f"message at {done}")].rpartition("\n")[2]
         assert "━" not in re.sub(r".*\x1b\[2K", "", before)  # the bar's line was erased before the message was printed
+
+
+def test_what_is_usually_short_is_not_mentioned_unless_it_was_long(caplog, monkeypatch):
+    def passes() -> list[str]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO), Progress("pass", 2, "batch", brief=True) as bar:
+            bar.advance_to(1)
+            bar.advance_to(2)
+        return [record.getMessage().split("  ")[1] for record in caplog.records]
+
+    assert passes() == []
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    assert passes() == ["batch 1/2", "batch 2/2", "batch 2/2"]
+
+
+def test_rate_and_time_left_of_a_continued_stage_count_what_is_done_now(caplog, monkeypatch):
+    now = iter([0.0, 10.0, *[20.0] * 9])
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 15.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with caplog.at_level(logging.INFO), Progress("head", 1000, "step") as bar:
+        bar.advance_to(900)  # at 10 s: of these most were done by an earlier attempt
+        bar.advance_to(950)  # at 20 s
+        [line] = [record.getMessage() for record in caplog.records]
+        assert line == "head  step 950/1000  5.00 steps/s  20 s, 10 s left"

@@ -1,0 +1,70 @@
+"""What the command shows: how much (``--quiet``, ``--verbose``), and to what kind of terminal.
+
+How much is kept in an environment variable, so that jobs on a cluster and other processes of a run know it too. It is
+no setting: it changes neither results nor the record, and is not part of it.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+VARIABLE = "DNC_VERBOSITY"
+QUIET, NORMAL, VERBOSE = "quiet", "normal", "verbose"
+WIDTH = 110
+"""Columns where there is no terminal that has its own."""
+
+
+def verbosity() -> str:
+    """``quiet``, ``normal`` or ``verbose``."""
+    chosen = os.environ.get(VARIABLE)
+    return chosen if chosen in (QUIET, VERBOSE) else NORMAL
+
+
+@contextmanager
+def showing(chosen: str | None) -> Iterator[None]:
+    """Show this much meanwhile; None leaves it as it is."""
+    before = os.environ.get(VARIABLE)
+    if chosen is not None:
+        os.environ[VARIABLE] = chosen
+    try:
+        set_levels()
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+        set_levels()
+
+
+def set_levels() -> None:
+    """Set what loggers let pass; once more after Hydra has set up a job's logging. The log file keeps all of INFO."""
+    quiet, verbose = verbosity() == QUIET, verbosity() == VERBOSE
+    logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.NOTSET)
+    for name in ("hydra", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
+    for handler in logging.root.handlers:
+        if verbose and isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.INFO)
+        elif quiet and getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+            handler.setLevel(logging.WARNING)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """A class called Größe must not end a run under ``LANG=C``; it is printed as ``Gr\\xf6\\xdfe``."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error; control characters only for a terminal that understands them, whatever is forced."""
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    # Names of classes and folders are no markup.
+    return Console(
+        stderr=stderr, force_terminal=terminal, width=None if stream.isatty() else WIDTH, markup=False, emoji=False
+    )
