@@ -1,5 +1,6 @@
 """What Hydra is called with: our flags taken out, ``resume=`` spelled out, ranks that must not write kept from it."""
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ def hydra_arguments(arguments: Sequence[str]) -> Iterator[list[str]]:
     if len(shown) > 1:
         raise ConfigError("--quiet and --verbose contradict each other; allowed: one of them.")
     arguments = [argument for argument in arguments if argument not in SHOWN]
+    if line := os.environ.get("COMP_LINE"):  # a shell asks how the line may go on
+        os.environ["COMP_LINE"] = " ".join(word for word in line.split(" ") if word not in SHOWN)
     with showing(shown.pop() if shown else None), _for_hydra(arguments) as for_hydra:
         yield for_hydra
 
