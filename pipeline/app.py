@@ -111,7 +111,6 @@ def _way_back() -> str:
 
 
 def _exit(message: str, code: int) -> None:
-    log.debug("What ended the run:", exc_info=True)
     if is_first():
         print(one_line(message), file=sys.stderr)
     sys.exit(code)
@@ -130,6 +129,7 @@ class ValidateFirst(Callback):
             Session.prepared.append((checked, prepare(checked)))
             _occupy(folder)
         except Exception as error:
+            log.debug("What was refused:", exc_info=True)
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
@@ -190,6 +190,9 @@ def _run(config: Config, inputs: Inputs, folder: Path) -> None:
     try:
         with failures_name_their_log():
             execute(config, inputs, folder)
+    except Exception:
+        log.debug("What ended the run:", exc_info=True)
+        raise
     finally:
         if Session.lock is not None:
             Session.lock.release()
