@@ -15,7 +15,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -119,7 +118,6 @@ def _way_back() -> str:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    log.debug("What ended the run:", exc_info=True)
     if is_first():
         print(one_line(message), file=sys.stderr)
     sys.exit(code)
@@ -138,6 +136,7 @@ class ValidateFirst(Callback):
             Session.prepared.append((checked, prepare(checked)))
             _occupy(folder)
         except Exception as error:
+            log.debug("What was refused:", exc_info=True)
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
@@ -200,10 +199,9 @@ def _run(config: Config, inputs: Inputs, folder: Path) -> None:
     try:
         with failures_name_their_log():
             execute(config, inputs, folder)
-    except (RunError, OSError) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on
-        _fail(error)  # here, because Hydra would put a line of its own before the sentence
+    except Exception:
+        log.debug("What ended the run:", exc_info=True)
+        raise
     finally:
         if Session.lock is not None:
             Session.lock.release()

@@ -26,7 +26,7 @@ def head_bytes(members: int, num_samples: int, widths: Sequence[int], num_classe
     """A lower bound for the descent of `members` heads with layer widths d_1 .. d_L, in float32."""
     parameters = sum(before * after for before, after in pairwise([*widths, num_classes]))
     features = num_samples * widths[0] * (members if free else 1)
-    outputs = members * num_samples * max(*widths[1:], num_classes)
+    outputs = members * num_samples * max([*widths[1:], num_classes])
     return 4 * (COPIES * members * parameters + features + outputs) + COPIES * members * len(widths) * OVERHEAD
 
 

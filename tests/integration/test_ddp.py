@@ -88,8 +88,11 @@ def test_settings_that_do_not_fit_the_launch_are_one_sentence(tmp_path):
         ("trainer=ddp", "trainer.num_nodes=2"): ({}, "trainer.num_nodes=2 needs a launcher"),
         ("trainer.devices=2",): (place, "make 2 process(es), but torchrun started 3"),
         ("trainer.devices=2", "backbone.batch_size=1"): ({}, "backbone.batch_size=1 makes a batch of 1 image(s) for 2"),
-        # 142 images of the class, twice: 284 = 2 * 141 + 2
-        ("trainer.devices=3", "backbone.batch_size=141"): ({}, "(the last of 284 images) of 2 image(s) for 3"),
+        # 2 * 71 = 140 + 2
+        ("trainer.devices=3", "backbone.batch_size=140", "data.samples_per_class=71"): (
+            {},
+            "(the last of 142 images) of 2 image(s) for 3",
+        ),
         ("trainer.devices=100000",): ({}, "CPU cores; allowed: 1.."),
     }
     for arguments, (environment, words) in cases.items():
