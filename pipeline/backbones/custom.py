@@ -1,18 +1,19 @@
 """Networks of the user's own, by dotted path (``backbone._target_``).
 
-What is named has to be a class derived from `torch.nn.Module`, and nothing else is called: no function, nor a class of
-another kind. To look the class up its module is imported, which runs that module with the user's rights, so only a
-module that Python finds under its name (installed, or in the working directory) is taken, never a path.
+What is named has to be a class derived from `torch.nn.Module`, or a function whose annotation says that it returns one,
+such as torchvision's ``resnet18``; nothing else is called. To look it up its module is imported, which runs that module
+with the user's rights, so only a module that Python finds under its name (installed, or in the working directory) is
+taken, never a path.
 """
 
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
@@ -34,8 +35,8 @@ def validate_custom(name: str, target: str | None, kwargs: Mapping[str, Any]) ->
 CLASS = "a class derived from torch.nn.Module"
 
 
-def _find_target(target: str | None) -> type[nn.Module]:
-    """The class at a dotted path."""
+def _find_target(target: str | None) -> Callable[..., nn.Module]:
+    """The class or function at a dotted path."""
     key = f"backbone._target_={'null' if target is None else target}"
     parts = str(target).split(".")
     if target is None or len(parts) < 2 or not all(part.isidentifier() for part in parts):
@@ -57,10 +58,24 @@ def _find_target(target: str | None) -> type[nn.Module]:
                 raise ValueError(f"{key}: {path} has no {part}{did_you_mean(part, names)}; allowed: {CLASS} in it.")
             names += [module.name for module in pkgutil.iter_modules(found.__path__)]
             found = _import(f"{path}.{part}", key, names)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if not _is_network(found if isinstance(found, type) else _returned(found)):
         kind = f"class not derived from it ({found.__name__})" if isinstance(found, type) else type(found).__name__
-        raise ValueError(f"{key} is a {kind}; allowed: {CLASS}.")
+        raise ValueError(f"{key} is a {kind}; allowed: {CLASS}, or a function annotated to return one.")
     return found
+
+
+def _is_network(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _returned(found: Any) -> Any:
+    """What a function's annotation says that it returns; None for whatever says nothing, or is no function."""
+    if not isinstance(found, FunctionType):
+        return None
+    try:
+        return get_type_hints(found).get("return")
+    except Exception:  # annotations are code of any kind
+        return None
 
 
 def _import(name: str, key: str, known: Sequence[str]) -> ModuleType:
@@ -96,7 +111,7 @@ def _importable_here() -> Iterator[None]:
 
 
 def custom_network(target: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """An object of the class at ``target``, on the CPU in float32 and training mode."""
+    """What the class or function at ``target`` makes, on the CPU in float32 and training mode."""
     make = _find_target(target)
     with _importable_here():
         try:

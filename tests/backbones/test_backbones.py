@@ -451,6 +451,12 @@ class Late(Net):
 def function():
     raise AssertionError("was called")
 
+def annotated() -> Net:
+    return Net(5)
+
+def text() -> str:
+    raise AssertionError("was called")
+
 class NoNetwork:
     def __init__(self):
         raise AssertionError("was called")
@@ -499,7 +505,9 @@ def test_a_class_may_import_from_the_working_directory_when_it_is_called(own_mod
     assert build_backbone("custom", DIGIT, target=f"{own_module}.Late").num_features == 7
 
 
-def test_a_class_within_a_class_can_be_named(own_module):
+def test_a_class_within_a_class_and_a_function_annotated_to_return_a_network_can_be_named(own_module):
+    assert build_backbone("custom", CIFAR, target="torchvision.models.resnet18").num_features == 1000
+    assert build_backbone("custom", DIGIT, target=f"{own_module}.annotated").num_features == 5
     assert isinstance(build_backbone("custom", (8,), target=f"{own_module}.Net.Inner").network, nn.Linear)
 
 
@@ -533,7 +541,8 @@ def test_the_weights_of_a_custom_network_are_a_function_of_the_seed_alone(own_mo
             r"own_\w+ has no Nett \(did you mean Net\?\); allowed: a class .* in it\.",
         ),
         (".network", {}, r"own_\w+\.network is a Net; allowed: a class derived"),
-        (".function", {}, r"own_\w+\.function is a function; allowed: a class derived"),
+        (".function", {}, r"own_\w+\.function is a function; allowed: a class derived .* or a function annotated"),
+        (".text", {}, r"own_\w+\.text is a function; allowed: a class derived"),
         (
             ".NoNetwork",
             {},
