@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -44,6 +45,7 @@ def main() -> None:
     register()
     # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    warnings.filterwarnings("error", message="provider=.* is not available")  # of hydra.searchpath
     try:
         interruption.obey()
         with hydra_arguments(sys.argv[1:]) as arguments:

@@ -58,7 +58,7 @@ def plot_over_steps(
     rows = frame[(frame.stage == stage) & (frame.metric == metric) & (frame.layer != "") & (frame.step > 0)]
     colors = colors or layer_colors(list(dict.fromkeys(rows.layer)))
     for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
-        per_step = group[group.value > 0].groupby("step").value
+        per_step = group[(group.value > 0) & np.isfinite(group.value)].groupby("step").value
         middle = per_step.apply(lambda values: np.exp(np.log(values).mean()))
         if middle.empty:
             continue  # nothing that a logarithmic axis can show

@@ -44,6 +44,13 @@ def test_dnc2_marks_the_orthogonal_frame_at_one(frame, axes):
     assert list(axes.get_lines()[-1].get_ydata()) == [1.0, 1.0]
 
 
+def test_what_a_logarithmic_axis_cannot_show_is_left_out(frame, axes, tmp_path):
+    frame.loc[frame.metric == "dnc2", "value"] = np.inf
+    plot_over_steps(frame, "dnc2", axes)
+    axes.figure.savefig(tmp_path / "figure.png")
+    assert len(axes.get_lines()) == 1  # the frame's
+
+
 def test_the_loss_has_a_line_per_seed_and_one_for_the_optimum(frame, axes):
     plot_loss(frame, 0.25, axes)
     assert len(axes.get_lines()) == 3 and list(axes.get_lines()[-1].get_ydata()) == [0.25, 0.25]

@@ -19,7 +19,9 @@ from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
 from pipeline.config import choices_of
 
 ASKED = os.environ.get("FUZZ_EXAMPLES")
-EXAMPLES = int(ASKED or 500)
+EXAMPLES = int(ASKED or 300)
+"""Command lines; with two or three overrides each, 500 and more of those (the last test counts them)."""
+GENERATED: list[int] = []
 
 
 def examples(count: int) -> settings:
@@ -106,10 +108,13 @@ def check_values(config: dict) -> None:
 @example(["backbone.checkpoint=/dev/zero"])
 @example(["backbone.from_run=" + "a" * 300])
 @example(["experiment=../main"])
+@example(["backbone._target_=abc", "hydra.searchpath=[file://nowhere]"])
+@example(["hydra.searchpath=[file://nowhere]"])
 @example(["--frobnicate"])
 @example(["--config-dir"])
 @example(["--experimental-rerun=x"])
 def test_every_command_line_is_run_or_refused_in_one_sentence_that_leaves_nothing(commands, arguments):
+    GENERATED.append(len(arguments))
     with place() as folder:
         before = content(folder)
         done = commands.run(*arguments, folder=folder, execute=False)
@@ -126,8 +131,13 @@ def test_every_command_line_is_run_or_refused_in_one_sentence_that_leaves_nothin
         check_values(config)
 
 
+SMALLEST = "protocol=dufm head.depth=1 head.width=1 descent.steps=1"
+SMALLEST += " protocol.samples_per_class=1 protocol.num_features=1"
+
+
 @examples(max(1, EXAMPLES // 33))
 @given(small_runs())
+@example(["logger=none", *SMALLEST.split(), "head.init_scale=1e-30", "verdict.dnc1=1e-30"])  # every dnc2 is infinite
 def test_every_small_run_completes_or_says_in_one_sentence_why_not(commands, arguments):
     with place() as folder:
         before = content(folder)
@@ -144,3 +154,7 @@ def test_every_small_run_completes_or_says_in_one_sentence_why_not(commands, arg
         else:
             assert summary["status"] == "completed"
             assert (folder / "out" / "record.csv").stat().st_size > 0
+
+
+def test_five_hundred_overrides_and_more_were_tried():
+    assert not GENERATED or sum(GENERATED) >= (500 if EXAMPLES >= 300 else 0)
