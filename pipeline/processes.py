@@ -181,7 +181,14 @@ def _group(config: Config) -> Iterator[None]:
     elif config.trainer.threads is None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.trainer.devices))
     if not ranks.connected():  # a multirun under torchrun keeps the group it has
-        ranks.connect("nccl" if on_gpu else "gloo")
+        try:
+            ranks.connect("nccl" if on_gpu else "gloo")
+        except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise RunError(
+                f"rank {os.environ['RANK']} could not meet the others at {where} ({str(error).splitlines()[0]}); another "
+                "MASTER_PORT or MASTER_ADDR in the environment helps."
+            ) from error
     try:
         yield
     finally:
