@@ -186,8 +186,8 @@ def _group(config: Config) -> Iterator[None]:
         except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise RunError(
-                f"rank {os.environ['RANK']} could not meet the others at {where} ({str(error).splitlines()[0]}); another "
-                "MASTER_PORT or MASTER_ADDR in the environment helps."
+                f"rank {os.environ['RANK']} could not meet the others at {where} ({str(error).splitlines()[0]}); "
+                "another MASTER_PORT or MASTER_ADDR in the environment helps."
             ) from error
     try:
         yield
