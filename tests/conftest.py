@@ -9,6 +9,7 @@ import pytest
 from pipeline.app import main
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a fixture of their module, or one cluster, run in one worker (``--dist loadgroup``)."""
     for item in items:
