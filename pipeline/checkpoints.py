@@ -1,6 +1,7 @@
 """When a training or a descent keeps what it has, and the checkpoints of a training."""
 
 import logging
+import pickle
 import time
 import zipfile
 from io import BytesIO
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 BATCHES_BETWEEN_LOOKS = 10
 """How often a training looks at the clock and for signals; ranks talk to one another for it."""
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be gone on from; says why."""
 
 
 class Clock:
@@ -82,14 +87,16 @@ class TrainingCheckpoints(pl.Callback):
     def _latest(self) -> Path | None:
         last = "the training begins anew"
         for path, otherwise in ((self.path, "the one before it is used"), (before(self.path), last)):
-            reason = damage(path) if path.exists() else None
-            if reason:
+            try:
+                content = read_checkpoint(path)
+            except FileNotFoundError:
+                continue
+            except DamagedCheckpoint as reason:
                 log.warning("%s is damaged (%s); %s", path, reason, otherwise)
-            elif path.exists():
-                content = torch.load(path, map_location="cpu", weights_only=True)
-                if content["callbacks"].get(self.state_key, {}).get("key") == self.key:
-                    log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
-                    return path
+                continue
+            if content["callbacks"].get(self.state_key, {}).get("key") == self.key:
+                log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
+                return path
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,14 +142,28 @@ class TrainingCheckpoints(pl.Callback):
         trainer.save_checkpoint(self.path)
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a file that `torch.save` wrote, by the checksums (CRC-32) it holds of all its parts."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What Lightning kept in a file, on the CPU; tensors and plain values only, so that no stranger's code runs.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedCheckpoint: the checksums (CRC-32) of its parts do not match, or it holds anything else.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+        if broken:
+            raise DamagedCheckpoint(f"the checksum of {broken} does not match")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint("it holds more than tensors and plain values") from error
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        return str(error)
-    return f"the checksum of {broken} does not match" if broken else None
+        raise DamagedCheckpoint(str(error)) from error
+    if not isinstance(content, dict) or not {"callbacks", "epoch", "global_step"} <= content.keys():
+        raise DamagedCheckpoint("it is not of a training")
+    return content
 
 
 def check_finite(learner: pl.LightningModule, where: str) -> None:

@@ -3,13 +3,21 @@
 import logging
 import signal
 import time
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline import checkpoints as module
-from pipeline.checkpoints import Clock, TrainingCheckpoints, WholeCheckpoints, check_finite, damage
+from pipeline.checkpoints import (
+    Clock,
+    DamagedCheckpoint,
+    TrainingCheckpoints,
+    WholeCheckpoints,
+    check_finite,
+    read_checkpoint,
+)
 from pipeline.errors import RunError
 from pipeline.interruption import SIGNALS, Interrupted, interruption
 from pipeline.record import Record, Row
@@ -35,6 +43,12 @@ def flipped(content: bytes) -> bytes:
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
+def saved(content: object) -> bytes:
+    file = BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
 DAMAGES = {
     "truncated": lambda content: content[: len(content) // 2],
     "without its last byte": lambda content: content[:-1],
@@ -42,6 +56,9 @@ DAMAGES = {
     "empty": lambda content: b"",
     "another file": lambda content: b"text" * 100,
     "zeros": lambda content: bytes(len(content)),
+    "code": lambda content: saved({"callbacks": Path}),
+    "a list": lambda content: saved([1]),
+    "other keys": lambda content: saved({"state_dict": {}}),
 }
 
 
@@ -49,9 +66,8 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(kind, place, caplog):
     keep(place, 10)
     found = keep(place, 20)
-    assert damage(place) is None and found.latest() == place
+    assert found.latest() == place
     place.write_bytes(DAMAGES[kind](place.read_bytes()))
-    assert damage(place)
     with caplog.at_level(logging.INFO):
         assert found.latest() == before(place)
     assert f"{place} is damaged" in caplog.text and "the one before it is used" in caplog.text
@@ -97,7 +113,8 @@ def test_every_bit_of_a_file_of_torch_save_that_holds_a_number_is_checked(tmp_pa
         broken = bytearray(content)
         broken[start + bit // 8] ^= 1 << bit % 8
         path.write_bytes(broken)
-        assert "does not match" in damage(path) or "CRC" in damage(path)
+        with pytest.raises(DamagedCheckpoint, match=r"does not match|CRC"):
+            read_checkpoint(path)
 
 
 def test_the_one_before_is_kept_and_no_other(tmp_path):
