@@ -18,13 +18,12 @@ from pipeline.errors import RunError
 from pipeline.figures import run_figure, save_figure
 from pipeline.inputs import Inputs
 from pipeline.processes import processes
-from pipeline.protocols import PROTOCOLS
+from pipeline.protocols import perform
 from pipeline.record import COMPLETED, Record, read_record, sweep, write_summary, write_tensors
 from pipeline.report import closing, left_behind, opening, print_verdict
-from pipeline.resume import STAGES, before
+from pipeline.resume import CHECKPOINT, STAGES, before
 from pipeline.run import Outcome, Run
-from pipeline.stages import CHECKPOINT_FILE
-from pipeline.tracking import Tracker
+from pipeline.tracking import track
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def _lead(run: Run) -> None:
     sweep(folder)
     summary = opening(run)
     write_summary(folder, summary)
-    tracker = Tracker.start(config.logger, folder, asdict(config), config.protocol.name)
+    tracker = track(config.logger, folder, asdict(config), config.protocol.name)
     record.listeners.append(tracker.rows)
     figures: list[Path] = []
     try:
@@ -72,7 +71,7 @@ def _lead(run: Run) -> None:
         write_summary(folder, summary)
         # All of it stands in tensors.safetensors and record.csv.
         shutil.rmtree(folder / STAGES, ignore_errors=True)
-        before(folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        before(folder / CHECKPOINT).unlink(missing_ok=True)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         summary = opening(run) | {"status": status, "error": f"{type(error).__name__}: {error}"}
@@ -101,7 +100,7 @@ def _announce(summary: Mapping[str, Any], folder: Path) -> None:
 
 def _perform(run: Run) -> Outcome:
     with _advice_on_memory(run):
-        return PROTOCOLS[run.config.protocol.name](run)
+        return perform(run)
 
 
 @contextmanager

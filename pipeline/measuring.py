@@ -10,17 +10,21 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pipeline import dufm, ranks
 from pipeline.data import ImageData, ResidentLoader, Split
-from pipeline.metrics import ClassStatistics, CollapseMetrics, layer_metrics, undefined_reasons
+from pipeline.metrics import ClassStatistics, layer_metrics, undefined_reasons
 from pipeline.metrics.formulas import nearest_class, share_of_nearest
 from pipeline.metrics.undefined import reason_of
 from pipeline.progress import Progress
 from pipeline.taps import Tap, Taps
+
+if TYPE_CHECKING:
+    from pipeline.metrics import CollapseMetrics
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +123,9 @@ class _Statistics:
                 part.state = state.to(device)
                 self.metrics.setdefault(place, self._metric(num_features, device)).merge_state(part)
 
-    def _metric(self, num_features: int, device: torch.device) -> CollapseMetrics:
+    def _metric(self, num_features: int, device: torch.device) -> "CollapseMetrics":
+        from pipeline.metrics import CollapseMetrics
+
         # Ranks are joined once and for all places, by us.
         return CollapseMetrics(self.num_classes, num_features, sync_on_compute=False).to(device)
 

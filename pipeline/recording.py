@@ -4,14 +4,17 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.learners import Learner
 from pipeline.measuring import BackboneMeasurement, LayerMeasurement, measure_backbone, measure_head
 from pipeline.run import Run
 from pipeline.solutions import Features, HeadSolution, closed_form
 from pipeline.theory import collapsed_optimum
 from pipeline.verdict import all_collapsed
+
+if TYPE_CHECKING:
+    from pipeline.learners import Learner
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +22,7 @@ MeasureToo = Callable[[int, BackboneMeasurement], None]
 """Called with the number of epochs done and what was measured of the backbone after them."""
 
 
-def measure_training(run: Run, learner: Learner, epoch: int, measure_too: MeasureToo | None) -> str:
+def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: MeasureToo | None) -> str:
     """Record the whole network after an epoch; returns the headline."""
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
     measured = measure_backbone(learner.backbone, images, learner.decide)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 STAGES = "stages"
 """Folder, within the run's, of results that nobody needs once the run is complete."""
+CHECKPOINT = "checkpoints/backbone.ckpt"
+"""File, within the run's folder, that a training goes on from."""
 STORY = "stage"
 """Name of the metadata: what the stage recorded, and under which settings."""
 VERSION = 2

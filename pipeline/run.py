@@ -9,6 +9,11 @@ from pipeline.record import Record, Stopwatch
 from pipeline.resume import Keeper, fingerprint
 from pipeline.solutions import Features, HeadSolution, accuracy
 
+TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict")
+"""The sections of the configuration that the training of a backbone depends on."""
+HEAD = ("head", "descent")
+"""Those that a head depends on beside its features, and so does a backbone that is trained under it."""
+
 
 @dataclass(frozen=True)
 class Run:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import ranks
-from pipeline.checkpoints import Clock
+from pipeline.clock import Clock
 from pipeline.config import Config
 from pipeline.descent import Descent, descend, joined_states, log_schedule, part_of_state
 from pipeline.descent_torch import Constraint

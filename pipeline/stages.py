@@ -1,4 +1,4 @@
-"""What protocols are made of: train a backbone (alone or under a head), extract its features, solve the head.
+"""What protocols make of a network: train a backbone (alone or under a head), extract its features.
 
 Every stage takes the `Run` (configuration, inputs, record) and plain tensors, and writes what it measures into the
 record; none of them knows which protocol it serves. What a stage leaves is kept in the run folder and found again when
@@ -14,12 +14,9 @@ from torch import Tensor
 from pipeline.backbones import Backbone
 from pipeline.checkpoints import TrainingCheckpoints
 from pipeline.descent import log_schedule
-from pipeline.descent_torch import Constraint
-from pipeline.dufm import initial_weights
 from pipeline.errors import RunError
 from pipeline.learners import Classifier, DufmNetwork, DufmPenalty, Learner
 from pipeline.measuring import BackboneMeasurement, backbone_features, measure_backbone
-from pipeline.randomness import generator
 from pipeline.recording import (
     MeasureToo,
     has_collapsed_features,
@@ -28,20 +25,14 @@ from pipeline.recording import (
     record_head,
     record_layers,
 )
-from pipeline.resume import STAGES
-from pipeline.run import Run
-from pipeline.solutions import Features, HeadSolution, alignment, network_head
-from pipeline.solving import HeadProblem, solve
+from pipeline.resume import CHECKPOINT, STAGES
+from pipeline.run import HEAD, TRAINING, Run
+from pipeline.solutions import Features, alignment, network_head
 from pipeline.training import settle_norms, train
 
 log = logging.getLogger(__name__)
 
 BACKBONE_FILE = "checkpoints/backbone.safetensors"
-CHECKPOINT_FILE = "checkpoints/backbone.ckpt"
-TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict")
-"""The sections of the configuration that the training of a backbone depends on."""
-HEAD = ("head", "descent")
-"""Those that a head depends on beside its features, and so does a backbone that is trained under it."""
 
 
 def train_backbone(run: Run) -> Backbone:
@@ -155,59 +146,6 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
 
 
-def initial_head(run: Run, num_features: int, num_classes: int, seeds: Sequence[int] | None = None) -> list[Tensor]:
-    """Random W_1 .. W_L, one member per seed (those of the descent by default): each depends on its own seed only."""
-    head = run.config.head
-    widths = [num_features] + [head.width] * (head.depth - 1)
-    sources = [generator(seed, "head weights") for seed in (run.head_seeds if seeds is None else seeds)]
-    return initial_weights(widths, num_classes, sources, head.init_scale)
-
-
-def solve_head(
-    run: Run,
-    features: Tensor,
-    weights: Sequence[Tensor],
-    labels: Tensor,
-    feature_decay: float | None,
-    *,
-    stage: str = "head",
-    test: Features | None = None,
-    constraint: Constraint | None = None,
-) -> HeadSolution:
-    """Descend from the given start, recording losses and every layer's metrics on a log-spaced schedule.
-
-    Args:
-        features: ``(N, d_1)`` frozen (``feature_decay`` None), or the free start ``(S, N, d_1)``.
-        weights: W_l ``(S, d_{l+1}, d_l)``.
-        labels: ``(N,)``.
-        stage: what the record calls it.
-        test: features whose test split is measured too.
-        constraint: projects the free features in place after every step.
-
-    Raises:
-        RunError: every member diverged.
-        Interrupted: a signal asked the run to end.
-    """
-    problem = HeadProblem(features, weights, labels, feature_decay, test, constraint)
-    sections = TRAINING if run.inputs.images is not None else ("seed", "protocol", "verdict")
-    key, limit = run.key(*sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
-
-    def make() -> dict[str, Tensor]:
-        solution = solve(run, stage, problem, run.keeper.half_done(f"{STAGES}/{stage}.half.safetensors", key))
-        kept = {f"weights/{layer}": weight for layer, weight in enumerate(solution.weights, start=1)}
-        if problem.inputs == "free":
-            kept["features"] = solution.features
-        return kept | {f"diverged/{member}": torch.tensor(step) for member, step in solution.diverged.items()}
-
-    with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
-        kept = run.keeper.stage(f"{STAGES}/{stage}.safetensors", key, make, limit)
-    device = run.config.device
-    diverged = {int(name.removeprefix("diverged/")): int(step) for name, step in kept.items() if "diverged" in name}
-    final = [kept[f"weights/{layer}"].to(device) for layer in range(1, len(weights) + 1)]
-    inputs = kept.get("features", features).to(device, final[0].dtype)
-    return problem.solution(run.config, inputs, final, diverged=diverged)
-
-
 def _check_features(split: str, features: Tensor) -> None:
     broken = (~torch.isfinite(features).all(dim=1)).nonzero()
     if len(broken):
@@ -249,7 +187,7 @@ def _train(
         config,
         schedule,
         lambda epoch: measure_training(run, learner, epoch, measure_too),
-        TrainingCheckpoints(run.folder / CHECKPOINT_FILE, key, run.record, config.trainer.checkpoint_seconds),
+        TrainingCheckpoints(run.folder / CHECKPOINT, key, run.record, config.trainer.checkpoint_seconds),
         finished,
     )
 

@@ -9,7 +9,7 @@ from pipeline.backbones import Backbone
 from pipeline.config import Config, settings
 from pipeline.errors import RunError
 from pipeline.inputs import prepare
-from pipeline.protocols import PROTOCOLS
+from pipeline.protocols import PROTOCOLS, perform
 from pipeline.record import Record
 from pipeline.run import Run
 
@@ -38,7 +38,7 @@ def attempt(folder, protocol: str, **changes) -> Run:
         OmegaConf.update(cfg, key, value)
     config = settings(cfg)
     run = Run(config, prepare(config), folder, Record(folder))
-    PROTOCOLS[protocol](run)
+    perform(run)
     return run
 
 

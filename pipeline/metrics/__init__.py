@@ -21,7 +21,6 @@ from pipeline.metrics.functional import (
     undefined_reasons,
 )
 from pipeline.metrics.statistics import ClassStatistics
-from pipeline.metrics.streaming import CollapseMetrics
 
 __all__ = [
     "ClassStatistics",
@@ -46,3 +45,11 @@ __all__ = [
     "stable_rank",
     "undefined_reasons",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "CollapseMetrics":
+        from pipeline.metrics.streaming import CollapseMetrics  # on demand, because torchmetrics takes seconds
+
+        return CollapseMetrics
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

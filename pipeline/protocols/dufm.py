@@ -3,10 +3,10 @@
 import torch
 
 from pipeline.dufm import balanced_features, initial_features
+from pipeline.heads import initial_head, solve_head
 from pipeline.randomness import generator
 from pipeline.run import Outcome, Run
 from pipeline.solutions import accuracy
-from pipeline.stages import initial_head, solve_head
 
 
 def dufm(run: Run) -> Outcome:

@@ -1,8 +1,9 @@
 """Train backbone and DUFM head together (protocol (a) of the reproduction)."""
 
+from pipeline.heads import initial_head
 from pipeline.run import Outcome, Run
 from pipeline.solutions import network_head
-from pipeline.stages import extract_features, initial_head, train_under_head
+from pipeline.stages import extract_features, train_under_head
 
 
 def end_to_end(run: Run) -> Outcome:

@@ -12,12 +12,13 @@ the feature space. The one that is frozen is chosen so that a network can reach 
 import torch
 
 from pipeline.dufm import initial_features
+from pipeline.heads import initial_head, solve_head
 from pipeline.inputs import dufm_of
 from pipeline.randomness import generator
 from pipeline.record import finite_or_none
 from pipeline.run import Outcome, Run
 from pipeline.solutions import HeadSolution, alignment, network_head, unseen_share
-from pipeline.stages import extract_features, initial_head, mean_feature, solve_head, train_under_head
+from pipeline.stages import extract_features, mean_feature, train_under_head
 from pipeline.theory import collapsed_optimum, construct_optimum, diagnose
 
 

@@ -1,7 +1,8 @@
 """Train a backbone, freeze it, train a fresh DUFM head on its features (protocol (b) of the reproduction)."""
 
+from pipeline.heads import initial_head, solve_head
 from pipeline.run import Outcome, Run
-from pipeline.stages import extract_features, initial_head, solve_head, train_backbone
+from pipeline.stages import extract_features, train_backbone
 
 
 def frozen_features(run: Run) -> Outcome:

@@ -33,7 +33,7 @@ class Channel:
 
 
 class Tracker:
-    """The wandb runs of one run: one, or one per seed; none with ``logger=none`` or once wandb has failed."""
+    """The wandb runs of one run: one, or one per seed; none once wandb has failed."""
 
     def __init__(self, config: LoggerConfig, folder: Path) -> None:
         self.config = config
@@ -45,8 +45,7 @@ class Tracker:
     def start(cls, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], job_type: str) -> "Tracker":
         """Open the run in ``folder``, or continue it, and log its configuration."""
         tracker = cls(config, folder)
-        if config.name != "none":
-            tracker._guard(lambda: tracker._open(run_config, job_type))
+        tracker._guard(lambda: tracker._open(run_config, job_type))
         return tracker
 
     def rows(self, rows: list[Row]) -> None:

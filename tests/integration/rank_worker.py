@@ -18,7 +18,7 @@ from pipeline.backbones import build_backbone
 from pipeline.config import Config, settings
 from pipeline.data import load_images
 from pipeline.inputs import Inputs
-from pipeline.protocols import PROTOCOLS
+from pipeline.protocols import perform
 from pipeline.record import Record
 from pipeline.run import Run
 from pipeline.training import settle_norms
@@ -56,7 +56,7 @@ def trained(folder: Path, name: str, **changes) -> dict[str, torch.Tensor]:
     setting = config(protocol__name="frozen_features", backbone__name=name, backbone__epochs=2, **small, **changes)
     network = build_backbone(name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0)
     run = Run(setting, Inputs(IMAGES, network), folder / f"train-{name}", Record(folder / f"train-{name}"))
-    PROTOCOLS["frozen_features"](run)
+    perform(run)
     losses = {"losses": torch.tensor([row.value for row in run.record.rows if row.metric == "train_loss"])}
     return {key: value.clone() for key, value in network.state_dict().items()} | losses
 
@@ -65,7 +65,7 @@ def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
     """Everything that the DUFM by itself records."""
     setting = config(protocol__name="dufm", protocol__samples_per_class=5, **changes)
     run = Run(setting, Inputs(), folder / "dufm", Record(folder / "dufm"))
-    outcome = PROTOCOLS["dufm"](run)
+    outcome = perform(run)
     values = torch.tensor([row.value for row in run.record.rows], dtype=torch.float64)
     names = [(row.stage, row.step, row.seed, row.layer, row.tap, row.metric) for row in run.record.rows]
     return {"rows": values, "names": names, "last": outcome.head.weights[-1]}

@@ -11,7 +11,7 @@ from tracked import rows_on_disk
 
 from pipeline.config import LoggerConfig
 from pipeline.record import Row
-from pipeline.tracking import Tracker, content
+from pipeline.tracking import content, track
 
 FAILED = {"status": "failed"}
 RUN_CONFIG = {"seed": 3, "descent": {"seeds": 2}, "data": {"name": "digits"}, "logger": {}}
@@ -24,8 +24,8 @@ def no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
 
 
-def start(tmp_path, **settings) -> Tracker:
-    return Tracker.start(LoggerConfig(**{"name": "wandb", **settings}), tmp_path, RUN_CONFIG, "dufm")
+def start(tmp_path, **settings):
+    return track(LoggerConfig(**{"name": "wandb", **settings}), tmp_path, RUN_CONFIG, "dufm")
 
 
 def rows(step: int, *values: float) -> list[Row]:

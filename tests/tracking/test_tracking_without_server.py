@@ -15,7 +15,7 @@ from wandb_server import KEY, WandbServer, serving
 
 from pipeline.config import LoggerConfig
 from pipeline.record import Row, read_record, read_summary
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker import Tracker
 
 PATIENCE = 10.0
 """The default of ``logger.patience``, which all this must stay within."""
