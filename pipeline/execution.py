@@ -66,8 +66,9 @@ def _lead(run: Run) -> None:
             folder, outcome.head.labels, outcome.head.features, outcome.head.weights, config.record.max_tensor_mb
         )
         summary = closing(run, outcome, skipped)
-        with run.stopwatch.time("figures"):
-            figures = save_figure(run_figure(read_record(folder), summary), folder / "figures", "collapse")
+        if config.record.figures:
+            with run.stopwatch.time("figures"):
+                figures = save_figure(run_figure(read_record(folder), summary), folder / "figures", "collapse")
         write_summary(folder, summary)
         # All of it stands in tensors.safetensors and record.csv.
         shutil.rmtree(folder / STAGES, ignore_errors=True)

@@ -170,6 +170,7 @@ class RecordConfig:
     """What the run folder keeps."""
 
     max_tensor_mb: float = _knob(512.0, "skip tensors.safetensors above this size (MiB)", gt=0)
+    figures: bool = _knob(True, "draw figures/ at the end; in a sweep of small jobs that takes longer than they do")
 
 
 @dataclass

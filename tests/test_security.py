@@ -22,8 +22,16 @@ sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 from commands import Commands, content
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
-MLP = ["backbone.hidden=[4]", "logger=none"]
-DUFM = ["protocol=dufm", "logger=none", "descent.steps=5", "descent.seeds=1", "head.depth=2", "head.width=3"]
+MLP = ["backbone.hidden=[4]", "logger=none", "record.figures=false"]
+DUFM = [
+    "protocol=dufm",
+    "logger=none",
+    "record.figures=false",
+    "descent.steps=5",
+    "descent.seeds=1",
+    "head.depth=2",
+    "head.width=3",
+]
 DUFM += ["protocol.num_features=3", "protocol.samples_per_class=2"]
 KEY = "0123456789abcdef" * 2 + "76543210"
 
@@ -331,7 +339,7 @@ def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, commands, tmp_pat
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     quoted = "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    done = commands.run(f"hydra.run.dir={quoted}", *DUFM, folder=tmp_path)
+    done = commands.run(f"hydra.run.dir={quoted}", *DUFM, "record.figures=true", folder=tmp_path)
     assert done.code == 0 and "Traceback" not in done.err, done.err
     run = tmp_path / name
     for file in ("record.csv", "summary.json", "tensors.safetensors", "figures/collapse.png", ".hydra/config.yaml"):

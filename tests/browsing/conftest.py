@@ -12,7 +12,7 @@ SMALL = ("protocol.num_features=8", "protocol.samples_per_class=5", "head.width=
 """Overrides of protocol=dufm that a second is enough for."""
 
 
-QUIET = ("logger=none", "trainer.threads=1", "descent.records_per_decade=4")
+QUIET = ("logger=none", "record.figures=false", "trainer.threads=1", "descent.records_per_decade=4")
 
 
 def dnc(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:

@@ -13,7 +13,13 @@ from pipeline.record import read_summary
 
 STEPS = 700_000
 # Seconds of training and seconds of descent, so that a signal finds them in progress.
-RUN = ["logger=none", "data.samples_per_class=20", "backbone.hidden=[8,8]", "backbone.epochs=100"]
+RUN = [
+    "logger=none",
+    "record.figures=false",
+    "data.samples_per_class=20",
+    "backbone.hidden=[8,8]",
+    "backbone.epochs=100",
+]
 RUN += ["backbone.batch_size=4", "head.width=8", "head.depth=2", "descent.seeds=2", f"descent.steps={STEPS}"]
 RUN += ["descent.records_per_decade=1", "trainer.checkpoint_seconds=1"]
 TRAINS = "epoch 1/100"

@@ -11,7 +11,15 @@ from local_cluster import job_number, until
 from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
 from pipeline.record import read_record, read_summary
 
-TINY = ["--multirun", "protocol=dufm", "logger=none", "descent.steps=100", "descent.seeds=2", "head.width=8"]
+TINY = [
+    "--multirun",
+    "protocol=dufm",
+    "logger=none",
+    "record.figures=false",
+    "descent.steps=100",
+    "descent.seeds=2",
+    "head.width=8",
+]
 TINY += ["protocol.num_features=8", "protocol.samples_per_class=5", "head.depth=2", "descent.records_per_decade=2"]
 SWEEP = "hydra.sweep.dir=sweep"
 ON_SLURM = [*TINY, "hydra/launcher=slurm"]

@@ -13,7 +13,13 @@ from local_cluster import job_number, until, written
 from pipeline.app import EXIT_BAD_CONFIG
 from pipeline.record import read_record, read_summary
 
-RUN = ["logger=none", "data.samples_per_class=20", "backbone.hidden=[8,8]", "backbone.epochs=40"]
+RUN = [
+    "logger=none",
+    "record.figures=false",
+    "data.samples_per_class=20",
+    "backbone.hidden=[8,8]",
+    "backbone.epochs=40",
+]
 RUN += ["backbone.batch_size=4", "optimizer.lr=2e-3", "head.width=8", "head.depth=2", "descent.seeds=2"]
 RUN += ["descent.steps=100", "descent.records_per_decade=1"]
 
@@ -66,7 +72,7 @@ def test_several_processes_write_one_folder_once(ranks_of_a_node):
     sweep = ranks_of_a_node.parent
     assert sorted(path.name for path in sweep.parent.iterdir()) == ["launcher.log", "sweep"]
     assert sorted(path.name for path in sweep.iterdir()) == [".submitit", "0", "multirun.yaml"]
-    files = {"checkpoints", "dnc.log", "figures", "record.csv", "summary.json", "tensors.safetensors", ".hydra"}
+    files = {"checkpoints", "dnc.log", "record.csv", "summary.json", "tensors.safetensors", ".hydra"}
     assert {path.name for path in ranks_of_a_node.iterdir()} == files
     lines = (ranks_of_a_node / "dnc.log").read_text().splitlines()
     assert lines and len(lines) == len(set(lines))

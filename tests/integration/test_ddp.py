@@ -29,7 +29,7 @@ def torchrun(tmp_path_factory):
     """The first of these jobs, its processes started by torchrun."""
     folder = tmp_path_factory.mktemp("torchrun")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "pipeline"]
-    command += [*DDP, *SMALL, "logger=none"]
+    command += [*DDP, *SMALL, "logger=none", "record.figures=false"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -39,7 +39,7 @@ def torchrun(tmp_path_factory):
 def alone(tmp_path_factory):
     """The same job in one process."""
     folder = tmp_path_factory.mktemp("alone")
-    dnc(*SMALL, "logger=none", "hydra.run.dir=run", cwd=folder)
+    dnc(*SMALL, "logger=none", "record.figures=false", "hydra.run.dir=run", cwd=folder)
     return folder / "run"
 
 

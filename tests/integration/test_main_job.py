@@ -173,7 +173,7 @@ def test_the_same_seed_gives_the_same_record(dufm_run, tmp_path):
     ids=["free inputs of three classes", "linear head with one decay per layer", "untrained backbone and one layer"],
 )
 def test_variants_of_the_main_job_complete(arguments, tmp_path):
-    dnc(*SMALL, "logger=none", "hydra.run.dir=a run", *arguments, cwd=tmp_path)
+    dnc(*SMALL, "logger=none", "record.figures=false", "hydra.run.dir=a run", *arguments, cwd=tmp_path)
     summary = summary_of(tmp_path / "a run")
     assert summary["status"] == "completed"
     if "head.inputs=free" in arguments:
@@ -197,7 +197,15 @@ def test_images_of_ones_own_in_folders_are_enough(tmp_path):
             tinted = np.stack([image * 15, image * 10, image * 5], axis=-1).astype(np.uint8)
             Image.fromarray(tinted).resize((20, 24)).save(folder / f"{index}.png")
     arguments = ["data=image_folder", "data.root=my images", "data.image_size=16", "backbone=resnet20"]
-    dnc(*arguments, *SMALL, "backbone.epochs=1", "logger=none", "hydra.run.dir=run", cwd=tmp_path)
+    dnc(
+        *arguments,
+        *SMALL,
+        "backbone.epochs=1",
+        "logger=none",
+        "record.figures=false",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
     summary = summary_of(tmp_path / "run")
     assert summary["problem"]["classes"] == ["one", "two", "zero"] and summary["problem"]["num_classes"] == 3
     assert len(summary["backbone_layers"]) == 2 * 9  # before and after the last activation of every block

@@ -62,7 +62,9 @@ def quiet(tmp_path_factory):
     """Three jobs of a quiet multirun, the first and the last of which diverge."""
     folder = tmp_path_factory.mktemp("quiet")
     lr = "optimizer.lr=1e20,0.05,1e21"
-    return folder, in_pipe("-q", "--multirun", *SMALL, lr, "logger=none", f"hydra.sweep.dir={folder}")
+    return folder, in_pipe(
+        "-q", "--multirun", *SMALL, lr, "logger=none", "record.figures=false", f"hydra.sweep.dir={folder}"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,13 @@ def test_sweeps_are_no_choice_of_a_run(tmp_path):
 def multirun(tmp_path_factory) -> Path:
     """A real multirun over decay and width, with a job that failed."""
     folder = tmp_path_factory.mktemp("multirun")
-    grid = ["head.weight_decay=1e-3,1e6", "head.width=4,8", "logger=none", "hydra.sweep.dir=grid"]
+    grid = [
+        "head.weight_decay=1e-3,1e6",
+        "head.width=4,8",
+        "logger=none",
+        "record.figures=false",
+        "hydra.sweep.dir=grid",
+    ]
     command = [sys.executable, "-m", "pipeline", "--multirun", *DUFM, "descent.steps=30", *grid]
     subprocess.run(command, cwd=folder, env=environment(folder / "home"), capture_output=True)
     return folder / "grid"
