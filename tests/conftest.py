@@ -5,16 +5,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.app import main
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module, or one cluster, run in one worker (``--dist loadgroup``)."""
-    for item in items:
-        folder = item.path.parent
-        item.add_marker(pytest.mark.xdist_group("cluster" if folder.name == "cluster" else str(item.path)))
+class TogetherByFile(LoadScopeScheduling):
+    """Tests of one file share fixtures, those of the cluster a cluster: they run in one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "cluster" if Path(file).parent.name == "cluster" else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    # xdist's own groups (3.8) have no effect under pytest 9.2.
+    return TogetherByFile(config, log)
 
 
 @pytest.fixture(scope="session")
