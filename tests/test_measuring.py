@@ -8,7 +8,8 @@ import torch
 from pipeline import dufm, metrics
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.data import Split, load_images
-from pipeline.measuring import backbone_features, measure_backbone, measure_head
+from pipeline.extraction import backbone_features
+from pipeline.measuring import measure_backbone, measure_head
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -121,6 +121,11 @@ class ClassStatistics:
             pooled=pooled,
         )
 
+    def to(self, device: torch.device | str) -> ClassStatistics:
+        """The same on another device, without the `source`."""
+        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "source"}
+        return ClassStatistics(**{name: None if part is None else part.to(device) for name, part in tensors.items()})
+
     @property
     def num_classes(self) -> int:
         """K, classes without samples included."""
@@ -190,13 +195,14 @@ class ClassStatistics:
         squares = self.means.square().sum(-1)
         return torch.where(squares > self.noise_floor[..., None], squares, 0.0).sqrt()
 
-    def within_along(self, directions: Tensor) -> Tensor:
-        """1/N sum over samples of ||(z - mu_c(z)) directions||^2 for directions `(..., d, r)`: `(...)`."""
+    def squares_along(self, directions: Tensor) -> Tensor:
+        """Sum over samples of ||(z - mu_c(z)) directions||^2 for directions `(..., d, r)`, `(...)`.
+
+        Over all samples if there is a `pooled` scatter, else over those of the `source`.
+        """
         if self.pooled is not None:
-            total = (directions * (self.pooled @ directions)).sum((-2, -1))
-        else:
-            total = sum((z @ directions).square().sum((-2, -1)) for _, z in self.deviations())
-        return total / self.counts.sum().clamp(min=1)
+            return (directions * (self.pooled @ directions)).sum((-2, -1))
+        return sum((z @ directions).square().sum((-2, -1)) for _, z in self.deviations())
 
     def deviations(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield z - mu_c(z) chunk by chunk, `(slice of the samples, (..., n, d) float64)`; needs the `source`."""
