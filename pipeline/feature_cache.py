@@ -38,6 +38,7 @@ class FeatureCache:
     def __init__(self, folder: str | None, pooling: str) -> None:
         self._folder = None if folder is None else Path(os.path.expanduser(folder))
         self._pooling = pooling
+        self._writable = True
 
     def features(self, backbone: Backbone, images: ImageData) -> dict[str, Tensor]:
         """Features ``(N, d)`` of the splits ``train`` and ``test``, found or computed and kept."""
@@ -80,7 +81,7 @@ class FeatureCache:
         return path, ({name: rows.to(device) for name, rows in tensors.items()}, _layers(story["layers"] or []))
 
     def _keep(self, path: Path | None, tensors: dict[str, Tensor], layers: list[LayerMeasurement] | None) -> None:
-        if path is None:
+        if path is None or not self._writable:
             return
         # NaN and infinity as Python's json spells and reads them.
         plain = None if layers is None else [_plain(layer) for layer in layers]
@@ -93,7 +94,7 @@ class FeatureCache:
                 self._folder,
                 error.strerror or error,
             )
-            self._folder = None
+            self._writable = False
 
 
 def _plain(layer: LayerMeasurement) -> dict:
