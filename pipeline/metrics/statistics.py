@@ -86,7 +86,7 @@ class ClassStatistics:
             anchors=anchors,
             drifts=drifts,
             scatter=torch.linalg.vector_norm(deviations, dim=-1).square() @ membership.T,
-            active=(features != 0).sum((-2, -1)).to(torch.float64),
+            active=_nonzero(features),
             samples=counts.new_full((), len(labels)),
             pooled=deviations.mT @ deviations if covariance else None,
         )
@@ -211,6 +211,13 @@ class ClassStatistics:
             z = features[..., chunk, :].to(torch.float64)
             rows = labels[chunk]
             yield chunk, (z - self.anchors.index_select(-2, rows)) - self.drifts.index_select(-2, rows)
+
+
+def _nonzero(features: Tensor) -> Tensor:
+    """Number of non-zero entries of features `(..., n, d)`, `(...)` float64."""
+    # Written as floats at once, five times as fast as a sum of booleans; exact for a chunk's 2^24 entries.
+    ones = torch.empty(features.shape, dtype=torch.float32, device=features.device)
+    return torch.ne(features, 0, out=ones).sum((-2, -1)).to(torch.float64)
 
 
 def finite_part(matrix: Tensor) -> Tensor:
