@@ -64,13 +64,18 @@ def measure_backbone(
     """
     train = _measure_split(backbone, images, images.train, decide, pooling)
     test = _measure_split(backbone, images, images.test, decide, pooling, train.statistics)
-    layers = []
-    for place in train.statistics:
-        found = [(split.of(place), prefix) for split, prefix in ((train, ""), (test, TEST))]
-        values = {f"{prefix}{name}": value.reshape(1) for (own, _), prefix in found for name, value in own.items()}
-        reasons = {f"{prefix}{name}": why for (_, own), prefix in found for name, why in own.items()}
-        layers.append(LayerMeasurement(*place, values, reasons))
+    places = list(train.statistics)
+    own = ranks.share(len(places))  # a measurement of many wide places ends with as many large SVDs
+    found = [_layer(place, train, test) for place in places[own.start : own.stop]]
+    layers = [layer for share in ranks.gather(found) for layer in share]
     return BackboneMeasurement(train.features, test.features, layers)
+
+
+def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") -> LayerMeasurement:
+    found = [(*split.of(place), prefix) for split, prefix in ((train, ""), (test, TEST))]
+    values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
+    reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
+    return LayerMeasurement(*place, values, reasons)
 
 
 def state_bytes(widths: Sequence[int], num_classes: int) -> int:
@@ -84,7 +89,7 @@ class _SplitMeasurement:
 
     features: Tensor
     statistics: dict[Place, ClassStatistics]
-    look: "_SecondLook"
+    look: "SecondLook"
 
     def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values and reasons."""
@@ -122,7 +127,7 @@ def _measure_split(
 
     features = ranks.gather_rows(run_over(backbone, images, split, pooling, first))
     statistics = _joined(parts)
-    look = _SecondLook(statistics, reference or statistics, decide)
+    look = SecondLook(statistics, reference or statistics, decide)
     if size <= KEPT_BYTES:
         for block in kept:
             look.add(block)
@@ -138,12 +143,15 @@ def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]
     if ranks.world_size() == 1:
         return parts
     device = next((part.counts.device for part in parts.values()), torch.device("cpu"))
-    seen = ranks.gather({place: part.to("cpu") for place, part in parts.items()})
-    found = {place: [rank[place].to(device) for rank in seen if place in rank] for rank in seen for place in rank}
-    return {place: ClassStatistics.merged(shares) for place, shares in found.items()}
+    order = {place: None for places in ranks.gather(list(parts)) for place in places}
+    joined = {}
+    for place in order:  # one by one: all places of all ranks at once would be large
+        shares = ranks.gather(parts[place].to("cpu") if place in parts else None)
+        joined[place] = ClassStatistics.merged([share.to(device) for share in shares if share is not None])
+    return joined
 
 
-class _SecondLook:
+class SecondLook:
     """What rows come to once class means are known, place by place.
 
     Counts how often the nearest class mean is the label's, and how often not the decision's; sums squared deviations
