@@ -8,6 +8,7 @@ always that of the training split.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ KEPT_BYTES = 256 * 2**20
 """What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
 TEST = "test_"
 
+Value, Result = TypeVar("Value"), TypeVar("Result")
 Decide = Callable[[Tensor], Tensor]
 """Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
 
@@ -64,11 +66,8 @@ def measure_backbone(
     """
     train = _measure_split(backbone, images, images.train, decide, pooling)
     test = _measure_split(backbone, images, images.test, decide, pooling, train.statistics)
-    places = list(train.statistics)
-    own = ranks.share(len(places))  # a measurement of many wide places ends with as many large SVDs
-    found = [_layer(place, train, test) for place in places[own.start : own.stop]]
-    layers = [layer for share in ranks.gather(found) for layer in share]
-    return BackboneMeasurement(train.features, test.features, layers)
+    layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
+    return BackboneMeasurement(train.features, test.features, list(layers.values()))
 
 
 def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") -> LayerMeasurement:
@@ -151,6 +150,13 @@ def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]
     return joined
 
 
+def _shared(places: dict[Place, Value], work: Callable[[Place, Value], Result]) -> dict[Place, Result]:
+    """``work`` of every place, each done by one rank: many wide places mean as many large SVDs."""
+    own = ranks.share(len(places))
+    found = [(place, work(place, value)) for place, value in list(places.items())[own.start : own.stop]]
+    return dict(pair for pairs in ranks.gather(found) for pair in pairs)
+
+
 class SecondLook:
     """What rows come to once class means are known, place by place.
 
@@ -165,7 +171,7 @@ class SecondLook:
         decide: Decide | None,
     ) -> None:
         self._own, self._reference, self._decide = own, reference, decide
-        self._directions = {place: formulas.inverse_spread(statistics) for place, statistics in own.items()}
+        self._directions = _shared(own, lambda _, statistics: formulas.inverse_spread(statistics).cpu())
         self._samples = 0
         self._sums = {place: part.counts.new_zeros(3) for place, part in own.items()}
 
@@ -178,7 +184,9 @@ class SecondLook:
             nearest = formulas.nearest_class(self._reference[place], rows)
             hits = (nearest == labels).sum()
             misses = hits.new_zeros(()) if decisions is None else (nearest != decisions).sum()
-            spread = replace(self._own[place], source=(rows, labels)).squares_along(self._directions[place])
+            spread = replace(self._own[place], source=(rows, labels)).squares_along(
+                self._directions[place].to(rows.device)
+            )
             self._sums[place] = self._sums[place] + torch.stack([hits, misses, spread])
 
     def join_ranks(self) -> None:

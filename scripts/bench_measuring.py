@@ -9,6 +9,7 @@ class means. Its pseudo-inverse is of a d x d matrix. Random images and weights:
 """
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, see pipeline/__main__.py
 
 import torch
 from bench_descent import machine, markdown

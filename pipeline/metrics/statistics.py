@@ -62,7 +62,8 @@ class ClassStatistics:
         features = features.detach()
         parts = [
             cls._from_chunk(features[..., chunk, :], labels[chunk], num_classes, covariance)
-            for chunk in chunks_of(features)
+            # Merging costs as much as a chunk of K samples, whatever it holds.
+            for chunk in chunks_of(features, at_least=4 * num_classes)
         ]
         return replace(cls.merged(parts), source=(features, labels))
 
@@ -225,9 +226,10 @@ def finite_part(matrix: Tensor) -> Tensor:
     return matrix.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def chunks_of(features: Tensor) -> list[slice]:
-    """Slices of the sample dimension of features `(..., N, d)`, at least one, each worth one chunk of elements."""
+def chunks_of(features: Tensor, at_least: int = 1) -> list[slice]:
+    """Slices of the sample dimension of features `(..., N, d)`, at least one, each worth one chunk of elements, or
+    `at_least` so many samples."""
     *members, samples, width = features.shape
     elements = CHUNK_ELEMENTS_CPU if features.device.type == "cpu" else CHUNK_ELEMENTS_GPU
-    size = max(1, elements // max(1, math.prod(members) * width))
+    size = max(at_least, elements // max(1, math.prod(members) * width))
     return [slice(start, start + size) for start in range(0, max(1, samples), size)]
