@@ -4,7 +4,8 @@
     python scripts/bench_scaling.py [--quick] [--out table.md]
 
 Takes about four minutes on 2 CPU cores. One thing is varied at a time; every number is the median of some repetitions
-in turns. An exponent is the slope of log cost against log size by least squares: 1 is linear, 0 is free.
+in turns: seconds of the processor, all threads together, but for processes, where it is those of the clock. An exponent
+is the slope of log cost against log size by least squares: 1 is linear, 0 is free.
 """
 
 import argparse
