@@ -37,9 +37,9 @@ def read(path: Path, key: str, otherwise: str, check: Callable[[dict[str, Any]],
     Args:
         check: raises KeyError, TypeError or ValueError for a story that cannot be used.
     """
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         with safe_open(path, framework="pt") as stream:
             story = json.loads((stream.metadata() or {})[STORY])
             if story["key"] != key:

@@ -135,6 +135,11 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(images, tmp_path, cap
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_folder_whose_name_the_system_refuses_ends_nothing(images, tmp_path, caplog):
+    assert passes_of(tmp_path / ("long" * 100), backbone(), images) == 2
+    assert [line.rsplit("; ")[-1] for line in caplog.messages] == ["it is made anew", "the run goes on without it"]
+
+
 def test_without_a_folder_nothing_is_hashed_or_kept(images, monkeypatch):
     monkeypatch.setattr(feature_cache, "_key", None)
     assert set(FeatureCache(None, "average").features(backbone(), images)) == {"train", "test"}
