@@ -11,6 +11,8 @@ from pipeline.backbones import Backbone, build_backbone, load_weights, run_weigh
 from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
 from pipeline.errors import ConfigError
+from pipeline.extraction import widths
+from pipeline.measuring import state_bytes
 from pipeline.memory import head_bytes, network_bytes, require_memory
 from pipeline.theory import DufmProblem, collapsed_optimum
 
@@ -56,6 +58,7 @@ def prepare(config: Config) -> Inputs:
         raise ConfigError(str(error)) from error
     _check_shares(config, images)
     _check_head_memory(config, images, network.num_features)
+    _check_flattened(config, images, network)
     if config.protocol.name == "fixed_head":
         _check_fixed_head(config, images, network)
     return Inputs(images, network, weights)
@@ -120,6 +123,16 @@ def _check_head_memory(config: Config, images: ImageData, num_features: int) -> 
     needed = head_bytes(members, num_samples, widths, images.num_classes, free=fixed or head.inputs == "free")
     what = f"descent.seeds={members}, head.depth={head.depth} and head.width={head.width}"
     require_memory(needed, what, config.device)
+
+
+def _check_flattened(config: Config, images: ImageData, backbone: Backbone) -> None:
+    """Whole maps are wide: K class means of each place have to fit into memory."""
+    if config.backbone.pooling != "flatten":
+        return
+    found = widths(backbone, images.image_shape, "flatten").values()
+    needed = state_bytes(list(found), images.num_classes)
+    what = f"class means of {len(found)} maps of up to {max(found):,} numbers (backbone.pooling=flatten)"
+    require_memory(needed, what, config.device, instead="average, smaller images or fewer classes")
 
 
 def _check_fixed_head(config: Config, images: ImageData, backbone: Backbone) -> None:

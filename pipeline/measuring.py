@@ -1,4 +1,4 @@
-"""Layer-wise measuring: of a backbone in passes over both splits, of a batch of heads from its tensors.
+"""Layer-wise measuring: of a backbone in one pass over each split, of a batch of heads from its tensors.
 
 Metrics of the training split carry plain names (``dnc1``), those of the test split the prefix ``test_``: they are taken
 of the test features about their own class means, except ``ncm_accuracy`` and ``nc4``, whose nearest class mean is
@@ -6,35 +6,27 @@ always that of the training split.
 """
 
 import logging
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pipeline import dufm, ranks
-from pipeline.data import ImageData, ResidentLoader, Split
-from pipeline.metrics import ClassStatistics, layer_metrics, undefined_reasons
-from pipeline.metrics.formulas import nearest_class, share_of_nearest
+from pipeline.data import ImageData, Split
+from pipeline.extraction import Block, Place, run_over
+from pipeline.metrics import ClassStatistics, formulas, layer_metrics, undefined_reasons
+from pipeline.metrics.functional import FEATURE_FORMULAS
 from pipeline.metrics.undefined import reason_of
-from pipeline.progress import Progress
-from pipeline.taps import Tap, Taps
-
-if TYPE_CHECKING:
-    from pipeline.metrics import CollapseMetrics
 
 log = logging.getLogger(__name__)
 
-EVAL_BATCH, EVAL_PIXELS = 512, 512 * 32 * 32
-"""Images in a batch, fewer where they are larger than 32 x 32: memory must not grow with their size."""
+KEPT_BYTES = 256 * 2**20
+"""What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
 TEST = "test_"
 
-Place = tuple[str, str]
-"""(layer, tap)."""
-Listener = Callable[[Place, Tensor, Tensor], None]
+Value, Result = TypeVar("Value"), TypeVar("Result")
 Decide = Callable[[Tensor], Tensor]
 """Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
 
@@ -58,183 +50,163 @@ class BackboneMeasurement:
     layers: list[LayerMeasurement]
 
 
-def backbone_features(backbone: nn.Module, images: ImageData, split: Split) -> Tensor:
-    """Features ``(N, d)`` of a split in eval mode, one pass."""
-    return _stream(backbone, images, split)
-
-
-def measure_backbone(backbone: nn.Module, images: ImageData, decide: Decide | None = None) -> BackboneMeasurement:
+def measure_backbone(
+    backbone: nn.Module, images: ImageData, decide: Decide | None = None, pooling: str = "average"
+) -> BackboneMeasurement:
     """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
 
-    Maps are averaged over space. Two passes over the training split, because the nearest class mean is known only once
-    the class means are, and one over the test split; nothing is kept but the features and O(K d + d^2) per place.
+    The network passes once over each split. Class means, and whatever else O(K d) numbers hold, are accumulated on the
+    way. The nearest class mean and the spread along the class means (nc1_pinv, which so needs no covariance) can only
+    be judged once the means are known: from the rows of all places, which are kept for that, or where these would take
+    more than `KEPT_BYTES`, in a second pass. The numbers are the same, bit for bit.
 
     Args:
         decide: the network on top of the backbone; None leaves out nc4.
+        pooling: how conv maps are read, ``average`` or ``flatten``.
     """
-    train = _Statistics(images.num_classes)
-    features = _stream(backbone, images, images.train, train.listen)
-    train.join_ranks()
-    reference = {place: metric.statistics for place, metric in train.metrics.items()}
-    own = _NearestMeans(reference, decide)
-    _stream(backbone, images, images.train, own.listen, own.close_batch)
-    own.join_ranks()
-    test, other = _Statistics(images.num_classes), _NearestMeans(reference, decide)
-
-    def listen(place: Place, values: Tensor, labels: Tensor) -> None:
-        test.listen(place, values, labels)
-        other.listen(place, values, labels)
-
-    test_features = _stream(backbone, images, images.test, listen, other.close_batch)
-    test.join_ranks()
-    other.join_ranks()
-    layers = []
-    for place in reference:
-        values, reasons = train.of(place)
-        for found, prefix in ((own.of(place), ""), (test.of(place), TEST), (other.of(place), TEST)):
-            values |= {f"{prefix}{name}": value for name, value in found[0].items()}
-            reasons |= {f"{prefix}{name}": why for name, why in found[1].items()}
-        layers.append(LayerMeasurement(*place, {name: value.reshape(1) for name, value in values.items()}, reasons))
-    return BackboneMeasurement(features, test_features, layers)
+    train = _measure_split(backbone, images, images.train, decide, pooling)
+    test = _measure_split(backbone, images, images.test, decide, pooling, train.statistics)
+    layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
+    return BackboneMeasurement(train.features, test.features, list(layers.values()))
 
 
-class _Statistics:
-    """Streams every place of a split into its own metric."""
+def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") -> LayerMeasurement:
+    found = [(*split.of(place), prefix) for split, prefix in ((train, ""), (test, TEST))]
+    values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
+    reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
+    return LayerMeasurement(*place, values, reasons)
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.metrics: dict[Place, CollapseMetrics] = {}
 
-    def listen(self, place: Place, features: Tensor, labels: Tensor) -> None:
-        if place not in self.metrics:
-            self.metrics[place] = self._metric(features.shape[1], features.device)
-        self.metrics[place].update(features, labels)
+def state_bytes(widths: Sequence[int], num_classes: int) -> int:
+    """What the statistics of both splits take for places of these widths: anchors and drifts, float64."""
+    return 2 * 2 * 8 * num_classes * sum(widths)
 
-    def join_ranks(self) -> None:
-        """Add what the other ranks have seen; every rank then has all of the split, in the same order."""
-        if ranks.world_size() == 1:
-            return
-        own = {place: (metric.num_features, metric.state.cpu()) for place, metric in self.metrics.items()}
-        device = next((metric.state.device for metric in self.metrics.values()), torch.device("cpu"))
-        self.metrics = {}
-        for seen in ranks.gather(own):
-            for place, (num_features, state) in seen.items():
-                part = self._metric(num_features, device)
-                part.state = state.to(device)
-                self.metrics.setdefault(place, self._metric(num_features, device)).merge_state(part)
 
-    def _metric(self, num_features: int, device: torch.device) -> "CollapseMetrics":
-        from pipeline.metrics import CollapseMetrics
+@dataclass(frozen=True)
+class _SplitMeasurement:
+    """Features ``(N, d)`` of a split, statistics of its places, and what the second look at the rows came to."""
 
-        # Ranks are joined once and for all places, by us.
-        return CollapseMetrics(self.num_classes, num_features, sync_on_compute=False).to(device)
+    features: Tensor
+    statistics: dict[Place, ClassStatistics]
+    look: "SecondLook"
 
     def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values and reasons."""
-        metric = self.metrics[place]
-        return metric.compute(), dict(metric.undefined)
-
-
-class _NearestMeans:
-    """Counts, place by place, how often the nearest class mean is the label's, and how often not the decision's."""
-
-    def __init__(self, reference: dict[Place, ClassStatistics], decide: Decide | None) -> None:
-        self._reference, self._decide = reference, decide
-        self._samples = 0
-        self._counts = {place: torch.zeros(2, dtype=torch.float64) for place in reference}
-        self._nearest: dict[Place, Tensor] = {}
-
-    def listen(self, place: Place, features: Tensor, labels: Tensor) -> None:
-        self._nearest[place] = nearest_class(self._reference[place], features)
-
-    def close_batch(self, features: Tensor, labels: Tensor) -> None:
-        """The batch has passed: its features ``(n, d)`` decide what the network says."""
-        decisions = None if self._decide is None else self._decide(features).argmax(dim=1)
-        self._samples += len(labels)
-        for place, nearest in self._nearest.items():
-            hits = (nearest == labels).sum()
-            misses = hits.new_zeros(()) if decisions is None else (nearest != decisions).sum()
-            self._counts[place] = self._counts[place].to(hits.device) + torch.stack([hits, misses])
-
-    def join_ranks(self) -> None:
-        """Add what the other ranks have counted."""
-        if ranks.world_size() == 1:
-            return
-        seen = ranks.gather((self._samples, {place: count.cpu() for place, count in self._counts.items()}))
-        self._samples = sum(samples for samples, _ in seen)
-        self._counts = {place: sum(counts[place] for _, counts in seen) for place in self._counts}
-
-    def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Values and reasons."""
-        counts = dict(zip(("ncm_accuracy", "nc4"), self._counts[place], strict=True))
-        if self._decide is None:
-            del counts["nc4"]
-        arguments = {name: (self._reference[place], count, self._samples) for name, count in counts.items()}
-        values = {name: share_of_nearest(*each) for name, each in arguments.items()}
-        reasons = {name: reason_of(share_of_nearest, *arguments[name]) for name in values}
-        return values, {name: why for name, why in reasons.items() if why is not None}
+        calls = {name: (formula, self.statistics[place]) for name, formula in FEATURE_FORMULAS.items()}
+        calls |= self.look.calls(place)
+        values = {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
+        open_names = [name for name, value in values.items() if not value.isfinite()]
+        return values, {name: why for name in open_names if (why := reason_of(*calls[name])) is not None}
 
 
 @torch.inference_mode()
-def _stream(
+def _measure_split(
     backbone: nn.Module,
     images: ImageData,
     split: Split,
-    listen: Listener | None = None,
-    close_batch: Callable[[Tensor, Tensor], None] | None = None,
-) -> Tensor:
-    """One pass in eval mode: features ``(N, d)``; ``listen`` hears every place of every batch, in running order.
+    decide: Decide | None,
+    pooling: str,
+    reference: dict[Place, ClassStatistics] | None = None,
+) -> _SplitMeasurement:
+    """The class means of ``reference``, by default the split's own, are those that nearest ones are sought among."""
+    parts: dict[Place, ClassStatistics] = {}
+    kept: list[Block] = []
+    size = 0
 
-    Ranks share the batches, not the images of each: a network's outputs depend, in the last digits, on how many images
-    pass at once, and every batch is to come out the same however many ranks there are. All get all features.
+    def first(block: Block) -> None:
+        nonlocal size
+        for place, rows in block.rows.items():
+            new = ClassStatistics.from_features(rows, block.labels, images.num_classes)
+            parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
+        size += block.nbytes
+        if size <= KEPT_BYTES:
+            kept.append(block)
+        else:
+            kept.clear()
+
+    features = ranks.gather_rows(run_over(backbone, images, split, pooling, first))
+    statistics = _joined(parts)
+    look = SecondLook(statistics, reference or statistics, decide)
+    if size <= KEPT_BYTES:
+        for block in kept:
+            look.add(block)
+    else:
+        log.debug("rows of %d MiB are more than the %d MiB kept: a second pass", size >> 20, KEPT_BYTES >> 20)
+        run_over(backbone, images, split, pooling, look.add)
+    look.join_ranks()
+    return _SplitMeasurement(features, statistics, look)
+
+
+def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]:
+    """The statistics of all ranks' rows, the same on every rank."""
+    if ranks.world_size() == 1:
+        return parts
+    device = next((part.counts.device for part in parts.values()), torch.device("cpu"))
+    order = {place: None for places in ranks.gather(list(parts)) for place in places}
+    joined = {}
+    for place in order:  # one by one: all places of all ranks at once would be large
+        shares = ranks.gather(parts[place].to("cpu") if place in parts else None)
+        joined[place] = ClassStatistics.merged([share.to(device) for share in shares if share is not None])
+    return joined
+
+
+def _shared(places: dict[Place, Value], work: Callable[[Place, Value], Result]) -> dict[Place, Result]:
+    """``work`` of every place, each done by one rank: many wide places mean as many large SVDs."""
+    own = ranks.share(len(places))
+    found = [(place, work(place, value)) for place, value in list(places.items())[own.start : own.stop]]
+    return dict(pair for pairs in ranks.gather(found) for pair in pairs)
+
+
+class SecondLook:
+    """What rows come to once class means are known, place by place.
+
+    Counts how often the nearest class mean is the label's, and how often not the decision's; sums squared deviations
+    along the directions of nc1_pinv.
     """
-    device = next(backbone.parameters()).device
-    size = min(EVAL_BATCH, max(1, EVAL_PIXELS // math.prod(split.images.shape[2:])))
-    batches = ranks.share(math.ceil(len(split) / size))
-    mine = slice(batches.start * size, batches.stop * size)
-    own = Split(split.images[mine], split.labels[mine])
-    loader: Iterable[tuple[Tensor, Tensor]] = ()
-    if len(own):
-        loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
-    features, labels, entering = [], torch.empty(0), {}
 
-    def hear(place: Place, value: Tensor) -> None:
-        block, tap = place
-        if tap == "pre":
-            # Held until the block is done: an activation used at several places of it is heard several times, the
-            # last being the one before the output; and a copy, because the activation may work in place.
-            entering[block] = value.clone()
+    def __init__(
+        self,
+        own: dict[Place, ClassStatistics],
+        reference: dict[Place, ClassStatistics],
+        decide: Decide | None,
+    ) -> None:
+        self._own, self._reference, self._decide = own, reference, decide
+        self._directions = _shared(own, lambda _, statistics: formulas.inverse_spread(statistics).cpu())
+        self._samples = 0
+        self._sums = {place: part.counts.new_zeros(3) for place, part in own.items()}
+
+    def add(self, block: Block) -> None:
+        """Judge the images of a block."""
+        labels = block.labels
+        decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
+        self._samples += len(labels)
+        for place, rows in block.rows.items():
+            nearest = formulas.nearest_class(self._reference[place], rows)
+            hits = (nearest == labels).sum()
+            misses = hits.new_zeros(()) if decisions is None else (nearest != decisions).sum()
+            spread = replace(self._own[place], source=(rows, labels)).squares_along(
+                self._directions[place].to(rows.device)
+            )
+            self._sums[place] = self._sums[place] + torch.stack([hits, misses, spread])
+
+    def join_ranks(self) -> None:
+        """Add what the other ranks have found."""
+        if ranks.world_size() == 1:
             return
-        if block in entering:
-            listen((block, "pre"), entering.pop(block), labels)
-        listen((block, "post"), value, labels)
+        seen = ranks.gather((self._samples, {place: sums.cpu() for place, sums in self._sums.items()}))
+        self._samples = sum(samples for samples, _ in seen)
+        self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
 
-    training, began = backbone.training, time.monotonic()
-    backbone.eval()
-    try:
-        # A rank without batches hears nothing, and that is no fault of the taps.
-        with (
-            Taps(backbone, _places(backbone) if listen and len(own) else {}, hear),
-            Progress(f"pass over {len(split)} images", len(batches), "batch", brief=True) as progress,
-        ):
-            for batch, labels in loader:
-                features.append(backbone(batch))
-                if close_batch is not None:
-                    close_batch(features[-1], labels)
-                progress.advance_to(len(features))
-    finally:
-        backbone.train(training)
-    log.debug("a pass over %d images took %.2f s", len(split), time.monotonic() - began)
-    return ranks.gather_rows(features)
-
-
-def _places(backbone: nn.Module) -> dict[Place, Tap]:
-    taps = {}
-    for block in backbone.blocks:
-        if block in backbone.activations:
-            taps[block, "pre"] = Tap(backbone.activations[block], "pre", repeats=True)
-        taps[block, "post"] = Tap(block)
-    return taps
+    def calls(self, place: Place) -> dict[str, tuple]:
+        """What to evaluate: name -> (formula, *arguments)."""
+        hits, misses, squares = self._sums[place]
+        reference = self._reference[place]
+        found = {
+            "nc1_pinv": (formulas.mean_spread, self._own[place], squares),
+            "ncm_accuracy": (formulas.share_of_nearest, reference, hits, self._samples),
+            "nc4": (formulas.share_of_nearest, reference, misses, self._samples),
+        }
+        return {name: call for name, call in found.items() if name != "nc4" or self._decide is not None}
 
 
 @torch.no_grad()

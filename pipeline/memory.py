@@ -35,12 +35,12 @@ def network_bytes(widths: Sequence[int]) -> int:
     return 4 * COPIES * sum(before * after for before, after in pairwise(widths))
 
 
-def require_memory(needed: int, what: str, device: torch.device = CPU) -> None:
+def require_memory(needed: int, what: str, device: torch.device = CPU, instead: str = "smaller ones") -> None:
     """Raise ConfigError if `needed` bytes are more than there are; `what` names the settings, in the plural."""
     available = machine_memory(device)
     if needed > available:
         raise ConfigError(
-            f"{what} need at least {_size(needed)} of memory, and there are {_size(available)}; allowed: smaller ones."
+            f"{what} need at least {_size(needed)} of memory, and there are {_size(available)}; allowed: {instead}."
         )
 
 

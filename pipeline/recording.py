@@ -25,7 +25,7 @@ MeasureToo = Callable[[int, BackboneMeasurement], None]
 def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: MeasureToo | None) -> str:
     """Record the whole network after an epoch; returns the headline."""
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
-    measured = measure_backbone(learner.backbone, images, learner.decide)
+    measured = measure_backbone(learner.backbone, images, learner.decide, run.config.backbone.pooling)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         loss, share = learner.score(rows, split.labels.to(rows.device))

@@ -15,13 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from pipeline import ranks
+from pipeline import kept, ranks
 from pipeline.config import Config
+from pipeline.kept import Kept
 from pipeline.record import Record, Row, atomic
 
 log = logging.getLogger(__name__)
@@ -30,13 +28,8 @@ STAGES = "stages"
 """Folder, within the run's, of results that nobody needs once the run is complete."""
 CHECKPOINT = "checkpoints/backbone.ckpt"
 """File, within the run's folder, that a training goes on from."""
-STORY = "stage"
-"""Name of the metadata: what the stage recorded, and under which settings."""
 VERSION = 2
 """Changes when a stage begins to record other things, so that what an older version kept is not taken for ours."""
-
-Kept = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors, and the story that goes with them."""
 
 
 def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
@@ -79,9 +72,9 @@ class Keeper:
             max_mb: size in MiB above which nothing is kept.
         """
         path = self.folder / file
-        kept = ranks.broadcast(_read(path, key, "this stage is repeated") if ranks.is_first() else None)
-        if kept is not None:
-            tensors, story = kept
+        found = ranks.broadcast(_read(path, key, "this stage is repeated") if ranks.is_first() else None)
+        if found is not None:
+            tensors, story = found
             log.info("found %s: this stage is not repeated", path)
             _restore(self.record, story)
             return tensors
@@ -90,7 +83,7 @@ class Keeper:
         small = max_mb is None or sum(tensor.nbytes for tensor in tensors.values()) <= max_mb * 2**20
         if ranks.is_first() and small:
             with atomic(path) as temporary:
-                temporary.write_bytes(_serialised(tensors, _story(self.record, start, key)))
+                temporary.write_bytes(kept.serialised(tensors, _story(self.record, start, key)))
         return tensors
 
     def half_done(self, file: str, key: str) -> "HalfDone":
@@ -112,26 +105,26 @@ class HalfDone:
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and facts of the latest whole checkpoint, whose rows are recorded again; None if there is none."""
-        kept = ranks.broadcast(self._latest() if ranks.is_first() else None)
-        if kept is None:
+        found = ranks.broadcast(self._latest() if ranks.is_first() else None)
+        if found is None:
             return None
-        tensors, story = kept
+        tensors, story = found
         _restore(self.record, story)
         return tensors, story["facts"]
 
     def _latest(self) -> Kept | None:
         for path, otherwise in ((self.path, "the one before it is used"), (before(self.path), "the stage is repeated")):
-            kept = _read(path, self.key, otherwise)
-            if kept is not None:
+            found = _read(path, self.key, otherwise)
+            if found is not None:
                 log.info("going on from %s", path)
-                return kept
+                return found
         return None
 
     def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Replace the latest checkpoint (on the first rank); the one before it is kept."""
         if ranks.is_first():
             story = _story(self.record, self.start, self.key) | {"facts": facts}
-            replace_keeping_one(self.path, _serialised(tensors, story))
+            replace_keeping_one(self.path, kept.serialised(tensors, story))
 
 
 def _story(record: Record, start: int, key: str) -> dict[str, Any]:
@@ -148,34 +141,5 @@ def as_recorded(rows: list[list], undefined: list[list[str]]) -> tuple[list[Row]
     return [Row(*values) for values in rows], {tuple(where): why for *where, why in undefined}
 
 
-def _serialised(tensors: dict[str, Tensor], story: dict[str, Any]) -> bytes:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # Under one name, because safetensors writes several in any order, and equal runs leave equal files.
-    return save(tensors, {STORY: json.dumps(story | {"sha256": _digest(tensors, story)})})
-
-
-def _digest(tensors: dict[str, Tensor], story: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(story, sort_keys=True).encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _read(path: Path, key: str, otherwise: str) -> Kept | None:
-    """What was kept under ``key``; None if nothing was, or it is damaged, in which case ``otherwise`` happens."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as stream:
-            story = json.loads((stream.metadata() or {})[STORY])
-            if story["key"] != key:
-                return None
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-        if story.pop("sha256", None) != _digest(tensors, story):
-            raise ValueError("its checksum does not match")
-        as_recorded(story["rows"], story["undefined"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s); %s", path, str(error).splitlines()[0], otherwise)
-        return None
-    return tensors, story
+    return kept.read(path, key, otherwise, lambda story: as_recorded(story["rows"], story["undefined"]))

@@ -1,9 +1,11 @@
 """What the stages of one run share, and what a protocol returns."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import Config
+from pipeline.feature_cache import FeatureCache
 from pipeline.inputs import Inputs
 from pipeline.record import Record, Stopwatch
 from pipeline.resume import Keeper, fingerprint
@@ -34,6 +36,11 @@ class Run:
     def keeper(self) -> Keeper:
         """Where the results of stages are kept."""
         return Keeper(self.folder, self.record)
+
+    @cached_property
+    def feature_cache(self) -> FeatureCache:
+        """Where features of frozen backbones are looked for."""
+        return FeatureCache(self.config.features.cache, self.config.backbone.pooling)
 
     def key(self, *sections: str) -> str:
         """Fingerprint of what a stage depends on: sections of the configuration, and weights that were given."""

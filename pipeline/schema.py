@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from pipeline.backbones import known_backbones
 from pipeline.data import AUGMENTATIONS, known_datasets
+from pipeline.taps import POOLINGS
 
 
 def _knob(default: Any, text: str, **limits: Any) -> Any:
@@ -57,6 +58,9 @@ class BackboneConfig:
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
+    pooling: str = _knob(
+        "average", "how conv maps of its blocks are measured: averaged over space, or whole", choices=POOLINGS
+    )
 
     @property
     def request(self) -> dict[str, Any]:
@@ -68,6 +72,13 @@ class BackboneConfig:
             "target": self._target_,
             "kwargs": self.kwargs,
         }
+
+
+@dataclass
+class FeaturesConfig:
+    """What is kept of a frozen backbone for other runs."""
+
+    cache: str | None = _knob(None, "folder shared by runs, in which features are kept and found; null keeps none")
 
 
 @dataclass
@@ -181,6 +192,7 @@ class Config:
     stop_when_collapsed: bool = _knob(False, "end a training once all layers it trains meet the verdict's thresholds")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     descent: DescentConfig = field(default_factory=DescentConfig)

@@ -15,8 +15,9 @@ from pipeline.backbones import Backbone
 from pipeline.checkpoints import TrainingCheckpoints
 from pipeline.descent import log_schedule
 from pipeline.errors import RunError
+from pipeline.extraction import backbone_features
 from pipeline.learners import Classifier, DufmNetwork, DufmPenalty, Learner
-from pipeline.measuring import BackboneMeasurement, backbone_features, measure_backbone
+from pipeline.measuring import BackboneMeasurement
 from pipeline.recording import (
     MeasureToo,
     has_collapsed_features,
@@ -52,7 +53,7 @@ def train_backbone(run: Run) -> Backbone:
             )
             _train(run, key, learner, lambda: has_collapsed_features(run))
         else:
-            record_layers(run, "backbone", 0, [config.seed], measure_backbone(backbone, images).layers)
+            record_layers(run, "backbone", 0, [config.seed], run.feature_cache.measurement(backbone, images).layers)
         return _weights(backbone)
 
     with run.stopwatch.time("train_backbone"):
@@ -124,7 +125,7 @@ def mean_feature(run: Run) -> Tensor:
 
 
 def extract_features(run: Run, backbone: Backbone) -> Features:
-    """Pass both splits once through the frozen backbone.
+    """Pass both splits once through the frozen backbone, or find what that gave in ``features.cache``.
 
     Raises:
         RunError: a feature is NaN or infinite.
@@ -132,8 +133,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     images, device = run.inputs.images, run.config.device
 
     def make() -> dict[str, Tensor]:
-        splits = {"train": images.train, "test": images.test}
-        features = {name: backbone_features(backbone, images, split) for name, split in splits.items()}
+        features = run.feature_cache.features(backbone, images)
         for name, rows in features.items():
             _check_features(name, rows)
         return features

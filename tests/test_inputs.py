@@ -205,3 +205,12 @@ def test_a_network_of_ones_own_that_cannot_take_the_images_is_refused(refused):
     arguments = ["backbone=custom", "backbone._target_=torch.nn.Linear"]
     sentence = refused(*arguments, "backbone.kwargs={in_features: 7, out_features: 3}")
     assert "backbone._target_=torch.nn.Linear cannot take images of shape (1, 8, 8)" in sentence
+
+
+def test_flattened_maps_whose_class_means_do_not_fit_are_refused_with_their_size(refused, monkeypatch):
+    monkeypatch.setattr("pipeline.memory.machine_memory", lambda device: 2 * 2**20)
+    # (6 x 16 x 8 x 8 + 6 x 32 x 4 x 4 + 6 x 64 x 2 x 2) numbers, 10 classes, 2 splits, 16 bytes: 3.28 MiB.
+    assert refused("backbone=resnet20", "backbone.pooling=flatten", "data.classes=null", "head.depth=1") == (
+        "error: class means of 18 maps of up to 1,024 numbers (backbone.pooling=flatten) need at least 3 MiB of "
+        "memory, and there are 2 MiB; allowed: average, smaller images or fewer classes.\n"
+    )

@@ -1,14 +1,16 @@
 """Measuring in one pass equals measuring each layer by hand."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from pipeline import dufm, metrics
+from pipeline import dufm, extraction, measuring, metrics
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.data import Split, load_images
-from pipeline.measuring import backbone_features, measure_backbone, measure_head
+from pipeline.extraction import backbone_features
+from pipeline.measuring import measure_backbone, measure_head
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +179,38 @@ def test_the_test_split_of_a_head_is_measured_with_the_means_of_the_training_spl
         assert values["test_ncm_accuracy"] == pytest.approx((nearest == test_labels).double().mean().item())
         assert values["test_nc4"] == pytest.approx((nearest != decided).double().mean().item())
         assert "test_rank_weight" not in values and "rank_weight" in values
+
+
+@pytest.mark.parametrize("pooling", ["average", "flatten"])
+def test_rows_that_are_kept_and_a_second_pass_give_the_same_bits(pooling, images, monkeypatch):
+    backbone = Backbone(
+        torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 3)),
+        images.image_shape,
+        name="convolutions",
+    )
+    monkeypatch.setattr(extraction, "EVAL_BATCH", 16)
+    monkeypatch.setattr(extraction, "BLOCK_IMAGES", 32)
+    batches = math.ceil(len(images.train) / 16) + math.ceil(len(images.test) / 16)
+    found = []
+    for budget, passes in ((measuring.KEPT_BYTES, 1), (0, 2)):
+        monkeypatch.setattr(measuring, "KEPT_BYTES", budget)
+        seen = []
+        hook = backbone.network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))  # noqa: B023
+        found.append(measure_backbone(backbone, images, lambda features: features[:, :2], pooling))
+        hook.remove()
+        assert len([number for number in seen if number > 2]) == passes * batches  # two images at most in a trial
+    one, two = found
+    assert torch.equal(one.train, two.train) and torch.equal(one.test, two.test)
+    for at, other in zip(one.layers, two.layers, strict=True):
+        assert {name: value.item().hex() for name, value in at.values.items()} == {
+            name: value.item().hex() for name, value in other.values.items()
+        }
+
+
+def test_every_metric_of_the_features_equals_that_with_a_covariance(images):
+    backbone = build_backbone("mlp", images.image_shape, hidden=[32, 16])
+    measured = measure_backbone(backbone, images)
+    streamed = metrics.CollapseMetrics(2, 16)
+    streamed.update(measured.train, images.train.labels)
+    for name, value in streamed.compute().items():
+        assert measured.layers[-1].values[name].item() == pytest.approx(value.item(), rel=1e-10, abs=0), name

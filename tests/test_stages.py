@@ -120,3 +120,18 @@ def test_a_batch_of_one_image_that_a_norm_cannot_take_is_named(batch_size, tmp_p
 def test_a_fixed_head_over_a_diverging_backbone_says_so(tmp_path):
     with pytest.raises(RunError, match=r"optimizer\.lr"):
         attempt(tmp_path, "fixed_head", optimizer__lr=1e6, backbone__epochs=5)
+
+
+def test_a_later_head_on_the_same_backbone_finds_its_features_and_layers(tmp_path, caplog):
+    caplog.set_level("INFO")
+    cache = str(tmp_path / "cache")
+    attempt(tmp_path / "trained", "frozen_features", features__cache=cache)
+    given = {"backbone__checkpoint": str(tmp_path / "trained/checkpoints/backbone.safetensors"), "backbone__epochs": 0}
+    deeper = {**given, "head__depth": 3}
+    alone = attempt(tmp_path / "alone", "frozen_features", **deeper)
+    assert "found the features" not in caplog.text
+    attempt(tmp_path / "first", "frozen_features", **given, features__cache=cache)
+    assert caplog.text.count("found the features") == 1  # not the layers, which the training measured with a classifier
+    second = attempt(tmp_path / "second", "frozen_features", **deeper, features__cache=cache)
+    assert caplog.text.count("found the features") == 3
+    assert repr(second.record.rows) == repr(alone.record.rows)

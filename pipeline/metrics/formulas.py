@@ -53,14 +53,27 @@ def dnc1(statistics: ClassStatistics) -> Tensor:
 
 @except_when(*MEANS_EXIST, NO_BETWEEN_SCATTER)
 def nc1_pinv(statistics: ClassStatistics) -> Tensor:
-    # Sigma_B^+ = K V S^-2 V^T from the thin SVD of the K centred means, so tr(Sigma_W Sigma_B^+) / K is the mean
-    # squared length of the deviations along V S^-1: K - 1 directions, and no d x d inverse.
+    return statistics.squares_along(inverse_spread(statistics)) / statistics.counts.sum().clamp(min=1)
+
+
+@except_when(*MEANS_EXIST, NO_BETWEEN_SCATTER)
+def mean_spread(statistics: ClassStatistics, squares: Tensor) -> Tensor:
+    """nc1_pinv from the sum over samples of their deviations' squared length along `inverse_spread`."""
+    return squares / statistics.counts.sum().clamp(min=1)
+
+
+def inverse_spread(statistics: ClassStatistics) -> Tensor:
+    """V S^-1 `(..., d, r)` of the thin SVD U S V^T of the K centred means, without its negligible directions.
+
+    Sigma_B^+ = K V S^-2 V^T, so tr(Sigma_W Sigma_B^+) / K is the mean squared length of the deviations along these
+    K - 1 directions at most, and there is no d x d inverse.
+    """
     centred = finite_part(statistics.centred_means)
     _, values, rows = torch.linalg.svd(centred, full_matrices=False)
     rank = min(statistics.num_classes - 1, values.shape[-1])
     values, rows = values[..., :rank], rows[..., :rank, :]
     kept = values > _negligible(values[..., 0], statistics)[..., None]
-    return statistics.within_along(torch.where(kept[..., None], rows / values[..., None], 0.0).mT)
+    return torch.where(kept[..., None], rows / values[..., None], 0.0).mT
 
 
 @except_when(*MEANS_EXIST, EQUAL_MEANS)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from pipeline import measuring, ranks
+from pipeline import extraction, measuring, ranks
 from pipeline.backbones import build_backbone
 from pipeline.config import Config, settings
 from pipeline.data import load_images
@@ -23,7 +23,7 @@ from pipeline.record import Record
 from pipeline.run import Run
 from pipeline.training import settle_norms
 
-measuring.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
+extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
 
 IMAGES = load_images("digits", classes=[0, 1, 2], samples_per_class=47)
 

@@ -1,0 +1,248 @@
+#!/usr/bin/env python
+"""What layer-wise measuring adds to the forward pass it rides on, and what the usual way would.
+
+    python scripts/bench_measuring.py [--quick] [--out table.md]
+
+Takes about five minutes on 2 CPU cores (`--quick`: two). Contenders take turns and the median over the rounds counts.
+Time is that of the processor, all threads together, which neighbours disturb less than the clock on the wall. The usual
+way, written from its formulas, is three passes: class means; a covariance of every class, K x d x d; nearest class
+means. Its pseudo-inverse is of a d x d matrix. Random images and weights: what they show costs nothing else.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, see pipeline/__main__.py
+
+import torch
+from bench_descent import machine, markdown
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from pipeline import measuring
+from pipeline.backbones import Backbone, build_backbone
+from pipeline.data import ImageData, Split
+from pipeline.extraction import Block, backbone_features, run_over
+from pipeline.measuring import SecondLook, measure_backbone
+from pipeline.metrics import ClassStatistics
+from pipeline.metrics.functional import FEATURE_FORMULAS
+
+K = 10
+PLACE = ("layer", "post")
+TARGETS = {"resnet20": 0.05, "resnet18": 0.15}
+MEMORY_NUMBERS = (1_000, 10_000, 60_000)
+
+
+def random_images(count: int, size: int = 32) -> ImageData:
+    """A training split of so many images, and a test split a quarter as large."""
+    source = torch.Generator().manual_seed(0)
+
+    def split(number: int) -> Split:
+        pixels = torch.randint(0, 256, (number, 3, size, size), generator=source, dtype=torch.uint8)
+        return Split(pixels, torch.randint(0, K, (number,), generator=source))
+
+    return ImageData.from_splits("random", split(count), split(count // 4), tuple(map(str, range(K))))
+
+
+def in_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median processor seconds of each."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            began = time.process_time()
+            work()
+            taken[name].append(time.process_time() - began)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def on_network(name: str, count: int, rounds: int) -> dict[str, float]:
+    """Seconds of a bare pass over both splits, of one that is listened to, and of all of measuring."""
+    images = random_images(count)
+    backbone = build_backbone(name, images.image_shape).eval()
+    splits = (images.train, images.test)
+    backbone_features(backbone, images, images.test)  # warm
+    return in_turns(
+        {
+            "bare": lambda: [backbone_features(backbone, images, split) for split in splits],
+            "taps": lambda: [run_over(backbone, images, split, listen=lambda block: None) for split in splits],
+            "all": lambda: measure_backbone(backbone, images, lambda features: features[:, :K]),
+            "second pass": lambda: _with_nothing_kept(backbone, images),
+        },
+        rounds,
+    )
+
+
+def _with_nothing_kept(backbone: Backbone, images: ImageData) -> None:
+    kept, measuring.KEPT_BYTES = measuring.KEPT_BYTES, 0
+    try:
+        measure_backbone(backbone, images, lambda features: features[:, :K])
+    finally:
+        measuring.KEPT_BYTES = kept
+
+
+def blocks_of(features: Tensor, labels: Tensor, size: int) -> list[Block]:
+    parts = zip(features.split(size), labels.split(size), strict=True)
+    return [Block(own, rows, {PLACE: rows}) for rows, own in parts]
+
+
+def ours(features: Tensor, labels: Tensor) -> dict[str, float]:
+    """All metrics of one place from rows that are at hand, as `measure_backbone` does."""
+    blocks = blocks_of(features, labels, 4096)
+    parts = [ClassStatistics.from_features(block.features, block.labels, K) for block in blocks]
+    own = ClassStatistics.merged([replace(part, source=None) for part in parts])
+    look = SecondLook({PLACE: own}, {PLACE: own}, None)
+    for block in blocks:
+        look.add(block)
+    calls = {name: (formula, own) for name, formula in FEATURE_FORMULAS.items()} | look.calls(PLACE)
+    return {name: float(formula(*arguments)) for name, (formula, *arguments) in calls.items()}
+
+
+def the_usual_way(features: Tensor, labels: Tensor, batch: int = 512) -> dict[str, float]:
+    """Three passes in float32; one GEMM per class and batch is the fastest way to fill K x d x d."""
+    d, blocks = features.shape[1], blocks_of(features, labels, batch)
+    sums, counts = torch.zeros(K, d), torch.zeros(K)
+    for block in blocks:
+        member = nn.functional.one_hot(block.labels, K).float()
+        sums += member.T @ block.features
+        counts += member.sum(0)
+    means = sums / counts[:, None]
+    covariances = torch.zeros(K, d, d)
+    for block in blocks:
+        for label in range(K):
+            rows = block.features[block.labels == label] - means[label]
+            covariances[label] += rows.T @ rows
+    hits = 0
+    for block in blocks:
+        hits += int((torch.cdist(block.features, means).argmin(1) == block.labels).sum())
+    within = covariances.sum(0) / len(labels)
+    centred = means - features.mean(0)
+    between = centred.T @ centred / K
+    variances = covariances.diagonal(dim1=1, dim2=2).sum(1) / counts
+    first, second = torch.triu_indices(K, K, 1)
+    distances = (means[first] - means[second]).square().sum(1)
+    values = torch.linalg.svdvals(means)
+    return {
+        "dnc1": float(within.trace() / between.trace()),
+        "nc1_pinv": float((within @ torch.linalg.pinv(between, rtol=1e-4, hermitian=True)).trace() / K),
+        "cdnv": float(((variances[first] + variances[second]) / (2 * distances)).mean()),
+        "dnc2": float(values[0] / values[-1]),
+        "ncm_accuracy": hits / len(labels),
+    }
+
+
+def on_features(count: int, d: int, rounds: int) -> dict[str, float]:
+    """Seconds of both ways on rows at hand, after seeing that they agree."""
+    source = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, K, (count,), generator=source)
+    features = torch.randn(count, d, generator=source) + 0.3 * torch.randn(K, d, generator=source)[labels]
+    found, expected = ours(features, labels), the_usual_way(features, labels)
+    for name, value in expected.items():
+        if abs(found[name] - value) > 1e-3 * abs(value):
+            raise RuntimeError(f"{name} is {found[name]} here and {value} there")
+    return in_turns({"ours": lambda: ours(features, labels), "usual": lambda: the_usual_way(features, labels)}, rounds)
+
+
+def our_state(d: int) -> int:
+    """Bytes that statistics of one place and split take."""
+    found = ClassStatistics.from_features(torch.zeros(K, d), torch.arange(K), K)
+    return sum(getattr(found, entry.name).nbytes for entry in fields(found) if entry.name not in ("pooled", "source"))
+
+
+def peak(count: int, kept: int) -> None:
+    """Print how far measuring a small network on so many images raises the peak of this process's memory, in MiB."""
+    stage = [nn.Conv2d(3, 64, 4, stride=4), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.ReLU()]
+    images = random_images(1_000, size=8)
+    backbone = Backbone(nn.Sequential(*stage), images.image_shape, name="small")
+    measure_backbone(backbone, images)
+    images, measuring.KEPT_BYTES = random_images(count, size=8), kept
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    measure_backbone(backbone, images)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory_rows() -> list[list[str]]:
+    rows = []
+    for count in MEMORY_NUMBERS:
+        grown = []
+        for kept in (measuring.KEPT_BYTES, 0):
+            command = [sys.executable, __file__, "--peak", str(count), str(kept)]
+            grown.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        features = (count + count // 4) * 64 * 4 / 2**20
+        rows.append([f"{count:,}", f"{features:.0f}", *(f"{value:.0f}" for value in grown)])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
+    parser.add_argument("--out", type=Path, help="also write the tables to this markdown file")
+    parser.add_argument("--peak", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        return peak(*options.peak)
+    rounds = 3 if options.quick else 5
+    counts = {"resnet20": 512, "resnet18": 64} if options.quick else {"resnet20": 2048, "resnet18": 256}
+    number = 4096 if options.quick else 16_384
+    console, written, targets = Console(width=None if sys.stdout.isatty() else 120), [], []
+    console.print(machine())
+
+    def show(title: str, header: list[str], rows: list[list[str]]) -> None:
+        table = Table(*header, title=title)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        written.append(f"{title}\n\n{markdown(header, rows)}")
+
+    def aim(what: str, goal: str, measured: str, met: bool) -> None:
+        targets.append([what, goal, measured, "yes" if met else "no"])
+
+    rows = on_features(number, 512, rounds)
+    usual_state, state = 4 * (K * 512 * 512 + K * 512 + K), our_state(512)
+    ways = [("ours, float64", "1", "ours", state), ("K x d x d, float32", "3", "usual", usual_state)]
+    show(
+        f"One place, d = 512, K = {K}, {number:,} rows at hand",
+        ["way", "passes", "us/row", "state, KiB"],
+        [[name, passes, f"{1e6 * rows[way] / number:.1f}", f"{size / 1024:,.0f}"] for name, passes, way, size in ways],
+    )
+    show(
+        "Growth of the peak memory while measuring (MiB), 4 places of 64 features",
+        ["N", "features of both splits", f"rows kept up to {measuring.KEPT_BYTES >> 20} MiB", "no rows kept"],
+        memory_rows(),
+    )
+    costs = []
+    for name, count in counts.items():
+        seconds = on_network(name, count, rounds)
+        bare, images = seconds["bare"], count + count // 4
+        more = {way: seconds[way] / bare - 1 for way in ("taps", "all", "second pass")}
+        goal, shares = TARGETS[name], [f"{100 * part:.1f} %" for part in more.values()]
+        costs.append([name, f"{images:,}", f"{1e3 * bare / images:.2f}", *shares])
+        aim(f"{name}: added to the forward pass", f"<= {goal:.0%}", f"{more['all']:.1%}", more["all"] <= goal)
+    show(
+        "What measuring adds to the forward pass",
+        ["network", "images", "bare pass, ms/image", "taps and pooling", "all of it", "no rows kept"],
+        costs,
+    )
+    # Of the usual way one place is measured, of ours all; `seconds` are those of ResNet-18.
+    added = (2 * bare + rows["usual"] * images / number) / max(seconds["all"] - bare, 1e-9)
+    aim("usual way over ours: what is added to one pass of ResNet-18", ">= 5", f"{added:.0f}", added >= 5)
+    ratio = rows["usual"] / rows["ours"]
+    aim("usual way over ours: on rows at hand, without a network", ">= 5", f"{ratio:.1f}", ratio >= 5)
+    ratio = usual_state / state
+    aim("usual way over ours: state of a place, d = 512", ">= 20", f"{ratio:.0f}", ratio >= 20)
+    show("Targets", ["what", "target", "measured", "met"], targets)
+    if options.out:
+        options.out.write_text("\n\n".join([f"Measured on {machine()}.", *written]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
