@@ -1,8 +1,10 @@
 """What the stages of one run share, and what a protocol returns."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from pipeline.acceleration import decide
 from pipeline.config import Config
 from pipeline.inputs import Inputs
 from pipeline.record import Record, Stopwatch
@@ -31,11 +33,15 @@ class Run:
         return Keeper(self.folder, self.record)
 
     def key(self, *sections: str) -> str:
-        """Fingerprint of what a stage depends on: sections of the configuration, and weights that were given."""
+        """Fingerprint of what a stage depends on: sections of the configuration, weights that were given, and, where
+        one of them is the backbone, how it is trained."""
         given = self.inputs.weights
-        return fingerprint(
-            self.config, sections, str(self.config.descent.records_per_decade), given.digest if given else ""
-        )
+        more = [str(self.config.descent.records_per_decade), given.digest if given else ""]
+        return fingerprint(self.config, sections, *more, self._training if "backbone" in sections else "")
+
+    @cached_property
+    def _training(self) -> str:
+        return decide(self.config, self.inputs.backbone, self.inputs.images).key
 
 
 @dataclass(frozen=True)
