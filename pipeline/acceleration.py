@@ -76,7 +76,7 @@ class Acceleration:
                     features = compiled(images)
                 features.sum().backward()
         except Exception as error:  # whatever the compiler's many parts raise, the network itself is none the worse
-            reason = next(iter(str(error).strip().splitlines()), "")
+            reason = " ".join(filter(None, map(str.strip, str(error).splitlines()[:3])))
             return f"{self.precision}, not compiled: it failed ({type(error).__name__}: {reason})"
         learner.fast_backbone = compiled
         return f"{self.precision}, compiled in {time.monotonic() - began:.0f} s"
