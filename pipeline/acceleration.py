@@ -58,14 +58,29 @@ class Acceleration:
         """Lightning's name of the precision."""
         return "bf16-mixed" if self.precision == "bf16" else "32-true"
 
-    def prepare(self, learner: Learner, batch_shape: tuple[int, ...]) -> None:
-        """Ready the learner, on its device, for batches ``(B, C, H, W)``, and say in one line what it runs with."""
-        outcome, learner.fast_backbone = self.why, None
-        if self.compiled and ranks.world_size() > 1:
-            outcome = f"{self.precision}, not compiled: batch norms talk to {ranks.world_size() - 1} other process(es)"
-        elif self.compiled:
-            outcome = self._compile(learner, batch_shape)
-        log.info("training in %s", outcome)
+    @contextmanager
+    def applied(self, learner: Learner, images: ImageData, batch_size: int) -> Iterator[None]:
+        """Within, the learner, which is on its device, trains like this; one line in the log says how.
+
+        Where it pays, the channels of a pixel then lie together (channels_last): on GPUs and in compiled code. Not on a
+        CPU otherwise, whose batch norm sums such maps naively in float32: its gradients lose two digits.
+        """
+        outcome, others = self.why, ranks.world_size() - 1
+        compiling = self.compiled and not others
+        if self.compiled and others:
+            outcome = f"{self.precision}, not compiled: batch norms talk to {others} other process(es)"
+        if _has_convolutions(learner.backbone) and (compiling or learner.device.type == "cuda"):
+            _lay_out(learner.backbone, images)
+        try:
+            if compiling:
+                outcome = self._compile(learner, (batch_size, *images.image_shape))
+                if learner.fast_backbone is None and learner.device.type == "cpu":
+                    learner.backbone.to(memory_format=torch.contiguous_format)
+            log.info("training in %s", outcome)
+            yield
+        finally:
+            learner.fast_backbone = None
+            learner.backbone.to(memory_format=torch.contiguous_format)
 
     def _compile(self, learner: Learner, batch_shape: tuple[int, ...]) -> str:
         began, compiled = time.monotonic(), CompiledBackbone(learner.backbone, batch_shape[0])
@@ -163,23 +178,12 @@ def _why_no_compiler(device: torch.device) -> str | None:
     return None if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
 
 
-@contextmanager
-def channels_last(backbone: nn.Module, images: ImageData) -> Iterator[None]:
-    """Within, the channels of a pixel lie together, which convolutions are faster with.
-
-    Not for a network that cannot take such maps: one that looks at them through `view`.
-    """
-    if not _has_convolutions(backbone):
-        yield
-        return
+def _lay_out(backbone: nn.Module, images: ImageData) -> None:
+    """Let the channels of a pixel lie together, unless the network looks at its maps through `view`, which would fail."""
     backbone.to(memory_format=torch.channels_last)
     try:
-        try:
-            _pass_two(backbone, images)
-        except Exception:
-            backbone.to(memory_format=torch.contiguous_format)
-        yield
-    finally:
+        _pass_two(backbone, images)
+    except Exception:
         backbone.to(memory_format=torch.contiguous_format)
 
 

@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from pipeline import ranks
-from pipeline.acceleration import Acceleration, channels_last, decide
+from pipeline.acceleration import Acceleration, decide
 from pipeline.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
 from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader
@@ -159,10 +159,9 @@ def train(
     learner.to(config.device).train()
     with (
         torch.random.fork_rng(devices=[]),
-        channels_last(learner.backbone, images),
         synchronised_norms(learner),
+        acceleration.applied(learner, images, batch_size),
     ):
-        acceleration.prepare(learner, (batch_size, *images.image_shape))
         # Dropout, if a backbone has any, draws from the global generator; ranks must not drop the same units.
         purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
         torch.set_rng_state(generator(config.seed, purpose).get_state())

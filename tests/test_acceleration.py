@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import acceleration
-from pipeline.acceleration import channels_last, decide, determinism, has_native_bf16, training_flops
+from pipeline.acceleration import decide, determinism, has_native_bf16, training_flops
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.checkpoints import TrainingCheckpoints
 from pipeline.config import Config, settings
@@ -111,9 +111,10 @@ def traced(monkeypatch):
 
 
 def test_a_compiled_training_is_the_plain_one_to_float32_rounding(tmp_path, images, traced):
-    plain, plainly = fit(tmp_path / "plain", images, config(), Dropping)
-    fast, quickly = fit(tmp_path / "fast", images, config(trainer__compile="on"), Dropping)
-    assert fast.fast_backbone is not None and plain.fast_backbone is None
+    plain, plainly = fit(tmp_path / "plain", images, config())
+    fast, quickly = fit(tmp_path / "fast", images, config(trainer__compile="on"))
+    assert traced["stats"]["unique_graphs"] == 1 and fast.fast_backbone is None  # it was one while it trained
+    assert all(value.is_contiguous() for value in fast.state_dict().values())
     assert list(fast.state_dict()) == list(plain.state_dict())
     torch.testing.assert_close(weights(fast), weights(plain), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(quickly), torch.tensor(plainly), rtol=1e-5, atol=0)
@@ -130,16 +131,18 @@ def test_the_generated_code_agrees_with_the_plain_pass(images):
         pytest.skip("no C++ compiler")
     backbone = backbone_of(Small, images)
     learner = Classifier(backbone, 2, "mse", config().optimizer, 1, 0)
-    before = weights(learner)
-    decide(config(trainer__compile="on"), backbone, images).prepare(learner, (4, *images.image_shape))
-    assert learner.fast_backbone is not None
-    assert torch.equal(weights(learner), before) and all(p.grad is None for p in learner.parameters())
-    batch, gradients, features = images.standardise(images.train.images[:4]), [], []
-    for run in (backbone, learner.fast_backbone):
-        features.append(run(batch))
-        gradients.append(torch.autograd.grad(features[-1].square().sum(), list(backbone.parameters())))
-    torch.testing.assert_close(*features, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    plain, before = passed(backbone, backbone, images), weights(learner)
+    with decide(config(trainer__compile="on"), backbone, images).applied(learner, images, 4):
+        assert torch.equal(weights(learner), before) and all(p.grad is None for p in learner.parameters())
+        assert backbone.network[3].weight.stride(1) == 1  # channels_last
+        fast = passed(learner.fast_backbone, backbone, images)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def passed(run, backbone: Backbone, images: ImageData) -> list[Tensor]:
+    """Features of four images, and the gradients of their square sum."""
+    features = run(images.standardise(images.train.images[:4]))
+    return [features.detach(), *torch.autograd.grad(features.square().sum(), list(backbone.parameters()))]
 
 
 def test_a_compiler_that_fails_leaves_the_plain_training_and_one_line(tmp_path, images, monkeypatch, caplog):
@@ -183,23 +186,13 @@ def test_the_work_of_a_training_is_three_forward_passes_an_image(images):
     assert all(part.training for part in small.modules())
 
 
-def test_channels_last_gives_the_same_training_and_ends_with_it(tmp_path, images, monkeypatch):
-    fast, quickly = fit(tmp_path / "fast", images, config())
-    assert all(value.is_contiguous() for value in fast.state_dict().values())
-    monkeypatch.setattr(acceleration, "_has_convolutions", lambda backbone: False)
-    plain, plainly = fit(tmp_path / "plain", images, config())
-    torch.testing.assert_close(weights(fast), weights(plain), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(torch.tensor(quickly), torch.tensor(plainly), rtol=1e-5, atol=0)
-
-
 def test_channels_last_is_for_networks_that_can_take_it(images):
     for kind, expected in ((Small, True), (Viewing, False)):
         small = backbone_of(kind, images)
+        acceleration._lay_out(small, images)
         last = [part for part in small.modules() if isinstance(part, nn.Conv2d)][-1]
-        with channels_last(small, images):
-            assert (last.weight.stride(1) == 1) is expected
-            assert small(images.standardise(images.train.images)).isfinite().all()
-        assert last.weight.is_contiguous()
+        assert (last.weight.stride(1) == 1) is expected and all(part.training for part in small.modules())
+        assert small(images.standardise(images.train.images)).isfinite().all()
 
 
 def test_bf16_trains_float32_parameters_close_to_float32(tmp_path, images):
