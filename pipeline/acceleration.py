@@ -179,7 +179,7 @@ def _why_no_compiler(device: torch.device) -> str | None:
 
 
 def _lay_out(backbone: nn.Module, images: ImageData) -> None:
-    """Let the channels of a pixel lie together, unless the network looks at its maps through `view`, which would fail."""
+    """Let the channels of a pixel lie together, unless the network uses `view` on its maps, which fails."""
     backbone.to(memory_format=torch.channels_last)
     try:
         _pass_two(backbone, images)

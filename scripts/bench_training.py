@@ -19,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Job:
     def __init__(
         self, name: str, root: Path, images: int, classes: list[int] | None = None, hidden: Sequence[int] = (256, 64)
     ) -> None:
-        self.name, self.hidden = name, list(hidden)
+        self.name, self.root, self.hidden = name, root, list(hidden)
         self.data, self.backbone = ("cifar10", "resnet20") if name.startswith("ResNet") else ("mnist", "mlp")
         self.augment = "crop_flip" if self.data == "cifar10" else "none"
         whole = load_images(self.data, root=str(root), classes=classes)
@@ -91,6 +92,7 @@ class Job:
     def config(self, compile_: str, precision: str) -> Config:
         values = {
             "data.name": self.data,
+            "data.root": str(self.root),
             "data.augment": self.augment,
             "backbone.name": self.backbone,
             "backbone.epochs": 2,
@@ -170,7 +172,7 @@ class DefaultLightning:
         self.module, self.loader = _Module(job.network()), DataLoader(job.dataset, BATCH, shuffle=True)
 
     def __call__(self) -> float:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             pl.Trainer(max_epochs=1, default_root_dir=folder).fit(self.module, self.loader)
         return self.module.seconds
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.app import main
 
@@ -15,6 +16,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.parent
         item.add_marker(pytest.mark.xdist_group("cluster" if folder.name == "cluster" else str(item.path)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deterministic():
+    """An operation without a deterministic algorithm is an error in all tests of this process."""
+    torch.use_deterministic_algorithms(True)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline import acceleration
+from pipeline import acceleration, learners
 from pipeline.acceleration import decide, determinism, has_native_bf16, training_flops
 from pipeline.backbones import Backbone, build_backbone
 from pipeline.checkpoints import TrainingCheckpoints
@@ -280,3 +280,19 @@ def test_determinism_holds_within_and_is_left_as_it_was():
             assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(before[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_step_on_a_gpu_does_not_wait_for_it(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(learners, "CHECK_EVERY", 10**9)
+    step = learners.Learner.training_step
+
+    def watched(learner: Classifier, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(learner, batch, batch_idx + 1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(learners.Learner, "training_step", watched)
+    fit(tmp_path, images, config(trainer__accelerator="gpu"))
