@@ -355,7 +355,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU only"
     console.print(f"batch {BATCH}. {machine()}, {where}")
-    rounds, batches = (3, 6) if options.quick else (7, 8)
+    rounds, batches = (3, 6) if options.quick else (5, 6)
     # The two classes of the full job where a GPU can take all of it.
     resnet = Job("ResNet-20, CIFAR-10", options.root, 10_000 if DEVICE.type == "cuda" else batches * BATCH, [0, 1])
     mlp = Job("MLP, MNIST", options.root, 100 * BATCH)
