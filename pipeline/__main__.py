@@ -12,6 +12,8 @@ def main() -> None:
     # Read when PyTorch loads its thread pool, hence before the import. Waiting threads that spin make a step up to 27
     # times slower as soon as another process wants their core; sleeping ones cost a few per cent when alone.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when CUDA starts; without it no cuBLAS product is deterministic (trainer.deterministic).
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
         from pipeline.browsing.command import main as run
     else:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import ranks
+from pipeline.acceleration import determinism
 from pipeline.config import Config
 from pipeline.console import QUIET, VERBOSE, console, verbosity
 from pipeline.errors import RunError
@@ -41,7 +42,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
     log.debug("run in %s on %s, %d device(s)", folder, config.device, config.trainer.devices)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    with processes(config, folder) as shared:
+    with determinism(config.trainer.deterministic), processes(config, folder) as shared:
         run = Run(config, inputs, shared, Record(shared))
         if ranks.is_first():
             _lead(run)

@@ -1,6 +1,6 @@
 """What is trained by mini-batches: a backbone with something on top, and the loss of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ class Learner(pl.LightningModule):
     """A backbone with a head on top of its features; subclasses state the loss of a batch.
 
     ``decayed`` decides whether the optimizer decays the weights (``optimizer.weight_decay``); a learner whose objective
-    holds its own penalties says no.
+    holds its own penalties says no. ``fast_backbone`` is another way to call the backbone in training steps, if there
+    is one (`pipeline.acceleration`).
     """
 
     decayed = True
@@ -38,6 +39,14 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.optimizer, self.epochs = optimizer, epochs
+        self.fast_backbone: Callable[[Tensor], Tensor] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of every hook it calls, forty times a step, and a module's own way is slow.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Standardised images ``(B, C, H, W)`` to outputs ``(B, K)``."""
@@ -68,11 +77,13 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        features = self.backbone(images)
-        # Gradients are averaged over ranks: weighted by its share of the batch, each rank's part makes up the mean over
-        # the batch, also where the parts differ in size.
-        loss = self._share(len(labels), batch_idx) * self.fit(features, self.head(features), labels)
-        loss = loss + self.penalty_of_weights()
+        features = (self.fast_backbone or self.backbone)(images)
+        # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
+        with torch.autocast(images.device.type, enabled=False):
+            # Gradients are averaged over ranks: weighted by its share of the batch, each rank's part makes up the mean
+            # over the batch, also where the parts differ in size.
+            loss = self._share(len(labels), batch_idx) * self.fit(features, self.head(features), labels)
+            loss = loss + self.penalty_of_weights()
         if batch_idx % CHECK_EVERY == 0 and not torch.isfinite(loss):
             raise RunError(
                 f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.acceleration import decide
 from pipeline.config import Config
 from pipeline.feature_cache import FeatureCache
 from pipeline.inputs import Inputs
@@ -43,11 +44,15 @@ class Run:
         return FeatureCache(self.config.features.cache, self.config.backbone.pooling)
 
     def key(self, *sections: str) -> str:
-        """Fingerprint of what a stage depends on: sections of the configuration, and weights that were given."""
+        """Fingerprint of what a stage depends on: sections of the configuration, weights that were given, and, where
+        one of them is the backbone, how it is trained."""
         given = self.inputs.weights
-        return fingerprint(
-            self.config, sections, str(self.config.descent.records_per_decade), given.digest if given else ""
-        )
+        more = [str(self.config.descent.records_per_decade), given.digest if given else ""]
+        return fingerprint(self.config, sections, *more, self._training if "backbone" in sections else "")
+
+    @cached_property
+    def _training(self) -> str:
+        return decide(self.config, self.inputs.backbone, self.inputs.images).key
 
 
 @dataclass(frozen=True)

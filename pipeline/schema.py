@@ -145,7 +145,20 @@ class TrainerConfig:
     devices: int = _knob(1, "processes per machine, each with a GPU of its own if there are GPUs", ge=1)
     num_nodes: int = _knob(1, "machines of the run", ge=1)
     threads: int | None = _knob(None, "CPU threads of each process; null leaves PyTorch's choice", ge=1, le=1024)
+    compile: str = _knob(
+        "auto", "compile the backbone's training step; auto: where it pays", choices=("auto", "on", "off")
+    )
+    precision: str = _knob(
+        "float32",
+        "arithmetic of the backbone while it trains; auto: bf16 where the hardware has it, else float32",
+        choices=("float32", "bf16", "auto"),
+    )
+    deterministic: bool = _knob(False, "refuse operations without a deterministic algorithm; matters on GPUs")
     checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)
+
+    def __post_init__(self) -> None:
+        # YAML reads a bare on or off as true or false.
+        self.compile = {"True": "on", "False": "off"}.get(str(self.compile), self.compile)
 
 
 @dataclass

@@ -48,7 +48,8 @@ class _Synchronised:
 
 def _normalised(norm: _BatchNorm, inputs: Tensor) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias with mean and biased variance of all ranks; updates the running
-    statistics as `torch.nn.BatchNorm2d` does, with the unbiased variance."""
+    statistics as `torch.nn.BatchNorm2d` does, with the unbiased variance. Half precision is normalised in float32."""
+    given, inputs = inputs.dtype, inputs.to(torch.promote_types(inputs.dtype, torch.float32))
     over = [dim for dim in range(inputs.dim()) if dim != 1]
     shape = [1, -1] + [1] * (inputs.dim() - 2)
     own = torch.full((1,), inputs.numel() / inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
@@ -64,7 +65,9 @@ def _normalised(norm: _BatchNorm, inputs: Tensor) -> Tensor:
             norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)
             norm.running_var.lerp_((variance * count / (count - 1).clamp(min=1)).to(norm.running_var), momentum)
     outputs = centred * torch.rsqrt(variance + norm.eps).view(shape)
-    return outputs if norm.weight is None else outputs * norm.weight.view(shape) + norm.bias.view(shape)
+    if norm.weight is not None:
+        outputs = outputs * norm.weight.view(shape) + norm.bias.view(shape)
+    return outputs.to(given)
 
 
 class _SumOverRanks(torch.autograd.Function):

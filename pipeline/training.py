@@ -2,17 +2,19 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from pipeline import ranks
+from pipeline.acceleration import Acceleration, decide
 from pipeline.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
 from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader
@@ -64,6 +66,21 @@ class JoinedProcesses(LightningEnvironment):
 
     def teardown(self) -> None:
         pass
+
+
+class Unprofiled(Profiler):
+    """Lightning asks its profiler thirty times a step; this one has one answer."""
+
+    _nothing = nullcontext()
+
+    def start(self, action_name: str) -> None:
+        pass
+
+    def stop(self, action_name: str) -> None:
+        pass
+
+    def profile(self, action_name: str) -> AbstractContextManager:
+        return self._nothing
 
 
 @contextmanager
@@ -137,13 +154,20 @@ def train(
         Interrupted: a signal asked the run to end; a checkpoint was kept.
     """
     settings, images = config.backbone, images.to(config.device)
-    with torch.random.fork_rng(devices=[]), synchronised_norms(learner):
+    acceleration = decide(config, learner.backbone, images)
+    batch_size = min(settings.batch_size, len(images.train))
+    learner.to(config.device).train()
+    with (
+        torch.random.fork_rng(devices=[]),
+        synchronised_norms(learner),
+        acceleration.applied(learner, images, batch_size),
+    ):
         # Dropout, if a backbone has any, draws from the global generator; ranks must not drop the same units.
         purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
         torch.set_rng_state(generator(config.seed, purpose).get_state())
         loader = ResidentLoader(
             images.train,
-            min(settings.batch_size, len(images.train.labels)),
+            batch_size,
             seed=config.seed,
             shuffle=True,
             augment=config.data.augment,
@@ -154,7 +178,7 @@ def train(
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
             measuring = EveryScheduledEpoch(schedule, measure, finished, progress)
             # Measured first, so that a checkpoint at the end of an epoch holds what was measured after it.
-            trainer = _trainer(config, checkpoints.path.parent, [measuring, checkpoints])
+            trainer = _trainer(config, acceleration, checkpoints.path.parent, [measuring, checkpoints])
             with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
                 # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -168,7 +192,7 @@ def train(
     check_finite(learner, f"after step {trainer.global_step}")
 
 
-def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
     on_gpu = config.device.type == "cuda"
     strategy: Strategy | str = "auto"
     if ranks.world_size() > 1:
@@ -178,9 +202,11 @@ def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.T
         devices=config.trainer.devices,
         num_nodes=config.trainer.num_nodes,
         strategy=strategy,
+        precision=acceleration.lightning,
         max_epochs=config.backbone.epochs,
         default_root_dir=folder,
         logger=False,
+        profiler=Unprofiled(),
         callbacks=callbacks,
         plugins=[WholeCheckpoints(), JoinedProcesses()],
         enable_checkpointing=False,

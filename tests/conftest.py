@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.app import main
@@ -22,6 +23,12 @@ class TogetherByFile(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     # xdist's own groups (3.8) have no effect under pytest 9.2.
     return TogetherByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deterministic():
+    """An operation without a deterministic algorithm is an error in all tests of this process."""
+    torch.use_deterministic_algorithms(True)
 
 
 @pytest.fixture(scope="session")
