@@ -6,8 +6,8 @@
 The plain script is of the kind people write: torchvision's data set, PIL transforms, a DataLoader, float32, eager.
 Contenders take turns, each for the first images of an epoch, and the median over the rounds counts, so that a noisy
 neighbour hits all of them alike. What is timed is the epoch; set-up and compiling are given apart.
-Takes under ten minutes on 2 CPU cores (`--quick`: three). On a GPU the epoch is all of binary CIFAR-10, and a recipe that
-keeps the epoch on the device is a contender too.
+Takes under ten minutes on 2 CPU cores (`--quick`: three). On a GPU the epoch is all of binary CIFAR-10, and a
+recipe that keeps the epoch on the device is a contender too.
 """
 
 import argparse
