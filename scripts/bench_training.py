@@ -6,8 +6,8 @@
 The plain script is of the kind people write: torchvision's data set, PIL transforms, a DataLoader, float32, eager.
 Contenders take turns, each for the first images of an epoch, and the median over the rounds counts, so that a noisy
 neighbour hits all of them alike. What is timed is the epoch; set-up and compiling are given apart.
-Takes under ten minutes on 2 CPU cores (`--quick`: two). On a GPU the epoch is all of binary CIFAR-10, and a recipe that
-keeps the epoch on the device is a contender too.
+Takes under ten minutes on 2 CPU cores (`--quick`: three). On a GPU the epoch is all of binary CIFAR-10, and a
+recipe that keeps the epoch on the device is a contender too.
 """
 
 import argparse
@@ -347,7 +347,7 @@ def profile_rows(job: Job) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="folder with MNIST and CIFAR-10, torchvision's layout")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, nothing compiled; about two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, nothing compiled; about three minutes")
     parser.add_argument("--out", type=Path, help="also write the tables to this markdown file")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
