@@ -8,6 +8,7 @@ killed.
 
 import faulthandler
 import gc
+import importlib
 import json
 import os
 import signal
@@ -36,14 +37,14 @@ def _load() -> None:
     import hydra._internal.hydra
     import hydra.core.plugins
     import sklearn.datasets
-    import timm
-    import torchvision.datasets
     import yaml
 
-    import pipeline.app
-    import pipeline.execution
     from pipeline.backbones import build_backbone
 
+    for name in ("app", "execution", "stages", "tracking.tracker"):
+        importlib.import_module(f"pipeline.{name}")
+    for name in ("timm", "torchvision.datasets"):
+        importlib.import_module(name)
     yaml.SafeLoader = yaml.CSafeLoader
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None
     hydra.core.plugins.Plugins.instance()
@@ -51,7 +52,6 @@ def _load() -> None:
     build_backbone("resnet20", (1, 8, 8))
     gc.collect()
     gc.freeze()  # or every child would walk through all of it, and copy it by doing so
-    assert pipeline.app and pipeline.execution and torchvision.datasets and timm.list_models()
 
 
 def _answer(request: dict) -> dict:
