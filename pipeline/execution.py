@@ -129,15 +129,13 @@ def _advice_on_memory(run: Run) -> Iterator[None]:
 
 
 def _quiet_libraries() -> None:
-    """Silence font subsetting and, unless ``--verbose``, tips, device tables and a deprecation that is Lightning's to
-    mend; warnings stay.
+    """Silence font subsetting and, unless ``--verbose``, addresses of processes and a deprecation that is Lightning's
+    to mend; warnings stay.
     """
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     for name in ("fontTools", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    level = logging.INFO if verbosity() == VERBOSE else logging.WARNING
-    for name in ("pytorch_lightning", "lightning_fabric", "torch.distributed"):
-        logging.getLogger(name).setLevel(level)
+    logging.getLogger("torch.distributed").setLevel(logging.INFO if verbosity() == VERBOSE else logging.WARNING)
     if verbosity() == VERBOSE:
         return
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -1,5 +1,6 @@
 """Mini-batch training under Lightning: what is trained is a learner's business, how it runs is decided here."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,7 @@ from pipeline import ranks
 from pipeline.acceleration import Acceleration, decide
 from pipeline.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
 from pipeline.config import Config
+from pipeline.console import VERBOSE, verbosity
 from pipeline.data import ImageData, ResidentLoader
 from pipeline.errors import RunError
 from pipeline.interruption import interruption
@@ -153,6 +155,9 @@ def train(
         RunError: the loss became NaN or infinite.
         Interrupted: a signal asked the run to end; a checkpoint was kept.
     """
+    if verbosity() != VERBOSE:
+        for name in ("pytorch_lightning", "lightning_fabric"):  # tips and device tables; importing them sets a level
+            logging.getLogger(name).setLevel(logging.WARNING)
     settings, images = config.backbone, images.to(config.device)
     acceleration = decide(config, learner.backbone, images)
     batch_size = min(settings.batch_size, len(images.train))
