@@ -10,19 +10,28 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.app import main
 
+TOGETHER = {"browsing", "cluster", "tracking"}
+"""Folders whose tests share what is made once for all of them: runs, a cluster, a server."""
 
-class TogetherByFile(LoadScopeScheduling):
-    """Tests of one file share fixtures, those of the cluster a cluster: they run in one worker."""
+
+class Together(LoadScopeScheduling):
+    """Tests of one file share fixtures, those of some folders too: they run in one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "cluster" if Path(file).parent.name == "cluster" else file
+        folder = Path(file).parent.name
+        return folder if folder in TOGETHER else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest parts first, so that no worker is left alone with one.
+    items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     # xdist's own groups (3.8) have no effect under pytest 9.2.
-    return TogetherByFile(config, log)
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -374,6 +374,7 @@ def _one_of(*values: object) -> st.SearchStrategy:
 
 SIZES = {
     "seed": st.integers(0, 2**32 - 1),
+    "record.figures": st.booleans(),
     "head.depth": st.integers(1, 4),
     "head.width": st.integers(1, 8),
     "head.activation": _one_of("relu", "linear"),

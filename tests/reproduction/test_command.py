@@ -129,7 +129,7 @@ def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeyp
     assert [name for name in after if after[name] != summaries(out)[name]] == ["lr_0.2", "lr_0.5"]
 
 
-DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2"]
+DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2", "record.figures=false"]
 
 
 @pytest.fixture(scope="module")

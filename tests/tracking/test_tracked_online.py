@@ -120,7 +120,11 @@ def _command(environ: Path) -> bytes:
 def per_seed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("per_seed")
     with serving() as server:
-        run(folder, [*DUFM, "seed=5", "logger.mode=online", "logger.runs=per_seed"], server.environment)
+        run(
+            folder,
+            [*DUFM, "seed=5", "logger.mode=online", "logger.runs=per_seed", "record.figures=false"],
+            server.environment,
+        )
     return folder / "run", server
 
 
