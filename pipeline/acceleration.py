@@ -149,13 +149,15 @@ def determinism(wanted: bool) -> Iterator[None]:
     """
     cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
     benchmark = cudnn.benchmark
-    # Never switched off: whoever has switched it on wants it.
-    torch.use_deterministic_algorithms(wanted or before)
+    # Never switched off: whoever has switched it on wants it. Nor called in vain, as it imports the compiler.
+    if wanted and not before:
+        torch.use_deterministic_algorithms(True)
     cudnn.benchmark = not (wanted or before)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        if wanted and not before:
+            torch.use_deterministic_algorithms(False)
         cudnn.benchmark = benchmark
 
 

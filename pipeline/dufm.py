@@ -233,12 +233,11 @@ def weight_decay_table(weight_decay: float | Tensor, members: int, depth: int) -
 
 def num_members(features: Tensor, weights: Sequence[Tensor]) -> int:
     """S: the common member count of features and weights (1 where neither has a member dimension)."""
-    shapes = [tensor.shape[:-2] for tensor in (features, *weights)]
-    try:
-        return torch.broadcast_shapes((1,), *shapes)[0]
-    except RuntimeError:
-        counts = [shape[0] if shape else 1 for shape in shapes]
-        raise ValueError(f"features and weights must agree on the number of members, got {counts}") from None
+    counts = [len(tensor) if tensor.dim() == 3 else 1 for tensor in (features, *weights)]
+    several = set(counts) - {1}
+    if len(several) > 1:
+        raise ValueError(f"features and weights must agree on the number of members, got {counts}")
+    return several.pop() if several else 1
 
 
 def check_activation(activation: str) -> None:
