@@ -20,9 +20,6 @@ from pipeline.resume import as_recorded, before, replace_keeping_one
 
 log = logging.getLogger(__name__)
 
-BATCHES_BETWEEN_LOOKS = 10
-"""How often a training looks at the clock and for signals; ranks talk to one another for it."""
-
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be gone on from; says why."""
@@ -93,9 +90,7 @@ class TrainingCheckpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (
-            batch_idx + 1
-        ) % BATCHES_BETWEEN_LOOKS == 0 and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if not trainer.is_last_batch:  # after that one comes the end of the epoch
             self._look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -109,7 +104,7 @@ class TrainingCheckpoints(pl.Callback):
             self.clock.leave()
 
     def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
-        batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        batch = trainer.train_dataloader.position
         check_finite(learner, f"in epoch {trainer.current_epoch + 1}, batch {batch} (step {trainer.global_step})")
         trainer.save_checkpoint(self.path)
 

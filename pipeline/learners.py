@@ -1,6 +1,6 @@
 """What is trained by mini-batches: a backbone with something on top, and the loss of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pipeline.backbones import Backbone
 from pipeline.config import OptimizerConfig
+from pipeline.data import ROUND
 from pipeline.dufm import DufmHead, squared_norm
 from pipeline.errors import RunError
 from pipeline.randomness import generator
@@ -31,6 +32,9 @@ class Learner(pl.LightningModule):
     ``decayed`` decides whether the optimizer decays the weights (``optimizer.weight_decay``); a learner whose objective
     holds its own penalties says no. ``fast_backbone`` is another way to call the backbone in training steps, if there
     is one (`pipeline.acceleration`).
+
+    A step of Lightning's is a round of batches (`pipeline.data.Rounds`), each with an optimizer step of its own: what
+    Lightning's hooks cost, about as much as a step of a small network, is paid once a round.
     """
 
     decayed = True
@@ -40,17 +44,18 @@ class Learner(pl.LightningModule):
         self.backbone, self.head = backbone, head
         self.optimizer, self.epochs = optimizer, epochs
         self.fast_backbone: Callable[[Tensor], Tensor] | None = None
+        self.automatic_optimization = False
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the name of every hook it calls, forty times a step, and a module's own way is slow.
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
+    def forward(self, images: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+        """The loss of standardised images ``(B, C, H, W)`` with labels ``(B,)``, scalar.
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Standardised images ``(B, C, H, W)`` to outputs ``(B, K)``."""
-        return self.head(self.backbone(images))
+        Args:
+            share: of what is a mean over the batch, see `_share`.
+        """
+        features = (self.fast_backbone or self.backbone)(images)
+        # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
+        with torch.autocast(images.device.type, enabled=False):
+            return share * self.fit(features, self.head(features), labels) + self.penalty_of_weights()
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         """What is a mean over the batch, from features ``(B, d)`` and outputs ``(B, K)``."""
@@ -75,24 +80,31 @@ class Learner(pl.LightningModule):
         loss = self.objective(features.to(outputs), outputs, labels).item()
         return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        features = (self.fast_backbone or self.backbone)(images)
-        # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
-        with torch.autocast(images.device.type, enabled=False):
-            # Gradients are averaged over ranks: weighted by its share of the batch, each rank's part makes up the mean
-            # over the batch, also where the parts differ in size.
-            loss = self._share(len(labels), batch_idx) * self.fit(features, self.head(features), labels)
-            loss = loss + self.penalty_of_weights()
-        if batch_idx % CHECK_EVERY == 0 and not torch.isfinite(loss):
-            raise RunError(
-                f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "
-                f"{batch_idx + 1}; a smaller optimizer.lr (now {self.optimizer.lr:g}) usually helps."
-            )
-        return loss
+    def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """An optimizer step for each batch of a round, the ``batch_idx``-th of its epoch."""
+        optimizer = self.optimizers()
+        for number, (images, labels) in enumerate(batches, start=batch_idx * ROUND):
+            # Of several processes each has a wrapper around the learner, which averages gradients over them.
+            loss = self.trainer.model(images, labels, self._share(len(labels), number))
+            if number % CHECK_EVERY == 0 and not torch.isfinite(loss):
+                raise RunError(
+                    f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "
+                    f"{number + 1}; a smaller optimizer.lr (now {self.optimizer.lr:g}) usually helps."
+                )
+            optimizer.zero_grad()
+            with torch.autocast(images.device.type, enabled=False):
+                loss.backward()
+                optimizer.step()
+        schedule = self.lr_schedulers()
+        if schedule is not None and self.trainer.is_last_batch:
+            schedule.step()
 
     def _share(self, images: int, batch: int) -> float:
-        """The part of a batch that this rank has, times the number of ranks: 1 where the parts are equal."""
+        """The part of a batch that this rank has, times the number of ranks: 1 where the parts are equal.
+
+        Gradients are averaged over ranks: weighted so, each rank's part makes up the mean over the batch, also where
+        the parts differ in size.
+        """
         if self.trainer.world_size == 1:
             return 1.0
         return images * self.trainer.world_size / self.trainer.train_dataloader.batch_length(batch)

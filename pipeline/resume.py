@@ -28,7 +28,7 @@ STAGES = "stages"
 """Folder, within the run's, of results that nobody needs once the run is complete."""
 CHECKPOINT = "checkpoints/backbone.ckpt"
 """File, within the run's folder, that a training goes on from."""
-VERSION = 2
+VERSION = 3
 """Changes when a stage begins to record other things, so that what an older version kept is not taken for ours."""
 
 

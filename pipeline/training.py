@@ -3,14 +3,13 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
@@ -19,15 +18,13 @@ from pipeline.acceleration import Acceleration, decide
 from pipeline.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
 from pipeline.config import Config
 from pipeline.console import VERBOSE, verbosity
-from pipeline.data import ImageData, ResidentLoader
+from pipeline.data import ImageData, ResidentLoader, Rounds
 from pipeline.errors import RunError
 from pipeline.interruption import interruption
 from pipeline.learners import Learner
 from pipeline.progress import Progress
 from pipeline.randomness import generator
 from pipeline.synchronised_norm import synchronised_norms
-
-BATCHES_BETWEEN_UPDATES = 10
 
 Measure = Callable[[int], str]
 """Called with the number of epochs done; returns the headline for the progress line."""
@@ -46,8 +43,7 @@ class EveryScheduledEpoch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % BATCHES_BETWEEN_UPDATES == 0:
-            self.progress.advance_to(trainer.global_step)
+        self.progress.advance_to(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._measure(trainer.current_epoch + 1)
@@ -70,19 +66,12 @@ class JoinedProcesses(LightningEnvironment):
         pass
 
 
-class Unprofiled(Profiler):
-    """Lightning asks its profiler thirty times a step; this one has one answer."""
+class BatchByBatch(DDPStrategy):
+    """A training step is many batches, each of which is passed by the learner through the wrapper of the processes."""
 
-    _nothing = nullcontext()
-
-    def start(self, action_name: str) -> None:
-        pass
-
-    def stop(self, action_name: str) -> None:
-        pass
-
-    def profile(self, action_name: str) -> AbstractContextManager:
-        return self._nothing
+    def training_step(self, *arguments: Any, **more: Any) -> Any:
+        with self.precision_plugin.train_step_context():
+            return self.lightning_module.training_step(*arguments, **more)
 
 
 @contextmanager
@@ -192,7 +181,7 @@ def train(
                 # Our loader's state is its position: it can go on inside an epoch.
                 warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
                 with interruption.deferred():
-                    trainer.fit(learner, loader, ckpt_path=checkpoints.latest(), weights_only=True)
+                    trainer.fit(learner, Rounds(loader), ckpt_path=checkpoints.latest(), weights_only=True)
             progress.advance_to(trainer.global_step)
     check_finite(learner, f"after step {trainer.global_step}")
 
@@ -201,7 +190,7 @@ def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks
     on_gpu = config.device.type == "cuda"
     strategy: Strategy | str = "auto"
     if ranks.world_size() > 1:
-        strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
+        strategy = BatchByBatch(process_group_backend="nccl" if on_gpu else "gloo")
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=config.trainer.devices,
@@ -211,7 +200,6 @@ def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks
         max_epochs=config.backbone.epochs,
         default_root_dir=folder,
         logger=False,
-        profiler=Unprofiled(),
         callbacks=callbacks,
         plugins=[WholeCheckpoints(), JoinedProcesses()],
         enable_checkpointing=False,

@@ -215,7 +215,7 @@ class BareLoop:
     def __call__(self) -> float:
         began = clock()
         for images, labels in self.loader:
-            loss = self.learner.fit(images, self.learner(images), labels)
+            loss = self.learner(images, labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

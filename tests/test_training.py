@@ -1,17 +1,21 @@
 """Training of a backbone: the same result for the same seed, and an early stop at NaN."""
 
+import copy
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from pipeline.backbones import build_backbone
 from pipeline.checkpoints import TrainingCheckpoints
 from pipeline.config import Config, settings
-from pipeline.data import load_images
+from pipeline.data import ResidentLoader, load_images
 from pipeline.errors import RunError
-from pipeline.learners import Classifier
+from pipeline.learners import Classifier, DufmNetwork, DufmPenalty
+from pipeline.randomness import generator
 from pipeline.record import Record
 from pipeline.training import settle_norms, train
 
@@ -60,6 +64,51 @@ def test_a_seed_decides_the_result_whatever_the_global_generator_is_at(tmp_path)
     assert torch.equal(*runs)
     other = fit(tmp_path / "other", config(seed=1))
     assert not torch.equal(runs[0], torch.cat([parameter.flatten() for parameter in other.parameters()]))
+
+
+@pytest.mark.parametrize("head", ["classifier", "dufm"])
+def test_a_training_is_the_plain_loop_over_its_batches(tmp_path, head):
+    """To the rounding of float32, over epochs of two and a half rounds, with momentum, decay and a schedule."""
+    setting = config(backbone__epochs=3, backbone__batch_size=4, optimizer__schedule="cosine")
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+    assert len(images.train) == 100
+    backbone = build_backbone("mlp", images.image_shape, hidden=[16, 8])
+    if head == "classifier":
+        learner = Classifier(backbone, 2, "cross_entropy", setting.optimizer, 3, 0)
+    else:
+        weights = [torch.randn(4, 8, generator=generator(0, "a")), torch.randn(2, 4, generator=generator(0, "b"))]
+        learner = DufmNetwork(backbone, weights, "relu", DufmPenalty((1e-3, 2e-3), 1e-4, 100), setting.optimizer, 3)
+    plain = copy.deepcopy(learner)
+    checkpoints = TrainingCheckpoints(tmp_path / "backbone.ckpt", "key", Record(tmp_path), seconds=1e9)
+    train(learner, images, setting, [], lambda epoch: "", checkpoints)
+
+    decay = setting.optimizer.weight_decay if head == "classifier" else 0.0
+    optimizer = torch.optim.SGD(plain.parameters(), setting.optimizer.lr, momentum=0.9, weight_decay=decay)
+    loader = ResidentLoader(images.train, 4, seed=0, standardise=images.standardise)
+    for epoch in range(3):
+        optimizer.param_groups[0]["lr"] = setting.optimizer.lr * (1 + math.cos(math.pi * epoch / 3)) / 2
+        loader.set_epoch(epoch)
+        for batch, labels in loader:
+            features = plain.backbone(batch)
+            if head == "classifier":
+                loss = nn.functional.cross_entropy(plain.head(features), labels)
+            else:
+                outputs = torch.relu(features @ weights_of(plain)[0].T) @ weights_of(plain)[1].T
+                loss = (outputs - nn.functional.one_hot(labels, 2)).square().sum(1).mean() / 2
+                loss = loss + 100 / len(labels) * 1e-4 / 2 * features.square().sum()
+                loss = loss + sum(
+                    c / 2 * w.square().sum() for c, w in zip((1e-3, 2e-3), weights_of(plain), strict=True)
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert learner.trainer.global_step == 75
+    for found, expected in zip(learner.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def weights_of(learner: DufmNetwork) -> list[torch.Tensor]:
+    return list(learner.head.parameters())
 
 
 def test_measurements_come_before_training_and_after_the_scheduled_epochs(tmp_path):

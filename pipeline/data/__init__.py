@@ -3,14 +3,16 @@
 from pipeline.data.augment import AUGMENTATIONS, Augmentation
 from pipeline.data.images import DataError, ImageData, Split
 from pipeline.data.load import class_names, known_datasets, load_images, validate_request
-from pipeline.data.loader import ResidentLoader
+from pipeline.data.loader import ROUND, ResidentLoader, Rounds
 
 __all__ = [
     "AUGMENTATIONS",
+    "ROUND",
     "Augmentation",
     "DataError",
     "ImageData",
     "ResidentLoader",
+    "Rounds",
     "Split",
     "class_names",
     "known_datasets",

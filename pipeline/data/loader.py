@@ -1,6 +1,8 @@
 """Mini-batches from tensors that already lie in memory: no worker processes, no Python per image."""
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -8,6 +10,9 @@ from torch import Tensor
 from pipeline.data.augment import Augmentation
 from pipeline.data.images import Split
 from pipeline.randomness import generator
+
+ROUND = 10
+"""Batches between two moments at which a training looks at the clock, for signals, and updates its progress."""
 
 
 class ResidentLoader:
@@ -18,7 +23,7 @@ class ResidentLoader:
 
     Made for Lightning, which calls `loader.sampler.set_epoch(epoch)` before each epoch, and `state_dict` and
     `load_state_dict` around a checkpoint. The state is the position only: Lightning restores it only when it resumes
-    inside an epoch, and counts epochs itself.
+    inside an epoch, and counts epochs itself. `Rounds` hands out several batches to a step of Lightning's.
 
     Args:
         split: images and labels; moved to `device` once.
@@ -115,3 +120,30 @@ class ResidentLoader:
             order = torch.randperm(count, generator=generator(self._seed, f"data/order/epoch_{self._epoch}"))
         moves = self._augment.draw(count, generator(self._seed, f"data/augment/epoch_{self._epoch}"))
         return order.to(device), moves.to(device)
+
+
+class Rounds:
+    """The batches of a loader, `ROUND` to a round, which are made one by one while the round is gone through.
+
+    For Lightning too, whose position in an epoch is then a number of rounds; a checkpoint stands between two of them.
+    """
+
+    def __init__(self, loader: ResidentLoader) -> None:
+        self._loader = loader
+        self.sampler, self.batch_length = loader.sampler, loader.batch_length
+        self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict
+
+    def __len__(self) -> int:
+        """Rounds in an epoch; the last one may be shorter."""
+        return math.ceil(len(self._loader) / ROUND)
+
+    @property
+    def position(self) -> int:
+        """Batches already handed out in the current epoch."""
+        return self._loader.state_dict()["position"]
+
+    def __iter__(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        batches = iter(self._loader)
+        # The first one is made at once: what the epoch draws, and moves to the device, is no part of a step.
+        while first := next(batches, None):
+            yield chain([first], islice(batches, ROUND - 1))

@@ -2,7 +2,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from pipeline.data import ResidentLoader, Split, load_images
+from pipeline.data import ResidentLoader, Rounds, Split, load_images
 
 
 @pytest.fixture(scope="module")
@@ -123,20 +123,24 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
-def fit(data, folder, ckpt_path=None) -> Classifier:
-    model, keep = (
-        Classifier(),
-        pl.callbacks.ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1),
-    )
+class KeepAll(pl.Callback):
+    def __init__(self, folder) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+
+
+def fit(data, folder, ckpt_path=None, kind=Classifier, by=lambda batches: batches) -> Classifier:
+    model = kind()
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[keep], default_root_dir=folder,
+        callbacks=[KeepAll(folder)], enable_checkpointing=False, default_root_dir=folder,
     )  # fmt: skip
-    trainer.fit(model, loader(data, batch_size=10, augment="crop"), ckpt_path=ckpt_path, weights_only=True)
+    trainer.fit(model, by(loader(data, batch_size=10, augment="crop")), ckpt_path=ckpt_path, weights_only=True)
     return model
 
 
-@pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*exists and is not empty")
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 10, 14])
 def test_a_lightning_run_resumed_at_any_step_is_bit_identical(data, tmp_path, step):
     whole = fit(data, tmp_path)
@@ -145,3 +149,39 @@ def test_a_lightning_run_resumed_at_any_step_is_bit_identical(data, tmp_path, st
     for (epoch, images), (epoch_again, images_again) in zip(whole.seen[step:], resumed.seen, strict=True):
         assert epoch == epoch_again and torch.equal(images, images_again)
     assert torch.equal(whole.net[1].weight, resumed.net[1].weight)
+
+
+class InRounds(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batches, index):
+        for batch in batches:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            super().training_step(batch, index).backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("step", [2, 4, 5, 7, 10, 12])
+def test_a_run_in_rounds_is_the_one_without_also_when_resumed_after_any_round(data, tmp_path, monkeypatch, step):
+    monkeypatch.setattr("pipeline.data.loader.ROUND", 2)  # of five batches: rounds of 2, 2 and 1
+    one_by_one = fit(data, tmp_path / "plain")
+    in_rounds = fit(data, tmp_path, kind=InRounds, by=Rounds)
+    resumed = fit(data, tmp_path, tmp_path / f"step={step}.ckpt", kind=InRounds, by=Rounds)
+    assert len(in_rounds.seen) == len(one_by_one.seen) == 15 and len(resumed.seen) == 15 - step
+    for model in (in_rounds, resumed):
+        for (epoch, images), (epoch_again, images_again) in zip(one_by_one.seen[::-1], model.seen[::-1], strict=False):
+            assert epoch == epoch_again and torch.equal(images, images_again)
+        assert torch.equal(one_by_one.net[1].weight, model.net[1].weight)
+
+
+def test_rounds_tell_how_many_there_are_and_where_they_stand(data):
+    batches = loader(data, batch_size=3)
+    rounds = Rounds(batches)
+    assert len(batches) == 17 and len(rounds) == 2 and rounds.batch_length(16) == 2
+    first, second = (list(batch_round) for batch_round in rounds)
+    assert [len(first), len(second)] == [10, 7] and rounds.position == 17
+    for found, expected in zip(first + second, batches, strict=True):
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
