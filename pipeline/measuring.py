@@ -181,13 +181,10 @@ class SecondLook:
         decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
         self._samples += len(labels)
         for place, rows in block.rows.items():
-            nearest = formulas.nearest_class(self._reference[place], rows)
-            hits = (nearest == labels).sum()
-            misses = hits.new_zeros(()) if decisions is None else (nearest != decisions).sum()
-            spread = replace(self._own[place], source=(rows, labels)).squares_along(
-                self._directions[place].to(rows.device)
-            )
-            self._sums[place] = self._sums[place] + torch.stack([hits, misses, spread])
+            own = replace(self._own[place], source=(rows, labels))
+            directions = self._directions[place].to(rows.device)
+            found = formulas.second_look(own, self._reference[place], directions, decisions)
+            self._sums[place] = self._sums[place] + found
 
     def join_ranks(self) -> None:
         """Add what the other ranks have found."""

@@ -165,6 +165,40 @@ def nearest_class(statistics: ClassStatistics, features: Tensor) -> Tensor:
     return torch.cat(nearest, dim=-1)
 
 
+def second_look(
+    own: ClassStatistics, reference: ClassStatistics, directions: Tensor, decisions: Tensor | None
+) -> Tensor:
+    """What the source of `own` comes to once class means are known, in one pass and one product, `(3,)` float64.
+
+    How many samples are nearest to their own class's mean in `reference`; how many not to that of their decision
+    `(n,)`, zero without decisions; and the sum of their squared deviations along `directions` `(d, r)`, which is
+    `own.squares_along(directions)`. No member dimensions.
+    """
+    # ||z - mu_k||^2 = ||z - a||^2 + 2 (z - a)(a - mu_k) + ||a - mu_k||^2 with the anchor a of the sample's class: for
+    # one sample the first term is the same for all k, and so is a in the second; only differences of means are left.
+    origin = reference.anchors[:1]
+    means = (reference.anchors - origin) + reference.drifts
+    gaps = (own.anchors[:, None] - reference.anchors) - reference.drifts  # (K, K, d)
+    half_squares = gaps.square().sum(-1) / 2
+    onto = torch.cat([means, directions.mT]).mT
+    # Products of float64 matrices go twelve columns at a time: ten take twice as long as twelve, of which two are zero.
+    onto = torch.nn.functional.pad(onto, (0, -onto.shape[1] % 12))
+    rank = directions.shape[1]
+    drifts = own.drifts @ directions
+    found = half_squares.new_zeros(3)
+    start = 0
+    for deviations, labels in own.chunks():
+        products = deviations @ onto
+        nearest = (half_squares.index_select(0, labels) - products[:, : len(means)]).argmin(-1)
+        hits, misses = nearest == labels, half_squares.new_zeros(())
+        if decisions is not None:
+            misses = nearest != decisions[start : start + len(labels)]
+            start += len(labels)
+        squares = (products[:, len(means) : len(means) + rank] - drifts.index_select(0, labels)).square()
+        found += torch.stack([hits.sum(), misses.sum(), squares.sum()])
+    return found
+
+
 @except_when(NEXT_WEIGHT_NOT_FINITE, *WEIGHT_EXISTS)
 def balancedness(next_weight: Tensor, weight: Tensor) -> Tensor:
     gram = weight @ weight.mT

@@ -79,17 +79,23 @@ class ClassStatistics:
             anchors = torch.where(counts[:, None] > 0, firsts, anchors)
         # A label outside the range must not break the gather: `samples` exceeding the sum of `counts` gives it away.
         rows = labels.clamp(0, num_classes - 1)
-        deviations = z - anchors.index_select(-2, rows)
-        drifts = membership @ deviations / counts.clamp(min=1)[:, None]
-        deviations -= drifts.index_select(-2, rows)
+        deviations = _minus_rows(z, anchors, rows)
+        drifts = _sums(deviations, labels, membership) / counts.clamp(min=1)[:, None]
+        # Good to n_c roundings: an anchor is a sample of its class, so what is taken off is at most n_c times the rest.
+        squares = torch.linalg.vector_norm(deviations, dim=-1).square() @ membership.T
+        scatter = (squares - counts * drifts.square().sum(-1)).clamp(min=0)
+        pooled = None
+        if covariance:
+            deviations -= drifts.index_select(-2, rows)
+            pooled = deviations.mT @ deviations
         return cls(
             counts=counts,
             anchors=anchors,
             drifts=drifts,
-            scatter=torch.linalg.vector_norm(deviations, dim=-1).square() @ membership.T,
+            scatter=scatter,
             active=_nonzero(features),
             samples=counts.new_full((), len(labels)),
-            pooled=deviations.mT @ deviations if covariance else None,
+            pooled=pooled,
         )
 
     @classmethod
@@ -203,15 +209,33 @@ class ClassStatistics:
         """
         if self.pooled is not None:
             return (directions * (self.pooled @ directions)).sum((-2, -1))
-        return sum((z @ directions).square().sum((-2, -1)) for _, z in self.deviations())
+        drifts = self.drifts @ directions
+        return sum((z @ directions - drifts.index_select(-2, rows)).square().sum((-2, -1)) for z, rows in self.chunks())
 
-    def deviations(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield z - mu_c(z) chunk by chunk, `(slice of the samples, (..., n, d) float64)`; needs the `source`."""
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the `source` chunk by chunk: samples less the anchors of their classes `(..., n, d)`, labels `(n,)`."""
         features, labels = self.source
         for chunk in chunks_of(features):
-            z = features[..., chunk, :].to(torch.float64)
             rows = labels[chunk]
-            yield chunk, (z - self.anchors.index_select(-2, rows)) - self.drifts.index_select(-2, rows)
+            yield _minus_rows(features[..., chunk, :].to(torch.float64), self.anchors, rows), rows
+
+
+def _minus_rows(features: Tensor, table: Tensor, rows: Tensor) -> Tensor:
+    """Features `(..., n, d)` minus one row each of a table `(..., K, d)`, a new tensor."""
+    chosen = table.index_select(-2, rows)
+    return torch.sub(features, chosen, out=chosen)
+
+
+def _sums(features: Tensor, labels: Tensor, membership: Tensor) -> Tensor:
+    """Sums `(..., K, d)` of features `(..., n, d)` over each class, whose samples `membership` `(K, n)` marks."""
+    if features.device.type != "cpu":
+        return membership @ features
+    # Four times as fast there as a product with so few rows. Labels outside the range are summed by themselves.
+    count = len(membership)
+    bins = torch.where((labels >= 0) & (labels < count), labels, count)
+    return features.new_zeros(*features.shape[:-2], count + 1, features.shape[-1]).index_add_(-2, bins, features)[
+        ..., :count, :
+    ]
 
 
 def _nonzero(features: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ SUPERSEDED = "superseded by a later attempt at this run"
 """Content of the marker that keeps ``wandb sync`` from files whose rows a later attempt has; wandb's own is empty."""
 OPENING, PROBE, CLOSING = 0.5, 0.2, 0.3
 """Shares of the patience: until all runs are open; is the server still there; closing. Together 1."""
+OWN_SERVICE = 90.0
+"""Seconds that wandb's own process, which writes offline runs, may take to start or to end on a busy machine."""
 
 
 def open_runs(
@@ -105,11 +107,14 @@ def _open(
     runs: list[wandb.Run] = []
     try:
         for suffix in suffixes:
+            opening, closing = OWN_SERVICE, OWN_SERVICE
+            if mode == "online":
+                opening, closing = min(max(deadline - time.monotonic(), 0.1), OPENING * patience), CLOSING * patience
             own = {"id": f"{identity}{suffix}", "name": f"{name}{suffix.replace('-', ' ')}"}
             settings = wandb.Settings(
                 silent=True,
-                init_timeout=min(max(deadline - time.monotonic(), 0.1), OPENING * patience),
-                finish_timeout=CLOSING * patience,
+                init_timeout=opening,
+                finish_timeout=closing,
                 save_code=False,
                 x_transaction_log_flush_interval=1.0,  # what a kill may cost (wandb's default: 15 s)
             )

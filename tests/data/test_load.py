@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.data import DataError, class_names, known_datasets, load_images, validate_request
+from pipeline.data import DataError, class_names, digits, known_datasets, load_images, validate_request
 from pipeline.data.load import DATA_SETS
 
 
@@ -24,6 +27,13 @@ def test_digits_keep_every_image_and_all_seventeen_grey_levels():
     ours_rows = sorted((*row, label) for row, label in zip(restored.tolist(), labels_of(data), strict=True))
     assert ours_rows == sorted((*map(int, row), int(y)) for row, y in zip(original.data, original.target, strict=True))
     assert ours.unique().numel() == 17 and ours.max() == 255
+
+
+def test_digits_are_those_of_scikit_learn_also_where_its_file_lies_elsewhere(monkeypatch):
+    read = digits._bundled()
+    monkeypatch.setattr(digits, "find_spec", lambda name: SimpleNamespace(origin="/nowhere/__init__.py"))
+    for found, again, original in zip(read, digits._bundled(), load_digits(return_X_y=True), strict=True):
+        assert np.array_equal(found, original) and np.array_equal(again, original)
 
 
 def labels_of(data) -> list[int]:

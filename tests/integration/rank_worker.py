@@ -17,6 +17,7 @@ from pipeline import extraction, measuring, ranks
 from pipeline.backbones import build_backbone
 from pipeline.config import Config, settings
 from pipeline.data import load_images
+from pipeline.feature_cache import FeatureCache
 from pipeline.inputs import Inputs
 from pipeline.protocols import perform
 from pipeline.record import Record
@@ -47,6 +48,20 @@ def measured(name: str, **options) -> dict[str, torch.Tensor]:
     values = {"train": found.train, "test": found.test}
     for at in found.layers:
         values |= {f"{at.layer}/{at.tap}/{metric}": value for metric, value in at.values.items()}
+    return values
+
+
+def cached(folder: Path) -> dict[str, torch.Tensor]:
+    """Features and metrics asked for twice with a cache in a folder, and how often the network was passed each time."""
+    network = build_backbone("mlp", IMAGES.image_shape, hidden=[12, 7], seed=1)
+    batches = []
+    network.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0]) > 2))  # not for the key
+    values = {}
+    for attempt in ("first", "second"):
+        batches.clear()
+        found = FeatureCache(str(folder), "average").measurement(network, IMAGES)
+        values |= {f"{attempt} batches": torch.tensor(sum(batches)), f"{attempt} train": found.train}
+        values |= {f"{attempt} {at.layer}/{at.tap}": at.values["dnc1"] for at in found.layers}
     return values
 
 
@@ -81,6 +96,8 @@ def work(rank: int, world_size: int, port: int, folder: Path) -> None:
     results = {
         "mlp": measured("mlp", hidden=[12, 7]),
         "resnet20": measured("resnet20"),
+        "own cache": cached(folder / f"cache-{world_size}"),
+        "shared cache": cached(folder / "cache"),
         "trained mlp": trained(runs, "mlp", backbone__batch_size=50),
         "trained resnet20": trained(runs, "resnet20", backbone__batch_size=50, optimizer__lr=1e-3),
         "dufm": descended(runs, head__inputs="free", head__feature_decay=1e-3),

@@ -42,6 +42,20 @@ def test_every_metric_and_feature_is_that_of_one_process(results, network, where
 
 
 @pytest.mark.parametrize("where", OTHERS)
+def test_a_cache_serves_all_ranks_whoever_filled_it(results, where):
+    alone = results[1, 0]["own cache"]
+    assert alone["first batches"] > 0 and alone["second batches"] == 0
+    own, shared = results[where]["own cache"], results[where]["shared cache"]
+    world = [results[where[0], rank]["own cache"]["first batches"] for rank in range(where[0])]
+    assert sum(world) == alone["first batches"]  # the ranks shared the passes
+    assert own["second batches"] == shared["first batches"] == shared["second batches"] == 0
+    for name, value in alone.items():
+        if "batches" not in name:
+            for found in (own, shared):
+                torch.testing.assert_close(found[name], value, rtol=1e-10 if "train" not in name else 0, atol=0)
+
+
+@pytest.mark.parametrize("where", OTHERS)
 @pytest.mark.parametrize(("network", "tolerance"), [("trained mlp", 1e-5), ("trained resnet20", 1e-3)])
 def test_training_is_that_of_one_process_up_to_float32_rounding(results, network, tolerance, where):
     expected, found = results[1, 0][network], results[where][network]

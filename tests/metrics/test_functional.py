@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline import metrics
-from pipeline.metrics import functional, layer_metrics, undefined_reasons
+from pipeline.metrics import ClassStatistics, formulas, functional, layer_metrics, undefined_reasons
 
 FEATURE_METRICS = ["dnc1", "nc1_pinv", "cdnv", "dnc2", "nc2_frame", "nc2_simplex"]
 
@@ -289,6 +289,37 @@ def test_offsets_and_near_collapse_cost_no_digits(dtype: torch.dtype, offset: fl
     dnc1, cdnv = brute_force.exact_dnc1_and_cdnv(near.double().numpy(), y.numpy(), 2)
     assert_equal(metrics.dnc1(near, y, 2), dnc1, rtol=1e-11, atol=0)
     assert_equal(metrics.cdnv(near, y, 2), cdnv, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e8])
+def test_a_first_sample_far_from_its_class_costs_no_digits(distance: float) -> None:
+    """Deviations are taken from the first sample of a class before its mean is known."""
+    z, y = draw(15, (40, 30), 4)
+    z[(y == 0).nonzero()[0]] += distance
+    dnc1, cdnv = brute_force.exact_dnc1_and_cdnv(z.numpy(), y.numpy(), 2)
+    assert_equal(metrics.dnc1(z, y, 2), dnc1, rtol=1e-12, atol=0)
+    assert_equal(metrics.cdnv(z, y, 2), cdnv, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("spread", [1.0, 1e-6])
+def test_the_second_look_is_what_samples_and_means_say(monkeypatch: pytest.MonkeyPatch, offset: float, spread: float):
+    """Against distances and projections in longdouble, sample by sample, with means of another split's."""
+    z, y = draw(16, (23, 17, 30), 5)
+    means = metrics.class_means(z, y, 3)
+    z, other = offset + means[y] + spread * (z - means[y]), offset + means + 0.1 * torch.arange(3.0)[:, None]
+    decisions = torch.arange(len(y)) % 3
+    own = ClassStatistics.from_features(z, y, 3)
+    reference = ClassStatistics.from_features(other, torch.arange(3), 3)
+    directions = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    monkeypatch.setattr("pipeline.metrics.statistics.CHUNK_ELEMENTS_CPU", 35)  # seven samples at a time
+    hits, misses, squares = formulas.second_look(own, reference, directions, decisions).tolist()
+    exact, classes = z.numpy().astype(np.longdouble), y.numpy()
+    nearest = ((exact[:, None] - other.numpy().astype(np.longdouble)) ** 2).sum(-1).argmin(1)
+    centred = exact - np.stack([exact[classes == c].mean(0) for c in range(3)])[classes]
+    assert (hits, misses) == ((nearest == classes).sum(), (nearest != decisions.numpy()).sum())
+    assert squares == pytest.approx(float(((centred @ directions.numpy().astype(np.longdouble)) ** 2).sum()), rel=1e-9)
+    assert formulas.second_look(own, reference, directions, None)[1] == 0
 
 
 @pytest.mark.parametrize("name", ["dnc1", "nc1_pinv", "cdnv", "nc2_simplex"])
