@@ -60,33 +60,31 @@ class ClassStatistics:
         Never waits for a GPU, and its memory does not grow with N.
         """
         features = features.detach()
+        # Merging costs as much as a chunk of K samples, whatever it holds.
+        chunks = chunks_of(features, at_least=4 * num_classes)
+        room = _room(features[..., chunks[0], :])
         parts = [
-            cls._from_chunk(features[..., chunk, :], labels[chunk], num_classes, covariance)
-            # Merging costs as much as a chunk of K samples, whatever it holds.
-            for chunk in chunks_of(features, at_least=4 * num_classes)
+            cls._from_chunk(features[..., chunk, :], labels[chunk], num_classes, covariance, room) for chunk in chunks
         ]
         return replace(cls.merged(parts), source=(features, labels))
 
     @classmethod
-    def _from_chunk(cls, features: Tensor, labels: Tensor, num_classes: int, covariance: bool) -> ClassStatistics:
-        of_class = labels == torch.arange(num_classes, device=labels.device)[:, None]  # (K, N)
-        membership = of_class.to(torch.float64)
-        counts = membership.sum(1)
-        z = features.to(torch.float64)
-        anchors = z.new_zeros(*z.shape[:-2], num_classes, z.shape[-1])
+    def _from_chunk(
+        cls, features: Tensor, labels: Tensor, num_classes: int, covariance: bool, room: Tensor
+    ) -> ClassStatistics:
+        classes = _Classes(labels, num_classes)
+        counts = classes.sums(room.new_ones(len(labels), 1)).squeeze(-1)
+        anchors = room.new_zeros(*features.shape[:-2], num_classes, features.shape[-1])
         if len(labels):
-            firsts = z.index_select(-2, of_class.to(torch.uint8).argmax(1))
-            anchors = torch.where(counts[:, None] > 0, firsts, anchors)
-        # A label outside the range must not break the gather: `samples` exceeding the sum of `counts` gives it away.
-        rows = labels.clamp(0, num_classes - 1)
-        deviations = _minus_rows(z, anchors, rows)
-        drifts = _sums(deviations, labels, membership) / counts.clamp(min=1)[:, None]
+            anchors = torch.where(counts[:, None] > 0, features.index_select(-2, classes.firsts()).double(), anchors)
+        deviations = _minus_rows(features, anchors, classes.rows, room)
+        drifts = classes.sums(deviations) / counts.clamp(min=1)[:, None]
         # Good to n_c roundings: an anchor is a sample of its class, so what is taken off is at most n_c times the rest.
-        squares = torch.linalg.vector_norm(deviations, dim=-1).square() @ membership.T
+        squares = classes.sums(torch.linalg.vector_norm(deviations, dim=-1, keepdim=True).square()).squeeze(-1)
         scatter = (squares - counts * drifts.square().sum(-1)).clamp(min=0)
         pooled = None
         if covariance:
-            deviations -= drifts.index_select(-2, rows)
+            deviations -= drifts.index_select(-2, classes.rows)
             pooled = deviations.mT @ deviations
         return cls(
             counts=counts,
@@ -213,29 +211,53 @@ class ClassStatistics:
         return sum((z @ directions - drifts.index_select(-2, rows)).square().sum((-2, -1)) for z, rows in self.chunks())
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the `source` chunk by chunk: samples less the anchors of their classes `(..., n, d)`, labels `(n,)`."""
+        """Yield the `source` chunk by chunk: samples less the anchors of their classes `(..., n, d)`, labels `(n,)`.
+
+        The former are overwritten by those of the next chunk.
+        """
         features, labels = self.source
-        for chunk in chunks_of(features):
-            rows = labels[chunk]
-            yield _minus_rows(features[..., chunk, :].to(torch.float64), self.anchors, rows), rows
+        chunks = chunks_of(features)
+        room = _room(features[..., chunks[0], :])
+        for chunk in chunks:
+            yield _minus_rows(features[..., chunk, :], self.anchors, labels[chunk], room), labels[chunk]
 
 
-def _minus_rows(features: Tensor, table: Tensor, rows: Tensor) -> Tensor:
-    """Features `(..., n, d)` minus one row each of a table `(..., K, d)`, a new tensor."""
-    chosen = table.index_select(-2, rows)
-    return torch.sub(features, chosen, out=chosen)
+def _room(features: Tensor) -> Tensor:
+    """Where a chunk of features is worked on: memory that is got anew for every chunk costs more than the work."""
+    return torch.empty(2, *features.shape, dtype=torch.float64, device=features.device)
 
 
-def _sums(features: Tensor, labels: Tensor, membership: Tensor) -> Tensor:
-    """Sums `(..., K, d)` of features `(..., n, d)` over each class, whose samples `membership` `(K, n)` marks."""
-    if features.device.type != "cpu":
-        return membership @ features
-    # Four times as fast there as a product with so few rows. Labels outside the range are summed by themselves.
-    count = len(membership)
-    bins = torch.where((labels >= 0) & (labels < count), labels, count)
-    return features.new_zeros(*features.shape[:-2], count + 1, features.shape[-1]).index_add_(-2, bins, features)[
-        ..., :count, :
-    ]
+def _minus_rows(features: Tensor, table: Tensor, rows: Tensor, room: Tensor) -> Tensor:
+    """Features `(..., n, d)` minus one row each of a float64 table `(..., K, d)`, in `room` if it is of that shape."""
+    exact, chosen = room if room.shape[1:] == features.shape else _room(features)
+    exact.copy_(features)
+    return exact.sub_(torch.index_select(table, -2, rows, out=chosen))
+
+
+class _Classes:
+    """Samples by class, from labels `(n,)`; those with a label outside [0, K) belong to none.
+
+    rows: labels by which a table of K rows can be indexed; `samples` above the sum of `counts` gives the others away.
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        self.rows = labels.clamp(0, num_classes - 1)
+        self._bins = torch.where(labels == self.rows, labels, num_classes)
+        self._num_classes = num_classes
+
+    def firsts(self) -> Tensor:
+        """The number of a sample of each class, its first one, `(K,)`; any number for a class without samples."""
+        numbers = torch.arange(len(self.rows), device=self.rows.device)
+        found = numbers.new_full((self._num_classes + 1,), len(numbers) - 1)
+        return found.scatter_reduce_(0, self._bins, numbers, "amin")[:-1]
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums over the samples of each class, `(..., K, d)`, of float64 values `(..., n, d)`."""
+        if values.device.type == "cpu":  # four times as fast as a product with so few rows
+            sums = values.new_zeros(*values.shape[:-2], self._num_classes + 1, values.shape[-1])
+            return sums.index_add_(-2, self._bins, values)[..., :-1, :]
+        # On a GPU that would add in any order, and one after another.
+        return (self._bins == torch.arange(self._num_classes, device=self._bins.device)[:, None]).double() @ values
 
 
 def _nonzero(features: Tensor) -> Tensor:
