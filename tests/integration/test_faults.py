@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import dnc
 from disturbance import (
     FEATURES,
     HEAD,
@@ -26,7 +27,7 @@ from disturbance import (
     truncate,
     whole_files,
 )
-from recomputation import dnc, summary_of
+from recomputation import summary_of
 
 
 @pytest.fixture(scope="module")

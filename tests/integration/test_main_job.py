@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import dnc
 from PIL import Image
-from recomputation import assert_summary_is_recomputed_from_tensors, collapsed_value, dnc, record_of, summary_of
+from recomputation import assert_summary_is_recomputed_from_tensors, collapsed_value, record_of, summary_of
 from safetensors.torch import load_file as load_torch_file
 
 SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from recomputation import dnc, summary_of
+from commands import dnc
+from recomputation import summary_of
 
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[32,16]", "backbone.epochs=5", "head.width=16", "head.depth=3"]
 SMALL += ["descent.records_per_decade=3", "descent.seeds=2", "logger=none"]
