@@ -327,17 +327,26 @@ def test_a_key_in_the_environment_is_nowhere_in_what_a_run_leaves_or_says(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["with spaces/größe 日本語", "-rf", "--help", "100%s%d", "a\nb", "link/x", 'a\'b"c"$HOME,d=e;f\\'],
+    ("name", "drawn"),
+    [
+        *[(name, False) for name in ("with spaces/größe 日本語", "-rf", "--help", "a\nb", "link/x")],
+        *[(name, True) for name in ("100%s%d", 'a\'b"c"$HOME,d=e;f\\')],
+    ],
 )
-def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, tmp_path):
+def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, drawn, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     quoted = "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    done = commands().run(f"hydra.run.dir={quoted}", *DUFM, "record.figures=true", folder=tmp_path)
+    done = commands().run(f"hydra.run.dir={quoted}", *DUFM, f"record.figures={drawn}", folder=tmp_path)
     assert done.code == 0 and "Traceback" not in done.err, done.err
     run = tmp_path / name
-    for file in ("record.csv", "summary.json", "tensors.safetensors", "figures/collapse.png", ".hydra/config.yaml"):
+    for file in (
+        "record.csv",
+        "summary.json",
+        "tensors.safetensors",
+        ".hydra/config.yaml",
+        *["figures/collapse.png"] * drawn,
+    ):
         assert (run / file).stat().st_size > 0
     assert json.loads((run / "summary.json").read_text())["status"] == "completed"
 
