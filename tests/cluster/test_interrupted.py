@@ -79,8 +79,8 @@ def cancelled(slurm, cwd: Path) -> list[str]:
 def sweep(started) -> Path:
     """The multirun when it has ended."""
     started.jobs["signalled"].result(480)
-    code, output = started.launcher.wait()
-    assert code == 0, output
+    done = started.launcher.end()
+    assert done.code == 0, done.err
     return started.folders["signalled"] / "sweep"
 
 

@@ -18,14 +18,16 @@ from pipeline.checkpoints import read_checkpoint
 
 SECONDS = 100.0
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]
-SMALL += ["descent.records_per_decade=2", "logger=none", "trainer=cpu", "trainer.threads=1"]
+SMALL += ["descent.records_per_decade=2", "logger=none", "record.figures=false", "trainer=cpu", "trainer.threads=1"]
 RUN = [*SMALL, "backbone.epochs=15", "backbone.batch_size=8", "descent.steps=200000"]
 RUN += ["trainer.checkpoint_seconds=0"]
 TROUBLED = [argument for argument in RUN if not argument.startswith("backbone.hidden")]
 TRAINING, TRAINING_BEFORE = Path("checkpoints/backbone.ckpt"), Path("checkpoints/backbone.previous.ckpt")
 HEAD, HEAD_BEFORE = Path("stages/head.half.safetensors"), Path("stages/head.half.previous.safetensors")
 BACKBONE, FEATURES = Path("checkpoints/backbone.safetensors"), Path("stages/features.safetensors")
-COMPARED = ("record.csv", "tensors.safetensors", "figures/collapse.png")
+COMPARED = ("record.csv", "tensors.safetensors")
+PICTURE = "figures/collapse.png"
+DRAWN = [*RUN, "record.figures=true"]
 
 
 def troubled(network: str) -> list[str]:
@@ -159,9 +161,9 @@ def whole_files(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def assert_same(run: Path, expected: Path) -> None:
-    """Byte by byte what an undisturbed run leaves, and nothing half done beside it."""
-    for name in COMPARED:
+def assert_same(run: Path, expected: Path, *more: str) -> None:
+    """Byte by byte what an undisturbed run leaves (with `more` of its files), and nothing half done beside it."""
+    for name in (*COMPARED, *more):
         assert (run / name).read_bytes() == (expected / name).read_bytes(), name
     assert not list(run.rglob(".*tmp*")) and not (run / "stages").exists()
     assert not (run / TRAINING_BEFORE).exists() and not (run / ".lock").exists()

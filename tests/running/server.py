@@ -102,6 +102,7 @@ def _wait(child: int, seconds: float, visitor: socket.socket) -> int | None:
 def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
     """Run the command line; never returns."""
     os.setpgid(0, 0)
+    atexit._clear()  # what is registered so far is the server's to do
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
