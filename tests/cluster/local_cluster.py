@@ -74,12 +74,12 @@ def free_ports(count: int) -> int:
     raise OSError("no free ports below 32000")
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait until the condition holds; fail after so many seconds."""
+def until(condition: Callable[[], object], what: str, seconds: float = 60, pause: float = 0.1) -> None:
+    """Wait until the condition holds, looking every ``pause`` seconds; fail after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def written(file: Path, text: str) -> Callable[[], bool]:

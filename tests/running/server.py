@@ -51,7 +51,7 @@ def _load() -> None:
 
     for name in ("__main__", "app", "execution", "stages", "tracking.tracker"):
         importlib.import_module(f"pipeline.{name}")
-    for name in ("timm", "torchvision.datasets"):
+    for name in ("timm", "torchvision.datasets", "wandb.sdk.launch"):
         importlib.import_module(name)
     yaml.SafeLoader = yaml.CSafeLoader
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None

@@ -23,7 +23,15 @@ IMAGES += ["head.inputs=free", "descent.seeds=2", "descent.records_per_decade=3"
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without any wandb account or setting, and with a home of its own."""
+    """This process's environment without any wandb account or setting, and with a home of its own.
+
+    Only what the descent has compiled is shared by all homes, because compiling takes seconds.
+    """
+    compiled, shared = (folder / ".cache" / "deep-neural-collapse" for folder in (home, Path.home()))
+    shared.mkdir(parents=True, exist_ok=True)
+    compiled.parent.mkdir(parents=True, exist_ok=True)
+    if not compiled.is_symlink():
+        compiled.symlink_to(shared)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "NETRC"))}
     paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     return kept | {"HOME": str(home), "PYTHONPATH": paths, "MPLCONFIGDIR": matplotlib.get_cachedir()} | dict(more or {})
