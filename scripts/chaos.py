@@ -167,7 +167,9 @@ if __name__ == "__main__":
     # Imported before the forks, which then take no time; nothing is computed here.
     import sklearn.datasets  # noqa: F401
 
-    import pipeline.execution  # noqa: F401
+    import pipeline.execution
+    import pipeline.stages
+    import pipeline.tracking.tracker  # noqa: F401
 
     gc.freeze()  # or every fork would walk through all of it, and copy it by doing so
 

@@ -10,6 +10,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.app import main
 
+sys.path.insert(0, str(Path(__file__).parent / "running"))
+
 TOGETHER = {"browsing", "cluster", "tracking"}
 """Folders whose tests share what is made once for all of them: runs, a cluster, a server."""
 

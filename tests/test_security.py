@@ -5,21 +5,18 @@ import hashlib
 import json
 import os
 import pickle
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from commands import commands, content
 
 from pipeline.app import EXIT_BAD_CONFIG
 from pipeline.arguments import readable
 from pipeline.backbones import build_backbone
 from pipeline.errors import ConfigError
-
-sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
-from commands import Commands, content
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 MLP = ["backbone.hidden=[4]", "logger=none", "record.figures=false"]
@@ -36,21 +33,15 @@ DUFM += ["protocol.num_features=3", "protocol.samples_per_class=2"]
 KEY = "0123456789abcdef" * 2 + "76543210"
 
 
-@pytest.fixture(scope="module")
-def commands():
-    with Commands() as running:
-        yield running
-
-
 @pytest.fixture
-def refused(commands, tmp_path):
+def refused(tmp_path):
     """Run the command, which is to refuse in one sentence and leave nothing; returns the sentence."""
 
     def run(*arguments: str, **more: object) -> str:
         here = tmp_path / "here"
         here.mkdir(exist_ok=True)
         before = content(here)
-        done = commands.run(*arguments, folder=here, **more)
+        done = commands().run(*arguments, folder=here, **more)
         assert done.code == EXIT_BAD_CONFIG, done
         assert done.err.startswith("error: ") and done.err.count("\n") == 1 and content(here) == before
         return done.err
@@ -113,7 +104,7 @@ def test_yaml_tags_in_the_settings_of_a_run_are_not_obeyed(refused, tmp_path):
     assert not (tmp_path / "victim").exists()
 
 
-def test_what_lies_in_the_folder_of_an_unfinished_run_is_not_executed(commands, tmp_path):
+def test_what_lies_in_the_folder_of_an_unfinished_run_is_not_executed(tmp_path):
     run = tmp_path / "run"
     arguments = [*MLP, f"hydra.run.dir={run}", "protocol=end_to_end", "backbone.epochs=1", "data.samples_per_class=4"]
     arguments += ["head.depth=1"]
@@ -124,7 +115,7 @@ def test_what_lies_in_the_folder_of_an_unfinished_run_is_not_executed(commands, 
     for file in ("features.safetensors", "head.safetensors"):
         (run / "stages" / file).write_bytes(pickle.dumps(Malicious(tmp_path / "victim")))
     (run / "summary.json").write_text('{"status": "running"}')
-    done = commands.run(*arguments, folder=tmp_path)
+    done = commands().run(*arguments, folder=tmp_path)
     assert not (tmp_path / "victim").exists()
     assert done.code in (0, 1, EXIT_BAD_CONFIG) and "Traceback" not in done.err, done.err
 
@@ -154,7 +145,7 @@ def test_a_downloaded_file_that_was_altered_is_refused(data, file, download, dat
     (tmp_path / file).unlink()
     (tmp_path / file).write_bytes(altered)
     # With download=true torchvision sees the damage to CIFAR-10 first, and wants to fetch what cannot be fetched here.
-    unreachable = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    unreachable = os.environ | {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     sentence = refused(
         f"data={data}", f"data.root={tmp_path}", f"data.download={download}", *MLP, environment=unreachable
     )
@@ -165,7 +156,9 @@ def test_an_archive_whose_content_was_altered_is_refused_by_its_checksum(refused
     """Through torchvision's own verification: the archive lies where its download would put it, but is not the one."""
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"no such archive")
     unreachable = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    sentence = refused("data=cifar10", f"data.root={tmp_path}", "data.download=true", *MLP, environment=unreachable)
+    sentence = refused(
+        "data=cifar10", f"data.root={tmp_path}", "data.download=true", *MLP, environment=os.environ | unreachable
+    )
     assert "data.download=true: CIFAR10 could not be fetched" in sentence
 
 
@@ -274,7 +267,7 @@ def test_documented_arguments_pass_as_they_are(arguments):
     assert readable(arguments) == arguments
 
 
-def test_what_ones_own_configuration_file_names_is_run(commands, tmp_path):
+def test_what_ones_own_configuration_file_names_is_run(tmp_path):
     """Its author could as well have written a script: this is what --config-dir is for."""
     mine = tmp_path / "mine" / "experiment"
     mine.mkdir(parents=True)
@@ -282,7 +275,7 @@ def test_what_ones_own_configuration_file_names_is_run(commands, tmp_path):
         "# @package _global_\nhydra:\n  callbacks:\n    own:\n"
         "      _target_: hydra.experimental.callbacks.PickleJobInfoCallback\n"
     )
-    done = commands.run(
+    done = commands().run(
         f"--config-dir={tmp_path / 'mine'}", "experiment=own", "hydra.run.dir=run", *DUFM, folder=tmp_path
     )
     assert done.code == 0, done.err
@@ -308,22 +301,24 @@ def test_rerunning_a_pickle_is_refused_and_not_executed(refused, tmp_path):
 )
 def test_a_secret_of_the_environment_is_not_taken_into_a_value(name, text, refused):
     arguments = [f"logger.group={text.format(name)}", "logger.project=env", *DUFM]
-    sentence = refused(*arguments, environment={name: KEY}, execute=False)
+    sentence = refused(*arguments, environment=os.environ | {name: KEY}, execute=False)
     nested = "logger.project" in text  # which Hydra's grammar does not take at all
     reason = "cannot be read" if nested else f"${{oc.env:{name}}} would put a secret into the record"
     assert KEY not in sentence and reason in sentence
 
 
-def test_other_variables_of_the_environment_may_be_taken(commands, tmp_path):
-    done = commands.run(
-        "logger.group=${oc.env:PLACE}", *DUFM, folder=tmp_path, execute=False, environment={"PLACE": "x"}
+def test_other_variables_of_the_environment_may_be_taken(tmp_path):
+    done = commands().run(
+        "logger.group=${oc.env:PLACE}", *DUFM, folder=tmp_path, execute=False, environment=os.environ | {"PLACE": "x"}
     )
     assert done.code == 0 and done.ran[0]["logger"]["group"] == "x"
 
 
-def test_a_key_in_the_environment_is_nowhere_in_what_a_run_leaves_or_says(commands, tmp_path):
+def test_a_key_in_the_environment_is_nowhere_in_what_a_run_leaves_or_says(tmp_path):
     arguments = [argument for argument in DUFM if argument != "logger=none"]
-    done = commands.run(*arguments, "hydra.run.dir=run", folder=tmp_path, environment={"WANDB_API_KEY": KEY})
+    done = commands().run(
+        *arguments, "hydra.run.dir=run", folder=tmp_path, environment=os.environ | {"WANDB_API_KEY": KEY}
+    )
     assert done.code == 0 and KEY not in done.out + done.err
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert any("wandb" in path.parts for path in files)
@@ -332,17 +327,26 @@ def test_a_key_in_the_environment_is_nowhere_in_what_a_run_leaves_or_says(comman
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["with spaces/größe 日本語", "-rf", "--help", "100%s%d", "a\nb", "link/x", 'a\'b"c"$HOME,d=e;f\\'],
+    ("name", "drawn"),
+    [
+        *[(name, False) for name in ("with spaces/größe 日本語", "-rf", "--help", "a\nb", "link/x")],
+        *[(name, True) for name in ("100%s%d", 'a\'b"c"$HOME,d=e;f\\')],
+    ],
 )
-def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, commands, tmp_path):
+def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, drawn, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     quoted = "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    done = commands.run(f"hydra.run.dir={quoted}", *DUFM, "record.figures=true", folder=tmp_path)
+    done = commands().run(f"hydra.run.dir={quoted}", *DUFM, f"record.figures={drawn}", folder=tmp_path)
     assert done.code == 0 and "Traceback" not in done.err, done.err
     run = tmp_path / name
-    for file in ("record.csv", "summary.json", "tensors.safetensors", "figures/collapse.png", ".hydra/config.yaml"):
+    for file in (
+        "record.csv",
+        "summary.json",
+        "tensors.safetensors",
+        ".hydra/config.yaml",
+        *["figures/collapse.png"] * drawn,
+    ):
         assert (run / file).stat().st_size > 0
     assert json.loads((run / "summary.json").read_text())["status"] == "completed"
 

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import dnc
 
 SMALL = ("protocol.num_features=8", "protocol.samples_per_class=5", "head.width=8", "head.depth=3", "descent.steps=100")
 """Overrides of protocol=dufm that a second is enough for."""
@@ -15,18 +14,12 @@ SMALL = ("protocol.num_features=8", "protocol.samples_per_class=5", "head.width=
 QUIET = ("logger=none", "record.figures=false", "trainer.threads=1", "descent.records_per_decade=4")
 
 
-def dnc(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory) -> Path:
     """A multirun of the DUFM on three classes: job 0 completed, job 1 failed because it diverged."""
     folder = tmp_path_factory.mktemp("sweeps")
     arguments = ["protocol=dufm", *SMALL, "protocol.num_classes=3", "descent.lr=0.5,1e6", *QUIET]
-    done = dnc("--multirun", *arguments, "hydra.sweep.dir=sweep", cwd=folder)
+    done = dnc("--multirun", *arguments, "hydra.sweep.dir=sweep", cwd=folder, check=False)
     assert done.returncode == 1 and "diverged" in done.stderr
     return folder / "sweep"
 
@@ -36,8 +29,7 @@ def digits_run(tmp_path_factory) -> Path:
     """A run on real images with a backbone, a head of three seeds, and a test split."""
     folder = tmp_path_factory.mktemp("runs")
     arguments = ["backbone.epochs=2", "descent.steps=200", "head.depth=3", *QUIET]
-    done = dnc(*arguments, "data.classes=[3,8]", "hydra.run.dir=digits", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    dnc(*arguments, "data.classes=[3,8]", "hydra.run.dir=digits", cwd=folder)
     return folder / "digits"
 
 

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from local_cluster import Launched, Slurm, free_ports, local_slurm
+from commands import Command, commands
+from local_cluster import Slurm, free_ports, local_slurm
 
 NODES = 2
 
@@ -45,17 +47,18 @@ def _require_root_and_packages() -> None:
 
 
 @pytest.fixture(scope="module")
-def launch(slurm) -> Iterator[Callable[..., Launched]]:
+def launch(slurm) -> Iterator[Callable[..., Command]]:
     """Start ``dnc`` on the cluster: ``launch(folder, *arguments)``. Afterwards launchers and jobs are ended."""
-    launched: list[Launched] = []
+    launched: list[Command] = []
 
-    def start(cwd: Path, *arguments: str) -> Launched:
-        launched.append(Launched(arguments, cwd, slurm.env))
+    def start(folder: Path, *arguments: str) -> Command:
+        launched.append(commands().start(*arguments, folder=folder, environment=slurm.env, seconds=300))
         return launched[-1]
 
     yield start
-    for one in launched:
-        one.process.kill()
-        one.process.wait()
+    for launcher in launched:
+        if not launcher.is_over():
+            os.kill(launcher.pid, signal.SIGKILL)
+        launcher.end()
     if jobs := slurm.ask("squeue", "--noheader", "--format=%A").split():
         slurm.ask("scancel", "--quiet", *jobs)

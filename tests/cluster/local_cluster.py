@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 LOCAL_SLURM = Path(__file__).parents[2] / "scripts" / "local_slurm"
 BATCH_SCRIPT = LOCAL_SLURM.with_name("slurm.sbatch")
 
@@ -76,12 +74,12 @@ def free_ports(count: int) -> int:
     raise OSError("no free ports below 32000")
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait until the condition holds; fail after so many seconds."""
+def until(condition: Callable[[], object], what: str, seconds: float = 60, pause: float = 0.1) -> None:
+    """Wait until the condition holds, looking every ``pause`` seconds; fail after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def written(file: Path, text: str) -> Callable[[], bool]:
@@ -93,23 +91,3 @@ def job_number(sweep: Path) -> str:
     """The number of a multirun's Slurm job, from the folders that submitit names after it."""
     (number,) = {path.name.partition("_")[0] for path in (sweep / ".submitit").iterdir() if path.is_dir()}
     return number
-
-
-class Launched:
-    """``dnc`` as a process of its own, its output in a file (jobs outlive a launcher and would keep a pipe open)."""
-
-    def __init__(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
-        self.output_file = cwd / "launcher.log"
-        with open(self.output_file, "w") as stream:
-            command = [sys.executable, "-m", "pipeline", *arguments]
-            self.process = subprocess.Popen(
-                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
-            )
-
-    def wait(self, seconds: float = 300) -> tuple[int, str]:
-        """Its exit code and all it printed; fails where it has not ended within so many seconds."""
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"the launcher still waits after {seconds:g} s:\n{self.output_file.read_text()}")
-        return code, self.output_file.read_text()

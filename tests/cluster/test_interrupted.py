@@ -1,6 +1,9 @@
 """Jobs that Slurm is about to end keep what they have, are requeued, and end as if nothing had happened."""
 
 import json
+import os
+import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +14,7 @@ from safetensors import safe_open
 
 from pipeline.record import read_summary
 
-STEPS = 700_000
+STEPS = 400_000
 # Seconds of training and seconds of descent, so that a signal finds them in progress.
 RUN = [
     "logger=none",
@@ -21,7 +24,7 @@ RUN = [
     "backbone.epochs=100",
 ]
 RUN += ["backbone.batch_size=4", "head.width=8", "head.depth=2", "descent.seeds=2", f"descent.steps={STEPS}"]
-RUN += ["descent.records_per_decade=1", "trainer.checkpoint_seconds=1"]
+RUN += ["descent.records_per_decade=1", "trainer.checkpoint_seconds=0"]
 TRAINS = "epoch 1/100"
 CHECKPOINTS = ("checkpoints/backbone.ckpt (epoch", "stages/head.half.safetensors")
 
@@ -48,11 +51,23 @@ def signalled(slurm, cwd: Path) -> int:
     job = f"{job_number(cwd / 'sweep')}_0"
     slurm.ask("scancel", "--signal=USR2", job)
     checkpoint = run / "stages" / "head.half.safetensors"
-    until(checkpoint.exists, "the descent of the second attempt", 240)
+    until(checkpoint.exists, "the descent of the second attempt", 240, pause=0.001)
+    (process,) = map(int, re.findall(r"process (\d+) ", (run / ".lock").read_text()))
+    os.kill(process, signal.SIGSTOP)  # the signal is slower than a descent may be
     slurm.ask("scancel", "--signal=TERM", job)
+    until(lambda: is_pending(process, signal.SIGTERM), "the signal")
+    os.kill(process, signal.SIGCONT)
+    until(lambda: not Path(f"/proc/{process}").exists(), "the end of the second attempt", 120)
+    with safe_open(checkpoint, framework="pt") as content:  # the third takes seconds to begin
+        kept = json.loads(content.metadata()["stage"])["facts"]["step"]
     until(lambda: slurm.history(job)[:2] == ["REQUEUED 0:0"] * 2, "the second requeue", 120)
-    with safe_open(checkpoint, framework="pt") as content:
-        return json.loads(content.metadata()["stage"])["facts"]["step"]
+    return kept
+
+
+def is_pending(process: int, number: int) -> bool:
+    """Whether a stopped process has been sent a signal."""
+    (signals,) = re.findall(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{process}/status").read_text(), re.M)
+    return bool(int(signals, 16) >> (number - 1) & 1)
 
 
 def preempted(slurm, cwd: Path) -> list[str]:
@@ -79,8 +94,8 @@ def cancelled(slurm, cwd: Path) -> list[str]:
 def sweep(started) -> Path:
     """The multirun when it has ended."""
     started.jobs["signalled"].result(480)
-    code, output = started.launcher.wait()
-    assert code == 0, output
+    done = started.launcher.end()
+    assert done.code == 0, done.err
     return started.folders["signalled"] / "sweep"
 
 

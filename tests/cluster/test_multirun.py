@@ -44,8 +44,8 @@ def started(launch, tmp_path_factory):
 
 def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm):
     for name in ("sweep", "direct"):
-        code, output = started.launchers[name].wait()
-        assert code == 0, output
+        done = started.launchers[name].end()
+        assert done.code == 0, done.err
     # One folder for all, made at submission: its name's date and time are not those at which a job starts.
     (sweep,) = (started.folders["sweep"] / "multirun").glob("*/*")
     for job in "012":
@@ -61,9 +61,9 @@ def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm
 
 
 def test_a_run_over_two_nodes_is_the_run_made_by_one_process(started, slurm):
-    code, output = started.launchers["two_nodes"].wait()
-    assert code == 0, output
-    assert started.launchers["direct"].wait()[0] == 0
+    for name in ("two_nodes", "direct"):
+        done = started.launchers[name].end()
+        assert done.code == 0, done.err
     sweep = started.folders["two_nodes"] / "sweep"
     there, here = sweep / "0", started.folders["direct"] / "direct" / "0"
     assert [read_summary(run)["environment"]["processes"] for run in (there, here)] == [2, 1]
@@ -77,10 +77,10 @@ def test_a_run_over_two_nodes_is_the_run_made_by_one_process(started, slurm):
 
 
 def test_a_run_that_fails_is_reported_with_its_log(started):
-    code, output = started.launchers["diverging"].wait()
-    assert code == EXIT_FAILED
+    done = started.launchers["diverging"].end()
+    assert done.code == EXIT_FAILED
     sweep = started.folders["diverging"] / "sweep"
-    (sentence,) = re.findall(r"^error: (.*)$", output, re.M)
+    (sentence,) = re.findall(r"^error: (.*)$", done.err, re.M)
     log = Path(re.search(r"log: (\S+)\)$", sentence).group(1))
     assert log.parent.parent == sweep / ".submitit" and log.name.endswith("_0_log.out")
     assert read_summary(sweep / "0")["status"] == "failed"
@@ -88,15 +88,15 @@ def test_a_run_that_fails_is_reported_with_its_log(started):
 
 
 def test_a_job_that_ends_without_a_result_is_reported_with_its_log(started):
-    code, output = started.launchers["lost"].wait()
-    assert code == EXIT_FAILED
+    done = started.launchers["lost"].end()
+    assert done.code == EXIT_FAILED
     number = job_number(started.folders["lost"] / "sweep")
-    (sentence,) = re.findall(r"^error: (.*)$", output, re.M)
+    (sentence,) = re.findall(r"^error: (.*)$", done.err, re.M)
     assert f"job {number} " in sentence and "FAILED" in sentence
     assert f"{started.folders['lost']}/sweep/.submitit/{number}/{number}_0_log.out" in sentence
 
 
 def test_a_partition_that_is_not_there_is_refused_in_one_sentence(started):
-    code, output = started.launchers["refused"].wait()
-    assert code == EXIT_BAD_CONFIG
-    assert "Traceback" not in output and "partition" in output.splitlines()[-1]
+    done = started.launchers["refused"].end()
+    assert done.code == EXIT_BAD_CONFIG
+    assert "Traceback" not in done.out + done.err and "partition" in done.err.splitlines()[-1]

@@ -1,6 +1,6 @@
 """Whatever is typed, the command either does it or says in one sentence why not, and never hangs or leaves half a run.
 
-Every example is a process of its own (`server.py`). FUZZ_EXAMPLES asks for another number of them, drawn anew.
+Every example is a process of its own (`running/server.py`). FUZZ_EXAMPLES asks for another number of them, drawn anew.
 """
 
 import json
@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from commands import Commands, Done, content
+from commands import Done, commands, content
 from hypothesis import HealthCheck, example, given, settings
 from strategies import KNOBS, SHOWN, command_lines, small_runs
 
@@ -29,12 +28,6 @@ def examples(count: int) -> settings:
     return settings(
         max_examples=count, deadline=None, derandomize=not ASKED, database=None, suppress_health_check=list(HealthCheck)
     )
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands() as running:
-        yield running
 
 
 @contextmanager
@@ -113,11 +106,11 @@ def check_values(config: dict) -> None:
 @example(["--frobnicate"])
 @example(["--config-dir"])
 @example(["--experimental-rerun=x"])
-def test_every_command_line_is_run_or_refused_in_one_sentence_that_leaves_nothing(commands, arguments):
+def test_every_command_line_is_run_or_refused_in_one_sentence_that_leaves_nothing(arguments):
     GENERATED.append(len(arguments))
     with place() as folder:
         before = content(folder)
-        done = commands.run(*arguments, folder=folder, execute=False)
+        done = commands().run(*arguments, folder=folder, execute=False)
         after = content(folder)
     assert done.code is not None, f"killed: {done.err}"
     assert done.code in (0, EXIT_BAD_CONFIG), done.err
@@ -138,10 +131,10 @@ SMALLEST += " protocol.samples_per_class=1 protocol.num_features=1"
 @examples(max(1, EXAMPLES // 20))
 @given(small_runs())
 @example(["logger=none", *SMALLEST.split(), "head.init_scale=1e-30", "verdict.dnc1=1e-30"])  # every dnc2 is infinite
-def test_every_small_run_completes_or_says_in_one_sentence_why_not(commands, arguments):
+def test_every_small_run_completes_or_says_in_one_sentence_why_not(arguments):
     with place() as folder:
         before = content(folder)
-        done = commands.run(*arguments, "hydra.run.dir=out", folder=folder)
+        done = commands().run(*arguments, "hydra.run.dir=out", folder=folder)
         assert done.code in (0, EXIT_FAILED, EXIT_BAD_CONFIG), f"{done.code}: {done.err}"
         if done.code == EXIT_BAD_CONFIG:
             check_refusal(done)

@@ -1,11 +1,10 @@
 """What tests with real processes share."""
 
 import pytest
-from disturbance import stage
+from disturbance import Stage
 
 
 @pytest.fixture(scope="session")
 def here(tmp_path_factory):
     """Where runs are started that are disturbed while they go on."""
-    with stage(tmp_path_factory.mktemp("here")) as started:
-        yield started
+    return Stage(tmp_path_factory.mktemp("here"))

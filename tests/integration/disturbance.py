@@ -4,17 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-from commands import Commands, Done
+from commands import Command, Done, commands
 from recomputation import record_of
 from safetensors.numpy import load_file
 
@@ -22,14 +18,16 @@ from pipeline.checkpoints import read_checkpoint
 
 SECONDS = 100.0
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]
-SMALL += ["descent.records_per_decade=2", "logger=none", "trainer=cpu", "trainer.threads=1"]
+SMALL += ["descent.records_per_decade=2", "logger=none", "record.figures=false", "trainer=cpu", "trainer.threads=1"]
 RUN = [*SMALL, "backbone.epochs=15", "backbone.batch_size=8", "descent.steps=200000"]
 RUN += ["trainer.checkpoint_seconds=0"]
 TROUBLED = [argument for argument in RUN if not argument.startswith("backbone.hidden")]
 TRAINING, TRAINING_BEFORE = Path("checkpoints/backbone.ckpt"), Path("checkpoints/backbone.previous.ckpt")
 HEAD, HEAD_BEFORE = Path("stages/head.half.safetensors"), Path("stages/head.half.previous.safetensors")
 BACKBONE, FEATURES = Path("checkpoints/backbone.safetensors"), Path("stages/features.safetensors")
-COMPARED = ("record.csv", "tensors.safetensors", "figures/collapse.png")
+COMPARED = ("record.csv", "tensors.safetensors")
+PICTURE = "figures/collapse.png"
+DRAWN = [*RUN, "record.figures=true"]
 
 
 def troubled(network: str) -> list[str]:
@@ -46,18 +44,11 @@ def wait_until(so: Callable[[], object], seconds: float = SECONDS) -> None:
 
 
 class Running:
-    """A run in a folder, going on; the command line is ``arguments``, in a working directory."""
+    """A run in a folder, going on."""
 
-    def __init__(
-        self, commands: Commands, pool: ThreadPoolExecutor, folder: Path, directory: Path, *arguments: str
-    ) -> None:
-        self.folder = folder
-        pid_file = directory / "pid"
-        pid_file.unlink(missing_ok=True)
-        more = {"folder": directory, "seconds": SECONDS, "pid_file": str(pid_file)}
-        self._done: Future[Done] = pool.submit(commands.run, *arguments, **more)
-        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
-        self.pid = int(pid_file.read_text())
+    def __init__(self, folder: Path, command: Command) -> None:
+        self.folder, self.pid = folder, command.pid
+        self.is_over, self.end = command.is_over, command.end
 
     def wait_for(self, *files: Path) -> "Running":
         """Until these files of the run folder are there, and the process still is."""
@@ -84,19 +75,13 @@ class Running:
         os.kill(self.pid, number)
         return self
 
-    def is_over(self) -> bool:
-        return self._done.done()
-
-    def end(self) -> Done:
-        """What it came to."""
-        return self._done.result(SECONDS)
-
 
 class Stage:
-    """Where runs are started, one at a time, in a working directory of the stage's own."""
+    """Where runs are started, in a working directory of the stage's own, where `troubled.py` can be imported."""
 
-    def __init__(self, commands: Commands, pool: ThreadPoolExecutor, directory: Path) -> None:
-        self._commands, self._pool, self._directory = commands, pool, directory
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        shutil.copy(Path(__file__).with_name("troubled.py"), directory)
 
     def start(self, folder: Path, *arguments: str) -> Running:
         """`RUN`, or other arguments."""
@@ -107,15 +92,7 @@ class Stage:
         return self._start(folder, f"resume={folder}")
 
     def _start(self, folder: Path, *arguments: str) -> Running:
-        return Running(self._commands, self._pool, folder, self._directory, *arguments)
-
-
-@contextmanager
-def stage(directory: Path) -> Iterator[Stage]:
-    """A stage; `troubled.py` can be imported there."""
-    shutil.copy(Path(__file__).with_name("troubled.py"), directory)
-    with Commands() as commands, ThreadPoolExecutor(1) as pool:
-        yield Stage(commands, pool, directory)
+        return Running(folder, commands().start(*arguments, folder=self._directory, seconds=SECONDS))
 
 
 def family(pid: int) -> dict[int, str]:
@@ -184,9 +161,9 @@ def whole_files(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def assert_same(run: Path, expected: Path) -> None:
-    """Byte by byte what an undisturbed run leaves, and nothing half done beside it."""
-    for name in COMPARED:
+def assert_same(run: Path, expected: Path, *more: str) -> None:
+    """Byte by byte what an undisturbed run leaves (with `more` of its files), and nothing half done beside it."""
+    for name in (*COMPARED, *more):
         assert (run / name).read_bytes() == (expected / name).read_bytes(), name
     assert not list(run.rglob(".*tmp*")) and not (run / "stages").exists()
     assert not (run / TRAINING_BEFORE).exists() and not (run / ".lock").exists()

@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,16 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from commands import dnc
 from safetensors.numpy import load_file
 
 GROUPS = ("data", "backbone", "optimizer", "head", "descent", "protocol", "trainer", "logger")
-
-
-def dnc(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 def sweep(jobs: Mapping[str, Sequence[str]], *common: str, cwd: Path) -> subprocess.CompletedProcess:

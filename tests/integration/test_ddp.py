@@ -1,15 +1,14 @@
 """Several processes, started in every way, make one run in one folder, once."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-from commands import Commands
-from recomputation import dnc, record_of, summary_of
+from commands import commands, dnc
+from recomputation import record_of, summary_of
 
 from pipeline.app import EXIT_BAD_CONFIG
 
@@ -95,10 +94,10 @@ def test_two_processes_find_what_one_finds(swept, alone):
 
 
 def test_settings_that_do_not_fit_the_launch_are_one_sentence(tmp_path):
-    place = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "3"}
+    three = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "3"}
     cases = {
         ("trainer=ddp", "trainer.num_nodes=2"): ({}, "trainer.num_nodes=2 needs a launcher"),
-        ("trainer.devices=2",): (place, "make 2 process(es), but torchrun started 3"),
+        ("trainer.devices=2",): (three, "make 2 process(es), but torchrun started 3"),
         ("trainer.devices=2", "backbone.batch_size=1"): ({}, "backbone.batch_size=1 makes a batch of 1 image(s) for 2"),
         # 2 * 71 = 140 + 2
         ("trainer.devices=3", "backbone.batch_size=140", "data.samples_per_class=71"): (
@@ -107,10 +106,9 @@ def test_settings_that_do_not_fit_the_launch_are_one_sentence(tmp_path):
         ),
         ("trainer.devices=100000",): ({}, "CPU cores; allowed: 1.."),
     }
-    with Commands() as commands:
-        for arguments, (environment, words) in cases.items():
-            done = commands.run(*arguments, "trainer.accelerator=cpu", folder=tmp_path, environment=environment)
-            assert done.code == EXIT_BAD_CONFIG and words in done.err and done.err.count("\n") == 1, done.err
+    for arguments, (place, words) in cases.items():
+        done = commands().run(*arguments, "trainer.accelerator=cpu", folder=tmp_path, environment=os.environ | place)
+        assert done.code == EXIT_BAD_CONFIG and words in done.err and done.err.count("\n") == 1, done.err
     assert list(tmp_path.iterdir()) == []
 
 

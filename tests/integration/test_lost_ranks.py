@@ -8,7 +8,7 @@ from disturbance import RUN, TRAINING, TRAINING_BEFORE, family, wait_until, whol
 from recomputation import summary_of
 
 SECONDS = 60.0
-TWO = [*RUN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+TWO = [*RUN, "descent.steps=2000", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 def follower(pid: int) -> int:

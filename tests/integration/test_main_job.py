@@ -1,5 +1,6 @@
 """The main job and the pure-theory job as real processes: every file is there, and every number can be recomputed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import commands, dnc
 from PIL import Image
-from recomputation import assert_summary_is_recomputed_from_tensors, collapsed_value, dnc, record_of, summary_of
+from recomputation import assert_summary_is_recomputed_from_tensors, collapsed_value, record_of, summary_of
 from safetensors.torch import load_file as load_torch_file
 
 SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]
+DUFM = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "head.width=8"]
+DUFM += ["descent.steps=2000", "descent.seeds=2", "record.figures=false", "logger=none"]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +31,7 @@ def digits_run(tmp_path_factory):
 def dufm_run(tmp_path_factory):
     """The pure-theory job with free features, shrunk."""
     folder = tmp_path_factory.mktemp("dufm")
-    arguments = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "logger=none"]
-    done = dnc(*arguments, "descent.steps=2000", "descent.seeds=2", "head.width=8", "hydra.run.dir=run", cwd=folder)
+    done = dnc(*DUFM, "hydra.run.dir=run", cwd=folder)
     return folder / "run", done
 
 
@@ -157,9 +160,10 @@ def test_the_dufm_job_compares_with_the_global_optimum(dufm_run):
 
 
 def test_the_same_seed_gives_the_same_record(dufm_run, tmp_path):
+    """In a fresh interpreter, not in one forked from that which made the first."""
     run, _ = dufm_run
-    arguments = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "logger=none"]
-    dnc(*arguments, "descent.steps=2000", "descent.seeds=2", "head.width=8", "hydra.run.dir=run", cwd=tmp_path)
+    command = [sys.executable, "-m", "pipeline", *DUFM, "hydra.run.dir=run"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     assert (run / "record.csv").read_bytes() == (tmp_path / "run" / "record.csv").read_bytes()
 
 
@@ -216,7 +220,7 @@ def test_a_diverging_head_fails_with_advice_and_a_recognisable_record(tmp_path):
         "protocol=dufm",
         "descent.lr=1e6",
         "descent.steps=500",
-        "logger=none",
+        *("logger=none", "record.figures=false"),
         "hydra.run.dir=run",
         cwd=tmp_path,
         check=False,
@@ -239,32 +243,21 @@ def test_a_diverging_backbone_fails_with_advice(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_exits_as_asked_and_is_recognisable(number, code, tmp_path):
     arguments = ["protocol=dufm", "descent.steps=10000000", "logger=none", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        # A shell starts background jobs with SIGINT ignored, and whatever runs these tests may be one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        try:
-            while not (tmp_path / "run" / "summary.json").exists():
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.1)
-            time.sleep(2)  # into the descent; should it not have begun yet, the outcome is the same
-            process.send_signal(number)
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == code, err
+    running = commands().start(*arguments, folder=tmp_path)
+    while not (tmp_path / "run" / "summary.json").exists():
+        assert not running.is_over(), running.end()
+        time.sleep(0.01)
+    time.sleep(0.2)  # into the descent; should it not have begun yet, the outcome is the same
+    os.kill(running.pid, number)
+    done = running.end()
+    assert done.code == code, done.err
     assert summary_of(tmp_path / "run")["status"] == "interrupted"
 
 
 def test_every_job_of_a_multirun_has_its_own_folder_and_wandb_run(tmp_path):
     dnc(
         *["--multirun", "protocol=dufm", "descent.steps=50", "descent.seeds=1", "head.depth=2,3"],
-        *["head.width=8", "protocol.samples_per_class=3", "hydra.sweep.dir=sweep"],
+        *["head.width=8", "protocol.samples_per_class=3", "record.figures=false", "hydra.sweep.dir=sweep"],
         cwd=tmp_path,
     )
     for index, depth in enumerate((2, 3)):

@@ -1,13 +1,13 @@
 """A run that was killed goes on after its last finished stage, and ends as if nothing had happened."""
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from recomputation import dnc, summary_of
+from commands import commands, dnc
+from recomputation import summary_of
 
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[32,16]", "backbone.epochs=5", "head.width=16", "head.depth=3"]
 SMALL += ["descent.records_per_decade=3", "descent.seeds=2", "logger=none"]
@@ -17,15 +17,13 @@ FILE = Path("checkpoints", "backbone.safetensors")
 
 def kill_once(folder: Path, file: Path, *arguments: str) -> None:
     """Start a run and kill it as soon as ``file`` is there."""
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        try:
-            while not file.exists():
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.01)
-            time.sleep(0.2)  # into the next stage
-        finally:
-            process.send_signal(signal.SIGKILL)
+    running = commands().start(*arguments, folder=folder)
+    while not file.exists():
+        assert not running.is_over(), running.end()
+        time.sleep(0.01)
+    time.sleep(0.2)  # into the next stage
+    os.kill(running.pid, signal.SIGKILL)
+    running.end()
     assert summary_of(folder / "a run")["status"] == "running"
 
 

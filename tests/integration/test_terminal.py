@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from commands import dnc
 
 from pipeline.record import read_summary
 
@@ -62,16 +63,17 @@ def quiet(tmp_path_factory):
     """Three jobs of a quiet multirun, the first and the last of which diverge."""
     folder = tmp_path_factory.mktemp("quiet")
     lr = "optimizer.lr=1e20,0.05,1e21"
-    return folder, in_pipe(
-        "-q", "--multirun", *SMALL, lr, "logger=none", "record.figures=false", f"hydra.sweep.dir={folder}"
-    )
+    small = [*SMALL, lr, "logger=none", "record.figures=false", f"hydra.sweep.dir={folder}"]
+    return folder, dnc("-q", "--multirun", *small, cwd=folder, check=False, environment=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     """A run of two processes on one terminal."""
     folder = tmp_path_factory.mktemp("shown") / "run"
-    return on_terminal(*SMALL, "trainer=ddp", "trainer.devices=2", "logger=none", f"hydra.run.dir={folder}")
+    return on_terminal(
+        *SMALL, "trainer=ddp", "trainer.devices=2", "logger=none", "record.figures=false", f"hydra.run.dir={folder}"
+    )
 
 
 def test_a_pipe_gets_plain_lines_in_its_own_encoding_and_no_noise(piped):
@@ -98,7 +100,7 @@ def test_a_run_ends_with_the_paths_of_what_it_left(piped):
 def test_quiet_runs_show_their_verdict_and_every_failure_and_nothing_else(quiet):
     folder, done = quiet
     assert done.returncode == 1
-    first, second, third = done.stdout.decode().splitlines()
+    first, second, third = done.stdout.splitlines()
     assert first.startswith(f"{folder}/0: backbone training diverged") and third.startswith(f"{folder}/2: ")
     assert second == f"{read_summary(folder / '1')['verdict']['text']}: {folder}/1"
 

@@ -21,6 +21,7 @@ TINY = [
     "head.width=4",
     "protocol.num_features=4",
     "protocol.samples_per_class=3",
+    "record.figures=false",
 ]
 
 
@@ -108,8 +109,6 @@ def test_the_table_says_what_the_record_says(reproduced):
 def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeypatch, caplog):
     out, _ = reproduced
     caplog.set_level("INFO")
-    # The figure of a run takes longer than these runs.
-    monkeypatch.setattr("pipeline.execution.save_figure", lambda *arguments: [])
     monkeypatch.chdir(out.parents[2])
     before = summaries(out)
     main(["e2_lr", "--quick", *TINY])

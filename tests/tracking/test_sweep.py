@@ -2,17 +2,16 @@
 
 import math
 import re
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from commands import dnc
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.image import imread
-from tracked import DUFM, REPO, environment, wandb
+from tracked import DUFM, REPO, wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import serving
 
@@ -51,10 +50,8 @@ def test_the_agent_runs_our_command_with_hydra_overrides(sweep):
     assert create_sweep_command_args({"args": point})["args_no_hyphens"] == words
     # The composed command is a valid configuration (--cfg job checks it and runs nothing).
     fixed = [word for word in content["command"] if not word.startswith("${")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *fixed, *words, "--cfg", "job"], capture_output=True, text=True, cwd=REPO
-    )
-    assert done.returncode == 0 and "mode: online" in done.stdout and "name: wandb" in done.stdout, done.stderr
+    done = dnc(*fixed, *words, "--cfg", "job", cwd=REPO)
+    assert "mode: online" in done.stdout and "name: wandb" in done.stdout, done.stderr
 
 
 def test_wandbs_own_command_takes_the_sweep(tmp_path):
@@ -67,14 +64,8 @@ def test_wandbs_own_command_takes_the_sweep(tmp_path):
 
 
 def test_sweeps_are_no_choice_of_a_run(tmp_path):
-    shown = subprocess.run(
-        [sys.executable, "-m", "pipeline", "--help"],
-        capture_output=True,
-        text=True,
-        env=environment(tmp_path),
-        cwd=REPO,
-    )
-    assert "  logger " in shown.stdout and "  sweep " not in shown.stdout
+    shown = dnc("--help", cwd=tmp_path).stdout
+    assert "  logger " in shown and "  sweep " not in shown
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +79,7 @@ def multirun(tmp_path_factory) -> Path:
         "record.figures=false",
         "hydra.sweep.dir=grid",
     ]
-    command = [sys.executable, "-m", "pipeline", "--multirun", *DUFM, "descent.steps=30", *grid]
-    subprocess.run(command, cwd=folder, env=environment(folder / "home"), capture_output=True)
+    dnc("--multirun", *DUFM, "descent.steps=30", *grid, cwd=folder, check=False)
     return folder / "grid"
 
 

@@ -1,5 +1,7 @@
 """A run that was killed and started again is one wandb run, whose rows are there once."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -15,12 +17,13 @@ EPOCHS = 4  # with epoch 0
 
 def interrupt(folder: Path, arguments: list[str], more: dict[str, str], until) -> None:
     """Kill a run in the middle of its second stage, once ``until`` has returned."""
-    with start(folder, arguments, more) as process:
-        try:
-            pause_in_the_head(process, folder)
-            until()
-        finally:
-            process.kill()
+    command = start(folder, arguments, more)
+    try:
+        pause_in_the_head(command, folder)
+        until()
+    finally:
+        os.kill(command.pid, signal.SIGKILL)
+        command.end()
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,8 @@ def test_a_key_in_netrc_is_found(online_tracker, tmp_path):
 def test_no_key_and_a_terminal_asks_nothing(tmp_path):
     ours, theirs = pty.openpty()
     try:
-        command = [sys.executable, "-m", "pipeline", *DUFM, "logger.mode=online", "hydra.run.dir=run"]
+        command = [sys.executable, "-m", "pipeline", *DUFM, "logger.mode=online", "record.figures=false"]
+        command += ["hydra.run.dir=run"]
         with (
             serving() as server,
             subprocess.Popen(
@@ -147,13 +148,13 @@ def deserted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deserted")
     server = WandbServer()
     server.start()
-    with start(folder, [*DUFM, "logger.mode=online"], server.environment) as process:
-        with server.arrived:
-            assert server.arrived.wait_for(lambda: "UpsertBucket" in server.operations, 120)
-        server.stop()
-        said = "".join(process.communicate(timeout=300))
-        assert process.returncode == 0, said
-    return folder, said
+    command = start(folder, [*DUFM, "logger.mode=online"], server.environment)
+    with server.arrived:
+        assert server.arrived.wait_for(lambda: "UpsertBucket" in server.operations, 120)
+    server.stop()
+    done = command.end()
+    assert done.code == 0, done.err
+    return folder, done.out + done.err
 
 
 def test_a_server_that_dies_is_reported_once_and_the_run_completes(deserted):

@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from commands import Command, commands, dnc
 
 REPO = Path(__file__).parents[2]
 DUFM = ["protocol=dufm", "descent.steps=300", "head.width=8", "protocol.samples_per_class=4", "head.depth=2"]
@@ -22,34 +23,39 @@ IMAGES += ["head.inputs=free", "descent.seeds=2", "descent.records_per_decade=3"
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without any wandb account or setting, and with a home of its own."""
+    """This process's environment without any wandb account or setting, and with a home of its own.
+
+    Only what the descent has compiled is shared by all homes, because compiling takes seconds.
+    """
+    compiled, shared = (folder / ".cache" / "deep-neural-collapse" for folder in (home, Path.home()))
+    shared.mkdir(parents=True, exist_ok=True)
+    compiled.parent.mkdir(parents=True, exist_ok=True)
+    if not compiled.is_symlink():
+        compiled.symlink_to(shared)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "NETRC"))}
     paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     return kept | {"HOME": str(home), "PYTHONPATH": paths, "MPLCONFIGDIR": matplotlib.get_cachedir()} | dict(more or {})
 
 
-def start(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> subprocess.Popen:
+def start(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> Command:
     """Start the command in ``folder``; its run folder is ``folder/run``."""
-    command = [sys.executable, "-m", "pipeline", *arguments, "hydra.run.dir=run"]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=environment(folder / "home", more), text=True, **pipes)
+    variables = environment(folder / "home", more)
+    return commands().start(*arguments, "hydra.run.dir=run", folder=folder, environment=variables)
 
 
 def run(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> str:
     """Run the command to its end; everything it said."""
-    with start(folder, arguments, more) as process:
-        said = "".join(process.communicate(timeout=300))
-    assert process.returncode == 0, said
-    return said
+    done = dnc(*arguments, "hydra.run.dir=run", cwd=folder, environment=environment(folder / "home", more))
+    return done.stdout + done.stderr
 
 
-def pause_in_the_head(process: subprocess.Popen, folder: Path) -> None:
+def pause_in_the_head(command: Command, folder: Path) -> None:
     """Stop the process in the middle of the descent; wandb's own process goes on."""
     while not (folder / "run" / "checkpoints" / "backbone.safetensors").exists():
-        assert process.poll() is None, process.communicate()
+        assert not command.is_over(), command.end()
         time.sleep(0.01)
     time.sleep(0.2)
-    process.send_signal(signal.SIGSTOP)
+    os.kill(command.pid, signal.SIGSTOP)
     assert not (folder / "run" / "tensors.safetensors").exists(), "the run was over before it could be stopped"
 
 

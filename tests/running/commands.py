@@ -1,0 +1,120 @@
+"""A client of `server.py`: run command lines in folders of their own, and say what is left behind."""
+
+import atexit
+import functools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 120.0
+"""After which a command line counts as hanging, and is killed."""
+QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
+"""What the server sets, for every command line, too: tests share few cores."""
+SERVICE = "WANDB_SERVICE"
+"""By which wandb tells children of a process that has used it to use its service instead of one of their own."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command line came to; `ran` holds the configurations that passed, where nothing was executed."""
+
+    code: int | None
+    out: str
+    err: str
+    ran: list[dict]
+
+
+class Command:
+    """A command line that is being run, by the process ``pid``."""
+
+    def __init__(self, connection: socket.socket, request: dict) -> None:
+        self._connection, self._done = connection, None
+        connection.sendall(f"{json.dumps(request)}\n".encode())
+        with connection.makefile("rb", buffering=0) as answer:  # not a byte of what is said in the end
+            self.pid: int = json.loads(answer.readline())["pid"]
+
+    def is_over(self) -> bool:
+        return self._done is not None or bool(select.select([self._connection], [], [], 0)[0])
+
+    def end(self) -> Done:
+        """What it comes to, when it has ended."""
+        if self._done is None:
+            with self._connection, self._connection.makefile() as answer:
+                self._done = Done(**json.loads(answer.readline()))
+        return self._done
+
+
+class Commands:
+    """A server, and what it is asked to run: any number of command lines at once."""
+
+    def __init__(self) -> None:
+        self._door, door = socket.socketpair()
+        environment = os.environ | QUIET
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+        with door:
+            self._server = subprocess.Popen(command, stdin=door, env=environment)
+
+    def close(self) -> None:
+        self._door.close()
+        self._server.wait()
+
+    def start(
+        self,
+        *arguments: str,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        execute: bool = True,
+        seconds: float = SECONDS,
+        user: int | None = None,
+    ) -> Command:
+        """Start a command line in ``folder``.
+
+        Args:
+            environment: instead of this process's.
+            execute: or only up to where the work would begin.
+            seconds: after which it is killed.
+            user: whose rights it has, instead of ours.
+        """
+        variables = {**(os.environ if environment is None else environment), **QUIET}
+        variables.pop(SERVICE, None)
+        request = {"arguments": arguments, "folder": str(folder), "environment": variables}
+        ours, its = socket.socketpair()
+        with its:
+            socket.send_fds(self._door, [b"."], [its.fileno()])
+        return Command(ours, request | {"execute": execute, "seconds": seconds, "user": user})
+
+    def run(self, *arguments: str, **options: object) -> Done:
+        """Run a command line to its end; options as of `start`."""
+        return self.start(*arguments, **options).end()
+
+
+@functools.cache
+def commands() -> Commands:
+    """The server of this process, started when it is first needed."""
+    server = Commands()
+    atexit.register(server.close)
+    return server
+
+
+def dnc(
+    *arguments: str, cwd: Path, check: bool = True, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess:
+    """Run the command in ``cwd``, with ``environment`` instead of this process's; ``check`` that it exits with 0."""
+    done = commands().run(*arguments, folder=cwd, environment=environment, seconds=300)
+    assert not check or done.code == 0, done.err
+    return subprocess.CompletedProcess(["dnc", *arguments], done.code, done.out, done.err)
+
+
+def content(folder: Path) -> dict[str, tuple]:
+    """Every path below a folder with its kind, and of a file the bytes."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+    }

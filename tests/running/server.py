@@ -1,0 +1,149 @@
+"""The command, loaded once and forked for every command line: a fresh process each time, but no seconds of imports.
+
+Its standard input is a socket over which it is passed others, until that is closed. Each of these carries one command
+line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, user}`` and answers with two,
+``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment and the rights of that
+user (null: ours), and when it has ended ``{code, out, err, ran}``. After that many seconds, or when the socket is
+closed before, the process is killed, and ``code`` is null. With ``execute`` false the run stops where its work would
+begin; ``ran`` then holds the values of every knob that passed the checks.
+"""
+
+import atexit
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from typing import IO
+
+
+def main() -> None:
+    door = socket.socket(fileno=0)
+    _load()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    while descriptors := socket.recv_fds(door, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]:
+        with socket.socket(fileno=descriptors[0]) as visitor:
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _answer(visitor)
+                os._exit(0)
+
+
+def _load() -> None:
+    """Import what a run imports, some of it late, and let Hydra find its plugins.
+
+    Two shortcuts save half of the time: YAML is read by the same parser's C version, and Hydra does not compose the
+    configuration twice, the first time only to look at ``hydra.mode``.
+    """
+    import hydra._internal.hydra
+    import hydra.core.plugins
+    import sklearn.datasets
+    import yaml
+
+    from pipeline.backbones import build_backbone
+
+    for name in ("__main__", "app", "execution", "stages", "tracking.tracker"):
+        importlib.import_module(f"pipeline.{name}")
+    for name in ("timm", "torchvision.datasets", "wandb.sdk.launch"):
+        importlib.import_module(name)
+    yaml.SafeLoader = yaml.CSafeLoader
+    hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None
+    hydra.core.plugins.Plugins.instance()
+    sklearn.datasets.load_digits()
+    build_backbone("resnet20", (1, 8, 8))
+    gc.collect()
+    gc.freeze()  # or every child would walk through all of it, and copy it by doing so
+
+
+def _answer(visitor: socket.socket) -> None:
+    request = json.loads(visitor.makefile().readline())
+    files = {name: tempfile.TemporaryFile("w+", errors="replace") for name in ("out", "err", "ran")}  # noqa: SIM115
+    child = os.fork()
+    if child == 0:
+        _child(request, **files)
+    _say(visitor, {"pid": child})
+    answer = {"code": _wait(child, request["seconds"], visitor)}
+    for name, file in files.items():
+        file.seek(0)
+        answer[name] = file.read()
+    _say(visitor, answer | {"ran": [json.loads(line) for line in answer["ran"].splitlines()]})
+
+
+def _say(visitor: socket.socket, answer: dict) -> None:
+    try:
+        visitor.sendall(f"{json.dumps(answer)}\n".encode())
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _wait(child: int, seconds: float, visitor: socket.socket) -> int | None:
+    """The exit code of a child; None if it had to be killed."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if select.select([visitor], [], [], 0.002)[0]:
+            break  # nobody is there any more
+    os.killpg(child, signal.SIGUSR1)  # its stack goes to its stderr
+    time.sleep(0.2)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
+    """Run the command line; never returns."""
+    os.setpgid(0, 0)
+    atexit._clear()  # what is registered so far is the server's to do
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    os.chdir(request["folder"])
+    os.umask(0o022)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    sys.argv = ["dnc", *request["arguments"]]
+    code = 70
+    try:
+        if not request["execute"]:
+            _stop_before_the_work(ran)
+        if request["user"] is not None:
+            os.setuid(request["user"])
+        from pipeline.__main__ import main
+
+        main()
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _stop_before_the_work(ran: IO[str]) -> None:
+    import pipeline.execution
+
+    def note(config: object, inputs: object, folder: object) -> None:
+        print(json.dumps(asdict(config)), file=ran, flush=True)
+
+    pipeline.execution.execute = note
+
+
+if __name__ == "__main__":
+    main()
