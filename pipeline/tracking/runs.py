@@ -116,6 +116,7 @@ def _open(
                 init_timeout=opening,
                 finish_timeout=closing,
                 save_code=False,
+                disable_job_creation=True,
                 x_transaction_log_flush_interval=1.0,  # what a kill may cost (wandb's default: 15 s)
             )
             resume = {"resume": "allow"} if mode == "online" else {}

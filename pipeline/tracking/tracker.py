@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,5 @@ class Tracker:
         except Exception as error:  # wandb raises its own, OS and protocol errors alike
             self.channels = []
             log.warning("wandb failed (%s); the run goes on, the local record is complete.", first_line(error))
+            with suppress(Exception):
+                wandb.teardown()  # or it would try once more when the process ends, and fail with a traceback
