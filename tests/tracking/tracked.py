@@ -30,7 +30,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
     compiled, shared = (folder / ".cache" / "deep-neural-collapse" for folder in (home, Path.home()))
     shared.mkdir(parents=True, exist_ok=True)
     compiled.parent.mkdir(parents=True, exist_ok=True)
-    if not compiled.is_symlink():
+    if not compiled.exists():  # else it is there already, or the home is this process's own
         compiled.symlink_to(shared)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "NETRC"))}
     paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
