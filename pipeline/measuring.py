@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 KEPT_BYTES = 256 * 2**20
 """What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
+SENT_BYTES = 16 * 2**20
+"""What the statistics may take that a process sends at once, unless those of one place take more."""
 TEST = "test_"
 
 Value, Result = TypeVar("Value"), TypeVar("Result")
@@ -142,12 +144,27 @@ def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]
     if ranks.world_size() == 1:
         return parts
     device = next((part.counts.device for part in parts.values()), torch.device("cpu"))
-    order = {place: None for places in ranks.gather(list(parts)) for place in places}
+    sizes: dict[Place, int] = {}
+    for own in ranks.gather({place: part.anchors.nbytes + part.drifts.nbytes for place, part in parts.items()}):
+        sizes |= own
     joined = {}
-    for place in order:  # one by one: all places of all ranks at once would be large
-        shares = ranks.gather(parts[place].to("cpu") if place in parts else None)
-        joined[place] = ClassStatistics.merged([share.to(device) for share in shares if share is not None])
+    for group in _in_groups(sizes):
+        shares = ranks.gather({place: parts[place].to("cpu") for place in group if place in parts})
+        for place in group:
+            joined[place] = ClassStatistics.merged([own[place].to(device) for own in shares if place in own])
     return joined
+
+
+def _in_groups(sizes: dict[Place, int]) -> Iterator[list[Place]]:
+    """Places in groups of up to `SENT_BYTES`: one by one they would wait for one another, and all at once be large."""
+    group: list[Place] = []
+    for place, size in sizes.items():
+        if group and sum(sizes[other] for other in group) + size > SENT_BYTES:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
 
 
 def _shared(places: dict[Place, Value], work: Callable[[Place, Value], Result]) -> dict[Place, Result]:

@@ -67,7 +67,7 @@ def head(depth: int, seeds: int) -> tuple[Callable[[], object], Callable[[], obj
 
 
 def processes_seconds(count: int) -> float:
-    """Measuring ResNet-20 on 1280 random images, shared by so many processes of one thread each."""
+    """Measuring ResNet-20 on 5120 random images, shared by so many processes of one thread each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -82,7 +82,7 @@ def one_rank() -> None:
     torch.set_num_threads(1)
     if int(os.environ["WORLD_SIZE"]) > 1:
         ranks.connect("gloo")
-    images = random_images(1024)
+    images = random_images(4096)
     backbone = build_backbone("resnet20", images.image_shape)
     measure_backbone(backbone, random_images(256))
     taken = []
@@ -119,7 +119,7 @@ def main() -> None:
         costs = list(in_turns({str(size): work for size, work in zip(sizes, works, strict=True)}, rounds).values())
         lines.append((name, sizes, costs))
     shared = [processes_seconds(count) for count in PROCESSES]
-    lines.append(("measuring ResNet-20 on 1,280 images, against processes", PROCESSES, shared))
+    lines.append(("measuring ResNet-20 on 5,120 images, against processes", PROCESSES, shared))
     rows = [
         [
             name,

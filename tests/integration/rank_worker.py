@@ -25,6 +25,7 @@ from pipeline.run import Run
 from pipeline.training import settle_norms
 
 extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
+measuring.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
 
 IMAGES = load_images("digits", classes=[0, 1, 2], samples_per_class=47)
 
