@@ -178,8 +178,7 @@ def second_look(
     # one sample the first term is the same for all k, and so is a in the second; only differences of means are left.
     origin = reference.anchors[:1]
     means = (reference.anchors - origin) + reference.drifts
-    gaps = (own.anchors[:, None] - reference.anchors) - reference.drifts  # (K, K, d)
-    half_squares = gaps.square().sum(-1) / 2
+    half_squares = _distances(own.anchors - origin, means).square() / 2
     onto = torch.cat([means, directions.mT]).mT
     # Products of float64 matrices go twelve columns at a time: ten take twice as long as twelve, of which two are zero.
     onto = torch.nn.functional.pad(onto, (0, -onto.shape[1] % 12))
@@ -225,9 +224,13 @@ def spectrum(matrix: Tensor) -> Tensor:
 def _pair_distances(statistics: ClassStatistics) -> Tensor:
     """||mu_i - mu_j||^2 of all pairs i < j, `(..., K (K - 1) / 2)`."""
     centred = statistics.centred_means
-    distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist")  # by differences, exactly
     first, second = _pairs(statistics)
-    return distances[..., first, second].square()
+    return _distances(centred, centred)[..., first, second].square()
+
+
+def _distances(rows: Tensor, others: Tensor) -> Tensor:
+    """||r_i - o_j|| `(..., m, n)` by differences, which a product of the two would lose, without holding them all."""
+    return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _pairs(statistics: ClassStatistics) -> Tensor:
