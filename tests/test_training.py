@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,41 @@ def test_a_training_is_the_plain_loop_over_its_batches(tmp_path, head):
     assert learner.trainer.global_step == 75
     for found, expected in zip(learner.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class Ending(TrainingCheckpoints):
+    """Ends the training after so many checkpoints."""
+
+    left = -1
+
+    def _keep(self, *arguments) -> None:
+        super()._keep(*arguments)
+        self.left -= 1
+        if not self.left:
+            raise EOFError
+
+
+@pytest.mark.parametrize(("checkpoints", "step"), [(1, 10), (2, 20), (3, 25), (4, 35), (5, 45)])
+def test_a_training_goes_on_from_between_two_rounds_as_if_it_had_not_ended(tmp_path, checkpoints, step, caplog):
+    """Epochs of 25 batches have checkpoints after 10, 20 and 25 of them."""
+    setting = config(backbone__epochs=2, backbone__batch_size=4, optimizer__schedule="cosine")
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+
+    def trained(folder: Path, *ends: int) -> Classifier:
+        for left in ends:
+            learner = Classifier(build_backbone("mlp", (1, 8, 8), hidden=[16, 8]), 2, "mse", setting.optimizer, 2, 0)
+            keeping = Ending(folder / "backbone.ckpt", "key", Record(folder), seconds=0)
+            keeping.left = left
+            with nullcontext() if left < 0 else pytest.raises(EOFError):
+                train(learner, images, setting, [], lambda epoch: "", keeping)
+        return learner
+
+    caplog.set_level("INFO", logger="pipeline")
+    undisturbed, resumed = trained(tmp_path / "a", -1), trained(tmp_path / "b", checkpoints, -1)
+    assert caplog.text.count("going on from") == 1 and f"step {step})" in caplog.text
+    assert resumed.trainer.global_step == 50
+    for found, expected in zip(resumed.state_dict().values(), undisturbed.state_dict().values(), strict=True):
+        assert torch.equal(found, expected)
 
 
 def weights_of(learner: DufmNetwork) -> list[torch.Tensor]:
