@@ -3,9 +3,9 @@
 
     python scripts/bench_scaling.py [--quick] [--out table.md]
 
-Takes about four minutes on 2 CPU cores. One thing is varied at a time. Every number is the least of some repetitions in
-turns: seconds of the processor, all threads together; but for processes the median, of the clock's. An exponent is the
-slope of log cost against log size by least squares: 1 is linear, 0 is free.
+Takes a minute and a half on 2 CPU cores. One thing is varied at a time. Every number is the least of some repetitions
+in turns: seconds of the processor, all threads together; but for processes the median, of the clock's. An exponent is
+the slope of log cost against log size by least squares: 1 is linear, 0 is free.
 """
 
 import argparse

@@ -44,7 +44,6 @@ def _load() -> None:
     """
     import hydra._internal.hydra
     import hydra.core.plugins
-    import sklearn.datasets
     import yaml
 
     from pipeline.backbones import build_backbone
@@ -56,7 +55,6 @@ def _load() -> None:
     yaml.SafeLoader = yaml.CSafeLoader
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None
     hydra.core.plugins.Plugins.instance()
-    sklearn.datasets.load_digits()
     build_backbone("resnet20", (1, 8, 8))
     gc.collect()
     gc.freeze()  # or every child would walk through all of it, and copy it by doing so
