@@ -60,8 +60,10 @@ class Running:
         """Kill it at a moment when these files of the run folder are there, all written after a time (ns)."""
 
         def there() -> bool:
-            times = [(self.folder / file).stat().st_mtime_ns for file in files if (self.folder / file).exists()]
-            return len(times) == len(files) and min(times) > newer_than
+            try:
+                return min((self.folder / file).stat().st_mtime_ns for file in files) > newer_than
+            except FileNotFoundError:  # not there yet, or gone since it was looked at
+                return False
 
         while True:  # a file that is being replaced is not there for a moment
             wait_until(lambda: self.is_over() or there())
