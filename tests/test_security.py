@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -353,13 +352,6 @@ def test_a_run_leaves_its_record_in_a_folder_of_any_name(name, drawn, tmp_path):
 
 @pytest.mark.parametrize("place", ["sealed/run", "sealed"])
 def test_a_folder_without_the_right_to_write_is_refused(place, refused, tmp_path):
-    here = tmp_path / "here"
-    (here / "sealed").mkdir(parents=True)
-    (here / "sealed").chmod(0o555)
-    if os.geteuid() != 0:
-        assert "no right to write" in refused(f"hydra.run.dir={place}", *DUFM)
-        return
-    for folder in (here, *here.parents):
-        if folder.stat().st_uid == 0 and Path(tempfile.gettempdir()) in folder.parents:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    assert "no right to write" in refused(f"hydra.run.dir={place}", *DUFM, user=65534)
+    (tmp_path / "here" / "sealed").mkdir(parents=True)
+    (tmp_path / "here" / "sealed").chmod(0o555)
+    assert "no right to write" in refused(f"hydra.run.dir={place}", *DUFM, privileged=False)

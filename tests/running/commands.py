@@ -72,7 +72,7 @@ class Commands:
         environment: Mapping[str, str] | None = None,
         execute: bool = True,
         seconds: float = SECONDS,
-        user: int | None = None,
+        privileged: bool = True,
     ) -> Command:
         """Start a command line in ``folder``.
 
@@ -80,7 +80,7 @@ class Commands:
             environment: instead of this process's.
             execute: or only up to where the work would begin.
             seconds: after which it is killed.
-            user: whose rights it has, instead of ours.
+            privileged: whether root, if we are root, may write where a folder's permissions do not let it.
         """
         variables = {**(os.environ if environment is None else environment), **QUIET}
         variables.pop(SERVICE, None)
@@ -88,7 +88,7 @@ class Commands:
         ours, its = socket.socketpair()
         with its:
             socket.send_fds(self._door, [b"."], [its.fileno()])
-        return Command(ours, request | {"execute": execute, "seconds": seconds, "user": user})
+        return Command(ours, request | {"execute": execute, "seconds": seconds, "privileged": privileged})
 
     def run(self, *arguments: str, **options: object) -> Done:
         """Run a command line to its end; options as of `start`."""

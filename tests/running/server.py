@@ -1,14 +1,15 @@
 """The command, loaded once and forked for every command line: a fresh process each time, but no seconds of imports.
 
 Its standard input is a socket over which it is passed others, until that is closed. Each of these carries one command
-line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, user}`` and answers with two,
-``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment and the rights of that
-user (null: ours), and when it has ended ``{code, out, err, ran}``. After that many seconds, or when the socket is
-closed before, the process is killed, and ``code`` is null. With ``execute`` false the run stops where its work would
-begin; ``ran`` then holds the values of every knob that passed the checks.
+line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, privileged}`` and answers with two,
+``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment, and when it has ended
+``{code, out, err, ran}``. After that many seconds, or when the socket is closed before, the process is killed, and
+``code`` is null. With ``execute`` false the run stops where its work would begin; ``ran`` then holds the values of
+every knob that passed the checks. With ``privileged`` false the permissions of files hold for root too.
 """
 
 import atexit
+import ctypes
 import faulthandler
 import gc
 import importlib
@@ -114,8 +115,8 @@ def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
     try:
         if not request["execute"]:
             _stop_before_the_work(ran)
-        if request["user"] is not None:
-            os.setuid(request["user"])
+        if not request["privileged"]:
+            _heed_permissions()
         from pipeline.__main__ import main
 
         main()
@@ -132,6 +133,18 @@ def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _heed_permissions() -> None:
+    """Give up CAP_DAC_OVERRIDE. A change of user would do less: another may not even read the installation."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the low 32 capabilities, then the high
+    for call in (libc.capget, libc.capset):
+        if call(header, sets):
+            raise OSError(ctypes.get_errno(), call.__name__)
+        for position in range(3):
+            sets[position] &= ~(1 << 1)
 
 
 def _stop_before_the_work(ran: IO[str]) -> None:
