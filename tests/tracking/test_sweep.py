@@ -1,7 +1,9 @@
 """Sweep files describe one grid twice, wandb's own command takes them, and a sweep ends in one table."""
 
 import math
+import os
 import re
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import yaml
 from commands import dnc
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.image import imread
-from tracked import DUFM, REPO, wandb
+from tracked import DUFM, REPO, curves, expected_rows, wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import serving
 
@@ -39,7 +41,7 @@ def test_both_commands_describe_the_same_grid(sweep):
     assert len(ours) > 4 and ours == {tuple(zip(wandbs, point, strict=True)) for point in product(*wandbs.values())}
     fixed = {word for entry, word in zip(overrides, words, strict=True) if not entry.is_sweep_override()}
     assert {word for word in fixed if not word.startswith("hydra.")} == {
-        word for word in content["command"] if "=" in word and not word.startswith("logger")
+        word for word in content["command"] if "=" in word and not word.startswith(("logger", "hydra."))
     }
 
 
@@ -50,7 +52,7 @@ def test_the_agent_runs_our_command_with_hydra_overrides(sweep):
     assert create_sweep_command_args({"args": point})["args_no_hyphens"] == words
     # The composed command is a valid configuration (--cfg job checks it and runs nothing).
     fixed = [word for word in content["command"] if not word.startswith("${")]
-    done = dnc(*fixed, *words, "--cfg", "job", cwd=REPO)
+    done = dnc(*fixed, *words, "--cfg", "job", cwd=REPO, environment=os.environ | {"WANDB_RUN_ID": "first"})
     assert "mode: online" in done.stdout and "name: wandb" in done.stdout, done.stderr
 
 
@@ -61,6 +63,28 @@ def test_wandbs_own_command_takes_the_sweep(tmp_path):
     assert [yaml.safe_load(entry["config"]) for entry in server.sweeps] == [
         yaml.safe_load(file.read_text()) for file in FILES
     ]
+
+
+def test_an_agent_fills_a_sweep_and_its_table(tmp_path):
+    """wandb's own agent asks a server for points of a shipped sweep (here: a small one) and starts our command."""
+    content = yaml.safe_load((REPO / "conf" / "sweep" / "decay_width.yaml").read_text())
+    content["parameters"] = {"head.weight_decay": {"values": [0.002, 0.01]}, "head.width": {"values": [4]}}
+    content["command"][-1:-1] = ["record.figures=false", *(word for word in DUFM if "head.width" not in word)]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
+    with serving() as server:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        more = server.environment | {"PATH": path}
+        wandb("sweep", "--project", "p", "small.yaml", folder=tmp_path, more=more)
+        wandb("agent", "--project", "p", "sweep1", folder=tmp_path, more=more)
+    table, varied = sweep_table(tmp_path / "multirun" / "decay_width")
+    assert varied == ["head.weight_decay"] and list(table["head.weight_decay"]) == [0.002, 0.01]
+    assert list(server.runs) == list(table["run"]) == ["point0", "point1"]
+    for (name, run), row in zip(server.runs.items(), table.itertuples(), strict=True):
+        assert run.said("sweep") == "sweep1" and run.exit_codes == [0] and row.status == "completed"
+        assert run.summary["gap_to_optimum"] == pytest.approx(row.gap_to_optimum, rel=1e-12)
+        assert len(list(curves(run.history))) == len(
+            expected_rows(read_record(tmp_path / "multirun" / "decay_width" / name))
+        )
 
 
 def test_sweeps_are_no_choice_of_a_run(tmp_path):

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from typing import Any
+
+import yaml
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 """The one key it lets in (40 hexadecimal digits, as real ones)."""
@@ -63,6 +66,8 @@ class WandbServer:
         self.views: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, Any]] = []
         self.sweeps: list[dict[str, Any]] = []
+        self.points: Iterator[tuple[int, dict[str, Any]]] = iter(())
+        self.program = ""
         self.operations: list[str] = []
         self.unknown: dict[str, str] = {}
         self.lock = threading.Lock()
@@ -204,6 +209,26 @@ class WandbServer:
         self.sweeps.append(variables)
         project = {"id": "UHJvamVjdDox", "name": variables["projectName"], "entity": {"id": "e", "name": ENTITY}}
         return {"upsertSweep": {"sweep": {"name": "sweep1", "project": project}, "configValidationWarnings": []}}
+
+    def _SweepWithRuns(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"sweep": {"name": variables["sweep"], "runs": {"edges": []}, **self.sweeps[-1]}}}
+
+    def _CreateAgent(self, variables: dict[str, Any]) -> dict[str, Any]:
+        content = yaml.safe_load(self.sweeps[-1]["config"])
+        values = {name: entry["values"] for name, entry in content["parameters"].items()}
+        self.points = enumerate(dict(zip(values, point, strict=True)) for point in product(*values.values()))
+        self.program = content["program"]
+        return {"createAgent": {"agent": {"id": "agent1"}}}
+
+    def _Heartbeat(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """To an agent that runs nothing: the next point of the grid, or that there is none."""
+        commands: list[dict[str, Any]] = []
+        if not json.loads(variables["runState"]):
+            number, point = next(self.points, (None, {}))
+            args = {name: {"value": value} for name, value in point.items()}
+            run = {"type": "run", "run_id": f"point{number}", "program": self.program, "args": args}
+            commands = [{"type": "exit"} if number is None else run]
+        return {"agentHeartbeat": {"agent": {"id": variables["id"]}, "commands": json.dumps(commands)}}
 
     def _GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:
         page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
