@@ -18,8 +18,8 @@ def main() -> None:
         from pipeline.browsing.command import main as run
     else:
         # Imports take seconds, and an import that is broken off leaves nothing to end a run with.
-        interruption.listen()
         with interruption.deferred():
+            interruption.listen()
             from pipeline.app import main as run
     run()
 

@@ -85,8 +85,9 @@ def run_over(
     split: Split,
     pooling: str = "average",
     listen: Callable[[Block], None] | None = None,
-) -> list[Tensor]:
-    """One pass in eval mode; returns this rank's features, ``(n, d)`` per batch. ``listen`` gets every block in turn.
+) -> Tensor | None:
+    """One pass in eval mode; returns this rank's features, ``(n, d)``, if it has any images. ``listen`` gets every
+    block in turn.
 
     Ranks share the batches, not the images of each: a network's outputs depend, in the last digits, on how many images
     pass at once, and every batch is to come out the same however many ranks there are.
@@ -101,7 +102,8 @@ def run_over(
     loader: Iterable[tuple[Tensor, Tensor]] = ()
     if len(own):
         loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
-    features: list[Tensor] = []
+    features: Tensor | None = None
+    done = 0
     heard: dict[Place, Tensor] = {}
     entering: dict[str, Tensor] = {}
     waiting: list[Block] = []
@@ -132,14 +134,18 @@ def run_over(
             Progress(f"pass over {len(split)} images", len(batches), "batch", brief=True) as progress,
         ):
             for batch, labels in loader:
-                features.append(backbone(arrange(batch)))
+                found = backbone(arrange(batch))
+                if features is None:  # at once: pieces would be there twice while they are joined
+                    features = found.new_empty(len(own), *found.shape[1:])
+                features[done : done + len(found)] = found
+                done += len(found)
                 if listen is not None:
-                    waiting.append(Block(labels, features[-1], dict(heard)))
+                    waiting.append(Block(labels, found, dict(heard)))
                     heard.clear()
                     count = sum(len(part.labels) for part in waiting)
                     if count >= BLOCK_IMAGES or sum(part.nbytes for part in waiting) >= BLOCK_BYTES:
                         hand_on()
-                progress.advance_to(len(features))
+                progress.advance_to(math.ceil(done / size))
         hand_on()
     finally:
         backbone.train(training)

@@ -126,7 +126,7 @@ def _measure_split(
         else:
             kept.clear()
 
-    features = ranks.gather_rows(run_over(backbone, images, split, pooling, first))
+    features = run_over(backbone, images, split, pooling, first)
     statistics = _joined(parts)
     look = SecondLook(statistics, reference or statistics, decide)
     if size <= KEPT_BYTES:
@@ -134,9 +134,10 @@ def _measure_split(
             look.add(block)
     else:
         log.debug("rows of %d MiB are more than the %d MiB kept: a second pass", size >> 20, KEPT_BYTES >> 20)
-        run_over(backbone, images, split, pooling, look.add)
+        del features  # the same come from the second pass, and are not to be there twice
+        features = run_over(backbone, images, split, pooling, look.add)
     look.join_ranks()
-    return _SplitMeasurement(features, statistics, look)
+    return _SplitMeasurement(ranks.gather_rows(features), statistics, look)
 
 
 def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]:

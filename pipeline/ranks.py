@@ -6,7 +6,6 @@ Python values travel over gloo, whatever the tensors use, so they may come from 
 
 import os
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -106,17 +105,16 @@ def share(count: int, whole: int | None = None) -> range:
     return range(count * part // parts, count * (part + 1) // parts)
 
 
-def gather_rows(parts: Sequence[Tensor]) -> Tensor:
+def gather_rows(rows: Tensor | None) -> Tensor:
     """All rows ``(N, ...)`` of a matrix whose consecutive parts lie on consecutive ranks, on every rank.
 
     Args:
-        parts: this rank's rows in pieces ``(n, ...)`` of one shape behind the first dimension; may be none.
+        rows: this rank's, ``(n, ...)``, of one shape behind the first dimension; None if it has none. Some rank has.
     """
     if world_size() == 1:
-        return torch.cat(list(parts))
-    like = next(piece for piece in gather(parts[0][:0].cpu() if parts else None) if piece is not None)
-    device = parts[0].device if parts else _device()
-    mine = torch.cat([like.to(device), *parts])
+        return rows
+    like = next(piece for piece in gather(None if rows is None else rows[:0].cpu()) if piece is not None)
+    mine = like.to(_device()) if rows is None else rows
     counts = gather(len(mine))
     # Collectives want equal shapes: short parts are padded, and the padding is cut off again.
     padded = mine.new_zeros(max(counts), *mine.shape[1:])
