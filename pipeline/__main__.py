@@ -22,6 +22,7 @@ def main() -> None:
             interruption.listen()
             from pipeline.app import main as run
     run()
+    interruption.cease()
 
 
 if __name__ == "__main__":

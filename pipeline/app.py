@@ -41,13 +41,13 @@ EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
 def main() -> None:
     """Console entry point; exits 0 done, 1 failed, 2 bad configuration, 130 interrupted, 143 terminated."""
     interruption.listen()
-    escape_what_cannot_be_encoded()
-    register()
-    # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    warnings.filterwarnings("error", message="provider=.* is not available")  # of hydra.searchpath
     try:
         interruption.obey()
+        escape_what_cannot_be_encoded()
+        register()
+        # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        warnings.filterwarnings("error", message="provider=.* is not available")  # of hydra.searchpath
         with hydra_arguments(sys.argv[1:]) as arguments:
             sys.argv[1:] = arguments
             _run_or_show(arguments)

@@ -70,6 +70,12 @@ class Interruption:
         finally:
             self._deferring = False
 
+    def cease(self) -> None:
+        """Ignore the signals from now on: all is done, and Python, which takes most of a second to end, would die of
+        one and make a completed run look like a failed one."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self._deferring:
             self.received = number
@@ -107,7 +113,8 @@ def requeue(stop: Interrupted, *, first: bool) -> None:
 @contextmanager
 def _deaf() -> Iterator[None]:
     """Without signals: those that follow are the same request again, or part of the end that was asked for."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    interruption.cease()
     try:
         yield
     finally:

@@ -83,6 +83,15 @@ def test_a_signal_while_modules_load_ends_the_command_in_a_sentence(tmp_path):
     assert "ended by SIGUSR2" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(("done", "code"), [("cease", 0), ("forget", -signal.SIGTERM)])
+def test_a_signal_while_python_ends_does_not_make_a_completed_run_a_failed_one(done, code):
+    """The signal comes from an object that dies with its module, when Python has taken all handlers away."""
+    late = "type('Late', (), {'__del__': lambda self, kill=os.kill, me=os.getpid(): kill(me, 15)})()"
+    lines = ["import os", "from pipeline.interruption import interruption", "interruption.listen()"]
+    ended = subprocess.run([sys.executable, "-c", "; ".join([*lines, f"interruption.{done}()", f"late = {late}"])])
+    assert ended.returncode == code
+
+
 def caught(pid: int) -> int:
     """The set of signals that a process handles, as bits."""
     (mask,) = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
