@@ -293,7 +293,7 @@ def main() -> None:
     sizes = (
         {"resnet20": (512, 3), "resnet18": (64, 3)}
         if options.quick
-        else {"resnet20": (10_000, 4), "resnet18": (128, 9)}
+        else {"resnet20": (2_500, 16), "resnet18": (128, 9)}
     )
     number = 4096 if options.quick else 16_384
     console, written, targets = Console(width=None if sys.stdout.isatty() else 120), [], []
