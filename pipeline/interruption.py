@@ -17,7 +17,9 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_UNTIL_REQUEUED = 120.0
-SECONDS_TO_ASK = 30.0
+SECONDS_TO_ASK = 60.0
+ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 5, 1.0
+"""How often Slurm is asked: a controller that ends many jobs at once may let requests time out (10 s by default)."""
 SECONDS_OF_IMPATIENCE = 1.0
 """Signals that follow within this time are the same request, passed on by a launcher."""
 
@@ -123,10 +125,12 @@ def _deaf() -> Iterator[None]:
 
 
 def _ask_slurm_to_requeue(job: str) -> None:
-    if _slurm("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
+    state = _slurm("squeue", "-h", "-j", job, "-o", "%T")
+    if state not in ("RUNNING", None):
         return  # after scancel: a cancelled job must not come back
-    if _slurm("scontrol", "requeue", job) is None:
-        print(f"Slurm refused to requeue job {job}; run the same command again to go on.", file=sys.stderr)
+    if state is None or _slurm("scontrol", "requeue", job) is None:
+        said = "did not answer for" if state is None else "refused to requeue"
+        print(f"Slurm {said} job {job}; run the same command again to go on.", file=sys.stderr)
         return
     print(f"Slurm job {job} was requeued and will go on from its checkpoint.", file=sys.stderr, flush=True)
     time.sleep(SECONDS_UNTIL_REQUEUED)
@@ -142,8 +146,11 @@ def _slurm_job() -> str | None:
 
 
 def _slurm(*command: str) -> str | None:
-    """Output of one of Slurm's commands; None if it failed."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    """Output of one of Slurm's commands; None if it failed at every attempt."""
+    for attempt in range(ATTEMPTS):
+        time.sleep(SECONDS_BETWEEN_ATTEMPTS if attempt else 0)
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None

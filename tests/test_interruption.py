@@ -102,8 +102,11 @@ def caught(pid: int) -> int:
 def slurm(tmp_path, monkeypatch):
     """Stand-ins for Slurm's commands that write down how they were called; returns what they were asked."""
 
-    def make(state: str, code: int = 0) -> list[str]:
-        for name, body in (("squeue", f"echo {state}"), ("scontrol", f'echo "$@" >> {tmp_path}/asked; exit {code}')):
+    def make(state: str, code: int = 0, busy: int = 0) -> list[str]:
+        """The answers of ``squeue``, which fails so often first, and of ``scontrol``."""
+        tried = tmp_path / "tried"
+        answer = f"echo >> {tried}; [ $(wc -l < {tried}) -gt {busy} ] || exit 1; echo {state}"
+        for name, body in (("squeue", answer), ("scontrol", f'echo "$@" >> {tmp_path}/asked; exit {code}')):
             command = tmp_path / name
             command.write_text(f"#!/bin/sh\n{body}\n")
             command.chmod(command.stat().st_mode | stat.S_IEXEC)
@@ -112,6 +115,7 @@ def slurm(tmp_path, monkeypatch):
         monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
         monkeypatch.setattr(module, "SECONDS_UNTIL_REQUEUED", 0.0)
         monkeypatch.setattr(module, "SECONDS_TO_ASK", 0.0)
+        monkeypatch.setattr(module, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
 
     def asked() -> list[str]:
         return (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
@@ -148,6 +152,16 @@ def test_neither_ctrl_c_nor_another_rank_nor_a_shell_asks_slurm(slurm, monkeypat
     monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
     requeue(Interrupted(signal.SIGTERM), first=True)
     assert slurm.asked() == []
+
+
+def test_a_slurm_that_is_too_busy_to_answer_is_asked_again(slurm, capsys):
+    slurm("RUNNING", busy=2)
+    requeue(Interrupted(signal.SIGTERM), first=True)
+    assert slurm.asked() == ["requeue 17"]
+    slurm("RUNNING", busy=1000)
+    requeue(Interrupted(signal.SIGTERM), first=True)
+    assert slurm.asked() == ["requeue 17"]
+    assert "did not answer for job 17; run the same command again" in capsys.readouterr().err
 
 
 def test_a_refused_requeue_says_how_to_go_on(slurm, capsys):
