@@ -126,7 +126,7 @@ def _deaf() -> Iterator[None]:
 
 def _ask_slurm_to_requeue(job: str) -> None:
     state = _slurm("squeue", "-h", "-j", job, "-o", "%T")
-    if state not in ("RUNNING", None):
+    if state not in ("RUNNING", "SIGNALING", None):  # the latter until the node has confirmed that the signal came
         return  # after scancel: a cancelled job must not come back
     if state is None or _slurm("scontrol", "requeue", job) is None:
         said = "did not answer for" if state is None else "refused to requeue"

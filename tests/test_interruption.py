@@ -124,9 +124,10 @@ def slurm(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.parametrize("state", ["RUNNING", "SIGNALING"])
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
-def test_a_running_slurm_job_is_requeued(slurm, number, capsys):
-    slurm("RUNNING")
+def test_a_running_slurm_job_is_requeued(slurm, number, state, capsys):
+    slurm(state)
     requeue(Interrupted(number), first=True)
     assert slurm.asked() == ["requeue 17"] and "job 17 was requeued" in capsys.readouterr().err
 
