@@ -22,7 +22,7 @@ from pipeline.metrics.undefined import reason_of
 
 log = logging.getLogger(__name__)
 
-KEPT_BYTES = 256 * 2**20
+KEPT_BYTES = 2**30
 """What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
 SENT_BYTES = 16 * 2**20
 """What the statistics may take that a process sends at once, unless those of one place take more."""
