@@ -65,26 +65,23 @@ def test_wandbs_own_command_takes_the_sweep(tmp_path):
     ]
 
 
-def test_an_agent_fills_a_sweep_and_its_table(tmp_path):
-    """wandb's own agent asks a server for points of a shipped sweep (here: a small one) and starts our command."""
+def test_an_agent_runs_a_point_of_a_sweep_into_the_folder_of_its_table(tmp_path):
+    """wandb's own agent asks a server for a point of a shipped sweep (a small one) and starts our command."""
     content = yaml.safe_load((REPO / "conf" / "sweep" / "decay_width.yaml").read_text())
-    content["parameters"] = {"head.weight_decay": {"values": [0.002, 0.01]}, "head.width": {"values": [4]}}
+    content["parameters"] = {"head.weight_decay": {"values": [0.02]}, "head.width": {"values": [4]}}
     content["command"][-1:-1] = ["record.figures=false", *(word for word in DUFM if "head.width" not in word)]
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
     with serving() as server:
+        server.sweeps.append({"config": yaml.safe_dump(content)})
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        more = server.environment | {"PATH": path}
-        wandb("sweep", "--project", "p", "small.yaml", folder=tmp_path, more=more)
-        wandb("agent", "--project", "p", "sweep1", folder=tmp_path, more=more)
-    table, varied = sweep_table(tmp_path / "multirun" / "decay_width")
-    assert varied == ["head.weight_decay"] and list(table["head.weight_decay"]) == [0.002, 0.01]
-    assert list(server.runs) == list(table["run"]) == ["point0", "point1"]
-    for (name, run), row in zip(server.runs.items(), table.itertuples(), strict=True):
-        assert run.said("sweep") == "sweep1" and run.exit_codes == [0] and row.status == "completed"
-        assert run.summary["gap_to_optimum"] == pytest.approx(row.gap_to_optimum, rel=1e-12)
-        assert len(list(curves(run.history))) == len(
-            expected_rows(read_record(tmp_path / "multirun" / "decay_width" / name))
-        )
+        wandb("agent", "--project", "p", "sweep1", folder=tmp_path, more=server.environment | {"PATH": path})
+    run = server.runs["point0"]
+    assert len(server.runs) == 1 and run.said("sweep") == "sweep1" and run.exit_codes == [0]
+    (row,) = sweep_table(tmp_path / "multirun" / "decay_width")[0].itertuples()
+    assert row.run == "point0" and row.status == "completed"
+    assert run.config["head"]["weight_decay"] == 0.02 and run.config["head"]["width"] == 4
+    assert run.summary["gap_to_optimum"] == pytest.approx(row.gap_to_optimum, rel=1e-12)
+    record = read_record(tmp_path / "multirun" / "decay_width" / "point0")
+    assert len(list(curves(run.history))) == len(expected_rows(record))
 
 
 def test_sweeps_are_no_choice_of_a_run(tmp_path):
