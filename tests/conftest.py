@@ -36,6 +36,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return Together(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    # Before any fixture: what a test draws without a generator must not depend on the tests before it.
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def deterministic():
     """An operation without a deterministic algorithm is an error in all tests of this process."""
