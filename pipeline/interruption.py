@@ -17,9 +17,8 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_UNTIL_REQUEUED = 120.0
-SECONDS_TO_ASK = 60.0
-ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 5, 1.0
-"""How often Slurm is asked: a controller that ends many jobs at once may let requests time out (10 s by default)."""
+SECONDS_TO_ASK, ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 30.0, 5, 1.0
+"""How long and how often Slurm is asked one thing: a controller that ends many jobs at once may let requests fail."""
 SECONDS_OF_IMPATIENCE = 1.0
 """Signals that follow within this time are the same request, passed on by a launcher."""
 
@@ -109,7 +108,7 @@ def requeue(stop: Interrupted, *, first: bool) -> None:
         if first:
             _ask_slurm_to_requeue(job)
         else:
-            time.sleep(SECONDS_TO_ASK)
+            time.sleep(2 * SECONDS_TO_ASK)  # there are two things to ask
 
 
 @contextmanager
@@ -146,11 +145,14 @@ def _slurm_job() -> str | None:
 
 
 def _slurm(*command: str) -> str | None:
-    """Output of one of Slurm's commands; None if it failed at every attempt."""
-    for attempt in range(ATTEMPTS):
-        time.sleep(SECONDS_BETWEEN_ATTEMPTS if attempt else 0)
+    """Output of one of Slurm's commands; None if it failed at every attempt, or for too long."""
+    deadline = time.monotonic() + SECONDS_TO_ASK
+    for _ in range(ATTEMPTS):
+        left = deadline - time.monotonic()
         try:
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=left).stdout.strip()
+        except subprocess.TimeoutExpired:
+            return None
         except (OSError, subprocess.SubprocessError):
-            continue
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
     return None

@@ -114,7 +114,7 @@ def slurm(tmp_path, monkeypatch):
         monkeypatch.setenv("SLURM_JOB_ID", "17")
         monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
         monkeypatch.setattr(module, "SECONDS_UNTIL_REQUEUED", 0.0)
-        monkeypatch.setattr(module, "SECONDS_TO_ASK", 0.0)
+        monkeypatch.setattr(module, "SECONDS_TO_ASK", 30.0)
         monkeypatch.setattr(module, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
 
     def asked() -> list[str]:
@@ -148,6 +148,7 @@ def test_a_cancelled_job_stays_cancelled(slurm):
 
 def test_neither_ctrl_c_nor_another_rank_nor_a_shell_asks_slurm(slurm, monkeypatch):
     slurm("RUNNING")
+    monkeypatch.setattr(module, "SECONDS_TO_ASK", 0.0)
     requeue(Interrupted(signal.SIGINT), first=True)
     requeue(Interrupted(signal.SIGTERM), first=False)
     monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
@@ -163,6 +164,14 @@ def test_a_slurm_that_is_too_busy_to_answer_is_asked_again(slurm, capsys):
     requeue(Interrupted(signal.SIGTERM), first=True)
     assert slurm.asked() == ["requeue 17"]
     assert "did not answer for job 17; run the same command again" in capsys.readouterr().err
+
+
+def test_a_slurm_that_hangs_is_not_waited_for(slurm, tmp_path, monkeypatch, capsys):
+    slurm("RUNNING")
+    monkeypatch.setattr(module, "SECONDS_TO_ASK", 0.5)
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    requeue(Interrupted(signal.SIGTERM), first=True)
+    assert slurm.asked() == [] and "did not answer for job 17" in capsys.readouterr().err
 
 
 def test_a_refused_requeue_says_how_to_go_on(slurm, capsys):
