@@ -6,7 +6,7 @@ __all__ = ["CollapseTracker"]
 def __getattr__(name: str) -> object:
     # On demand: whoever needs one room of the package should not wait for all that tracking imports.
     if name == "CollapseTracker":
-        from pipeline.tracker import CollapseTracker
+        from pipeline.measure.tracker import CollapseTracker
 
         return CollapseTracker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from pipeline.browsing import SUBCOMMANDS
-from pipeline.interruption import interruption
+from pipeline.runtime.interruption import interruption
+from pipeline.views.html import SUBCOMMANDS
 
 
 def main() -> None:
@@ -15,12 +15,12 @@ def main() -> None:
     # Read when CUDA starts; without it no cuBLAS product is deterministic (trainer.deterministic).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
-        from pipeline.browsing.command import main as run
+        from pipeline.views.html.command import main as run
     else:
         # Imports take seconds, and an import that is broken off leaves nothing to end a run with.
         with interruption.deferred():
             interruption.listen()
-            from pipeline.app import main as run
+            from pipeline.cli.app import main as run
     run()
     interruption.cease()
 

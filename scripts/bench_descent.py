@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How fast `pipeline.descent` is: ours against the ways one would otherwise write it, on the same problem, in one run.
+"""How fast `pipeline.dufm.descent` is: ours against the ways one would otherwise write it, on one problem, in one run.
 
     python scripts/bench_descent.py [--quick] [--out docs/descent_speed_table.md]
 
@@ -30,9 +30,9 @@ from rich.table import Table
 from torch import Tensor
 
 from pipeline import dufm
-from pipeline.descent import Descent, log_schedule
-from pipeline.measuring import measure_head
-from pipeline.randomness import generator
+from pipeline.dufm.descent import Descent, log_schedule
+from pipeline.measure.layers import measure_head
+from pipeline.runtime.randomness import generator
 
 LR, DECAY, DEPTH, WIDTH, NUM_CLASSES = 0.1, 5e-4, 4, 64, 2
 GEMM_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (64, 64, 10_000))

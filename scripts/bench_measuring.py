@@ -31,14 +31,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline import measuring
-from pipeline.backbones import Backbone, build_backbone
 from pipeline.data import ImageData, Split
-from pipeline.extraction import Block, backbone_features
-from pipeline.measuring import SecondLook, measure_backbone
+from pipeline.measure import layers as measuring
+from pipeline.measure.extraction import Block, backbone_features
+from pipeline.measure.layers import SecondLook, measure_backbone
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.functional import FEATURE_FORMULAS
-from pipeline.taps import Taps
+from pipeline.networks import Backbone, build_backbone
+from pipeline.networks.taps import Taps
 
 K = 10
 PLACE = ("layer", "post")

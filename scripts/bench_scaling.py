@@ -28,11 +28,12 @@ from bench_measuring import K, in_turns, ours, random_images
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import dufm, ranks
-from pipeline.backbones import build_backbone
-from pipeline.descent import Descent
-from pipeline.measuring import measure_backbone, measure_head
-from pipeline.randomness import generator
+from pipeline import dufm
+from pipeline.dufm.descent import Descent
+from pipeline.measure.layers import measure_backbone, measure_head
+from pipeline.networks import build_backbone
+from pipeline.runtime import ranks
+from pipeline.runtime.randomness import generator
 
 SAMPLES, WIDTHS, DEPTHS = (1_000, 10_000, 60_000), (64, 512, 2048), (2, 4, 8, 16)
 SEEDS, PROCESSES = (1, 4, 16, 64), (1, 2)

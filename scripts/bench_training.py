@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How fast `pipeline.training` is: ours against a plain PyTorch script and the same script under default Lightning.
+"""How fast `pipeline.runs.training` is: ours against a plain PyTorch script and the same under default Lightning.
 
     python scripts/bench_training.py --root DATA [--quick] [--out table.md]
 
@@ -39,14 +39,14 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
-from pipeline.acceleration import has_native_bf16
-from pipeline.backbones import build_backbone
-from pipeline.checkpoints import TrainingCheckpoints
 from pipeline.config import Config, settings
 from pipeline.data import ImageData, ResidentLoader, Split, load_images
-from pipeline.learners import Classifier
-from pipeline.record import Record
-from pipeline.training import train
+from pipeline.networks import build_backbone
+from pipeline.runs.training.acceleration import has_native_bf16
+from pipeline.runs.training.checkpoints import TrainingCheckpoints
+from pipeline.runs.training.learners import Classifier
+from pipeline.runs.training.training import train
+from pipeline.storage.record import Record
 
 BATCH, LR, MOMENTUM, DECAY = 128, 0.05, 0.9, 5e-4
 PLAIN, LIGHTNING, BARE, RECIPE = (
@@ -178,7 +178,7 @@ class DefaultLightning:
 
 
 class Ours:
-    """`pipeline.training.train`, the second of two epochs: what there is to warm up is warm."""
+    """`pipeline.runs.training.training.train`, the second of two epochs: what there is to warm up is warm."""
 
     def __init__(self, job: Job, compile_: str = "auto", precision: str = "float32") -> None:
         self.job, self.config = job, job.config(compile_, precision)

@@ -26,7 +26,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.app import main as dnc
+from pipeline.cli.app import main as dnc
 
 # Few layers, because drawing them would take most of the time.
 RUN = ["data.samples_per_class=60", "backbone.hidden=[16]", "backbone.epochs=15", "backbone.batch_size=16"]
@@ -167,9 +167,9 @@ if __name__ == "__main__":
     # Imported before the forks, which then take no time; nothing is computed here.
     import sklearn.datasets  # noqa: F401
 
-    import pipeline.execution
-    import pipeline.stages
-    import pipeline.tracking.tracker  # noqa: F401
+    import pipeline.runs.execution
+    import pipeline.runs.stages
+    import pipeline.views.wandb.tracker  # noqa: F401
 
     gc.freeze()  # or every fork would walk through all of it, and copy it by doing so
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
-from pipeline.app import main
+from pipeline.cli.app import main
 
 sys.path.insert(0, str(Path(__file__).parent / "running"))
 
-TOGETHER = {"browsing", "cluster", "tracking"}
+TOGETHER = {"cluster", "html", "wandb"}
 """Folders whose tests share what is made once for all of them: runs, a cluster, a server."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.data.images import DataError
-from pipeline.lock import one_at_a_time
+from pipeline.runtime.lock import one_at_a_time
 
 
 def require_files(root: Path, folder: str, names: Iterable[str]) -> None:

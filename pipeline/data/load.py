@@ -15,7 +15,7 @@ from pipeline.data.idx import FASHION_MNIST, MNIST
 from pipeline.data.images import DataError, ImageData, Split
 from pipeline.data.selection import choose_rows, relabel, resolve_classes
 from pipeline.data.source import DataSet
-from pipeline.memory import require_memory
+from pipeline.runtime.memory import require_memory
 
 DATA_SETS: dict[str, DataSet] = {
     "digits": Digits(),

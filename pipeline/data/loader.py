@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.data.augment import Augmentation
 from pipeline.data.images import Split
-from pipeline.randomness import generator
+from pipeline.runtime.randomness import generator
 
 ROUND = 10
 """Batches between two moments at which a training looks at the clock, for signals, and updates its progress."""

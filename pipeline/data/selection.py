@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.images import DataError
-from pipeline.randomness import generator
+from pipeline.runtime.randomness import generator
 
 
 def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import pytest
 from local_cluster import job_number, until, written
 from safetensors import safe_open
 
-from pipeline.record import read_summary
+from pipeline.storage.record import read_summary
 
 STEPS = 400_000
 # Seconds of training and seconds of descent, so that a signal finds them in progress.

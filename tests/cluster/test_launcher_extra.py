@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from pipeline.app import EXIT_BAD_CONFIG
+from pipeline.cli.app import EXIT_BAD_CONFIG
 
 WITHOUT_THE_EXTRA = """
 import sys, types
 sys.modules["hydra_plugins"] = types.ModuleType("hydra_plugins")  # where Hydra looks for what is installed
 sys.modules["hydra_plugins"].__path__ = []
-from pipeline.app import main
+from pipeline.cli.app import main
 main()
 """
 

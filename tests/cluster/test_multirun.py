@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from local_cluster import job_number, until
 
-from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
-from pipeline.record import read_record, read_summary
+from pipeline.cli.app import EXIT_BAD_CONFIG, EXIT_FAILED
+from pipeline.storage.record import read_record, read_summary
 
 TINY = [
     "--multirun",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from local_cluster import job_number, until, written
 
-from pipeline.app import EXIT_BAD_CONFIG
-from pipeline.record import read_record, read_summary
+from pipeline.cli.app import EXIT_BAD_CONFIG
+from pipeline.storage.record import read_record, read_summary
 
 RUN = [
     "logger=none",

@@ -6,7 +6,7 @@ from dataclasses import Field, fields, is_dataclass
 from hypothesis import strategies as st
 
 from pipeline.config import choices_of, conf_folder
-from pipeline.schema import Config
+from pipeline.config.schema import Config
 
 
 def _words(text: str) -> list[str]:
@@ -128,7 +128,7 @@ TEXTS = [
         "torch.nn.ReLU",
         "torchvision.models.resnet18",
     ),
-    *("nothing.at.all", "a.b", "..", "sys.exit", "math.pi", "pipeline.app.ValidateFirst", "torch.nn.Identity"),
+    *("nothing.at.all", "a.b", "..", "sys.exit", "math.pi", "pipeline.cli.app.ValidateFirst", "torch.nn.Identity"),
     *("resnet10t", "resnet18.a1_in1k", "resnet18.", "vit_tiny_patch16_224", "test_vit", "efficientnet_b99"),
     *("mse", "relu", "dufm", "frozen_features", "digits", "cpu", "gpu", "tf32", "float32", "free", "online"),
 ]

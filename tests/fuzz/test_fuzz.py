@@ -14,7 +14,7 @@ from commands import Done, commands, content
 from hypothesis import HealthCheck, example, given, settings
 from strategies import KNOBS, SHOWN, command_lines, small_runs
 
-from pipeline.app import EXIT_BAD_CONFIG, EXIT_FAILED
+from pipeline.cli.app import EXIT_BAD_CONFIG, EXIT_FAILED
 from pipeline.config import choices_of
 
 ASKED = os.environ.get("FUZZ_EXAMPLES")

@@ -14,7 +14,7 @@ from commands import Command, Done, commands
 from recomputation import record_of
 from safetensors.numpy import load_file
 
-from pipeline.checkpoints import read_checkpoint
+from pipeline.runs.training.checkpoints import read_checkpoint
 
 SECONDS = 100.0
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]

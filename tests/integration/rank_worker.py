@@ -13,16 +13,18 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from pipeline import extraction, measuring, ranks
-from pipeline.backbones import build_backbone
 from pipeline.config import Config, settings
 from pipeline.data import load_images
-from pipeline.feature_cache import FeatureCache
-from pipeline.inputs import Inputs
-from pipeline.protocols import perform
-from pipeline.record import Record
-from pipeline.run import Run
-from pipeline.training import settle_norms
+from pipeline.measure import extraction
+from pipeline.measure import layers as measuring
+from pipeline.measure.feature_cache import FeatureCache
+from pipeline.networks import build_backbone
+from pipeline.runs.inputs import Inputs
+from pipeline.runs.protocols import perform
+from pipeline.runs.run import Run
+from pipeline.runs.training.training import settle_norms
+from pipeline.runtime import ranks
+from pipeline.storage.record import Record
 
 extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
 measuring.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves

@@ -10,7 +10,7 @@ import pytest
 from commands import commands, dnc
 from recomputation import record_of, summary_of
 
-from pipeline.app import EXIT_BAD_CONFIG
+from pipeline.cli.app import EXIT_BAD_CONFIG
 
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[16,8]", "backbone.epochs=2", "head.width=8", "head.depth=2"]
 SMALL += ["descent.records_per_decade=2", "descent.seeds=3", "descent.steps=300", "trainer.threads=1"]

@@ -12,7 +12,7 @@ TWO = [*RUN, "descent.steps=2000", "trainer=ddp", "trainer.accelerator=cpu", "tr
 
 
 def follower(pid: int) -> int:
-    (other,) = (number for number, command in family(pid).items() if "pipeline.follower" in command)
+    (other,) = (number for number, command in family(pid).items() if "pipeline.cli.follower" in command)
     return other
 
 

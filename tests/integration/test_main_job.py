@@ -84,8 +84,8 @@ def test_frozen_features_are_stored_once_and_are_those_of_the_frozen_backbone(di
     import torch
     from sklearn.datasets import load_digits
 
-    from pipeline.backbones import build_backbone
     from pipeline.data import load_images
+    from pipeline.networks import build_backbone
 
     run, _ = digits_run
     tensors = load_torch_file(run / "tensors.safetensors")

@@ -21,9 +21,9 @@ from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
 from scipy.linalg import orthogonal_procrustes
 
-from pipeline.backbones import build_backbone
 from pipeline.data import load_images
-from pipeline.randomness import generator
+from pipeline.networks import build_backbone
+from pipeline.runtime.randomness import generator
 from pipeline.theory import DufmProblem, construct_optimum
 
 DEPTH, EPOCHS, SAMPLES, STEPS = 3, 30, 40, 2000

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import dnc
 
-from pipeline.record import read_summary
+from pipeline.storage.record import read_summary
 
 REPO = Path(__file__).parent.parent.parent
 SMALL = ["backbone.epochs=2", "backbone.hidden=[16]", "descent.steps=60", "descent.records_per_decade=2"]

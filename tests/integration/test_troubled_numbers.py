@@ -8,7 +8,7 @@ from disturbance import RUN, TRAINING, TRAINING_BEFORE, troubled, whole_files
 from recomputation import summary_of
 from safetensors.torch import save_file
 
-from pipeline.backbones import build_backbone
+from pipeline.networks import build_backbone
 
 
 def failed(here, run, *arguments: str) -> str:

@@ -47,7 +47,7 @@ def _load() -> None:
     import hydra.core.plugins
     import yaml
 
-    from pipeline.backbones import build_backbone
+    from pipeline.networks import build_backbone
 
     for name in ("__main__", "app", "execution", "stages", "tracking.tracker"):
         importlib.import_module(f"pipeline.{name}")
@@ -148,12 +148,12 @@ def _heed_permissions() -> None:
 
 
 def _stop_before_the_work(ran: IO[str]) -> None:
-    import pipeline.execution
+    import pipeline.runs.execution
 
     def note(config: object, inputs: object, folder: object) -> None:
         print(json.dumps(asdict(config)), file=ran, flush=True)
 
-    pipeline.execution.execute = note
+    pipeline.runs.execution.execute = note
 
 
 if __name__ == "__main__":

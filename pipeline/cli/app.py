@@ -1,0 +1,218 @@
+"""The command ``dnc`` = ``python -m pipeline``: validate, run a protocol, close the record."""
+
+import io
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.cli.arguments import check_folder, flags_of
+from pipeline.cli.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
+from pipeline.cli.invocation import hydra_arguments
+from pipeline.config import Config, conf_folder, settings
+from pipeline.config.messages import explain, one_line, register, version_text
+from pipeline.runs.inputs import Inputs, prepare
+from pipeline.runs.processes import check as check_processes
+from pipeline.runs.processes import is_first
+from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
+from pipeline.runtime.errors import ConfigError, RunError
+from pipeline.runtime.interruption import Interrupted, interruption, requeue
+from pipeline.runtime.lock import FolderLock, Occupied
+from pipeline.storage.record import COMPLETED, read_summary
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
+
+
+def main() -> None:
+    """Console entry point; exits 0 done, 1 failed, 2 bad configuration, 130 interrupted, 143 terminated."""
+    interruption.listen()
+    try:
+        interruption.obey()
+        escape_what_cannot_be_encoded()
+        register()
+        # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        warnings.filterwarnings("error", message="provider=.* is not available")  # of hydra.searchpath
+        with hydra_arguments(sys.argv[1:]) as arguments:
+            sys.argv[1:] = arguments
+            _run_or_show(arguments)
+    except Interrupted as stop:
+        requeue(stop, first=is_first())
+        _exit(_farewell(stop), stop.exit_code)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors
+        _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+    except (RunError, OSError) as error:
+        _fail(error)
+    except Exception as error:
+        if lost := lost_job(error):
+            _exit(f"error: {lost}", EXIT_FAILED)
+        if Session.begun:
+            raise  # a bug of ours: the traceback is what is wanted
+        _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+
+
+class Failed(BaseException):
+    """The error of a run on its way past Hydra, which would announce it with a line of its own."""
+
+
+def _run_or_show(arguments: list[str]) -> None:
+    """Let Hydra do what is asked: run, or show something and stop."""
+    if "--version" in arguments:
+        print(version_text())
+        return
+    run = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)
+    flags = flags_of(arguments)
+    if flags.cfg in ("job", "all") and flags.package is None:
+        shown = io.StringIO()
+        with redirect_stdout(shown):
+            run()
+        config = OmegaConf.create(shown.getvalue())
+        settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        print(shown.getvalue(), end="")
+        return
+    try:
+        run()
+    except Failed as failure:
+        raise failure.__cause__ from None
+
+
+class Session:
+    """What this process is doing, for those whom Hydra calls: checked inputs, the folder's lock, the run begun last."""
+
+    prepared: ClassVar[list[tuple[Config, Inputs]]] = []
+    lock: ClassVar[FolderLock | None] = None
+    begun: ClassVar[Path | None] = None  # what fails from now on is not the configuration
+
+
+def _fail(error: RunError | OSError) -> NoReturn:
+    """Exit with the reason why a run cannot go on (or, of a file, not even begin)."""
+    if isinstance(error, RunError):
+        _exit(f"error: {error}", EXIT_FAILED)
+    code = EXIT_FAILED if Session.begun else EXIT_BAD_CONFIG
+    _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}{_way_back()}.", code)
+
+
+def _farewell(stop: Interrupted) -> str:
+    word = "interrupted" if stop.number == signal.SIGINT else f"ended by {stop}"
+    return f"{word}{_way_back()}"
+
+
+def _way_back() -> str:
+    """How to go on with a run that has begun."""
+    if Session.begun is None:
+        return ""
+    return f"; what is done is kept, and goes on with: dnc {shlex.quote(f'resume={Session.begun}')}"
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    if is_first():
+        print(one_line(message), file=sys.stderr)
+    sys.exit(code)
+
+
+class ValidateFirst(Callback):
+    """Hydra callback: refuse a bad configuration, and data that are not right, before the run's folder is made."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave the validated configuration and its inputs in `Session` for the job that follows."""
+        folder = Path(config.hydra.run.dir)
+        try:
+            _refuse_completed(folder)
+            checked = settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            check_processes(checked)
+            Session.prepared.append((checked, prepare(checked)))
+            _occupy(folder)
+        except Exception as error:
+            log.debug("What was refused:", exc_info=True)
+            # Hydra turns a callback's exceptions into warnings; an exit it lets through.
+            _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
+
+
+def _refuse_completed(folder: Path) -> None:
+    check_folder(folder)
+    if (read_summary(folder) or {}).get("status") == COMPLETED:
+        raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
+
+
+def _occupy(folder: Path) -> None:
+    """Make the folder and keep other processes out of it; the ranks of one run are one party."""
+    if not is_first():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        Session.lock = FolderLock(folder)
+    except Occupied as error:
+        raise ConfigError(f"hydra.run.dir={folder} is in use by {error}; allowed: another folder.") from error
+
+
+@interruptions_requeue()
+def job(cfg: DictConfig) -> None:
+    """Hydra's task: one run in ``hydra.runtime.output_dir``."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    set_levels()
+    if Session.prepared:
+        try:
+            _run(*Session.prepared.pop(), folder)
+        except Exception as error:
+            raise Failed from error
+        return
+    # A job of a multirun: its folder exists already.
+    interruption.listen()  # in a Slurm job, main() was not here
+    quiet_beside_first()
+    try:
+        _refuse_completed(folder)
+        config = settings(cfg)
+        check_processes(config)
+        inputs = prepare(config)
+    except (ConfigError, OmegaConfBaseException):
+        _remove_if_unused(folder)
+        raise
+    _occupy(folder)
+    try:
+        _run(config, inputs, folder)
+    except Exception as error:
+        # Hydra tells at the end of the multirun, and of the first only; a submitted job has a log of its own.
+        if "SUBMITIT_EXECUTOR" not in os.environ:
+            log.error("%s: %s", folder, one_line(explain(error)))
+        raise
+
+
+def _run(config: Config, inputs: Inputs, folder: Path) -> None:
+    # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
+    from pipeline.runs.execution import execute
+
+    Session.begun = folder
+    interruption.forget()
+    try:
+        with failures_name_their_log():
+            execute(config, inputs, folder)
+    except Exception:
+        log.debug("What ended the run:", exc_info=True)
+        raise
+    finally:
+        if Session.lock is not None:
+            Session.lock.release()
+
+
+def _remove_if_unused(folder: Path) -> None:
+    """Remove what Hydra made for a job (of a multirun) that never began."""
+    if is_first() and not (folder / "summary.json").exists():
+        for leftover in (folder / ".hydra", folder / "dnc.log"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,151 @@
+"""The command line before Hydra reads it: what it may say, and what of it is refused.
+
+Hydra calls whatever a ``_target_`` names (callbacks, launchers, log handlers) and unpickles the file that
+``--experimental-rerun`` names. On the command line this pipeline lets neither happen: only ``backbone._target_`` is
+taken, and that has to be a network (`pipeline.networks.custom`). Configuration files of one's own (``--config-dir``)
+are code of one's own and are not restricted.
+"""
+
+import os
+import re
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from pipeline.runtime.errors import ConfigError
+
+NETWORK = "backbone._target_"
+OPEN = ("run", "sweep", "job", "verbose", "mode", "searchpath")
+"""Sections of Hydra's own settings that may be set, or replaced, by an argument."""
+KEYED = ("launcher", "sweeper")
+"""Those that Hydra makes an object of: keys within may be set, what is made may be chosen (``hydra/launcher=...``)."""
+DEEPEST = 50
+"""Brackets within brackets; Hydra's parser calls itself for each."""
+
+
+def readable(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra can read them: ``~/`` spelled out, and text beyond ASCII put in quotes.
+
+    Raises:
+        ConfigError: an argument is no text, or asks for code to be run that is not a network.
+    """
+    for argument in arguments:
+        _check_text(argument)
+    arguments = [_quoted(_expand_home(argument)) for argument in arguments]
+    flags = flags_of(arguments)
+    if flags.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun runs what a pickle says; allowed: the arguments of that run again.")
+    overrides = OverridesParser.create()
+    for argument in flags.overrides:
+        try:
+            override = overrides.parse_override(argument)
+        except (HydraException, ValueError):
+            continue  # Hydra says what is wrong with it
+        _check_override(argument, override)
+    return arguments
+
+
+def flags_of(arguments: list[str]) -> Namespace:
+    """What Hydra's flags say (``cfg``, ``package``, ``overrides``, ...).
+
+    Raises:
+        ConfigError: an unknown flag, or one without its value.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flags  # type: ignore[method-assign]  # its own prints several lines
+    return parser.parse_args([argument for argument in arguments if argument not in ("--version", "-sc")])
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError unless a run's folder exists or can be made."""
+    key = f"hydra.run.dir={folder}"
+    try:
+        exists = folder.exists()
+        place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key} cannot be a folder ({_reason(error)}); allowed: a new folder.") from error
+    if not place.is_dir():
+        problem = "is a file" if exists else f"lies in {place}, which is a file"
+        raise ConfigError(f"{key} {problem}; allowed: a new folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key} cannot be made or written: no right to write in {place}; allowed: a new folder.")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _check_text(argument: str) -> None:
+    if re.search("[\0\ud800-\udfff]", argument):  # surrogates: bytes that are not UTF-8
+        raise ConfigError(f"argument {argument!a} is no text; allowed: text in UTF-8.")
+    depth = 0
+    for bracket in re.findall(r"[][(){}]", argument):
+        depth += 1 if bracket in "[({" else -1
+        if depth > DEEPEST:
+            raise ConfigError(f"argument {argument[:40]!a}... nests too deep; allowed: at most {DEEPEST} brackets.")
+
+
+def _expand_home(argument: str) -> str:
+    """``data.root=~/data`` with the home folder spelled out: shells leave it alone, Hydra's grammar refuses it."""
+    key, equals, value = argument.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
+
+
+def _quoted(argument: str) -> str:
+    """``data.root=Größe`` with quotes around the value, which Hydra's grammar wants around all but ASCII."""
+    key, equals, value = argument.partition("=")
+    plain = not value.isascii() and value.isprintable() and not re.search(r"""['"\\$,{}()[\]]""", value)
+    return f"{key}='{value}'" if equals and key.isascii() and plain else argument
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise ConfigError(
+        f"{message}; allowed: key=value, group=choice, --multirun, --cfg, --config-dir, --quiet, --verbose, --help."
+    )
+
+
+def _check_override(argument: str, override: Override) -> None:
+    key = override.key_or_group
+    where = key.replace("/", ".").split(".")
+    hydras = where[0] == "hydra"
+    if override.package is not None and "hydra" in f"{key}@{override.package}":
+        raise _not_here(argument)
+    if hydras and "/" not in key and not _may_be_set(where):
+        raise _not_here(argument)
+    if key != NETWORK and (where[-1] == "_target_" or "_target_" in _keys(override._value)):
+        raise _not_here(argument)
+    # Of a part of the configuration that names a _target_, say.
+    if key == "hydra.run.dir" and override._value in (None, ""):
+        raise ConfigError(f"{argument} names no folder; allowed: a new folder.")
+    if hydras and where[1:2] and where[1] in KEYED and "${" in argument:
+        raise _not_here(argument)
+
+
+def _may_be_set(where: list[str]) -> bool:
+    return len(where) > 1 and (where[1] in OPEN or (where[1] in KEYED and len(where) > 2))
+
+
+def _not_here(argument: str) -> ConfigError:
+    return ConfigError(
+        f"'{argument}' could run code of any kind or switch off checks, so no argument may say it; allowed: {NETWORK}, "
+        "hydra.run.dir, hydra.sweep, hydra.launcher.KEY, hydra/launcher=CHOICE, or a file of your own in --config-dir."
+    )
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """All keys of dictionaries within a parsed value; those of a sweep's choices too."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+    elif isinstance(getattr(value, "list", None), list):
+        yield from _keys(value.list)

@@ -1,0 +1,82 @@
+"""What Hydra is called with: our flags taken out, ``resume=`` spelled out, ranks that must not write kept from it."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from pipeline.cli.arguments import readable
+from pipeline.runs.processes import is_first
+from pipeline.runtime.console import QUIET, VERBOSE, showing
+from pipeline.runtime.errors import ConfigError
+
+RESUME = "resume"
+SHOWN = {"-q": QUIET, "--quiet": QUIET, "-v": VERBOSE, "--verbose": VERBOSE}
+"""Flags that Hydra does not have, and how much they let be shown."""
+
+
+@contextmanager
+def hydra_arguments(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """The arguments as Hydra is to see them.
+
+    * ``--quiet`` and ``--verbose`` are taken out, and hold meanwhile.
+    * They are made readable, or refused (`pipeline.cli.arguments`).
+    * ``resume=FOLDER`` stands for the command that the run in the folder was started with, in that folder; what follows
+      on the command line is added to it.
+    * In a rank that torchrun or srun has started beside the first, Hydra's own folder, dumps and log go nowhere.
+
+    Raises:
+        ConfigError: ``resume`` names a folder that holds no run, or an argument is refused.
+    """
+    shown = {SHOWN[argument] for argument in arguments if argument in SHOWN}
+    if len(shown) > 1:
+        raise ConfigError("--quiet and --verbose contradict each other; allowed: one of them.")
+    arguments = [argument for argument in arguments if argument not in SHOWN]
+    if line := os.environ.get("COMP_LINE"):  # a shell asks how the line may go on
+        os.environ["COMP_LINE"] = " ".join(word for word in line.split(" ") if word not in SHOWN)
+    with showing(shown.pop() if shown else None), _for_hydra(arguments) as for_hydra:
+        yield for_hydra
+
+
+@contextmanager
+def _for_hydra(arguments: Sequence[str]) -> Iterator[list[str]]:
+    resumed = [argument for argument in arguments if argument.startswith(f"{RESUME}=")]
+    if resumed:
+        rest = [argument for argument in arguments if argument not in resumed]
+        arguments = [*_as_started(resumed[-1].partition("=")[2]), *rest]
+    arguments = readable(list(arguments))
+    if is_first():
+        yield arguments
+        return
+    with tempfile.TemporaryDirectory(prefix="dnc-rank-") as nowhere:
+        silent = [f"hydra.run.dir={nowhere}", f"hydra.sweep.dir={nowhere}", "hydra.output_subdir=null"]
+        yield [*arguments, *silent, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+def _as_started(folder: str) -> list[str]:
+    """The arguments of the command that made a run folder, from what Hydra keeps there."""
+    run = Path(folder).expanduser().absolute()
+    try:
+        overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+        hydra = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        sources = hydra["runtime"]["config_sources"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{RESUME}={folder} is not the folder of a run ({type(error).__name__} reading {run / '.hydra'}); "
+            "allowed: a folder with .hydra/overrides.yaml and .hydra/hydra.yaml."
+        ) from error
+    own = [source["path"] for source in sources if source["provider"] == "command-line"]
+    flags = ["--config-dir", own[0]] if own else []
+    return [*flags, *(str(override) for override in overrides), f"hydra.run.dir={quoted(str(run))}"]
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar reads it, whatever characters it holds."""
+    # A backslash is one, except before a quotation mark, the closing one included.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"

@@ -1,0 +1,39 @@
+"""Every knob of a run, and the check of its values."""
+
+from pipeline.config.check import allowed, choices_of, conf_folder, from_plain, hint, settings, unusable
+from pipeline.config.schema import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    DescentConfig,
+    FeaturesConfig,
+    HeadConfig,
+    LoggerConfig,
+    OptimizerConfig,
+    ProtocolConfig,
+    RecordConfig,
+    TrainerConfig,
+    VerdictConfig,
+)
+
+__all__ = [
+    "BackboneConfig",
+    "Config",
+    "DataConfig",
+    "DescentConfig",
+    "FeaturesConfig",
+    "HeadConfig",
+    "LoggerConfig",
+    "OptimizerConfig",
+    "ProtocolConfig",
+    "RecordConfig",
+    "TrainerConfig",
+    "VerdictConfig",
+    "allowed",
+    "choices_of",
+    "conf_folder",
+    "from_plain",
+    "hint",
+    "settings",
+    "unusable",
+]

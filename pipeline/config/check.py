@@ -1,0 +1,215 @@
+"""From a composed config to a validated `Config`, and the one-sentence errors on the way.
+
+The rest of the package sees the plain dataclasses of `pipeline.config.schema`, never OmegaConf.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.config.schema import Config
+from pipeline.data import validate_request
+from pipeline.networks import validate_backbone
+from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.memory import head_bytes, require_memory
+
+
+def conf_folder() -> Path:
+    """Absolute path of ``conf/``: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "main.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"conf/main.yaml is neither in {package} nor beside it: the installation is incomplete")
+
+
+def settings(cfg: DictConfig) -> Config:
+    """Validate a composed config.
+
+    Args:
+        cfg: the job's config as Hydra composed it (without its ``hydra`` node).
+
+    Raises:
+        ConfigError: a value is out of range, does not fit another one, or names data that are not there.
+        OmegaConfBaseException: an unknown key, a wrong type, a value that is missing (see `pipeline.config.messages`).
+    """
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{key}=??? is missing; allowed: a value, see --help.")
+    # Through a plain container: a typed node would let keys added with `+` pass.
+    typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg))
+    config: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
+    for key, value, entry in _knobs(config):
+        _check(key, value, entry)
+    _check_weight_decay(config)
+    _check_device(config)
+    if config.uses_images:
+        _check_images(config)
+    else:
+        _check_memory(config)
+    return config
+
+
+def from_plain(values: dict[str, Any]) -> Config:
+    """A configuration from the plain containers that `dataclasses.asdict` makes of one, e.g. in another process."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))  # type: ignore[return-value]
+
+
+def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        key = f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from _knobs(value, f"{key}.")
+        else:
+            yield key, value, entry
+
+
+_LIMITS = {
+    "gt": (lambda value, bound: value > bound, ">"),
+    "ge": (lambda value, bound: value >= bound, ">="),
+    "lt": (lambda value, bound: value < bound, "<"),
+    "le": (lambda value, bound: value <= bound, "<="),
+}
+LARGEST_INTEGER = 2**53
+"""Nothing that a run counts comes near; beyond it not every integer is a float."""
+LARGEST, SMALLEST = 1e30, 1e-30
+"""Of a float other than 0: networks are trained in single precision, which ends at 3.4e38; beyond it, or divided by
+what is next to nothing, numbers are infinite."""
+_KINDS = {"int": "an integer", "float": "a finite number", "Any": "a finite number", "bool": "true or false"}
+
+
+def choices_of(entry: Field) -> tuple[str, ...]:
+    """The values a knob may take, () if they are not a closed list."""
+    choices = entry.metadata.get("choices", ())
+    return tuple(choices() if callable(choices) else choices)
+
+
+def allowed(entry: Field) -> str:
+    """What a knob may be, e.g. ``an integer >= 1``."""
+    if choices_of(entry):
+        return ", ".join(choices_of(entry))
+    kind = getattr(entry.type, "__name__", str(entry.type)) if isinstance(entry.type, type) else str(entry.type)
+    name, optional = kind.removesuffix(" | None"), kind.endswith(" | None")
+    words = _KINDS.get(name, {"str": "text", "list": "a list"}.get(name.split("[")[0], name))
+    if name.startswith("list") or kind.startswith("list"):
+        words = "a list"
+    bounds = [f"{_LIMITS[limit][1]} {bound}" for limit, bound in entry.metadata.items() if limit in _LIMITS]
+    return f"{words} {' and '.join(bounds)}".strip() + (", or null" if optional else "")
+
+
+def _check(key: str, value: Any, entry: Field) -> None:
+    if value is None:
+        return
+    if choices_of(entry) and value not in choices_of(entry):
+        raise ConfigError(f"{key}={value} is not known; allowed: {allowed(entry)}{hint(value, choices_of(entry))}.")
+    limits = {limit: bound for limit, bound in entry.metadata.items() if limit in _LIMITS}
+    if not limits:
+        return
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, int | float) or isinstance(item, bool):
+            raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {allowed(entry)}.")
+        if isinstance(item, int) and abs(item) > LARGEST_INTEGER:
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most 2^53.")
+        if LARGEST < abs(item) < math.inf:
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most {LARGEST:g}.")
+        if 0 < abs(item) < SMALLEST:
+            raise ConfigError(
+                f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, 0 or from {SMALLEST:g}."
+            )
+        if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
+            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}.")
+
+
+def _show(value: Any) -> str:
+    return "[" + ",".join(map(_show, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def hint(value: Any, choices: Any) -> str:
+    """`` (did you mean x?)`` where something allowed is close to ``value``, else nothing."""
+    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_weight_decay(config: Config) -> None:
+    decay, depth = config.head.weight_decay, config.head.depth
+    if not isinstance(decay, int | float | list) or isinstance(decay, bool):
+        raise ConfigError(f"head.weight_decay={decay} is not a number; allowed: one number > 0, or one per layer.")
+    if isinstance(decay, list) and len(decay) != depth:
+        raise ConfigError(
+            f"head.weight_decay={_show(decay)} has {len(decay)} values; "
+            f"allowed: one number, or head.depth={depth} of them."
+        )
+
+
+def _check_device(config: Config) -> None:
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no CUDA device here; allowed: auto, cpu.")
+    if config.descent.precision == "tf32" and config.device.type != "cuda":
+        raise ConfigError("descent.precision=tf32 needs a CUDA device; allowed here: float64, float32.")
+
+
+def _check_memory(config: Config) -> None:
+    """Of the DUFM by itself; with images, `pipeline.runs.inputs` knows how many there are."""
+    head, protocol, seeds = config.head, config.protocol, config.descent.seeds
+    widths = [protocol.num_features] + [head.width] * (head.depth - 1)
+    num_samples = protocol.num_classes * protocol.samples_per_class
+    needed = head_bytes(seeds, num_samples, widths, protocol.num_classes, free=head.inputs == "free")
+    require_memory(
+        needed,
+        f"descent.seeds={seeds}, head.depth={head.depth}, head.width={head.width}, "
+        f"protocol.num_classes={protocol.num_classes}, protocol.samples_per_class={protocol.samples_per_class} and "
+        f"protocol.num_features={protocol.num_features}",
+        config.device,
+    )
+
+
+def _check_images(config: Config) -> None:
+    data, backbone = config.data, config.backbone
+    if not isinstance(data.classes, list | None):
+        raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
+    _check_weights(config)
+    if config.trains_head_with_backbone:
+        _check_joint_training(config)
+    try:
+        validate_request(data.name, **data.request)
+        validate_backbone(backbone.name, **backbone.request)
+    except OSError as error:
+        raise unusable(error) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def unusable(error: OSError) -> ConfigError:
+    """The error for a file or folder that the system refuses, whatever setting named it."""
+    reason = error.strerror or str(error)
+    return ConfigError(f"{error.filename or 'a file'} cannot be used ({reason}); allowed: what can be read.")
+
+
+def _check_weights(config: Config) -> None:
+    given = {
+        key: value
+        for key in ("from_run", "checkpoint", "pretrained")
+        if (value := getattr(config.backbone, key)) not in (None, False)
+    }
+    if len(given) > 1:
+        named = " and ".join(f"backbone.{key}={value}" for key, value in given.items())
+        raise ConfigError(f"{named} both give the backbone's weights; allowed: one of them.")
+
+
+def _check_joint_training(config: Config) -> None:
+    """Settings of a classifier, or of a head by itself, mean nothing where the two are trained together."""
+    for key, value, only in (
+        ("backbone.loss", config.backbone.loss, "mse"),
+        ("head.inputs", config.head.inputs, "frozen"),
+    ):
+        if value != only:
+            raise ConfigError(
+                f"{key}={value} does not go with protocol={config.protocol.name}, which fits a DUFM head with MSE on "
+                f"the backbone's features; allowed: {key}={only}."
+            )

@@ -1,0 +1,137 @@
+"""What the command says about its configuration: errors as one sentence, and the ``--help`` page."""
+
+import platform
+from dataclasses import Field, fields, is_dataclass
+from importlib.metadata import version
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from pipeline.config import Config, allowed, choices_of, conf_folder, hint
+from pipeline.config.environment import environment_variable
+from pipeline.runtime.errors import ConfigError
+
+
+def register() -> None:
+    """Make the schema known to Hydra as ``schema`` and the help page as the resolver ``dnc_help``; limit ``oc.env``."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
+    OmegaConf.register_new_resolver("dnc_help", lambda *, _root_: help_text(_root_), replace=True)
+
+
+LONGEST = 2000
+"""Characters of an error; of one that is longer (a key or a value is) the middle is left out."""
+
+
+WRAPPED = "ConfigError raised while resolving interpolation: "
+"""How OmegaConf reports an error of ours."""
+
+
+def one_line(text: str) -> str:
+    """The text, cut to a readable length, with everything that would break or disguise a line spelled out (``\\n``)."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of ours, Hydra's or OmegaConf's: the key, the value received, what is allowed."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None) or ""
+    parent, _, name = key.partition("[")[0].rpartition(".")
+    knobs = {entry.name: entry for entry in fields(_node(parent))} if _node(parent) else {}
+    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file).startswith("hydra/launcher/submitit_"):
+        return "hydra/launcher: slurm needs the extra `slurm`, which is not installed: pip install '.[slurm]'."
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint(choice, error.options)}."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and knobs:
+        return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint(name, knobs)}."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "." in parent:
+        return f"{key} is not there yet; allowed: +{key}=VALUE, which adds it, or {parent}={{{name}: VALUE}}."
+    lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]
+    first = lines[0].rstrip(".").removeprefix(WRAPPED) if lines else type(error).__name__
+    if isinstance(cause, ValidationError) and name in knobs:
+        return f"{key}: {first[0].lower()}{first[1:]}; allowed: {allowed(knobs[name])}."
+    if isinstance(error, OverrideParseException):
+        return f"override '{error.override}' cannot be read ({first}); allowed: key=value."
+    return f"{key}: {first}." if key else f"{first}."
+
+
+def version_text() -> str:
+    """What ``--version`` prints: this package, and those that matter most to what it does."""
+    others = [f"{name} {version(name)}" for name in ("torch", "pytorch-lightning", "hydra-core", "wandb")]
+    return f"dnc {version('deep-neural-collapse')} ({', '.join(others)}, Python {platform.python_version()})"
+
+
+def _node(path: str) -> Any:
+    node: Any = Config()
+    for name in filter(None, path.split(".")):
+        node = getattr(node, name, None)
+    return node if is_dataclass(node) else None
+
+
+def help_text(root: DictConfig) -> str:
+    """The ``--help`` page: every knob with its current default, grouped as in ``conf/``."""
+    folder = conf_folder()
+    lines = [
+        "Measure deep neural collapse, layer by layer.",
+        "",
+        "usage: dnc [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--config-dir DIR] [-q | -v]",
+        "       dnc resume=FOLDER [key=value ...]          go on with a run that was interrupted or failed",
+        "       dnc report FOLDER ...                      one HTML file about runs",
+        "       dnc compare A B                            in what two runs differ",
+        "       dnc list [FOLDER ...]                      the runs on this machine",
+        "",
+        "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
+        "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",
+        "",
+        "Flags:",
+        "  -q, --quiet       show warnings, errors, and the verdict in one line; the log file keeps the rest",
+        "  -v, --verbose     show what the libraries say, too, and where an error came from",
+        "  -m, --multirun    one run for each combination of values separated by commas",
+        "  --cfg job         print the configuration that these arguments make, checked, and stop",
+        "  --config-dir DIR  look for configuration files there, too",
+        '  -sc install=bash  completion: eval "$(dnc -sc install=bash)"',
+        "  --version, --help (this page, with the arguments' values), --hydra-help (all of Hydra's flags)",
+        "",
+        "Choices (group=choice):",
+    ]
+    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("hydra", "sweep")):
+        lines.append(f"  {group.name:<12}" + ", ".join(sorted(file.stem for file in group.glob("*.yaml"))))
+    lines += ["", "Settings (key=value), with the defaults of the present choice:"]
+    schema = Config()
+    for entry in fields(schema):
+        node = getattr(schema, entry.name)
+        if is_dataclass(node):
+            lines += ["", f"  {entry.name}: {type(node).__doc__}"]
+            lines += [_help_line(f"{entry.name}.{knob.name}", knob, root) for knob in fields(node)]
+        else:
+            lines += ["", _help_line(entry.name, entry, root)]
+    lines += [
+        "",
+        "  hydra.run.dir             the run's folder (default: outputs/<date>/<time>-<protocol>)",
+        "",
+        "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted,",
+        "143 terminated (128 + the signal's number).",
+        "",
+        "More: README.md (recipes, what a run leaves), docs/cli.md (this command), docs/cluster.md (clusters).",
+    ]
+    return "\n".join(lines).replace("$", "$$")
+
+
+def _help_line(key: str, entry: Field, root: DictConfig) -> str:
+    value = OmegaConf.select(root, key)
+    shown = "null" if value is None else str(value)
+    names = f" ({', '.join(choices_of(entry))})" if choices_of(entry) else ""
+    return f"    {key:<30}{shown:<18} {entry.metadata['help']}{names}"

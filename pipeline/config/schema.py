@@ -1,0 +1,237 @@
+"""Every knob of a run: its type, its default, its range, what it means.
+
+The dataclasses below are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where
+defaults and ranges are written down.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+
+from pipeline.data import AUGMENTATIONS, known_datasets
+from pipeline.networks import known_backbones
+from pipeline.networks.taps import POOLINGS
+
+
+def _knob(default: Any, text: str, **limits: Any) -> Any:
+    """A config field with its documentation and its limits (``ge``, ``gt``, ``le``, ``lt``, ``choices``)."""
+    metadata = {"help": text, **limits}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    """Which images, which classes, how many."""
+
+    name: str = _knob(MISSING, "data set", choices=known_datasets)
+    root: str | None = _knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
+    download: bool = _knob(False, "let torchvision download missing files into data.root")
+    classes: Any = _knob(None, "classes by index or name, in label order; null takes all")
+    samples_per_class: int | None = _knob(None, "balanced deterministic training subset; null takes all", ge=1)
+    test_fraction: float = _knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
+    image_size: int | None = _knob(None, "scale and crop images to this side length", ge=1)
+    augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `pipeline.data` is asked for, beside the name."""
+        names = ("root", "download", "classes", "samples_per_class", "test_fraction", "image_size")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class BackboneConfig:
+    """The network whose features are measured and frozen."""
+
+    name: str = _knob(MISSING, "architecture", choices=known_backbones)
+    model: str | None = _knob(None, "timm model name, for backbone=timm")
+    _target_: str | None = _knob(None, "dotted path of any class of nn.Module, for backbone=custom")
+    kwargs: Any = _knob(None, "its arguments, for backbone=custom: {name: value, ...}")
+    pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
+    from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
+    checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
+    hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
+    epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
+    batch_size: int = _knob(128, "mini-batch size", ge=1)
+    loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
+    pooling: str = _knob(
+        "average", "how conv maps of its blocks are measured: averaged over space, or whole", choices=POOLINGS
+    )
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `pipeline.networks` is asked for, beside the name."""
+        return {
+            "hidden": self.hidden,
+            "timm_model": self.model,
+            "pretrained": self.pretrained,
+            "target": self._target_,
+            "kwargs": self.kwargs,
+        }
+
+
+@dataclass
+class FeaturesConfig:
+    """What is kept of a frozen backbone for other runs."""
+
+    cache: str | None = _knob(None, "folder shared by runs, in which features are kept and found; null keeps none")
+
+
+@dataclass
+class OptimizerConfig:
+    """How the backbone is trained, and the head with it in end_to_end."""
+
+    name: str = _knob(MISSING, "optimizer", choices=("sgd", "adamw"))
+    lr: float = _knob(0.05, "learning rate", gt=0)
+    momentum: float = _knob(0.9, "SGD momentum", ge=0, lt=1)
+    weight_decay: float = _knob(5e-4, "weight decay on all weights it trains", ge=0)
+    schedule: str = _knob("cosine", "learning-rate schedule over the epochs", choices=("cosine", "constant"))
+
+
+@dataclass
+class HeadConfig:
+    """The deep unconstrained features model: L weight matrices, ReLU between them, no biases."""
+
+    depth: int = _knob(4, "L, the number of weight matrices", ge=1, le=1000)
+    width: int = _knob(64, "units in every hidden layer", ge=1)
+    weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
+    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", gt=0)
+    inputs: str = _knob("frozen", "frozen: features stay; free: they descend too", choices=("frozen", "free"))
+    activation: str = _knob("relu", "non-linearity between the layers", choices=("relu", "linear"))
+    init_scale: float = _knob(1.0, "weights start as N(0, init_scale^2 / fan_in)", gt=0)
+
+
+@dataclass
+class DescentConfig:
+    """Full-batch gradient descent of the head, all seeds in one batch."""
+
+    steps: int = _knob(10_000, "gradient steps", ge=1)
+    lr: float = _knob(0.1, "learning rate", gt=0)
+    momentum: float = _knob(0.0, "heavy-ball momentum", ge=0, lt=1)
+    seeds: int = _knob(3, "how many initialisations descend at once", ge=1)
+    precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))
+    records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1, le=1000)
+
+
+@dataclass
+class ProtocolConfig:
+    """What is run. Settings that name a protocol belong to it alone; `dufm` uses no images."""
+
+    name: str = _knob(MISSING, "protocol", choices=("frozen_features", "end_to_end", "fixed_head", "dufm"))
+    regularization: str = _knob(
+        "standard",
+        "end_to_end, fixed_head: standard: optimizer.weight_decay on all trained weights; "
+        "dufm: head.weight_decay on the head, head.feature_decay on its inputs, none in the backbone",
+        choices=("standard", "dufm"),
+    )
+    solution: str = _knob(
+        "descent", "fixed_head: how the DUFM is solved for its head", choices=("descent", "constructed")
+    )
+    num_classes: int = _knob(2, "dufm: K", ge=2)
+    samples_per_class: int = _knob(50, "dufm: n", ge=1)
+    num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)
+    features: str = _knob("random", "dufm: random or balanced initial features", choices=("random", "balanced"))
+
+
+@dataclass
+class TrainerConfig:
+    """Where it runs."""
+
+    accelerator: str = _knob("auto", "device kind", choices=("auto", "cpu", "gpu"))
+    devices: int = _knob(1, "processes per machine, each with a GPU of its own if there are GPUs", ge=1)
+    num_nodes: int = _knob(1, "machines of the run", ge=1)
+    threads: int | None = _knob(None, "CPU threads of each process; null leaves PyTorch's choice", ge=1, le=1024)
+    compile: str = _knob(
+        "auto", "compile the backbone's training step; auto: where it pays", choices=("auto", "on", "off")
+    )
+    precision: str = _knob(
+        "float32",
+        "arithmetic of the backbone while it trains; auto: bf16 where the hardware has it, else float32",
+        choices=("float32", "bf16", "auto"),
+    )
+    deterministic: bool = _knob(False, "refuse operations without a deterministic algorithm; matters on GPUs")
+    checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)
+
+    def __post_init__(self) -> None:
+        # YAML reads a bare on or off as true or false.
+        self.compile = {"True": "on", "False": "off"}.get(str(self.compile), self.compile)
+
+
+@dataclass
+class LoggerConfig:
+    """Experiment tracking; the local record is written in any case."""
+
+    name: str = _knob(MISSING, "tracker", choices=("wandb", "none"))
+    mode: str = _knob("offline", "wandb mode; online needs a key and a network", choices=("offline", "online"))
+    project: str = _knob("deep-neural-collapse", "wandb project")
+    group: str | None = _knob(None, "wandb group; null takes the experiment's name, if one was chosen")
+    tags: list[str] = _knob([], "wandb tags")
+    notes: str | None = _knob(None, "wandb notes, free text")
+    runs: str = _knob(
+        "per_job",
+        "per_job: one wandb run, curves are means over seeds; per_seed: one per seed, in a group",
+        choices=("per_job", "per_seed"),
+    )
+    artifact: bool = _knob(False, "also keep tensors.safetensors in wandb, as an artifact")
+    patience: float = _knob(10.0, "seconds a run may wait for wandb's server in all; uploads go on that long", ge=1)
+
+
+@dataclass
+class VerdictConfig:
+    """A layer counts as collapsed when the metric is at most its threshold."""
+
+    dnc1: float = _knob(1e-2, "within-class over between-class variability", gt=0)
+    dnc2: float = _knob(1.1, "condition number of the class means (1 is orthogonal)", ge=1)
+    dnc3: float = _knob(0.1, "mean sine between weight rows and class means", gt=0)
+
+
+@dataclass
+class RecordConfig:
+    """What the run folder keeps."""
+
+    max_tensor_mb: float = _knob(512.0, "skip tensors.safetensors above this size (MiB)", gt=0)
+    figures: bool = _knob(True, "draw figures/ at the end; in a sweep of small jobs that takes longer than they do")
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    seed: int = _knob(0, "seed of everything; head seeds are seed, seed + 1, ...", ge=0, lt=2**32)
+    stop_when_collapsed: bool = _knob(False, "end a training once all layers it trains meet the verdict's thresholds")
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    descent: DescentConfig = field(default_factory=DescentConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]:
+        """Decay of W_1 .. W_L."""
+        decay = self.head.weight_decay
+        return tuple(decay) if isinstance(decay, list) else (float(decay),) * self.head.depth
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether the protocol has data and a backbone."""
+        return self.protocol.name != "dufm"
+
+    @property
+    def trains_head_with_backbone(self) -> bool:
+        """Whether head and backbone are measured together, epoch by epoch."""
+        return self.protocol.name in ("end_to_end", "fixed_head")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return torch.device("cuda" if self.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")

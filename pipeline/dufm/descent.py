@@ -1,0 +1,352 @@
+"""Full-batch gradient descent on many DUFMs at once: seeds x learning rates x decays of one shape are one batch.
+
+This file keeps the books (who descends, from where, who diverged, when to look); the steps themselves are taken by
+the C++ kernel (`pipeline.dufm.descent_native`) or, on a GPU, for other losses and without a compiler, in plain PyTorch
+(`pipeline.dufm.descent_torch`).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline import dufm
+from pipeline.dufm import Objective
+from pipeline.dufm.descent_native import NativeSteps, why_not_native
+from pipeline.dufm.descent_torch import Constraint, Parameters, Rule, TorchSteps
+from pipeline.dufm.objectives import Loss, MeanSquaredError
+
+CHECK_EVERY = 500
+"""Steps between two looks for diverged members."""
+DIVERGENCE_FACTOR = 1e6
+"""A member has diverged when ||parameters||^2 exceeds this many times (1 + its first value) or is not finite."""
+BACKENDS = ("auto", "native", "torch")
+
+
+class Descent:
+    """S members descending together, each as if it were alone.
+
+    A step is that of `torch.optim.SGD(lr, momentum)` on the gradient of `dufm.objective`, decays included. In the
+    native backend a member's bits do not depend on its batch; in the torch backend they do up to rounding.
+
+    Args:
+        features: H_1, `(N, d_1)` shared by all members or `(S, N, d_1)`. float32 or float64. Never modified.
+        weights: W_1..W_L at the start, each `(out, in)` or `(S, out, in)`, of the features' dtype and device.
+        labels: int64 `(N,)`, classes of any size.
+        num_classes: K, the last weight's `out`.
+        lr: step size, a float or `(S,)`.
+        weight_decay: lambda_W, a float, one per layer `(L,)`, or `(S, L)`.
+        feature_decay: lambda_{H_1}, a float or `(S,)`: the features descend too. None freezes them.
+        momentum: in [0, 1).
+        activation: "relu" or "linear".
+        loss: the fit; `MeanSquaredError()` if None.
+        constraint: projects the free features, `(S, N, d_1)`, in place after every step.
+        tf32: let a GPU multiply float32 matrices in TensorFloat-32.
+        backend: "native", "torch", or "auto" for the native one wherever it can do the job.
+
+    Attributes:
+        num_members: S.
+        step: steps taken.
+        diverged: member -> step at which its divergence was noticed; it was then taken out and reads as NaN.
+        backend: "native" or "torch".
+
+    Raises:
+        ValueError: on an argument out of range, or shapes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        weights: Sequence[Tensor],
+        labels: Tensor,
+        *,
+        num_classes: int,
+        lr: float | Tensor,
+        weight_decay: float | Tensor,
+        feature_decay: float | Tensor | None = None,
+        momentum: float = 0.0,
+        activation: str = "relu",
+        loss: Loss | None = None,
+        constraint: Constraint | None = None,
+        tf32: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        dufm.check_activation(activation)
+        _check_tensors(features, weights, labels, num_classes)
+        _check_choices(features, feature_decay, momentum, constraint, tf32, backend)
+        members = self.num_members = _count_members(features, weights, lr, weight_decay, feature_decay)
+        self._rule = Rule(
+            targets=dufm.one_hot(labels, num_classes, features.dtype).to(features.device),
+            lr=_per_member("lr", lr, members, zero_allowed=False),
+            weight_decay=dufm.weight_decay_table(weight_decay, members, len(weights)),
+            feature_decay=None if feature_decay is None else _per_member("feature_decay", feature_decay, members),
+            momentum=momentum,
+            activation=activation,
+            loss=loss or MeanSquaredError(),
+            constraint=constraint,
+            tf32=tf32,
+        )
+        why_not = "asked for torch" if backend == "torch" else why_not_native(features, self._rule)
+        if backend == "native" and why_not is not None:
+            raise ValueError(f"backend='native' cannot take these steps: {why_not}")
+        self.backend = "torch" if why_not else "native"
+        self.step = 0
+        self.diverged: dict[int, int] = {}
+        self._labels = labels
+        self._inputs = features.detach()[0] if features.shape[:-2] == (1,) else features.detach()
+        self._begin(range(members), self._first_parameters([weight.detach() for weight in weights]))
+        self._limit = DIVERGENCE_FACTOR * (1 + self._squared_norms())
+
+    @property
+    def features(self) -> Tensor:
+        """H_1 now: the given tensor where it is frozen, else a fresh `(S, N, d_1)`."""
+        return self._all_members(self._live.features) if self._free else self._inputs
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """W_1..W_L now, fresh tensors `(S, out, in)`."""
+        return [self._all_members(weight) for weight in self._live.weights]
+
+    def objective(self) -> Objective:
+        """The objective of every member and its terms, `(S,)` each; NaN for the diverged."""
+        rule = self._rule
+        return dufm.objective(
+            self.features,
+            self.weights,
+            self._labels,
+            rule.weight_decay,
+            rule.feature_decay,
+            rule.activation,
+            rule.loss,
+        )
+
+    def advance(self, steps: int) -> None:
+        """Take `steps` more steps. How they are split over calls changes no bit; once all members have diverged the
+        remaining steps are skipped."""
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, got {steps}")
+        last = self.step + steps
+        while self.step < last and self._members:
+            block = min(CHECK_EVERY - self.step % CHECK_EVERY, last - self.step)
+            self._steps.run(block)
+            self.step += block
+            self._remove_diverged()
+        self.step = last
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on bit by bit, in tensors and plain Python."""
+        live = self._live
+        return {
+            "step": self.step,
+            "diverged": dict(self.diverged),
+            "limit": self._limit.clone(),
+            "features": live.features.contiguous().clone() if self._free else None,
+            "weights": [weight.contiguous().clone() for weight in live.weights],
+            "velocities": [velocity.contiguous().clone() for velocity in live.velocities],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a descent that was built with the same arguments.
+
+        Raises:
+            ValueError: if the state's tensors do not have the shapes of this problem.
+        """
+        members = [member for member in range(self.num_members) if member not in state["diverged"]]
+        like = self._first_parameters(self.weights).select(members)
+        features = like.features if state["features"] is None else state["features"]
+        start = Parameters(features, list(state["weights"]), list(state["velocities"]))
+        if start.shapes() != like.shapes():
+            raise ValueError(f"state must hold tensors of shapes {like.shapes()}, got {start.shapes()}")
+        self.step = state["step"]
+        self.diverged = dict(state["diverged"])
+        self._limit = state["limit"].to(like.features.device)
+        self._begin(members, start.to(like.features))
+
+    @property
+    def _free(self) -> bool:
+        return self._rule.feature_decay is not None
+
+    def _first_parameters(self, weights: Sequence[Tensor]) -> Parameters:
+        """All members at the given weights and features, at rest."""
+        expanded = [weight.expand(self.num_members, *weight.shape[-2:]) for weight in weights]
+        features = self._inputs
+        if self._free or features.dim() == 3:
+            features = features.expand(self.num_members, *features.shape[-2:])
+        moving = [*expanded, features] if self._free else expanded
+        velocities = [torch.zeros_like(tensor) for tensor in moving] if self._rule.momentum else []
+        return Parameters(features, expanded, velocities)
+
+    def _begin(self, members: Iterable[int], start: Parameters) -> None:
+        """Descend with these members from here on; `start` holds them and no others."""
+        self._members = list(members)
+        self._steps = None
+        self._live = start
+        if self._members:
+            kind = NativeSteps if self.backend == "native" else TorchSteps
+            self._steps = kind(start, self._rule.select(self._members))
+            self._live = self._steps.parameters
+
+    def _squared_norms(self) -> Tensor:
+        """||parameters||^2 of the live members. Divergence is read off these rather than off the objective, which
+        would cost a forward pass: where one explodes so does the other, within a few steps."""
+        moving = [*self._live.weights, self._live.features] if self._free else self._live.weights
+        return sum(dufm.squared_norm(tensor).double() for tensor in moving)
+
+    def _remove_diverged(self) -> None:
+        """Take out the members that have exploded, and write down who and when."""
+        healthy = (self._squared_norms() <= self._limit[self._members]).tolist()  # False for NaN
+        kept = [place for place, fine in enumerate(healthy) if fine]
+        if len(kept) == len(healthy):
+            return
+        self.diverged |= {member: self.step for member, fine in zip(self._members, healthy, strict=True) if not fine}
+        self._begin([self._members[place] for place in kept], self._live.select(kept))
+
+    def _all_members(self, live: Tensor) -> Tensor:
+        """A fresh `(S, ...)` from the live members', NaN for the rest."""
+        everyone = live.new_full((self.num_members, *live.shape[1:]), torch.nan)
+        everyone[self._members] = live
+        return everyone
+
+
+def joined_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The state of one descent from those of its consecutive parts, all at the same step."""
+    first, diverged, offset = states[0], {}, 0
+    for state in states:
+        diverged |= {offset + member: step for member, step in state["diverged"].items()}
+        offset += len(state["limit"])
+    return {
+        "step": first["step"],
+        "diverged": diverged,
+        "limit": torch.cat([state["limit"] for state in states]),
+        "features": None if first["features"] is None else torch.cat([state["features"] for state in states]),
+        "weights": [torch.cat(same) for same in zip(*(state["weights"] for state in states), strict=True)],
+        "velocities": [torch.cat(same) for same in zip(*(state["velocities"] for state in states), strict=True)],
+    }
+
+
+def part_of_state(state: dict[str, Any], members: range) -> dict[str, Any]:
+    """The state of some consecutive members of a descent, who then count from 0."""
+    live = [member for member in range(len(state["limit"])) if member not in state["diverged"]]
+    chosen = [place for place, member in enumerate(live) if member in members]
+    return {
+        "step": state["step"],
+        "diverged": {m - members.start: step for m, step in state["diverged"].items() if m in members},
+        "limit": state["limit"][members.start : members.stop],
+        "features": None if state["features"] is None else state["features"][chosen],
+        "weights": [weight[chosen] for weight in state["weights"]],
+        "velocities": [velocity[chosen] for velocity in state["velocities"]],
+    }
+
+
+def log_schedule(steps: int, per_decade: int = 10) -> list[int]:
+    """Where to look at a descent of `steps` steps: 0, about `per_decade` steps in every decade, and the last.
+
+    >>> log_schedule(100, per_decade=3)
+    [0, 1, 2, 5, 10, 22, 46, 100]
+    """
+    if steps < 0 or per_decade < 1:
+        raise ValueError(f"steps must be at least 0 and per_decade at least 1, got {steps=}, {per_decade=}")
+    stops = {0, steps}
+    exponent = 0
+    while (stop := round(10 ** (exponent / per_decade))) < steps:
+        stops.add(stop)
+        exponent += 1
+    return sorted(stops)
+
+
+def descend(
+    descent: Descent,
+    schedule: Iterable[int],
+    on_block: Callable[[int], Any] | None = None,
+    seconds_per_block: float = 0.5,
+    agree: Callable[[float], float] = lambda pace: pace,
+) -> Iterator[int]:
+    """Advance through a schedule and yield at every stop, for the caller to measure there.
+
+    Stops before `descent.step` (a resumed descent) are passed over. Between stops `on_block(step)` is called about
+    every `seconds_per_block`, for a progress bar or a checkpoint; it does not change the descent.
+
+    Args:
+        agree: makes one of the seconds per step that processes descending side by side have measured, so that
+            `on_block` is called at the same steps in all of them.
+    """
+    block = 1
+    for stop in sorted(set(schedule)):
+        if stop < descent.step:
+            continue
+        while descent.step < stop:
+            started = time.perf_counter()
+            taken = min(block, stop - descent.step)
+            descent.advance(taken)
+            pace = agree((time.perf_counter() - started) / taken)
+            block = max(1, int(min(2 * block, seconds_per_block / pace)))
+            if on_block is not None and descent.step < stop:
+                on_block(descent.step)
+        yield stop
+
+
+def _check_tensors(features: Tensor, weights: Sequence[Tensor], labels: Tensor, num_classes: int) -> None:
+    dufm.check_shapes(features, weights)
+    if features.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"features must be float32 or float64, got {features.dtype}")
+    for name, tensor in [("features", features), *((f"weights[{i}]", weight) for i, weight in enumerate(weights))]:
+        if tensor.dtype != features.dtype or tensor.device != features.device:
+            expected, found = (features.dtype, str(features.device)), (tensor.dtype, str(tensor.device))
+            raise ValueError(f"{name} must be of the features' dtype and device {expected}, got {found}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite entries")
+    if weights[-1].shape[-2] != num_classes:
+        raise ValueError(
+            f"num_classes must be what the last weight puts out, {weights[-1].shape[-2]}, got {num_classes}"
+        )
+    if labels.shape != features.shape[-2:-1]:
+        raise ValueError(f"labels must be one per sample, ({features.shape[-2]},), got shape {tuple(labels.shape)}")
+
+
+def _check_choices(
+    features: Tensor,
+    feature_decay: float | Tensor | None,
+    momentum: float,
+    constraint: Constraint | None,
+    tf32: bool,
+    backend: str,
+) -> None:
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+    if tf32 and features.dtype != torch.float32:
+        raise ValueError(f"tf32 must be off unless the tensors are float32, got tf32=True with {features.dtype}")
+    if constraint is not None and feature_decay is None:
+        raise ValueError("constraint must be None for frozen features (feature_decay=None), got one")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+
+
+def _count_members(
+    features: Tensor,
+    weights: Sequence[Tensor],
+    lr: float | Tensor,
+    weight_decay: float | Tensor,
+    feature_decay: float | Tensor | None,
+) -> int:
+    """S: how many members the arguments speak of; each speaks of one (shared by all) or of all."""
+    counts = {"features and weights": dufm.num_members(features, weights)}
+    settings = {"lr": (lr, 1), "weight_decay": (weight_decay, 2), "feature_decay": (feature_decay, 1)}
+    for name, (value, dims_with_members) in settings.items():
+        if isinstance(value, Tensor) and value.dim() == dims_with_members:
+            counts[name] = value.shape[0]
+    members = max(counts.values())
+    if any(count not in (1, members) for count in counts.values()):
+        raise ValueError(f"all arguments must speak of one number of members (or of one for all), got {counts}")
+    return members
+
+
+def _per_member(name: str, value: float | Tensor, members: int, zero_allowed: bool = True) -> Tensor:
+    """A setting as float64 `(S,)` on the CPU."""
+    setting = torch.as_tensor(value, dtype=torch.float64).cpu()
+    if setting.dim() > 1:
+        raise ValueError(f"{name} must be a number or ({members},), got shape {tuple(setting.shape)}")
+    if not bool((torch.isfinite(setting) & ((setting > 0) | (setting.eq(0) & zero_allowed))).all()):
+        raise ValueError(f"{name} must be finite and {'>= 0' if zero_allowed else '> 0'}, got {setting.tolist()}")
+    return setting.expand(members)

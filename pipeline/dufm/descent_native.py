@@ -1,0 +1,159 @@
+"""Steps of gradient descent on a batch of DUFMs by the C++ kernel `descent_kernel.cpp`: CPU, mean squared error.
+
+The kernel is compiled on first use by whatever C++ compiler there is (a few seconds) and kept in the user's cache
+folder. Without a compiler `library()` is None and the steps are taken by `pipeline.dufm.descent_torch`.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.dufm.descent_torch import Parameters, Rule
+from pipeline.dufm.objectives import MeanSquaredError
+
+SOURCE = Path(__file__).with_name("descent_kernel.cpp")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
+CACHE_LINE_BYTES = 64
+
+log = logging.getLogger(__name__)
+
+
+class _Problem(ctypes.Structure):
+    """`struct Problem` of the kernel."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("steps", "members", "samples", "depth", "relu")),
+        *((name, ctypes.c_int64) for name in ("shared_features", "threads")),
+        *((name, ctypes.c_void_p) for name in ("widths", "features", "feature_velocity", "weights", "velocities")),
+        *((name, ctypes.c_void_p) for name in ("targets", "lr", "weight_decay", "feature_decay")),
+        ("momentum", ctypes.c_double),
+    )
+
+
+class NativeSteps:
+    """Takes steps from `start`, one member per thread; `parameters` are views of where the members are now."""
+
+    def __init__(self, start: Parameters, rule: Rule) -> None:
+        free = rule.feature_decay is not None
+        self.parameters = Parameters(
+            _padded(start.features),
+            [_padded(weight) for weight in start.weights],
+            [_padded(velocity) for velocity in start.velocities],
+        )
+        members, samples, depth = len(rule.lr), start.features.shape[-2], len(start.weights)
+        velocities = self.parameters.velocities
+        widths = torch.tensor([*(weight.shape[-1] for weight in start.weights), rule.targets.shape[-1]])
+        weight_pointers, velocity_pointers = _pointers(self.parameters.weights), _pointers(velocities[:depth])
+        tables = [widths, _padded(rule.targets), rule.lr.contiguous(), rule.weight_decay.contiguous()]
+        feature_decay = rule.feature_decay.contiguous() if free else None
+        self._kept_alive = [weight_pointers, velocity_pointers, feature_decay, *tables]
+        self._problem = _Problem(
+            members=members,
+            samples=samples,
+            depth=depth,
+            relu=rule.activation == "relu",
+            shared_features=start.features.dim() == 2,
+            widths=tables[0].data_ptr(),
+            features=self.parameters.features.data_ptr(),
+            feature_velocity=velocities[-1].data_ptr() if velocities and free else None,
+            weights=ctypes.addressof(weight_pointers),
+            velocities=ctypes.addressof(velocity_pointers) if velocities else None,
+            targets=tables[1].data_ptr(),
+            lr=tables[2].data_ptr(),
+            weight_decay=tables[3].data_ptr(),
+            feature_decay=feature_decay.data_ptr() if free else None,
+            momentum=rule.momentum,
+        )
+        kernel = library()
+        assert kernel is not None
+        self._run = kernel.descend_float64 if start.features.dtype == torch.float64 else kernel.descend_float32
+
+    def run(self, steps: int) -> None:
+        """Take some steps."""
+        self._problem.steps = steps
+        self._problem.threads = torch.get_num_threads()
+        self._run(ctypes.byref(self._problem))
+
+
+def why_not_native(features: Tensor, rule: Rule) -> str | None:
+    """Why the kernel cannot take these steps, or None if it can."""
+    if features.device.type != "cpu":
+        return f"the tensors are on {features.device}"
+    if type(rule.loss) is not MeanSquaredError:
+        return f"the loss is {type(rule.loss).__name__}"
+    if rule.constraint is not None:
+        return "there is a constraint"
+    return None if library() is not None else "no working C++ compiler was found"
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, or None where it cannot be had."""
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        log.info("no C++ compiler: gradient descent runs in plain PyTorch")
+        return None
+    try:
+        kernel = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("the descent kernel does not build, gradient descent runs in plain PyTorch: %s", error)
+        return None
+    for function in (kernel.descend_float32, kernel.descend_float64):
+        function.restype = None
+    return kernel
+
+
+def _compiled(compiler: str) -> Path:
+    """Path of the shared library; its name stands for the source, the flags, the compiler and this processor."""
+    macros = subprocess.run(
+        [compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True, timeout=60
+    ).stdout
+    key = hashlib.sha256(SOURCE.read_bytes() + repr((compiler, FLAGS)).encode() + macros).hexdigest()[:16]
+    folder = _cache_folder()
+    path = folder / f"descent_{key}.so"
+    if not path.exists():
+        handle, unfinished = tempfile.mkstemp(suffix=".so", dir=folder)
+        os.close(handle)
+        try:
+            subprocess.run(
+                [compiler, *FLAGS, str(SOURCE), "-o", unfinished], capture_output=True, check=True, timeout=300
+            )
+            os.replace(unfinished, path)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)
+    return path
+
+
+def _cache_folder() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deep-neural-collapse"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="deep-neural-collapse-"))
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """A copy whose rows are zero-padded to an odd number of cache lines, as the kernel wants them."""
+    per_line = CACHE_LINE_BYTES // rows.element_size()
+    width = rows.shape[-1]
+    storage = rows.new_zeros(*rows.shape[:-1], (-(-width // per_line) | 1) * per_line)
+    view = storage[..., :width]
+    view.copy_(rows)
+    return view
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

@@ -1,0 +1,212 @@
+"""Steps of gradient descent on a batch of DUFMs in plain PyTorch: any device, any loss, any constraint.
+
+A step allocates nothing. Matrices lie in columns as in the paper (H_l is `(S, d_l, N)` in memory), so that inputs
+shared by all members are read in place and every product is one batched GEMM into a buffer. The learning rate rides
+in the gradient of the outputs; the update of a factor is then the beta of the GEMM that computes its gradient.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.dufm.objectives import Loss
+
+Constraint = Callable[[Tensor], Any]
+
+GRAPH_STEPS = 50
+"""Steps in one CUDA graph: enough to hide its launch, few enough to capture at once."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a step is, for the S members of a batch. `lr` and the decays are float64 on the CPU."""
+
+    targets: Tensor  # (N, K), one-hot
+    lr: Tensor  # (S,)
+    weight_decay: Tensor  # (S, L)
+    feature_decay: Tensor | None  # (S,); None: the features are frozen
+    momentum: float
+    activation: str
+    loss: Loss
+    constraint: Constraint | None
+    tf32: bool
+
+    def select(self, members: Sequence[int]) -> "Rule":
+        """The rule of some of the members."""
+        chosen = list(members)
+        feature_decay = None if self.feature_decay is None else self.feature_decay[chosen]
+        return replace(self, lr=self.lr[chosen], weight_decay=self.weight_decay[chosen], feature_decay=feature_decay)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Where the S members of a batch are, as rows: features `(S, N, d_1)` or shared `(N, d_1)`, weights
+    `(S, out, in)`. Velocities follow the order weights, then features if those are free; none without momentum."""
+
+    features: Tensor
+    weights: list[Tensor]
+    velocities: list[Tensor]
+
+    def select(self, members: Sequence[int]) -> "Parameters":
+        """Copies of some of the members."""
+        chosen = list(members)
+        features = self.features if self.features.dim() == 2 else self.features[chosen]
+        return Parameters(features, [w[chosen] for w in self.weights], [v[chosen] for v in self.velocities])
+
+    def to(self, like: Tensor) -> "Parameters":
+        """The same on another tensor's device and in its dtype."""
+        return Parameters(
+            self.features.to(like), [w.to(like) for w in self.weights], [v.to(like) for v in self.velocities]
+        )
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of all tensors in order."""
+        return [tuple(tensor.shape) for tensor in (self.features, *self.weights, *self.velocities)]
+
+
+class TorchSteps:
+    """Takes steps from `start`; `parameters` are views of where the members are now."""
+
+    def __init__(self, start: Parameters, rule: Rule) -> None:
+        self._rule = rule
+        self._free = rule.feature_decay is not None
+        self._weights = [weight.clone() for weight in start.weights]
+        self._features = _columns(start.features)
+        velocities = [velocity.clone() for velocity in start.velocities]
+        if velocities and self._free:
+            velocities[-1] = _columns(velocities[-1])
+        self._velocities = velocities
+        self._allocate_buffers()
+        self._precompute_factors()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._capture_failed = False
+        views = [*velocities[:-1], velocities[-1].mT] if velocities and self._free else velocities
+        self.parameters = Parameters(self._features.mT, self._weights, views)
+
+    def run(self, steps: int) -> None:
+        """Take some steps; on a GPU in graphs of `GRAPH_STEPS`, without a word from the host in between."""
+        with _matmul_precision(self._rule.tf32):
+            if self._features.is_cuda and steps >= GRAPH_STEPS and not self._capture_failed:
+                self._graph = self._graph or self._capture()
+            if self._graph is not None:
+                for _ in range(steps // GRAPH_STEPS):
+                    self._graph.replay()
+                steps %= GRAPH_STEPS
+            for _ in range(steps):
+                self._step()
+
+    def _allocate_buffers(self) -> None:
+        """Outputs of every layer, and two buffers in turn for the gradients on the way back."""
+        members, samples = self._weights[0].shape[0], self._features.shape[-1]
+        like = self._features
+        self._inputs = [like.expand(members, -1, -1)]
+        for weight in self._weights:
+            self._inputs.append(like.new_empty(members, weight.shape[1], samples))
+        widest = max(weight.shape[2] for weight in self._weights)
+        pair = [like.new_empty(members * widest * samples) for _ in range(2)]
+        self._gradients = [
+            pair[layer % 2][: members * weight.shape[2] * samples].view(members, weight.shape[2], samples)
+            for layer, weight in enumerate(self._weights)
+        ]
+
+    def _precompute_factors(self) -> None:
+        rule, like = self._rule, self._features
+        decays = [*rule.weight_decay.unbind(dim=1)] + ([] if rule.feature_decay is None else [rule.feature_decay])
+        self._keep = [_common_or_per_member(1 - rule.lr * decay, like) for decay in decays]
+        self._decay = [decay.to(like).view(-1, 1, 1) for decay in decays]
+        self._minus_lr = (-rule.lr).to(like).view(-1, 1, 1)
+
+    def _step(self) -> None:
+        relu, last = self._rule.activation == "relu", len(self._weights) - 1
+        for layer, weight in enumerate(self._weights):
+            output = torch.bmm(weight, self._inputs[layer], out=self._inputs[layer + 1])
+            if relu and layer < last:
+                output.relu_()
+        gradient = self._inputs[-1]
+        self._rule.loss.gradient_(gradient.mT, self._rule.targets)
+        if not self._velocities:
+            gradient.mul_(self._minus_lr)
+        for layer in range(last, -1, -1):
+            weight, entering, below = self._weights[layer], self._inputs[layer], self._gradients[layer]
+            if layer > 0 or self._free:
+                torch.bmm(weight.mT, gradient, out=below)
+            if layer > 0 and relu:
+                torch.ops.aten.threshold_backward.grad_input(below, entering, 0, grad_input=below)
+            self._move_weight(layer, gradient, entering)
+            gradient = below
+        if self._free:
+            self._move_features(gradient)
+
+    def _move_weight(self, layer: int, gradient: Tensor, entering: Tensor) -> None:
+        weight, keep = self._weights[layer], self._keep[layer]
+        if self._velocities:
+            self._velocities[layer].baddbmm_(gradient, entering.mT, beta=self._rule.momentum)
+            self._follow_velocity(layer, weight)
+        elif isinstance(keep, float):
+            weight.baddbmm_(gradient, entering.mT, beta=keep)
+        else:
+            weight.mul_(keep).baddbmm_(gradient, entering.mT)
+
+    def _move_features(self, gradient: Tensor) -> None:
+        if self._velocities:
+            self._velocities[-1].mul_(self._rule.momentum).add_(gradient)
+            self._follow_velocity(-1, self._features)
+        elif isinstance(keep := self._keep[-1], float):
+            torch.add(gradient, self._features, alpha=keep, out=self._features)
+        else:
+            torch.addcmul(gradient, self._features, keep, out=self._features)
+        if self._rule.constraint is not None:
+            self._rule.constraint(self._features.mT)
+
+    def _follow_velocity(self, index: int, parameter: Tensor) -> None:
+        """v += decay p; p -= lr v: what is left of the step of `torch.optim.SGD`."""
+        self._velocities[index].addcmul_(parameter, self._decay[index])
+        parameter.addcmul_(self._velocities[index], self._minus_lr)
+
+    def _capture(self) -> torch.cuda.CUDAGraph | None:
+        """Record steps as one graph. Warming up moves the members, so they are put back; recording does not."""
+        moving = [*self._weights, *self._velocities, self._features]
+        before = [tensor.clone() for tensor in moving]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        for tensor, value in zip(moving, before, strict=True):
+            tensor.copy_(value)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                for _ in range(GRAPH_STEPS):
+                    self._step()
+        except RuntimeError:  # a plugged-in loss or constraint that speaks to the host: step by step, then
+            self._capture_failed = True
+            return None
+        return graph
+
+
+def _columns(rows: Tensor) -> Tensor:
+    """`(S, N, d)` as a fresh contiguous `(S, d, N)`."""
+    return rows.mT.clone(memory_format=torch.contiguous_format)
+
+
+def _common_or_per_member(values: Tensor, like: Tensor) -> float | Tensor:
+    """One number where all members agree (it can be the beta of a GEMM), else `(S, 1, 1)`."""
+    if bool((values == values[0]).all()):
+        return float(values[0])
+    return values.to(like).view(-1, 1, 1)
+
+
+@contextmanager
+def _matmul_precision(tf32: bool) -> Iterator[None]:
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

@@ -1,0 +1,176 @@
+"""A pass of a network over a split of images: its features, and what every block puts out, in blocks of images.
+
+Conv maps are read by the rule of `backbone.pooling`: averaged over space, or flattened (see `pipeline.networks.taps`).
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data import ImageData, ResidentLoader, Split
+from pipeline.networks.taps import Tap, Taps
+from pipeline.runtime import ranks
+from pipeline.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+
+EVAL_BATCH, EVAL_PIXELS = 512, 512 * 32 * 32
+"""Images in a batch, fewer where they are larger than 32 x 32: memory must not grow with their size."""
+CACHED_BATCH, CACHED_PIXELS = 128, 128 * 32 * 32
+"""The same for networks with convolutions on a CPU: the maps of a batch should stay in its cache."""
+BLOCK_IMAGES, BLOCK_BYTES = 4096, 64 * 2**20
+"""A block is handed on when it has so many images, or its rows take so much memory."""
+
+Place = tuple[str, str]
+"""(layer, tap)."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive images of a split: labels ``(n,)``, features ``(n, d)``, and ``(n, d_place)`` of every place."""
+
+    labels: Tensor
+    features: Tensor
+    rows: dict[Place, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(tensor.nbytes for tensor in (self.labels, self.features, *self.rows.values()))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Block"]) -> "Block":
+        """One block of the images of several, in their order."""
+        rows = {place: torch.cat([part.rows[place] for part in parts]) for place in parts[0].rows}
+        return cls(torch.cat([part.labels for part in parts]), torch.cat([part.features for part in parts]), rows)
+
+
+def backbone_features(backbone: nn.Module, images: ImageData, split: Split) -> Tensor:
+    """Features ``(N, d)`` of a split in eval mode, one pass; every rank gets all of them."""
+    return ranks.gather_rows(run_over(backbone, images, split))
+
+
+def places(backbone: nn.Module, pooling: str) -> dict[Place, Tap]:
+    """Where blocks are read: their outputs, and where they end in an activation what enters that."""
+    taps = {}
+    for block in backbone.blocks:
+        if block in backbone.activations:
+            taps[block, "pre"] = Tap(backbone.activations[block], "pre", pooling, repeats=True)
+        taps[block, "post"] = Tap(block, "post", pooling)
+    return taps
+
+
+@torch.inference_mode()
+def widths(backbone: nn.Module, image_shape: Sequence[int], pooling: str) -> dict[Place, int]:
+    """d of every place, from a pass of one image."""
+    device, training = next(backbone.parameters()).device, backbone.training
+    backbone.eval()
+    try:
+        with Taps(backbone, places(backbone, pooling)) as taps:
+            backbone(torch.zeros(1, *image_shape, device=device))
+            return {place: taps[place].shape[1] for place in places(backbone, pooling)}
+    finally:
+        backbone.train(training)
+
+
+@torch.inference_mode()
+def run_over(
+    backbone: nn.Module,
+    images: ImageData,
+    split: Split,
+    pooling: str = "average",
+    listen: Callable[[Block], None] | None = None,
+) -> Tensor | None:
+    """One pass in eval mode; returns this rank's features, ``(n, d)``, if it has any images. ``listen`` gets every
+    block in turn.
+
+    Ranks share the batches, not the images of each: a network's outputs depend, in the last digits, on how many images
+    pass at once, and every batch is to come out the same however many ranks there are.
+    """
+    device = next(backbone.parameters()).device
+    cached = device.type == "cpu" and any(isinstance(part, nn.Conv2d) for part in backbone.modules())
+    most, pixels = (min(CACHED_BATCH, EVAL_BATCH), CACHED_PIXELS) if cached else (EVAL_BATCH, EVAL_PIXELS)
+    size = min(most, max(1, pixels // math.prod(split.images.shape[2:])))
+    batches = ranks.share(math.ceil(len(split) / size))
+    mine = slice(batches.start * size, batches.stop * size)
+    own = Split(split.images[mine], split.labels[mine])
+    loader: Iterable[tuple[Tensor, Tensor]] = ()
+    if len(own):
+        loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
+    features: Tensor | None = None
+    done = 0
+    heard: dict[Place, Tensor] = {}
+    entering: dict[str, Tensor] = {}
+    waiting: list[Block] = []
+
+    def hear(place: Place, value: Tensor) -> None:
+        block, tap = place
+        if tap == "pre":
+            # Held until the block is done: an activation used at several places of it is heard several times, the
+            # last being the one before the output; and a copy, because the activation may work in place.
+            entering[block] = value.clone()
+            return
+        if block in entering:
+            heard[block, "pre"] = entering.pop(block)
+        heard[place] = value.clone()
+
+    def hand_on() -> None:
+        if waiting:
+            listen(Block.joined(waiting))
+            waiting.clear()
+
+    training, began = backbone.training, time.monotonic()
+    backbone.eval()
+    try:
+        arrange = _channels_last if cached and _takes_channels_last(backbone, images, split) else _as_it_is
+        # A rank without batches hears nothing, and that is no fault of the taps.
+        with (
+            Taps(backbone, places(backbone, pooling) if listen and len(own) else {}, hear),
+            Progress(f"pass over {len(split)} images", len(batches), "batch", brief=True) as progress,
+        ):
+            for batch, labels in loader:
+                found = backbone(arrange(batch))
+                if features is None:  # at once: pieces would be there twice while they are joined
+                    features = found.new_empty(len(own), *found.shape[1:])
+                features[done : done + len(found)] = found
+                done += len(found)
+                if listen is not None:
+                    waiting.append(Block(labels, found, dict(heard)))
+                    heard.clear()
+                    count = sum(len(part.labels) for part in waiting)
+                    if count >= BLOCK_IMAGES or sum(part.nbytes for part in waiting) >= BLOCK_BYTES:
+                        hand_on()
+                progress.advance_to(math.ceil(done / size))
+        hand_on()
+    finally:
+        backbone.train(training)
+    log.debug("a pass over %d images took %.2f s", len(split), time.monotonic() - began)
+    return features
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """The same images with the channels of a pixel side by side; convolutions then hand on their maps that way.
+
+    Twice as fast on a CPU. A copy into an empty tensor, because images of one channel would count as arranged already.
+    """
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
+
+
+def _takes_channels_last(backbone: nn.Module, images: ImageData, split: Split) -> bool:
+    """Whether a network's features are the same up to rounding: one that reads its maps by `view` cannot."""
+    batch = images.standardise(split.images[:2].to(next(backbone.parameters()).device))
+    expected = backbone(batch)
+    try:
+        found = backbone(_channels_last(batch))
+    except RuntimeError:
+        return False
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()), equal_nan=True)

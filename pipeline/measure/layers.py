@@ -1,0 +1,271 @@
+"""Layer-wise measuring: of a backbone in one pass over each split, of a batch of heads from its tensors.
+
+Metrics of the training split carry plain names (``dnc1``), those of the test split the prefix ``test_``: they are taken
+of the test features about their own class means, except ``ncm_accuracy`` and ``nc4``, whose nearest class mean is
+always that of the training split.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import dufm
+from pipeline.data import ImageData, Split
+from pipeline.measure.extraction import Block, Place, run_over
+from pipeline.metrics import ClassStatistics, formulas, layer_metrics, undefined_reasons
+from pipeline.metrics.functional import FEATURE_FORMULAS
+from pipeline.metrics.undefined import reason_of
+from pipeline.runtime import ranks
+
+log = logging.getLogger(__name__)
+
+KEPT_BYTES = 2**30
+"""What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
+SENT_BYTES = 16 * 2**20
+"""What the statistics may take that a process sends at once, unless those of one place take more."""
+TEST = "test_"
+
+Value, Result = TypeVar("Value"), TypeVar("Result")
+Decide = Callable[[Tensor], Tensor]
+"""Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
+
+
+@dataclass(frozen=True)
+class LayerMeasurement:
+    """Metrics of one place: ``values`` name -> ``(S,)`` float64, ``reasons`` why some of them are undefined."""
+
+    layer: str
+    tap: str
+    values: dict[str, Tensor]
+    reasons: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BackboneMeasurement:
+    """Features of both splits, ``(N, d)``, and the metrics of every block before and after its activation."""
+
+    train: Tensor
+    test: Tensor
+    layers: list[LayerMeasurement]
+
+
+def measure_backbone(
+    backbone: nn.Module, images: ImageData, decide: Decide | None = None, pooling: str = "average"
+) -> BackboneMeasurement:
+    """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
+
+    The network passes once over each split. Class means, and whatever else O(K d) numbers hold, are accumulated on the
+    way. The nearest class mean and the spread along the class means (nc1_pinv, which so needs no covariance) can only
+    be judged once the means are known: from the rows of all places, which are kept for that, or where these would take
+    more than `KEPT_BYTES`, in a second pass. The numbers are the same, bit for bit.
+
+    Args:
+        decide: the network on top of the backbone; None leaves out nc4.
+        pooling: how conv maps are read, ``average`` or ``flatten``.
+    """
+    train = _measure_split(backbone, images, images.train, decide, pooling)
+    test = _measure_split(backbone, images, images.test, decide, pooling, train.statistics)
+    layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
+    return BackboneMeasurement(train.features, test.features, list(layers.values()))
+
+
+def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") -> LayerMeasurement:
+    found = [(*split.of(place), prefix) for split, prefix in ((train, ""), (test, TEST))]
+    values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
+    reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
+    return LayerMeasurement(*place, values, reasons)
+
+
+def state_bytes(widths: Sequence[int], num_classes: int) -> int:
+    """What the statistics of both splits take for places of these widths: anchors and drifts, float64."""
+    return 2 * 2 * 8 * num_classes * sum(widths)
+
+
+@dataclass(frozen=True)
+class _SplitMeasurement:
+    """Features ``(N, d)`` of a split, statistics of its places, and what the second look at the rows came to."""
+
+    features: Tensor
+    statistics: dict[Place, ClassStatistics]
+    look: "SecondLook"
+
+    def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Values and reasons."""
+        calls = {name: (formula, self.statistics[place]) for name, formula in FEATURE_FORMULAS.items()}
+        calls |= self.look.calls(place)
+        values = {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
+        open_names = [name for name, value in values.items() if not value.isfinite()]
+        return values, {name: why for name in open_names if (why := reason_of(*calls[name])) is not None}
+
+
+@torch.inference_mode()
+def _measure_split(
+    backbone: nn.Module,
+    images: ImageData,
+    split: Split,
+    decide: Decide | None,
+    pooling: str,
+    reference: dict[Place, ClassStatistics] | None = None,
+) -> _SplitMeasurement:
+    """The class means of ``reference``, by default the split's own, are those that nearest ones are sought among."""
+    parts: dict[Place, ClassStatistics] = {}
+    kept: list[Block] = []
+    size = 0
+
+    def first(block: Block) -> None:
+        nonlocal size
+        for place, rows in block.rows.items():
+            new = ClassStatistics.from_features(rows, block.labels, images.num_classes)
+            parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
+        size += block.nbytes
+        if size <= KEPT_BYTES:
+            kept.append(block)
+        else:
+            kept.clear()
+
+    features = run_over(backbone, images, split, pooling, first)
+    statistics = _joined(parts)
+    look = SecondLook(statistics, reference or statistics, decide)
+    if size <= KEPT_BYTES:
+        for block in kept:
+            look.add(block)
+    else:
+        log.debug("rows of %d MiB are more than the %d MiB kept: a second pass", size >> 20, KEPT_BYTES >> 20)
+        del features  # the same come from the second pass, and are not to be there twice
+        features = run_over(backbone, images, split, pooling, look.add)
+    look.join_ranks()
+    return _SplitMeasurement(ranks.gather_rows(features), statistics, look)
+
+
+def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]:
+    """The statistics of all ranks' rows, the same on every rank."""
+    if ranks.world_size() == 1:
+        return parts
+    device = next((part.counts.device for part in parts.values()), torch.device("cpu"))
+    sizes: dict[Place, int] = {}
+    for own in ranks.gather({place: part.anchors.nbytes + part.drifts.nbytes for place, part in parts.items()}):
+        sizes |= own
+    joined = {}
+    for group in _in_groups(sizes):
+        shares = ranks.gather({place: parts[place].to("cpu") for place in group if place in parts})
+        for place in group:
+            joined[place] = ClassStatistics.merged([own[place].to(device) for own in shares if place in own])
+    return joined
+
+
+def _in_groups(sizes: dict[Place, int]) -> Iterator[list[Place]]:
+    """Places in groups of up to `SENT_BYTES`: one by one they would wait for one another, and all at once be large."""
+    group: list[Place] = []
+    for place, size in sizes.items():
+        if group and sum(sizes[other] for other in group) + size > SENT_BYTES:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
+def _shared(places: dict[Place, Value], work: Callable[[Place, Value], Result]) -> dict[Place, Result]:
+    """``work`` of every place, each done by one rank: many wide places mean as many large SVDs."""
+    own = ranks.share(len(places))
+    found = [(place, work(place, value)) for place, value in list(places.items())[own.start : own.stop]]
+    return dict(pair for pairs in ranks.gather(found) for pair in pairs)
+
+
+class SecondLook:
+    """What rows come to once class means are known, place by place.
+
+    Counts how often the nearest class mean is the label's, and how often not the decision's; sums squared deviations
+    along the directions of nc1_pinv.
+    """
+
+    def __init__(
+        self,
+        own: dict[Place, ClassStatistics],
+        reference: dict[Place, ClassStatistics],
+        decide: Decide | None,
+    ) -> None:
+        self._own, self._reference, self._decide = own, reference, decide
+        self._directions = _shared(own, lambda _, statistics: formulas.inverse_spread(statistics).cpu())
+        self._samples = 0
+        self._sums = {place: part.counts.new_zeros(3) for place, part in own.items()}
+
+    def add(self, block: Block) -> None:
+        """Judge the images of a block."""
+        labels = block.labels
+        decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
+        self._samples += len(labels)
+        for place, rows in block.rows.items():
+            own = replace(self._own[place], source=(rows, labels))
+            directions = self._directions[place].to(rows.device)
+            found = formulas.second_look(own, self._reference[place], directions, decisions)
+            self._sums[place] = self._sums[place] + found
+
+    def join_ranks(self) -> None:
+        """Add what the other ranks have found."""
+        if ranks.world_size() == 1:
+            return
+        seen = ranks.gather((self._samples, {place: sums.cpu() for place, sums in self._sums.items()}))
+        self._samples = sum(samples for samples, _ in seen)
+        self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
+
+    def calls(self, place: Place) -> dict[str, tuple]:
+        """What to evaluate: name -> (formula, *arguments)."""
+        hits, misses, squares = self._sums[place]
+        reference = self._reference[place]
+        found = {
+            "nc1_pinv": (formulas.mean_spread, self._own[place], squares),
+            "ncm_accuracy": (formulas.share_of_nearest, reference, hits, self._samples),
+            "nc4": (formulas.share_of_nearest, reference, misses, self._samples),
+        }
+        return {name: call for name, call in found.items() if name != "nc4" or self._decide is not None}
+
+
+@torch.no_grad()
+def measure_head(
+    features: Tensor,
+    weights: Sequence[Tensor],
+    labels: Tensor,
+    num_classes: int,
+    activation: str,
+    test: tuple[Tensor, Tensor] | None = None,
+) -> Iterator[LayerMeasurement]:
+    """Metrics of every layer of S heads at once, layer by layer.
+
+    The metrics of W_l (dnc3, ranks, its balancedness with W_{l+1}, NC3 duality of W_L) stand with what enters W_l:
+    ``pre`` for l = 1, ``post`` after.
+
+    Args:
+        features: ``(N, d_1)`` or ``(S, N, d_1)``; weights: W_l ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
+        test: features ``(M, d_1)`` and labels ``(M,)`` of the test split, to be measured too.
+    """
+    splits = [(features, labels)] + ([] if test is None else [test])
+    taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
+    decisions = [dufm.forward(inputs, weights, activation)[-1].argmax(dim=-1) for inputs, _ in splits]
+    for (layer, tap, tensor), *others in zip(*taps, strict=True):
+        entered = layer == 1 or tap == "post"
+        weight = weights[layer - 1] if entered else None
+        following = weights[layer] if entered and layer < len(weights) else None
+        tensor = tensor.expand(len(weights[0]), -1, -1)
+        values, reasons = _measured(tensor, labels, num_classes, weight, following, decisions[0])
+        for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
+            reference = ClassStatistics.from_features(tensor, labels, num_classes)
+            other = other.expand(len(weights[0]), -1, -1)
+            found = _measured(other, other_labels, num_classes, weight, following, decided, reference)
+            values |= {f"{TEST}{name}": value for name, value in found[0].items() if name not in OF_WEIGHTS}
+            reasons |= {f"{TEST}{name}": why for name, why in found[1].items() if name not in OF_WEIGHTS}
+        yield LayerMeasurement(str(layer), tap, values, reasons)
+
+
+OF_WEIGHTS = ("rank_weight", "stable_rank_weight", "balancedness")
+"""What does not depend on the split."""
+
+
+def _measured(*arguments: object) -> tuple[dict[str, Tensor], dict[str, str]]:
+    values = layer_metrics(*arguments, nearest=True)
+    defined = all(bool(value.isfinite().all()) for value in values.values())
+    return values, {} if defined else undefined_reasons(*arguments, nearest=True)

@@ -1,0 +1,45 @@
+"""A tracker's history on matplotlib axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from pipeline.views import figures
+
+
+def plot_over_steps(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
+    """The metric against the step, one line per layer: solid after the layer (`post`), dashed before it (`pre`)."""
+    rows, ax = _rows(history, metric), _axes(ax)
+    colors = figures.layer_colors(list(dict.fromkeys(rows.layer)))
+    for (layer, tap), line in rows.groupby(["layer", "tap"], sort=False):
+        shown = line[(line.value > 0) & np.isfinite(line.value)]  # what a logarithmic axis can show
+        dashes = "-" if tap == "post" else "--"
+        ax.plot(shown.step, shown.value, dashes, marker=".", color=colors[layer], label=f"{layer} {tap}")
+    ax.set(yscale="log", title=figures.TITLES.get(metric, metric), xlabel="step")
+    if metric == "dnc2":
+        ax.axhline(1.0, **figures.OPTIMUM)
+    ax.legend(fontsize="small")
+    return figures.plain_ticks(ax, metric)
+
+
+def plot_profile(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
+    """The metric at the last step against the layer: filled after the layer (`post`), open before it (`pre`)."""
+    rows = _rows(history, metric)
+    return figures.plot_profile(rows.assign(stage="backbone", seed=0), metric, _axes(ax))
+
+
+def _rows(history: pd.DataFrame, metric: str) -> pd.DataFrame:
+    if history.empty:
+        raise ValueError("nothing to plot: nothing has been measured yet.")
+    rows = history[history.metric == metric]
+    if rows.empty:
+        known = ", ".join(dict.fromkeys(history.metric))
+        raise ValueError(f"metric must be one of {known}, got {metric!r}.")
+    return rows
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return pyplot.subplots(layout="constrained")[1] if ax is None else ax

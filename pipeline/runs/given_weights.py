@@ -1,0 +1,49 @@
+"""Weights that another run has left in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.storage.record import read_summary
+
+IN_RUN = Path("checkpoints", "backbone.safetensors")
+
+
+def run_weights(folder: Path) -> Path:
+    """The backbone's weights in the folder of a run of this pipeline.
+
+    Raises:
+        ValueError: in one sentence, if it is no such folder or its run has no trained backbone (yet).
+    """
+    key, allowed = f"backbone.from_run={folder}", "allowed: the folder of a run that trained a backbone"
+    if not folder.exists():
+        raise ValueError(f"{key} does not exist; {allowed}.")
+    if not folder.is_dir():
+        raise ValueError(f"{key} is not a folder; {allowed}.")
+    if (folder / IN_RUN).is_file():
+        return folder / IN_RUN
+    signs = (".hydra/config.yaml", "summary.json", "checkpoints")
+    if not any((folder / sign).exists() for sign in signs):
+        jobs = ", it holds the jobs of a sweep" if (folder / "multirun.yaml").exists() else ""
+        raise ValueError(f"{key} is not a run's folder (no {', no '.join(signs)}){jobs}; {allowed}.")
+    summary = read_summary(folder)
+    summary = summary if isinstance(summary, dict) else {}
+    protocol = summary.get("protocol") or _section(folder, "protocol").get("name")
+    if protocol == "dufm":
+        raise ValueError(f"{key} is a run with protocol=dufm, which has no backbone; {allowed}.")
+    status = summary.get("status", "unknown")
+    raise ValueError(f"{key} has no {IN_RUN.as_posix()}, and the run's status is {status}; {allowed}.")
+
+
+def trained_as(folder: Path) -> dict[str, Any]:
+    """The settings `backbone` of a run of this pipeline; empty if they cannot be read."""
+    return _section(folder, "backbone")
+
+
+def _section(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        section = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))[name]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return {}
+    return section if isinstance(section, dict) else {}

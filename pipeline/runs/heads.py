@@ -1,0 +1,67 @@
+"""What protocols make of a head: its random start, and the stage that solves it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.dufm import initial_weights
+from pipeline.dufm.descent_torch import Constraint
+from pipeline.runs.run import HEAD, TRAINING, Run
+from pipeline.runs.solutions import Features, HeadSolution
+from pipeline.runs.solving import HeadProblem, solve
+from pipeline.runtime.randomness import generator
+from pipeline.storage.stages import STAGES
+
+
+def initial_head(run: Run, num_features: int, num_classes: int, seeds: Sequence[int] | None = None) -> list[Tensor]:
+    """Random W_1 .. W_L, one member per seed (those of the descent by default): each depends on its own seed only."""
+    head = run.config.head
+    widths = [num_features] + [head.width] * (head.depth - 1)
+    sources = [generator(seed, "head weights") for seed in (run.head_seeds if seeds is None else seeds)]
+    return initial_weights(widths, num_classes, sources, head.init_scale)
+
+
+def solve_head(
+    run: Run,
+    features: Tensor,
+    weights: Sequence[Tensor],
+    labels: Tensor,
+    feature_decay: float | None,
+    *,
+    stage: str = "head",
+    test: Features | None = None,
+    constraint: Constraint | None = None,
+) -> HeadSolution:
+    """Descend from the given start, recording losses and every layer's metrics on a log-spaced schedule.
+
+    Args:
+        features: ``(N, d_1)`` frozen (``feature_decay`` None), or the free start ``(S, N, d_1)``.
+        weights: W_l ``(S, d_{l+1}, d_l)``.
+        labels: ``(N,)``.
+        stage: what the record calls it.
+        test: features whose test split is measured too.
+        constraint: projects the free features in place after every step.
+
+    Raises:
+        RunError: every member diverged.
+        Interrupted: a signal asked the run to end.
+    """
+    problem = HeadProblem(features, weights, labels, feature_decay, test, constraint)
+    sections = TRAINING if run.inputs.images is not None else ("seed", "protocol", "verdict")
+    key, limit = run.key(*sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
+
+    def make() -> dict[str, Tensor]:
+        solution = solve(run, stage, problem, run.keeper.half_done(f"{STAGES}/{stage}.half.safetensors", key))
+        kept = {f"weights/{layer}": weight for layer, weight in enumerate(solution.weights, start=1)}
+        if problem.inputs == "free":
+            kept["features"] = solution.features
+        return kept | {f"diverged/{member}": torch.tensor(step) for member, step in solution.diverged.items()}
+
+    with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
+        kept = run.keeper.stage(f"{STAGES}/{stage}.safetensors", key, make, limit)
+    device = run.config.device
+    diverged = {int(name.removeprefix("diverged/")): int(step) for name, step in kept.items() if "diverged" in name}
+    final = [kept[f"weights/{layer}"].to(device) for layer in range(1, len(weights) + 1)]
+    inputs = kept.get("features", features).to(device, final[0].dtype)
+    return problem.solution(run.config, inputs, final, diverged=diverged)

@@ -1,0 +1,247 @@
+"""The processes of one run: who started them, who is missing, and how they find each other.
+
+Three ways lead to several processes: ``torchrun``, ``srun`` (also under Hydra's submitit launcher), and the command by
+itself, which then starts the others on this machine. Started from outside, every process composes the configuration
+itself; started here, a process gets the composed one over its standard input, so that Hydra runs once and neither
+folders nor jobs of a multirun are made twice.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.config import Config, from_plain
+from pipeline.runtime import ranks
+from pipeline.runtime.errors import ConfigError, RunError
+
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What PyTorch and Lightning read of a process's place."""
+SECONDS_TO_LEAVE = 20.0
+FOLLOWER = "DNC_FOLLOWER"
+"""Set for a process that another one of the run has started."""
+READY = "ready\n"
+"""What a child says when it has all it needs and is about to join."""
+PROCESSES_PER_CORE = 4
+"""More only wait for one another."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands: among all, on its machine, and its machine among the machines."""
+
+    rank: int
+    local_rank: int
+    node_rank: int
+    world_size: int
+    launcher: str
+
+    def variables(self, address: str, port: int) -> dict[str, str]:
+        """The environment variables that say so."""
+        values = (self.rank, self.local_rank, self.world_size, self.node_rank, address, port)
+        return dict(zip(VARIABLES, map(str, values), strict=True))
+
+
+def place_from_outside(environment: Any = os.environ) -> Place | None:
+    """The place that torchrun, srun or another process of the run gave this one; None if nobody did."""
+    if FOLLOWER in environment:
+        return Place(*(int(environment[name]) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")), "dnc")
+    if "TORCHELASTIC_RUN_ID" in environment:
+        numbers = (int(environment[name]) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE"))
+        return Place(*numbers, "torchrun")
+    # Not SLURM_NTASKS: a batch script that starts one process has that too.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS")
+        return Place(*(int(environment[name]) for name in names), "srun")
+    return None
+
+
+def is_first() -> bool:
+    """Whether this process writes, as far as its environment tells: also before the processes have met."""
+    place = place_from_outside()
+    return place is None or place.rank == 0
+
+
+def check(config: Config) -> None:
+    """Whether the configuration asks for the processes there are.
+
+    Raises:
+        ConfigError: it does not, or several machines are asked for and nobody started processes on them.
+    """
+    trainer, place = config.trainer, place_from_outside()
+    asked = trainer.devices * trainer.num_nodes
+    named = f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes}"
+    if place is not None and place.world_size != asked:
+        raise ConfigError(
+            f"{named} make {asked} process(es), but {place.launcher} started {place.world_size}; allowed: settings "
+            "and a launch that agree."
+        )
+    if place is None and trainer.num_nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={trainer.num_nodes} needs a launcher that reaches other machines; allowed: 1, or srun, "
+            "torchrun, or hydra/launcher=slurm."
+        )
+    cores = os.cpu_count() or 1
+    most = PROCESSES_PER_CORE * cores
+    if place is None and config.device.type == "cpu" and asked > most:
+        raise ConfigError(f"trainer.devices={asked}, but this machine has {cores} CPU cores; allowed: 1..{most}.")
+    gpus = torch.cuda.device_count()
+    if config.device.type == "cuda" and trainer.devices > gpus:
+        raise ConfigError(f"trainer.devices={trainer.devices}, but there are {gpus} CUDA devices; allowed: 1..{gpus}.")
+
+
+@contextmanager
+def processes(config: Config, folder: Path) -> Iterator[Path]:
+    """Bring the run's processes together; yields the run folder, the first process's on all of them.
+
+    Raises:
+        RunError: another process of the run ended, which the others notice at their next word with it.
+    """
+    if config.trainer.devices * config.trainer.num_nodes == 1:
+        yield folder
+        return
+    place = place_from_outside()
+    if place is None:
+        with _started_here(config, folder):
+            yield ranks.broadcast(folder)
+        return
+    if place.launcher == "srun":
+        os.environ.update(place.variables(*_slurm_address()))
+    elif place.launcher == "dnc":
+        _say_ready()
+    with _group(config), _others_may_leave():
+        yield ranks.broadcast(folder)
+
+
+@contextmanager
+def _started_here(config: Config, folder: Path) -> Iterator[None]:
+    """This process is the first; the others are its children, and leave with it."""
+    count, before = config.trainer.devices, {name: os.environ.get(name) for name in VARIABLES}
+    port = _free_port()
+    order = json.dumps({"config": asdict(config), "folder": str(folder)}) + "\n"
+    children = []
+    for index in range(1, count):
+        variables = Place(index, index, 0, count, "dnc").variables("127.0.0.1", port)
+        command = [sys.executable, "-m", "pipeline.cli.follower"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        child = subprocess.Popen(command, env=os.environ | variables | {FOLLOWER: "1"}, **pipes)
+        children.append(child)
+        with suppress(BrokenPipeError):  # told by what it does not say
+            child.stdin.write(order)
+            child.stdin.flush()  # and stays open: its end tells the child that this process is gone
+    os.environ.update(Place(0, 0, 0, count, "dnc").variables("127.0.0.1", port))
+    try:
+        for rank, child in enumerate(children, start=1):
+            # Whoever waits for a dead process to join waits long.
+            if child.stdout.readline() != READY:
+                raise RunError(f"process {rank} of the run ended before it joined the others; its last words say why.")
+        with _group(config), _others_may_leave():
+            yield
+    except BaseException:
+        for child in children:
+            with suppress(BrokenPipeError):
+                child.stdin.close()
+        raise
+    finally:
+        _see_off(children)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _see_off(children: list[subprocess.Popen]) -> None:
+    """Wait for the children to end; kill those that don't."""
+    for child in children:
+        try:
+            child.wait(SECONDS_TO_LEAVE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        child.stdout.close()
+        if not child.stdin.closed:
+            with suppress(BrokenPipeError):
+                child.stdin.close()
+
+
+@contextmanager
+def _group(config: Config) -> Iterator[None]:
+    on_gpu = config.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    elif config.trainer.threads is None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.trainer.devices))
+    if not ranks.connected():  # a multirun under torchrun keeps the group it has
+        try:
+            ranks.connect("nccl" if on_gpu else "gloo")
+        except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise RunError(
+                f"rank {os.environ['RANK']} could not meet the others at {where} ({str(error).splitlines()[0]}); "
+                "another MASTER_PORT or MASTER_ADDR in the environment helps."
+            ) from error
+    try:
+        yield
+    finally:
+        place = place_from_outside()
+        if place is None or place.launcher == "dnc":
+            ranks.disconnect()
+
+
+@contextmanager
+def _others_may_leave() -> Iterator[None]:
+    """What a rank sees of another's end is a broken connection; say what it means.
+
+    Raises:
+        RunError: instead of gloo's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        signs = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe")
+        if isinstance(error, RunError) or not any(sign in str(error) for sign in signs):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"rank {ranks.rank()} lost another process of the run, whose own last words say why ({reason})."
+        ) from error
+
+
+def _say_ready() -> None:
+    """In a child: it joins now. What else it prints goes to standard error, because nobody reads on."""
+    print(READY, end="", flush=True)
+    os.dup2(2, 1)
+
+
+def _slurm_address() -> tuple[str, int]:
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    environment = SLURMEnvironment(auto_requeue=False)
+    return environment.main_address, environment.main_port
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def read_order() -> tuple[Config, Path]:
+    """In a child: the configuration and the run folder, from standard input; the child ends when its parent does."""
+    order = json.loads(sys.stdin.readline())
+
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch-parent").start()
+    return from_plain(order["config"]), Path(order["folder"])

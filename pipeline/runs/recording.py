@@ -1,0 +1,121 @@
+"""What is measured at a stop of a training or a descent, written into the record; and whether that is enough."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.config import Config
+from pipeline.dufm.verdict import all_collapsed
+from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone, measure_head
+from pipeline.runs.run import Run
+from pipeline.runs.solutions import Features, HeadSolution, closed_form
+from pipeline.theory import collapsed_optimum
+
+if TYPE_CHECKING:
+    from pipeline.runs.training.learners import Learner
+
+log = logging.getLogger(__name__)
+
+MeasureToo = Callable[[int, BackboneMeasurement], None]
+"""Called with the number of epochs done and what was measured of the backbone after them."""
+
+
+def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: MeasureToo | None) -> str:
+    """Record the whole network after an epoch; returns the headline."""
+    images, seeds, numbers = run.inputs.images, [run.config.seed], {}
+    measured = measure_backbone(learner.backbone, images, learner.decide, run.config.backbone.pooling)
+    record_layers(run, "backbone", epoch, seeds, measured.layers)
+    for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
+        loss, share = learner.score(rows, split.labels.to(rows.device))
+        numbers |= {f"{name}_loss": [loss], f"{name}_accuracy": [share]}
+    run.record.add("backbone", epoch, seeds, numbers)
+    if measure_too is not None:
+        measure_too(epoch, measured)
+    accuracies = [100 * numbers[f"{split}_accuracy"][0] for split in ("train", "test")]
+    headline = f"loss {numbers['train_loss'][0]:.4g}  accuracy {accuracies[0]:.2f} % train, {accuracies[1]:.2f} % test"
+    log.info("backbone  epoch %d/%d  %s", epoch, run.config.backbone.epochs, headline)
+    return headline
+
+
+@dataclass(frozen=True)
+class HeadMeasurement:
+    """What is measured of a batch of heads, in plain numbers, one per seed: they travel between ranks."""
+
+    seeds: list[int]
+    losses: dict[str, list[float]]
+    layers: list[tuple[str, str, dict[str, list[float]], dict[str, str]]]  # layer, tap, values, reasons
+
+
+def measure_solution(config: Config, head: HeadSolution, test: Features | None) -> HeadMeasurement:
+    """Losses, distance to the optimum where theory knows it, and every layer of a head."""
+    problem, _ = closed_form(head)
+    losses = {"loss": head.objective.total, "fit": head.objective.fit}
+    if problem is not None:
+        losses["relative_gap"] = head.objective.total / collapsed_optimum(problem).loss - 1
+    other = None if test is None else (test.test.to(head.weights[0]), test.test_labels.to(head.labels.device))
+    features = head.features.to(head.weights[0])
+    layers = measure_head(features, head.weights, head.labels, head.num_classes, config.head.activation, other)
+    return HeadMeasurement(
+        list(head.seeds),
+        {name: value.tolist() for name, value in losses.items()},
+        [(at.layer, at.tap, {name: value.tolist() for name, value in at.values.items()}, at.reasons) for at in layers],
+    )
+
+
+def joined_members(parts: Sequence[HeadMeasurement], num_members: int) -> HeadMeasurement:
+    """One measurement of all members from those of consecutive parts; parts beyond the last member are left out."""
+    parts = parts[:num_members]
+    layers = []
+    for same in zip(*(part.layers for part in parts), strict=True):
+        layer, tap, *_ = same[0]
+        reasons = {name: why for *_, found in same for name, why in found.items()}
+        layers.append((layer, tap, _joined([values for _, _, values, _ in same]), reasons))
+    seeds = [seed for part in parts for seed in part.seeds]
+    return HeadMeasurement(seeds, _joined([part.losses for part in parts]), layers)
+
+
+def _joined(parts: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
+    return {name: [number for part in parts for number in part[name]] for name in parts[0]}
+
+
+def record_solution(run: Run, stage: str, step: int, found: HeadMeasurement) -> str:
+    """Record what was measured of a head; returns the headline."""
+    run.record.add(stage, step, found.seeds, found.losses)
+    for layer, tap, values, reasons in found.layers:
+        run.record.add(stage, step, found.seeds, values, layer=layer, tap=tap, reasons=reasons)
+    return _headline(found.losses)
+
+
+def record_head(run: Run, stage: str, step: int, head: HeadSolution, test: Features | None) -> str:
+    """Measure and record losses and layers of a head; returns the headline."""
+    return record_solution(run, stage, step, measure_solution(run.config, head, test))
+
+
+def record_layers(run: Run, stage: str, step: int, seeds: list[int], layers: Iterable[LayerMeasurement]) -> None:
+    """Record the metrics of several places, one value per seed, with the reasons of those that are undefined."""
+    for at in layers:
+        run.record.add(stage, step, seeds, at.values, layer=at.layer, tap=at.tap, reasons=at.reasons)
+
+
+def is_collapsed(run: Run, stage: str, seeds: list[int], first_layer: int) -> bool:
+    """Whether to stop: asked for, and every layer from ``first_layer`` on meets the verdict's thresholds."""
+    if not run.config.stop_when_collapsed:
+        return False
+    return all_collapsed(run.record.final_layers(stage, seeds), vars(run.config.verdict), first_layer)
+
+
+def has_collapsed_features(run: Run) -> bool:
+    """The same for a backbone by itself, of whose features the theorem promises DNC1."""
+    if not run.config.stop_when_collapsed:
+        return False
+    *_, last = run.record.final_layers("backbone", [run.config.seed])
+    value = last["dnc1"][0]
+    return value is not None and value <= run.config.verdict.dnc1
+
+
+def _headline(losses: dict[str, list[float]]) -> str:
+    best = {name: min(filter(math.isfinite, values), default=math.nan) for name, values in losses.items()}
+    gap = f", gap to the optimum {best['relative_gap']:.2e}" if "relative_gap" in best else ""
+    return f"loss {best['loss']:.6g}{gap}"

@@ -1,0 +1,191 @@
+"""The descent of a head as a stage of a run: members shared out over ranks, measured, kept while it goes on."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.dufm.descent import Descent, descend, joined_states, log_schedule, part_of_state
+from pipeline.dufm.descent_torch import Constraint
+from pipeline.runs.recording import is_collapsed, joined_members, measure_solution, record_solution
+from pipeline.runs.run import Run
+from pipeline.runs.solutions import Features, HeadSolution
+from pipeline.runtime import ranks
+from pipeline.runtime.clock import Clock
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.interruption import interruption
+from pipeline.runtime.progress import Progress
+from pipeline.storage.stages import HalfDone
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HeadProblem:
+    """What a head descends on.
+
+    features: ``(N, d_1)`` frozen (``feature_decay`` None), or the free start ``(S, N, d_1)``.
+    weights: W_l at the start ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
+    test: features whose test split is measured too.
+    constraint: projects the free features in place after every step.
+    """
+
+    features: Tensor
+    weights: Sequence[Tensor]
+    labels: Tensor
+    feature_decay: float | None
+    test: Features | None = None
+    constraint: Constraint | None = None
+
+    @property
+    def num_members(self) -> int:
+        """S."""
+        return len(self.weights[0])
+
+    @property
+    def inputs(self) -> str:
+        """What the features are, as `HeadSolution` calls it."""
+        return "frozen" if self.feature_decay is None else "free"
+
+    def descent(self, config: Config, members: range) -> Descent:
+        """The descent of some consecutive members."""
+        some, device = slice(members.start, members.stop), config.device
+        dtype = torch.float64 if config.descent.precision == "float64" else torch.float32
+        features = self.features if self.features.dim() == 2 else self.features[some]
+        return Descent(
+            features.to(device, dtype),
+            [weight[some].to(device, dtype) for weight in self.weights],
+            self.labels.to(device),
+            num_classes=self.weights[-1].shape[-2],
+            lr=config.descent.lr,
+            weight_decay=torch.tensor(config.weight_decays, dtype=torch.float64),
+            feature_decay=self.feature_decay,
+            momentum=config.descent.momentum,
+            activation=config.head.activation,
+            constraint=self.constraint,
+            tf32=config.descent.precision == "tf32",
+        )
+
+    def solution(self, config: Config, features: Tensor, weights: Sequence[Tensor], **more: Any) -> HeadSolution:
+        """Members at these features and weights."""
+        return HeadSolution.of(
+            config,
+            features,
+            tuple(weights),
+            self.labels.to(config.device),
+            self.inputs,
+            self.feature_decay,
+            config.weight_decays,
+            **more,
+        )
+
+
+def solve(run: Run, stage: str, problem: HeadProblem, half_done: HalfDone) -> HeadSolution:
+    """Descend, from the latest checkpoint if there is one; every rank descends with its part of the members.
+
+    Raises:
+        RunError: every member diverged.
+        Interrupted: a signal asked the run to end; a checkpoint was kept.
+    """
+    config, members = run.config, ranks.share(problem.num_members, whole=problem.num_members)
+    descent = problem.descent(config, members)
+    measured = _go_on(descent, members, half_done)
+    clock, steps = Clock(config.trainer.checkpoint_seconds), config.descent.steps
+
+    def keep_if_due(progress: Progress, step: int) -> None:
+        progress.advance_to(step)
+        if clock.due():
+            half_done.save(*_state(descent, problem.num_members, measured))
+            clock.leave()
+
+    with Progress(stage, steps, "step") as progress, interruption.deferred():
+        stops = log_schedule(steps, config.descent.records_per_decade)
+        for step in descend(descent, stops, lambda step: keep_if_due(progress, step), agree=ranks.largest):
+            if step > measured:
+                own = problem.solution(
+                    config,
+                    descent.features,
+                    descent.weights,
+                    diverged=dict(descent.diverged),
+                    seeds=tuple(run.head_seeds[members.start : members.stop]),
+                )
+                found = joined_members(ranks.gather(measure_solution(config, own, problem.test)), problem.num_members)
+                progress.headline(record_solution(run, stage, step, found))
+                measured = step
+            # Layer 1 of frozen features stays what it is, whatever the head does. A DUFM solved on the way to something
+            # else is wanted to the end.
+            first_layer = 2 if problem.feature_decay is None else 1
+            if step and stage == "head" and is_collapsed(run, stage, run.head_seeds, first_layer):
+                log.info("%s: collapsed at step %d, stopped", stage, step)
+                break
+            keep_if_due(progress, step)
+    return _joined_solution(run, problem, descent)
+
+
+def _go_on(descent: Descent, members: range, half_done: HalfDone) -> int:
+    """Bring the descent to its latest checkpoint; returns the last step that was measured, -1 for none."""
+    kept = half_done.load()
+    if kept is None:
+        return -1
+    tensors, facts = kept
+    layers = range(1, facts["layers"] + 1)
+    state = {
+        "step": facts["step"],
+        "diverged": {int(member): step for member, step in facts["diverged"].items()},
+        "limit": tensors["limit"],
+        "features": tensors.get("features"),
+        "weights": [tensors[f"weights/{layer}"] for layer in layers],
+        "velocities": [tensors[f"velocities/{index}"] for index in range(1, facts["velocities"] + 1)],
+    }
+    descent.load_state_dict(part_of_state(state, members))
+    return facts["measured"]
+
+
+def _state(descent: Descent, num_members: int, measured: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State of all members as tensors and facts; collective."""
+    parts = ranks.gather(_on_cpu(descent.state_dict()))
+    state = joined_states(parts[: min(num_members, len(parts))])
+    tensors = {"limit": state["limit"]}
+    if state["features"] is not None:
+        tensors["features"] = state["features"]
+    for name in ("weights", "velocities"):
+        tensors |= {f"{name}/{index}": tensor for index, tensor in enumerate(state[name], start=1)}
+    facts = {"layers": len(state["weights"]), "velocities": len(state["velocities"]), "measured": measured}
+    return tensors, facts | {"step": state["step"], "diverged": state["diverged"]}
+
+
+def _on_cpu(value: Any) -> Any:
+    """The same nest of dictionaries and lists with every tensor on the CPU."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(item) for item in value]
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _joined_solution(run: Run, problem: HeadProblem, descent: Descent) -> HeadSolution:
+    """The final state of all members, on every rank."""
+    free = problem.feature_decay is not None
+    own = {"weights": descent.weights, "features": descent.features if free else None, "diverged": descent.diverged}
+    parts = ranks.gather(_on_cpu(own))[: problem.num_members]
+    weights = [torch.cat(same).to(run.config.device) for same in zip(*(part["weights"] for part in parts), strict=True)]
+    features = torch.cat([part["features"] for part in parts]).to(run.config.device) if free else descent.features
+    diverged, offset = {}, 0
+    for part in parts:
+        diverged |= {offset + member: step for member, step in part["diverged"].items()}
+        offset += len(part["weights"][0])
+    solution = problem.solution(run.config, features, weights, diverged=diverged)
+    _report_divergence(run, solution)
+    return solution
+
+
+def _report_divergence(run: Run, head: HeadSolution) -> None:
+    advice = f"a smaller descent.lr (now {run.config.descent.lr:g}) usually helps."
+    for member, step in head.diverged.items():
+        log.warning("head seed %d diverged (noticed at step %d); %s", head.seeds[member], step, advice)
+    if len(head.diverged) == len(head.seeds):
+        raise RunError(f"the head diverged for every seed (by step {max(head.diverged.values())}); {advice}")

@@ -1,0 +1,197 @@
+"""What protocols make of a network: train a backbone (alone or under a head), extract its features.
+
+Every stage takes the `Run` (configuration, inputs, record) and plain tensors, and writes what it measures into the
+record; none of them knows which protocol it serves. What a stage leaves is kept in the run folder and found again when
+the run is started once more (see `pipeline.storage.stages`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.dufm.descent import log_schedule
+from pipeline.measure.extraction import backbone_features
+from pipeline.measure.layers import BackboneMeasurement
+from pipeline.networks import Backbone
+from pipeline.runs.recording import (
+    MeasureToo,
+    has_collapsed_features,
+    is_collapsed,
+    measure_training,
+    record_head,
+    record_layers,
+)
+from pipeline.runs.run import HEAD, TRAINING, Run
+from pipeline.runs.solutions import Features, alignment, network_head
+from pipeline.runs.training.checkpoints import TrainingCheckpoints
+from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty, Learner
+from pipeline.runs.training.training import settle_norms, train
+from pipeline.runtime.errors import RunError
+from pipeline.storage.stages import CHECKPOINT, STAGES
+
+log = logging.getLogger(__name__)
+
+BACKBONE_FILE = "checkpoints/backbone.safetensors"
+
+
+def train_backbone(run: Run) -> Backbone:
+    """Train the backbone under a linear classifier (not if ``backbone.epochs`` is 0 or weights were given); freeze it.
+
+    The loss, the accuracy and the metrics of every block are recorded before training and on a log-spaced schedule of
+    epochs.
+    """
+    config, backbone, images, key = run.config, run.inputs.backbone, run.inputs.images, run.key(*TRAINING)
+
+    def make() -> dict[str, Tensor]:
+        _settle(run)
+        if config.backbone.epochs and run.inputs.weights is None:
+            settings = config.backbone
+            learner = Classifier(
+                backbone, images.num_classes, settings.loss, config.optimizer, settings.epochs, config.seed
+            )
+            _train(run, key, learner, lambda: has_collapsed_features(run))
+        else:
+            record_layers(run, "backbone", 0, [config.seed], run.feature_cache.measurement(backbone, images).layers)
+        return _weights(backbone)
+
+    with run.stopwatch.time("train_backbone"):
+        backbone.load_state_dict(run.keeper.stage(BACKBONE_FILE, key, make), strict=False)
+    return backbone.to(config.device).eval().requires_grad_(False)
+
+
+def train_under_head(
+    run: Run, weights: Sequence[Tensor], *, frozen_head: bool, reference: Tensor | None = None
+) -> tuple[Backbone, tuple[Tensor, ...]]:
+    """Train the backbone together with a DUFM head on top of it, or under a frozen one; freeze both.
+
+    Recorded on a log-spaced schedule of epochs: all that `train_backbone` records, loss, fit and metrics of every layer
+    of the head, and with a ``reference`` how close the features come to it.
+
+    Args:
+        weights: W_1 .. W_L at the start, ``(1, out, in)`` each.
+        reference: features ``(K, d_1)`` of the DUFM that the head belongs to, one per class.
+
+    Returns:
+        The backbone, and W_1 .. W_L as ``(1, out, in)`` float64.
+    """
+    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    own, key = config.protocol.regularization == "dufm", run.key(*TRAINING, *HEAD)
+    penalty = DufmPenalty(config.weight_decays, config.head.feature_decay, len(images.train)) if own else None
+    learner = DufmNetwork(
+        backbone,
+        [weight[0] for weight in weights],
+        config.head.activation,
+        penalty,
+        config.optimizer,
+        config.backbone.epochs,
+        frozen_head=frozen_head,
+    )
+
+    def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
+        device = measured.train.device
+        labels = [split.labels.to(device) for split in (images.train, images.test)]
+        features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
+        record_head(run, "head", epoch, network_head(config, features, _members(learner)), features)
+        if reference is not None:
+            found = alignment(features, reference)
+            run.record.add("head", epoch, [config.seed], {name: [value] for name, value in found.items()})
+
+    def make() -> dict[str, Tensor]:
+        _settle(run)
+        if config.backbone.epochs:
+            _train(run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too)
+        else:
+            measure_training(run, learner, 0, measure_too)
+        head = {f"head/{layer}": weight for layer, weight in enumerate(learner.weights, start=1)}
+        return _weights(backbone) | head
+
+    with run.stopwatch.time("train_backbone"):
+        kept = run.keeper.stage(BACKBONE_FILE, key, make)
+        trained = tuple(
+            kept.pop(f"head/{layer + 1}").to(config.device, torch.float64)[None] for layer in range(len(weights))
+        )
+        backbone.load_state_dict(kept, strict=False)
+    return backbone.to(config.device).eval().requires_grad_(False), trained
+
+
+def mean_feature(run: Run) -> Tensor:
+    """Mean feature ``(d,)`` of the backbone as it was given to the run, over the training split."""
+    with run.stopwatch.time("extract_features"):
+        _settle(run)
+        backbone = run.inputs.backbone.to(run.config.device)
+        return backbone_features(backbone, run.inputs.images, run.inputs.images.train).double().mean(dim=0).clone()
+
+
+def extract_features(run: Run, backbone: Backbone) -> Features:
+    """Pass both splits once through the frozen backbone, or find what that gave in ``features.cache``.
+
+    Raises:
+        RunError: a feature is NaN or infinite.
+    """
+    images, device = run.inputs.images, run.config.device
+
+    def make() -> dict[str, Tensor]:
+        features = run.feature_cache.features(backbone, images)
+        for name, rows in features.items():
+            _check_features(name, rows)
+        return features
+
+    with run.stopwatch.time("extract_features"):
+        key, limit = run.key(*TRAINING, *HEAD), run.config.record.max_tensor_mb
+        kept = run.keeper.stage(f"{STAGES}/features.safetensors", key, make, limit)
+    # Clones, because tensors born in inference mode may not be descended on.
+    rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
+    return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
+
+
+def _check_features(split: str, features: Tensor) -> None:
+    broken = (~torch.isfinite(features).all(dim=1)).nonzero()
+    if len(broken):
+        raise RunError(
+            f"extract_features: the backbone's features of {len(broken)} {split} image(s) hold NaN or infinity, first "
+            f"of image {int(broken[0])}; a smaller optimizer.lr usually helps."
+        )
+
+
+def _weights(backbone: Backbone) -> dict[str, Tensor]:
+    """The state of a backbone as files hold it: tensors only, each with memory of its own where weights are tied."""
+    return {name: value.clone() for name, value in backbone.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _settle(run: Run) -> None:
+    """Batch norms of an untrained backbone normalise its training images; given weights keep their statistics."""
+    config = run.config
+    if run.inputs.weights is None and not config.backbone.pretrained:
+        settle_norms(run.inputs.backbone.to(config.device), run.inputs.images, config.backbone.batch_size, config.seed)
+
+
+def _train(
+    run: Run, key: str, learner: Learner, collapsed: Callable[[], bool], measure_too: MeasureToo | None = None
+) -> None:
+    """Train and measure on the schedule, from a checkpoint kept under ``key`` if there is one; ``collapsed`` is asked
+    whether to stop."""
+    config = run.config
+    schedule = log_schedule(config.backbone.epochs, config.descent.records_per_decade)
+
+    def finished() -> bool:
+        done = collapsed()
+        if done:
+            log.info("backbone: collapsed, stopped")
+        return done
+
+    train(
+        learner,
+        run.inputs.images,
+        config,
+        schedule,
+        lambda epoch: measure_training(run, learner, epoch, measure_too),
+        TrainingCheckpoints(run.folder / CHECKPOINT, key, run.record, config.trainer.checkpoint_seconds),
+        finished,
+    )
+
+
+def _members(learner: DufmNetwork) -> tuple[Tensor, ...]:
+    """W_1 .. W_L of a trained network as one member, ``(1, out, in)`` float64."""
+    return tuple(weight.detach().double()[None] for weight in learner.weights)

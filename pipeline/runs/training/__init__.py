@@ -1,0 +1,1 @@
+"""Mini-batch training of a network under Lightning."""

@@ -1,0 +1,228 @@
+"""How fast a training computes, where that changes its numbers: precision, compiling, deterministic algorithms.
+
+`decide` settles `trainer.precision` and `trainer.compile` by what the settings, the hardware and the network are, and
+`Acceleration.prepare` readies a learner for it. Compiling leaves the network as it is: no module is wrapped or renamed,
+the learner only gets another way to call it.
+"""
+
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Config
+from pipeline.data import ImageData
+from pipeline.runtime import ranks
+
+if TYPE_CHECKING:
+    from pipeline.runs.training.learners import Learner
+
+log = logging.getLogger(__name__)
+
+COMPILING_PAYS = 5e13
+"""Floating-point operations of a training above which compiling is earned back.
+
+Compiling ResNet-20 took 100 s on two busy cores, and saves a fifth of every step: it is earned back after 600 steps of
+128 images, which are 2e13 operations. The rest is margin.
+"""
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What was decided.
+
+    precision: "float32" or "bf16", of the backbone; parameters, head, loss and all metrics are float32 or wider.
+    compiled: whether to compile the backbone. deterministic: as `trainer.deterministic`.
+    why: one clause about precision and compiling.
+    """
+
+    precision: str
+    compiled: bool
+    deterministic: bool
+    why: str
+
+    @property
+    def key(self) -> str:
+        """What a training's numbers depend on."""
+        return f"{self.precision}, compiled={self.compiled}, deterministic={self.deterministic}"
+
+    @property
+    def lightning(self) -> str:
+        """Lightning's name of the precision."""
+        return "bf16-mixed" if self.precision == "bf16" else "32-true"
+
+    @contextmanager
+    def applied(self, learner: "Learner", images: ImageData, batch_size: int) -> Iterator[None]:
+        """Within, the learner, which is on its device, trains like this; one line in the log says how.
+
+        Where it pays, the channels of a pixel then lie together (channels_last): on GPUs and in compiled code. Not on a
+        CPU otherwise, whose batch norm sums such maps naively in float32: its gradients lose two digits.
+        """
+        outcome, others = self.why, ranks.world_size() - 1
+        compiling = self.compiled and not others
+        if self.compiled and others:
+            outcome = f"{self.precision}, not compiled: batch norms talk to {others} other process(es)"
+        if _has_convolutions(learner.backbone) and (compiling or learner.device.type == "cuda"):
+            _lay_out(learner.backbone, images)
+        try:
+            if compiling:
+                outcome = self._compile(learner, (batch_size, *images.image_shape))
+                if learner.fast_backbone is None and learner.device.type == "cpu":
+                    learner.backbone.to(memory_format=torch.contiguous_format)
+            log.info("training in %s", outcome)
+            yield
+        finally:
+            learner.fast_backbone = None
+            learner.backbone.to(memory_format=torch.contiguous_format)
+
+    def _compile(self, learner: "Learner", batch_shape: tuple[int, ...]) -> str:
+        began, compiled = time.monotonic(), CompiledBackbone(learner.backbone, batch_shape[0])
+        try:
+            with warnings.catch_warnings(action="ignore"), _undone(learner):
+                images = torch.zeros(batch_shape, device=learner.device)
+                with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    features = compiled(images)
+                features.sum().backward()
+        except Exception as error:  # whatever the compiler's many parts raise, the network itself is none the worse
+            reason = " ".join(filter(None, map(str.strip, str(error).splitlines()[:3])))
+            return f"{self.precision}, not compiled: it failed ({type(error).__name__}: {reason})"
+        learner.fast_backbone = compiled
+        return f"{self.precision}, compiled in {time.monotonic() - began:.0f} s"
+
+
+class CompiledBackbone:
+    """Images ``(B, C, H, W)`` to features ``(B, d)``: compiled for one B, and as ever for the smaller last batch.
+
+    Not a module, so that it can hold one without becoming part of a state dict.
+    """
+
+    def __init__(self, backbone: nn.Module, batch_size: int) -> None:
+        self._eager, self._batch_size = backbone, batch_size
+
+        def features(images: Tensor) -> Tensor:
+            return backbone(images)
+
+        self._compiled: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return (self._compiled if len(images) == self._batch_size else self._eager)(images)
+
+
+def decide(config: Config, backbone: nn.Module, images: ImageData) -> Acceleration:
+    """What `trainer.precision` and `trainer.compile` come to for a training of this backbone on these images.
+
+    The number of processes plays no part, so that it is the same on all of them and however many there are.
+    """
+    settings = config.trainer
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if has_native_bf16(config.device) else "float32"
+    reason = _why_not_compiled(config, backbone, images)
+    why = precision if reason is None else f"{precision}, not compiled: {reason}"
+    return Acceleration(precision, reason is None, settings.deterministic, why)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 numbers itself; elsewhere it is emulated and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # PyTorch has no public query that all its versions share; one that is gone counts as no.
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, query, bool)() for query in queries)
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Within, an operation without a deterministic algorithm is refused, or else cuDNN picks the fastest by trying.
+
+    cuBLAS also needs CUBLAS_WORKSPACE_CONFIG, which has to be set before CUDA starts (see `pipeline.__main__`).
+    """
+    cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+    benchmark = cudnn.benchmark
+    # Never switched off: whoever has switched it on wants it. Nor called in vain, as it imports the compiler.
+    if wanted and not before:
+        torch.use_deterministic_algorithms(True)
+    cudnn.benchmark = not (wanted or before)
+    try:
+        yield
+    finally:
+        if wanted and not before:
+            torch.use_deterministic_algorithms(False)
+        cudnn.benchmark = benchmark
+
+
+def _why_not_compiled(config: Config, backbone: nn.Module, images: ImageData) -> str | None:
+    """A clause, or None if the backbone is to be compiled."""
+    choice, device = config.trainer.compile, config.device
+    if choice == "off":
+        return "trainer.compile=off"
+    if choice == "auto":
+        if not _has_convolutions(backbone):
+            return "the network has no convolutions"
+        if training_flops(backbone, images, config.backbone.epochs) < COMPILING_PAYS:
+            return "the training is too short to earn it back"
+    return _why_no_compiler(device)
+
+
+def _why_no_compiler(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        return None if importlib.util.find_spec("triton") else "Triton is not installed"
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return None if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
+
+
+def _lay_out(backbone: nn.Module, images: ImageData) -> None:
+    """Let the channels of a pixel lie together, unless the network uses `view` on its maps, which fails."""
+    backbone.to(memory_format=torch.channels_last)
+    try:
+        _pass_two(backbone, images)
+    except Exception:
+        backbone.to(memory_format=torch.contiguous_format)
+
+
+def training_flops(backbone: nn.Module, images: ImageData, epochs: int) -> float:
+    """Multiplications and additions of a training: three times those of the forward passes."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        _pass_two(backbone, images)
+    return 3 * counter.get_total_flops() / 2 * len(images.train) * epochs
+
+
+def _has_convolutions(backbone: nn.Module) -> bool:
+    return any(isinstance(part, nn.Conv2d) for part in backbone.modules())
+
+
+@torch.no_grad()
+def _pass_two(backbone: nn.Module, images: ImageData) -> None:
+    """Pass two black images in evaluation mode."""
+    modes = {part: part.training for part in backbone.modules()}
+    try:
+        backbone.eval()(torch.zeros(2, *images.image_shape, device=next(backbone.parameters()).device))
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextmanager
+def _undone(learner: "Learner") -> Iterator[None]:
+    """What happens within leaves no trace in buffers, gradients and the global generators."""
+    buffers = [(buffer, buffer.clone()) for buffer in learner.buffers()]
+    devices = [learner.device] if learner.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for buffer, value in buffers:
+            buffer.data.copy_(value)
+        learner.zero_grad(set_to_none=True)

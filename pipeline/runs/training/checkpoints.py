@@ -1,0 +1,150 @@
+"""The checkpoints of a training."""
+
+import logging
+import pickle
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from pipeline.runtime import ranks
+from pipeline.runtime.clock import Clock
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.interruption import interruption
+from pipeline.storage.record import Record
+from pipeline.storage.stages import as_recorded, before, replace_keeping_one
+
+log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be gone on from; says why."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, beside the one before: Lightning's own save is not atomic everywhere."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        replace_keeping_one(Path(path), content.getbuffer())
+
+
+class TrainingCheckpoints(pl.Callback):
+    """Keeps a training, with the rows recorded in it and the state of the global generators, and finds it again.
+
+    Args:
+        path: of the checkpoint; the one before it lies beside it.
+        key: fingerprint of the settings that the training depends on.
+        record: where the rows are; those that are there now are another stage's.
+        seconds: between two checkpoints.
+    """
+
+    def __init__(self, path: Path, key: str, record: Record, seconds: float) -> None:
+        self.path, self.key, self.record = path, key, record
+        self.clock, self.start = Clock(seconds), len(record.rows)
+        self._generators: dict[str, Any] | None = None
+
+    def latest(self) -> Path | None:
+        """The latest whole checkpoint of a training under the same settings; None if there is none."""
+        return ranks.broadcast(self._latest() if ranks.is_first() else None)
+
+    def _latest(self) -> Path | None:
+        last = "the training begins anew"
+        for path, otherwise in ((self.path, "the one before it is used"), (before(self.path), last)):
+            try:
+                content = read_checkpoint(path)
+            except FileNotFoundError:
+                continue
+            except DamagedCheckpoint as reason:
+                log.warning("%s is damaged (%s); %s", path, reason, otherwise)
+                continue
+            if content["callbacks"].get(self.state_key, {}).get("key") == self.key:
+                log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
+                return path
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        generators = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            generators["cuda"] = torch.cuda.get_rng_state()
+        rows = [list(row) for row in self.record.rows[self.start :]]
+        undefined = [[*where, why] for where, why in self.record.undefined.items()]
+        return {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.record.restore(*as_recorded(state_dict["rows"], state_dict["undefined"]))
+        self._generators = state_dict["generators"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        interruption.listen()  # Lightning has put its own handlers in place
+        if self._generators is not None:
+            torch.set_rng_state(self._generators["cpu"])
+            if "cuda" in self._generators and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._generators["cuda"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_last_batch:  # after that one comes the end of the epoch
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
+            self._keep(trainer, pl_module)
+        self._look(trainer, pl_module)
+
+    def _look(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        if self.clock.due():
+            self._keep(trainer, learner)
+            self.clock.leave()
+
+    def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        batch = trainer.train_dataloader.position
+        check_finite(learner, f"in epoch {trainer.current_epoch + 1}, batch {batch} (step {trainer.global_step})")
+        trainer.save_checkpoint(self.path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What Lightning kept in a file, on the CPU; tensors and plain values only, so that no stranger's code runs.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedCheckpoint: the checksums (CRC-32) of its parts do not match, or it holds anything else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise DamagedCheckpoint(f"the checksum of {broken} does not match")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint("it holds more than tensors and plain values") from error
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise DamagedCheckpoint(str(error)) from error
+    if not isinstance(content, dict) or not {"callbacks", "epoch", "global_step"} <= content.keys():
+        raise DamagedCheckpoint("it is not of a training")
+    return content
+
+
+def check_finite(learner: pl.LightningModule, where: str) -> None:
+    """Nothing that holds NaN or infinity may take the place of a good checkpoint.
+
+    Args:
+        where: in words; the numbers may have gone wrong a few steps before.
+
+    Raises:
+        RunError: a parameter or a buffer does.
+    """
+    for name, tensor in learner.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise RunError(
+                f"backbone training diverged: {name} holds NaN or infinity {where}; "
+                f"a smaller optimizer.lr (now {learner.optimizer.lr:g}) usually helps."
+            )

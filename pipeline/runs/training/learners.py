@@ -1,0 +1,202 @@
+"""What is trained by mini-batches: a backbone with something on top, and the loss of a batch."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import OptimizerConfig
+from pipeline.data import ROUND
+from pipeline.dufm import DufmHead, squared_norm
+from pipeline.networks import Backbone
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.randomness import generator
+
+# Steps between checks for a non-finite loss: reading the loss synchronises with the device.
+CHECK_EVERY = 20
+
+
+def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch of 1/2 ||z - y||^2 for one-hot y: the fit of the DUFM objective, scalar."""
+    targets = F.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
+    return (outputs - targets).square().sum(dim=1).mean() / 2
+
+
+class Learner(pl.LightningModule):
+    """A backbone with a head on top of its features; subclasses state the loss of a batch.
+
+    ``decayed`` decides whether the optimizer decays the weights (``optimizer.weight_decay``); a learner whose objective
+    holds its own penalties says no. ``fast_backbone`` is another way to call the backbone in training steps, if there
+    is one (`pipeline.runs.training.acceleration`).
+
+    A step of Lightning's is a round of batches (`pipeline.data.Rounds`), each with an optimizer step of its own: what
+    Lightning's hooks cost, about as much as a step of a small network, is paid once a round.
+    """
+
+    decayed = True
+
+    def __init__(self, backbone: Backbone, head: nn.Module, optimizer: OptimizerConfig, epochs: int) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.optimizer, self.epochs = optimizer, epochs
+        self.fast_backbone: Callable[[Tensor], Tensor] | None = None
+        self.automatic_optimization = False
+
+    def forward(self, images: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+        """The loss of standardised images ``(B, C, H, W)`` with labels ``(B,)``, scalar.
+
+        Args:
+            share: of what is a mean over the batch, see `_share`.
+        """
+        features = (self.fast_backbone or self.backbone)(images)
+        # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
+        with torch.autocast(images.device.type, enabled=False):
+            return share * self.fit(features, self.head(features), labels) + self.penalty_of_weights()
+
+    def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What is a mean over the batch, from features ``(B, d)`` and outputs ``(B, K)``."""
+        raise NotImplementedError
+
+    def penalty_of_weights(self) -> Tensor | float:
+        """What is not."""
+        return 0.0
+
+    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Loss of a whole batch."""
+        return self.fit(features, outputs, labels) + self.penalty_of_weights()
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Outputs ``(N, K)`` on features ``(N, d)`` of the backbone, in the dtype of the head."""
+        return self.head(features.to(next(self.head.parameters())))
+
+    @torch.inference_mode()
+    def score(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Loss and accuracy on features ``(N, d)`` of the backbone."""
+        outputs = self.decide(features)
+        loss = self.objective(features.to(outputs), outputs, labels).item()
+        return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
+
+    def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """An optimizer step for each batch of a round, the ``batch_idx``-th of its epoch."""
+        optimizer = self.optimizers()
+        for number, (images, labels) in enumerate(batches, start=batch_idx * ROUND):
+            # Of several processes each has a wrapper around the learner, which averages gradients over them.
+            loss = self.trainer.model(images, labels, self._share(len(labels), number))
+            if number % CHECK_EVERY == 0 and not torch.isfinite(loss):
+                raise RunError(
+                    f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "
+                    f"{number + 1}; a smaller optimizer.lr (now {self.optimizer.lr:g}) usually helps."
+                )
+            optimizer.zero_grad()
+            with torch.autocast(images.device.type, enabled=False):
+                loss.backward()
+                optimizer.step()
+        schedule = self.lr_schedulers()
+        if schedule is not None and self.trainer.is_last_batch:
+            schedule.step()
+
+    def _share(self, images: int, batch: int) -> float:
+        """The part of a batch that this rank has, times the number of ranks: 1 where the parts are equal.
+
+        Gradients are averaged over ranks: weighted so, each rank's part makes up the mean over the batch, also where
+        the parts differ in size.
+        """
+        if self.trainer.world_size == 1:
+            return 1.0
+        return images * self.trainer.world_size / self.trainer.train_dataloader.batch_length(batch)
+
+    def configure_optimizers(self) -> Any:
+        settings = self.optimizer
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        decay = settings.weight_decay if self.decayed else 0.0
+        if settings.name == "sgd":
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                parameters, settings.lr, momentum=settings.momentum, weight_decay=decay
+            )
+        else:
+            optimizer = torch.optim.AdamW(parameters, settings.lr, weight_decay=decay)
+        if settings.schedule == "constant":
+            return optimizer
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.epochs)]
+
+
+class Classifier(Learner):
+    """A backbone and a linear classifier, trained with MSE on one-hot targets or with cross-entropy."""
+
+    def __init__(
+        self, backbone: Backbone, num_classes: int, loss: str, optimizer: OptimizerConfig, epochs: int, seed: int
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator(seed, "classifier").get_state())
+            head = nn.Linear(backbone.num_features, num_classes)
+        super().__init__(backbone, head, optimizer, epochs)
+        self.loss = F.cross_entropy if loss == "cross_entropy" else squared_error
+
+    def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(outputs, labels)
+
+
+@dataclass(frozen=True)
+class DufmPenalty:
+    """The penalties of the DUFM objective, as they enter the loss of a batch.
+
+    weight_decays: lambda_{W_1} .. lambda_{W_L}; feature_decay: lambda_{H_1}; num_samples: N, all training samples.
+    """
+
+    weight_decays: tuple[float, ...]
+    feature_decay: float
+    num_samples: int
+
+    def of_weights(self, weights: Sequence[Tensor]) -> Tensor:
+        """sum_l lambda_{W_l}/2 ||W_l||_F^2."""
+        return sum(decay / 2 * squared_norm(weight) for decay, weight in zip(self.weight_decays, weights, strict=True))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """N/B lambda_{H_1}/2 ||H_B||_F^2 for the features ``(B, d)`` of a batch.
+
+        N/B makes the mean over the batches of an epoch the penalty lambda_{H_1}/2 ||H_1||_F^2 of all N samples (to
+        within the share of a smaller last batch); on all samples at once, B = N, it is that penalty itself.
+        """
+        return self.num_samples / len(features) * self.feature_decay / 2 * squared_norm(features)
+
+
+class DufmNetwork(Learner):
+    """A backbone under a DUFM head, trained with MSE (protocols end_to_end and fixed_head).
+
+    Args:
+        weights: W_1 .. W_L at the start, ``(out, in)`` each.
+        penalty: the DUFM's penalties, which become part of the loss, so that the optimizer decays nothing ("dufm"); or
+            None: the optimizer decays all weights ("standard").
+        frozen_head: W_1 .. W_L stay as they are.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: Sequence[Tensor],
+        activation: str,
+        penalty: DufmPenalty | None,
+        optimizer: OptimizerConfig,
+        epochs: int,
+        *,
+        frozen_head: bool = False,
+    ) -> None:
+        head = DufmHead([weight.to(torch.float32) for weight in weights], activation)
+        super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
+        self.penalty, self.decayed = penalty, penalty is None
+
+    def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        error = squared_error(outputs, labels)
+        return error if self.penalty is None else error + self.penalty.of_features(features)
+
+    def penalty_of_weights(self) -> Tensor | float:
+        return 0.0 if self.penalty is None else self.penalty.of_weights(self.weights)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """W_1 .. W_L now."""
+        return list(self.head.parameters())

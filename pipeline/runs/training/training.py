@@ -1,0 +1,208 @@
+"""Mini-batch training under Lightning: what is trained is a learner's business, how it runs is decided here."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch import nn
+
+from pipeline.config import Config
+from pipeline.data import ImageData, ResidentLoader, Rounds
+from pipeline.runs.training.acceleration import Acceleration, decide
+from pipeline.runs.training.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
+from pipeline.runs.training.learners import Learner
+from pipeline.runs.training.synchronised_norm import synchronised_norms
+from pipeline.runtime import ranks
+from pipeline.runtime.console import VERBOSE, verbosity
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.interruption import interruption
+from pipeline.runtime.progress import Progress
+from pipeline.runtime.randomness import generator
+
+Measure = Callable[[int], str]
+"""Called with the number of epochs done; returns the headline for the progress line."""
+
+
+class EveryScheduledEpoch(pl.Callback):
+    """Call ``measure(epoch)`` before training and after each epoch of the schedule, and ``finished()`` after it."""
+
+    def __init__(self, schedule: list[int], measure: Measure, finished: Callable[[], bool], progress: Progress) -> None:
+        self.schedule, self.measure, self.finished, self.progress = frozenset(schedule), measure, finished, progress
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:  # else the training goes on from a checkpoint, which holds what was measured
+            self._measure(0)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.progress.advance_to(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._measure(trainer.current_epoch + 1)
+        if trainer.current_epoch + 1 in self.schedule and self.finished():
+            trainer.should_stop = True
+
+    def _measure(self, epoch: int) -> None:
+        if epoch in self.schedule:
+            self.progress.headline(self.measure(epoch))
+
+
+class JoinedProcesses(LightningEnvironment):
+    """The processes are there already (`pipeline.runs.processes`), whoever started them.
+
+    Lightning is to start none, to leave Slurm's signals to us, and not to take away the variables that say where a
+    process stands.
+    """
+
+    def teardown(self) -> None:
+        pass
+
+
+class BatchByBatch(DDPStrategy):
+    """A training step is many batches, each of which is passed by the learner through the wrapper of the processes."""
+
+    def training_step(self, *arguments: Any, **more: Any) -> Any:
+        with self.precision_plugin.train_step_context():
+            return self.lightning_module.training_step(*arguments, **more)
+
+
+@contextmanager
+def _advice_on_norms(batch_size: int, num_images: int) -> Iterator[None]:
+    """A batch norm over single numbers cannot take a batch of one image; say which setting made one.
+
+    Raises:
+        RunError: instead of PyTorch's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            f"backbone.batch_size={batch_size} leaves a batch of one of the {num_images} training images, which a "
+            "batch norm of the backbone cannot normalise; another backbone.batch_size helps."
+        ) from error
+
+
+@torch.no_grad()
+def settle_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: int) -> None:
+    """Start the running statistics of batch norms at those of the training images instead of at mean 0, variance 1.
+
+    In evaluation mode an untrained network would otherwise not be normalised at all: its features explode with depth,
+    and neither the measurement before training nor the control without training (``backbone.epochs=0``) would mean
+    anything. One pass; the weights stay as they are.
+    """
+    norms = [part for part in backbone.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
+    modes, momenta = {part: part.training for part in backbone.modules()}, [norm.momentum for norm in norms]
+    backbone.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over the batches
+        norm.train()
+    device = next(backbone.parameters()).device
+    # Shuffled, because every batch has to hold all classes; without the last batch if it is smaller.
+    size = min(batch_size, len(images.train))
+    loader = ResidentLoader(
+        images.train, size, seed=seed, standardise=images.standardise, device=device, drop_last=True
+    )
+    with _advice_on_norms(batch_size, len(images.train)):
+        for batch, _ in loader:
+            backbone(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for part, training in modes.items():
+        part.training = training
+
+
+def train(
+    learner: Learner,
+    images: ImageData,
+    config: Config,
+    schedule: list[int],
+    measure: Measure,
+    checkpoints: TrainingCheckpoints,
+    finished: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train ``learner`` in place on the training split, from its latest checkpoint if there is one.
+
+    Args:
+        schedule: epochs (0 = before training) after which ``measure(epoch)`` is called.
+        finished: asked after each measurement but the first; True ends the training early.
+
+    Raises:
+        RunError: the loss became NaN or infinite.
+        Interrupted: a signal asked the run to end; a checkpoint was kept.
+    """
+    if verbosity() != VERBOSE:
+        for name in ("pytorch_lightning", "lightning_fabric"):  # tips and device tables; importing them sets a level
+            logging.getLogger(name).setLevel(logging.WARNING)
+    settings, images = config.backbone, images.to(config.device)
+    acceleration = decide(config, learner.backbone, images)
+    batch_size = min(settings.batch_size, len(images.train))
+    learner.to(config.device).train()
+    with (
+        torch.random.fork_rng(devices=[]),
+        synchronised_norms(learner),
+        acceleration.applied(learner, images, batch_size),
+    ):
+        # Dropout, if a backbone has any, draws from the global generator; ranks must not drop the same units.
+        purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
+        torch.set_rng_state(generator(config.seed, purpose).get_state())
+        loader = ResidentLoader(
+            images.train,
+            batch_size,
+            seed=config.seed,
+            shuffle=True,
+            augment=config.data.augment,
+            standardise=images.standardise,
+            device=config.device,
+            part=(ranks.rank(), ranks.world_size()),
+        )
+        with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
+            measuring = EveryScheduledEpoch(schedule, measure, finished, progress)
+            # Measured first, so that a checkpoint at the end of an epoch holds what was measured after it.
+            trainer = _trainer(config, acceleration, checkpoints.path.parent, [measuring, checkpoints])
+            with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
+                # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
+                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                # Whether srun starts the processes is decided elsewhere.
+                warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+                # Our loader's state is its position: it can go on inside an epoch.
+                warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
+                with interruption.deferred():
+                    trainer.fit(learner, Rounds(loader), ckpt_path=checkpoints.latest(), weights_only=True)
+            progress.advance_to(trainer.global_step)
+    check_finite(learner, f"after step {trainer.global_step}")
+
+
+def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    on_gpu = config.device.type == "cuda"
+    strategy: Strategy | str = "auto"
+    if ranks.world_size() > 1:
+        strategy = BatchByBatch(process_group_backend="nccl" if on_gpu else "gloo")
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
+        strategy=strategy,
+        precision=acceleration.lightning,
+        max_epochs=config.backbone.epochs,
+        default_root_dir=folder,
+        logger=False,
+        callbacks=callbacks,
+        plugins=[WholeCheckpoints(), JoinedProcesses()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
+        enable_model_summary=False,
+    )

@@ -1,0 +1,1 @@
+"""What knows nothing of collapse: files, locks, signals, ranks, progress."""

@@ -1,0 +1,184 @@
+"""The run folder: the one source of every number shown anywhere.
+
+    record.csv             tidy: stage,step,seed,layer,tap,metric,value
+    summary.json           problem, losses, final layer metrics, verdict, environment, timings
+    tensors.safetensors    labels, features/1 and weights/1..L of the final state
+    figures/  checkpoints/
+    stages/                results of finished stages, while the run is not complete (see `pipeline.storage.stages`)
+
+A file appears whole or not at all (temporary file, fsync, rename). ``summary.json`` is written first with status
+``running`` and last with ``completed``, ``failed`` or ``interrupted``: anything but ``completed`` is an aborted run.
+
+PyTorch and pandas are imported where they are used: whoever only looks at summaries need not wait for them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.runtime.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+SCHEMA_VERSION = 1
+COMPLETED = "completed"
+
+
+class Row(NamedTuple):
+    """One measured number. ``step`` counts epochs wherever a backbone is trained, and gradient steps of full-batch
+    descent otherwise; ``layer`` and ``tap`` are empty for numbers of the whole network (losses, accuracy)."""
+
+    stage: str
+    step: int
+    seed: int
+    layer: str
+    tap: str
+    metric: str
+    value: float
+
+
+@dataclass
+class Record:
+    """Rows as they are measured, mirrored to listeners (trackers) and kept in ``folder``."""
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    listeners: list[Callable[[list[Row]], None]] = field(default_factory=list)
+    undefined: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
+
+    def add(
+        self,
+        stage: str,
+        step: int,
+        seeds: list[int],
+        metrics: Mapping[str, Any],
+        *,
+        layer: str = "",
+        tap: str = "",
+        reasons: Mapping[str, str] | None = None,
+    ) -> None:
+        """Append one row per metric and seed.
+
+        Args:
+            metrics: name -> tensor or sequence of shape ``(len(seeds),)``.
+            reasons: name -> why the latest value of that metric is undefined (NaN).
+        """
+        new = [
+            Row(stage, step, seed, layer, tap, name, float(value))
+            for name, values in metrics.items()
+            for seed, value in zip(seeds, values, strict=True)
+        ]
+        for name in metrics:
+            self.undefined.pop((stage, layer, tap, name), None)
+        self.undefined |= {(stage, layer, tap, name): reason for name, reason in (reasons or {}).items()}
+        self.rows.extend(new)
+        for listener in self.listeners:
+            listener(new)
+
+    def restore(self, rows: list[Row], undefined: Mapping[tuple[str, str, str, str], str]) -> None:
+        """Append rows that an earlier attempt at this run had measured, and its reasons for undefined values."""
+        self.undefined |= undefined
+        self.rows.extend(rows)
+        for listener in self.listeners:
+            listener(rows)
+
+    def frame(self) -> pd.DataFrame:
+        """All rows as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=Row._fields)
+
+    def save(self) -> None:
+        """Write ``record.csv`` with full precision; NaN is spelled ``nan``."""
+        with atomic(self.folder / "record.csv") as path:
+            self.frame().to_csv(path, index=False, na_rep="nan")
+
+    def final_layers(self, stage: str, seeds: list[int]) -> list[dict[str, Any]]:
+        """The last measurement of every (layer, tap): ``{layer, tap, metric: [value per seed], ...}``.
+
+        Head layers are numbered, backbone layers named. Undefined values are None, with their reasons in
+        ``undefined``; ``dnc3`` is None where no weight matrix is entered (pre-activations of layers >= 2 and backbone
+        blocks).
+        """
+        rows = self.frame().query("stage == @stage and layer != ''")
+        entries = []
+        for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
+            last = group[group.step == group.step.max()]
+            entry: dict[str, Any] = {"layer": int(layer) if stage == "head" else layer, "tap": tap, "dnc3": None}
+            for metric, values in last.groupby("metric", sort=False):
+                per_seed = dict(zip(values.seed, values.value, strict=True))
+                entry[str(metric)] = [finite_or_none(per_seed[seed]) for seed in seeds]
+            here = (stage, layer, tap)
+            reasons = {name: why for (*where, name), why in self.undefined.items() if tuple(where) == here}
+            entries.append(entry | ({"undefined": reasons} if reasons else {}))
+        return entries
+
+
+def read_record(folder: Path) -> pd.DataFrame:
+    """``record.csv`` of a run folder, with text columns as text."""
+    import pandas as pd
+
+    return pd.read_csv(
+        folder / "record.csv",
+        dtype={"stage": str, "layer": str, "tap": str, "metric": str},
+        keep_default_na=False,
+        na_values={"value": ["nan"]},
+    )
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN or infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """``summary.json`` of a run folder; None where there is none or it cannot be read."""
+    try:
+        return json.loads((folder / "summary.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json`` as strict JSON (no NaN).
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    with atomic(folder / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def write_tensors(
+    folder: Path,
+    labels: torch.Tensor,
+    features: torch.Tensor,
+    weights: tuple[torch.Tensor, ...],
+    max_mb: float,
+) -> str | None:
+    """Write the final state; returns why it was skipped, or None when it was written.
+
+    Args:
+        labels: ``(N,)`` int64.
+        features: ``(N, d_1)`` when all seeds share them, else ``(S, N, d_1)``.
+        weights: W_1 .. W_L, each ``(S, d_out, d_in)``.
+        max_mb: size in MiB above which nothing is written.
+    """
+    from safetensors.torch import save
+
+    tensors = {"labels": labels, "features/1": features}
+    tensors |= {f"weights/{index}": weight for index, weight in enumerate(weights, start=1)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    size_mb = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
+    if size_mb > max_mb:
+        return f"tensors.safetensors would take {size_mb:.1f} MiB, above record.max_tensor_mb={max_mb:g}"
+    with atomic(folder / "tensors.safetensors") as path:
+        path.write_bytes(save(tensors))  # an OSError says what is wrong with the disk, safetensors' own would not
+    return None

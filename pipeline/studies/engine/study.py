@@ -1,0 +1,97 @@
+"""What a study is: named runs in several sizes, and what draws, tabulates and judges them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.runs import Point, Result
+
+FULL, CPU, QUICK = "full", "cpu", "quick"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations of some settings: what one Hydra multirun sweeps over.
+
+    Attributes:
+        name: begins the names of its points.
+        axes: setting -> its values.
+        fixed: overrides common to all points.
+    """
+
+    name: str
+    axes: Mapping[str, Sequence[object]]
+    fixed: tuple[str, ...] = ()
+
+    def points(self, shrunk: Callable[[Mapping[str, object]], tuple[str, ...]] = lambda values: ()) -> list[Point]:
+        """One point per combination, named after it; ``shrunk`` tells what a smaller version changes in it."""
+        made = []
+        for name, values in self._named():
+            overrides = (*self.fixed, *(f"{key}={value}" for key, value in values.items()))
+            made.append(Point(name, overrides, shrunk(values)))
+        return made
+
+    def _named(self) -> Iterator[tuple[str, dict[str, object]]]:
+        for values in product(*self.axes.values()):
+            chosen = dict(zip(self.axes, values, strict=True))
+            parts = [self.name, *(f"{key.rpartition('.')[2]}_{value}" for key, value in chosen.items())]
+            yield "-".join(parts).replace("experiment_", ""), chosen
+
+    def without(self, done: Callable[[str], bool]) -> "Grid | None":
+        """The smallest grid that holds all points whose names are not done; None if all are."""
+        open_points = [values for name, values in self._named() if not done(name)]
+        if not open_points:
+            return None
+        axes = {
+            key: tuple(v for v in values if any(p[key] == v for p in open_points)) for key, values in self.axes.items()
+        }
+        return Grid(self.name, axes, self.fixed)
+
+    @property
+    def multirun(self) -> list[str]:
+        """The arguments of the command that sweep over this grid."""
+        return ["--multirun", *self.fixed, *(f"{key}={','.join(map(str, v))}" for key, v in self.axes.items())]
+
+
+Draw = Callable[[Sequence[Result]], dict[str, Figure]]
+Tables = Callable[[Sequence[Result]], dict[str, pd.DataFrame]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A figure of the paper (or of its ablations).
+
+    Attributes:
+        name: what the command line, the run folders and the experiment file (``conf/experiment/``) call it.
+        group: the command line's name for all studies of a kind.
+        title: one line for ``--list``.
+        versions: size -> its runs; a size that is not there is the full one.
+        draw: results -> figures by file name.
+        claims: results -> claims.
+        tables: results -> tables by file name.
+        expectation: what the table of claims calls the column of what was to be expected.
+        grids: the full version as sweeps, for a Hydra launcher; none if it is not made of sweeps.
+    """
+
+    name: str
+    group: str
+    title: str
+    versions: Mapping[str, tuple[Point, ...]]
+    draw: Draw
+    claims: Callable[[Sequence[Result]], list[Claim]]
+    tables: Tables
+    expectation: str = "expected"
+    grids: tuple[Grid, ...] = field(default=())
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The runs of the full version."""
+        return self.versions[FULL]
+
+    def chosen(self, version: str) -> tuple[Point, ...]:
+        """The runs of a version."""
+        return self.versions.get(version, self.points)

@@ -1,5 +1,0 @@
-"""Deep neural collapse in anybody's training loop: see `CollapseTracker` and docs/tracker.md."""
-
-from pipeline.tracker.tracker import CollapseTracker
-
-__all__ = ["CollapseTracker"]

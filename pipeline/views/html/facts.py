@@ -1,0 +1,158 @@
+"""The parts of a run's report that are read: verdict, configuration, environment, how to run it again and cite it."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.views.html.formatting import flat, number, setting
+from pipeline.views.html.markup import Html, facts, table, tag
+from pipeline.views.html.runs import METRICS, LocalRun
+
+PAPERS = """\
+@inproceedings{sukenik2023deep,
+  title     = {Deep Neural Collapse Is Provably Optimal for the Deep Unconstrained Features Model},
+  author    = {S{\\'u}ken{\\'i}k, Peter and Mondelli, Marco and Lampert, Christoph H.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2023},
+  note      = {arXiv 2305.13165}
+}
+@article{papyan2020prevalence,
+  title   = {Prevalence of Neural Collapse during the Terminal Phase of Deep Learning Training},
+  author  = {Papyan, Vardan and Han, X. Y. and Donoho, David L.},
+  journal = {Proceedings of the National Academy of Sciences},
+  year    = {2020}
+}"""
+
+
+def headline(run: LocalRun) -> Html:
+    """Status, protocol and the numbers one asks for first."""
+    cards = {"status": run.status, "protocol": run.protocol or "unknown", "data / backbone": run.subject or "unknown"}
+    if run.completed:
+        summary = run.summary
+        cards["loss of the head"] = _range(summary["loss"]["total"])
+        if run.gap is not None:
+            cards["gap to the optimum"] = _range(summary["loss"]["relative_gap"] or [run.gap])
+        for split, values in summary["accuracy"].items():
+            known = [100 * value for value in values or () if value is not None]
+            if known:
+                cards[f"accuracy, {split}"] = f"{_range(known, 4)} %"
+        cards["seeds"] = setting(len(summary["seeds"]))
+    seconds = sum((run.summary.get("timings") or {}).values())
+    if seconds:
+        cards["time"] = f"{seconds:.0f} s"
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in cards.items()), class_="cards")
+
+
+def verdict(run: LocalRun) -> Html:
+    """The verdict layer by layer; of a run that did not complete, what there is instead."""
+    if not run.completed:
+        kept = (run.folder / "record.csv").is_file()
+        left = "what it had recorded until then is shown below" if kept else "there is no record of it"
+        sentence = f"This run {run.fate}; {left}."
+        return tag("p", sentence, tag("br"), run.error or "", class_="warning")
+    found = run.summary["verdict"]
+    head = ["layer", "tap"] + [f"{metric.upper()} ≤ {found['thresholds'][metric]:g}" for metric in METRICS]
+    seeds = len(run.summary["seeds"])
+    rows = []
+    for place in found["layers"]:
+        of_head = place["stage"] == "head"
+        name = f"layer {place['layer']}" if of_head else str(place["layer"]).removeprefix("network.")
+        rows.append([name, place["tap"], *(_judged(place[metric], seeds if of_head else 1) for metric in METRICS)])
+    layers = table("Where collapse holds at the end: medians over the seeds", head, rows, class_="numbers verdict")
+    return Html(layers + "".join(tag("p", sentence, class_="note") for sentence in _notes(run)))
+
+
+def _notes(run: LocalRun) -> Iterator[str]:
+    summary, found = run.summary, run.summary["verdict"]
+    yield "yes: all seeds meet the threshold. * promised by the theorem at the DUFM's optimum."
+    yield f"{found['optimum'][:1].upper()}{found['optimum'][1:]}."
+    if found["theorem_reason"]:
+        yield f"The theorem itself does not cover this run: {found['theorem_reason']}."
+    for stage, step in (summary.get("stopped_early") or {}).items():
+        yield f"Stopped when collapsed: {stage} after {summary['step_units'][stage]} {step}."
+    for seed, step in (summary.get("diverged") or {}).items():
+        yield f"Seed {seed} diverged by step {step}."
+    for layer in [*summary.get("backbone_layers", ()), *summary["layers"]]:
+        for metric, reason in (layer.get("undefined") or {}).items():
+            if metric in METRICS:
+                yield f"{metric.upper()} of {layer['layer']} {layer['tap']} is undefined: {reason}."
+
+
+def _judged(judged: Mapping[str, Any] | None, seeds: int) -> Html:
+    if judged is None:
+        return Html("")
+    some = judged["seeds_collapsed"]
+    word = "yes" if judged["collapsed"] else f"{some}/{seeds} seeds" if some else "no"
+    value = "undefined" if judged["value"] is None else number(judged["value"])
+    mark = "*" if judged["theorem"] else ""
+    return Html(
+        tag("span", value) + " " + tag("span", f"{word}{mark}", class_=f"word {word}" if word == "yes" else "word")
+    )
+
+
+def _range(values: list[float | None], digits: int = 3) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "undefined"
+    ends = dict.fromkeys(number(value, digits) for value in (min(known), max(known)))
+    return " to ".join(ends)
+
+
+def fixed_head(run: LocalRun) -> Html:
+    """How near the network came to the DUFM whose weights are its head."""
+    found = run.summary.get("fixed_head") or {}
+    shown = {name.replace("_", " "): number(v, 4) if isinstance(v, float) else setting(v) for name, v in found.items()}
+    return facts("Against the DUFM of the head", shown)
+
+
+def configuration(run: LocalRun) -> Html:
+    """Every setting of the run."""
+    if not run.config:
+        return tag("p", "The run's folder keeps no configuration (.hydra/config.yaml).")
+    settings = {name: setting(value) for name, value in flat(run.config).items()}
+    return tag("details", tag("summary", f"All {len(settings)} settings"), facts("Configuration", settings))
+
+
+def environment(run: LocalRun) -> Html:
+    """Versions, device, commit, data, timings."""
+    summary = run.summary
+    found = flat({name: summary[name] for name in ("environment", "data", "backbone_weights") if summary.get(name)})
+    shown = {
+        name.removeprefix("environment.").removeprefix("versions."): setting(value) for name, value in found.items()
+    }
+    shown |= {f"time: {stage}": f"{seconds:.1f} s" for stage, seconds in (summary.get("timings") or {}).items()}
+    if not shown:
+        return tag("p", "The run left no summary.")
+    short = ", ".join(f"{name} {shown[name]}" for name in ("python", "torch", "device") if name in shown)
+    return tag("details", tag("summary", f"Environment: {short}"), facts("Environment", shown))
+
+
+def again(run: LocalRun) -> Html:
+    """The command that repeats the run, and what to cite."""
+    where = (run.hydra.get("runtime") or {}).get("cwd")
+    commit = (run.summary.get("environment") or {}).get("git_commit")
+    said = [f"in the folder {where}" if where else "", f"at commit {commit}" if commit else ""]
+    note = f"It was run {' '.join(filter(None, said))}." if any(said) else ""
+    return Html(tag("p", note, class_="note") + tag("pre", tag("code", command_line(run)), tabindex="0"))
+
+
+def command_line(run: LocalRun) -> str:
+    """The command that repeats the run, quoted for a POSIX shell; the new run gets a folder of its own."""
+    if run.overrides is None:
+        # Made without the command line (by a reproduction): its kept configuration is complete.
+        return shlex.join(["dnc", f"--config-path={run.folder / '.hydra'}", "--config-name=config"])
+    sources = (run.hydra.get("runtime") or {}).get("config_sources") or []
+    folders = [source["path"] for source in sources if source.get("provider") == "command-line"]
+    return shlex.join(["dnc", *(f"--config-dir={folder}" for folder in folders), *run.overrides])
+
+
+def citation(run: LocalRun) -> Html:
+    """BibTeX of this software as the run used it, and of the papers it rests on."""
+    found = run.summary.get("environment") or {}
+    commit, torch = found.get("git_commit"), (found.get("versions") or {}).get("torch")
+    parts = [f"protocol {run.protocol}", f"commit {commit}" if commit else "", f"PyTorch {torch}" if torch else ""]
+    software = (
+        "@software{deep_neural_collapse,\n  title = {Deep neural collapse, measured (deep-neural-collapse)},\n"
+        f"  note  = {{{', '.join(filter(None, parts))}}}\n}}\n"
+    )
+    return tag("pre", tag("code", software + PAPERS), tabindex="0")

@@ -1,0 +1,246 @@
+"""Run folders as values: found below a folder, read from their files, whatever became of the run."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.lock import occupied
+from pipeline.storage.record import COMPLETED, read_record, read_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("dnc1", "dnc2", "dnc3")
+FATES = {"running": "is running", "killed": "was killed", "failed": "failed", "interrupted": "was interrupted"}
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """One run folder.
+
+    name: what it is called among the runs it is shown with. Files that are absent or unreadable read as empty.
+    """
+
+    folder: Path
+    name: str
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """``summary.json``."""
+        return _summary(self.folder)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """``.hydra/config.yaml``, nested."""
+        found = _yaml(self.folder / ".hydra" / "config.yaml")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def hydra(self) -> Mapping[str, Any]:
+        """Hydra's own settings of the run (``.hydra/hydra.yaml``)."""
+        found = _yaml(self.folder / ".hydra" / "hydra.yaml")
+        return found.get("hydra") or {} if isinstance(found, dict) else {}
+
+    @cached_property
+    def overrides(self) -> list[str] | None:
+        """``.hydra/overrides.yaml``; None where there is none: the run was not started by the command."""
+        found = _yaml(self.folder / ".hydra" / "overrides.yaml")
+        return [str(override) for override in found] if isinstance(found, list) else None
+
+    @property
+    def status(self) -> str:
+        """What became of it, in a word."""
+        return status_of(self.folder, self.summary)
+
+    @property
+    def completed(self) -> bool:
+        """Whether the summary holds closing numbers."""
+        return self.summary.get("status") == COMPLETED and "verdict" in self.summary
+
+    @property
+    def error(self) -> str | None:
+        """Why it did not complete, in its own words."""
+        return self.summary.get("error")
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol; empty if nothing says it."""
+        return str(self.summary.get("protocol") or (self.config.get("protocol") or {}).get("name") or "")
+
+    @property
+    def subject(self) -> str:
+        """Data set and backbone, as ``digits / mlp``; what the DUFM has instead of them."""
+        if self.protocol == "dufm":
+            protocol = self.config.get("protocol") or {}
+            return f"free features, K={protocol.get('num_classes', '?')}, n={protocol.get('samples_per_class', '?')}"
+        names = [str((self.config.get(group) or {}).get("name") or "") for group in ("data", "backbone")]
+        return " / ".join(filter(None, names))
+
+    @property
+    def verdict(self) -> str:
+        """The verdict, or why there is none."""
+        if self.completed:
+            return str(self.summary["verdict"]["text"])
+        return f"no verdict: the run {self.fate}" + (f" ({self.error})" if self.error else "")
+
+    @property
+    def fate(self) -> str:
+        """The status as the predicate of a sentence."""
+        return FATES.get(self.status, f"is {self.status}")
+
+    @property
+    def collapse(self) -> str:
+        """The verdict in two words."""
+        if not self.completed:
+            return self.error or ""
+        first = self.summary["verdict"]["collapsed_from_layer"]
+        last = self.summary["problem"]["depth"]
+        if first is None:
+            return "none"
+        return "every layer" if first == 1 else "last layer" if first == last else f"layers {first}..{last}"
+
+    @property
+    def gap(self) -> float | None:
+        """Median over seeds of the final loss's relative gap to the optimum; None where there is no closed form."""
+        if not self.completed:
+            return None
+        found = self.summary.get("fixed_head") or {}
+        gaps = self.summary["loss"]["relative_gap"] or [found.get("relative_gap")]
+        return middle(gaps)
+
+    @property
+    def last_layer(self) -> dict[str, float | None]:
+        """DNC1-3 of the head's last layer, medians over seeds as in the verdict."""
+        if not self.completed:
+            return dict.fromkeys(METRICS)
+        *_, place = [place for place in self.summary["verdict"]["layers"] if place["stage"] == "head"]
+        return {metric: (place[metric] or {}).get("value") for metric in METRICS}
+
+    def step_unit(self, stage: str) -> str:
+        """What a step of ``stage`` counts; of a run that did not complete, what its protocol would have said."""
+        joint = self.protocol in ("end_to_end", "fixed_head")
+        usual = "epoch" if stage == "backbone" or (stage == "head" and joint) else "gradient step"
+        return str((self.summary.get("step_units") or {}).get(stage, usual))
+
+    @property
+    def changed(self) -> float:
+        """When the folder last heard of the run (seconds since 1970)."""
+        for file in ("summary.json", ".hydra/config.yaml"):
+            if (self.folder / file).exists():
+                return (self.folder / file).stat().st_mtime
+        return self.folder.stat().st_mtime
+
+    def record(self) -> "tuple[pd.DataFrame | None, str | None]":
+        """``record.csv`` as a table, or None and why there is none."""
+        if not (self.folder / "record.csv").is_file():
+            return None, "the run has no record.csv: it ended before its record was written, or goes on"
+        try:
+            frame = read_record(self.folder)
+            return frame.astype({"step": int, "seed": int, "value": float}), None
+        except (OSError, ValueError, KeyError, TypeError) as error:  # pandas' own errors are ValueErrors
+            return None, f"record.csv cannot be read: {str(error).splitlines()[0]}"
+
+
+def status_of(folder: Path, summary: Mapping[str, Any]) -> str:
+    """What became of the run in ``folder``; the only place that decides whether one is alive.
+
+    A run that was killed had no time to say so, and its summary still reads ``running``; its lock is gone. (Where
+    the file system does not pass locks on to other machines, a run on another one is taken for killed.)
+    """
+    status = str(summary.get("status") or "not begun")
+    return "killed" if status == "running" and not occupied(folder) else status
+
+
+def middle(values: Sequence[float | None]) -> float | None:
+    """The median of the known values; None if there are none."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    if (folder / ".hydra" / "config.yaml").is_file():
+        return (folder / "summary.json").is_file() or "protocol" in LocalRun(folder, "").config
+    return {"status", "protocol"} <= _summary(folder).keys()
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Run folders at and below ``folder``, in natural order; what lies within a run is not looked at."""
+    if is_run(folder):
+        yield folder
+        return
+    try:
+        below = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    except OSError:
+        return
+    for entry in sorted(below, key=lambda path: _natural(path.name)):
+        if not entry.name.startswith("."):
+            yield from find_runs(entry)
+
+
+def open_runs(folders: Sequence[Path]) -> list[LocalRun]:
+    """The runs at and below the given folders, each once, named by the path below what they have in common.
+
+    Raises:
+        ConfigError: a folder does not exist, or no run lies in it.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is {'not a folder' if folder.exists() else 'not there'}; allowed: {_ALLOWED}.")
+        runs = [run.resolve() for run in find_runs(folder)]
+        if not runs:
+            raise ConfigError(f"{folder} is no run's folder and none lies below it; allowed: {_ALLOWED}.")
+        found |= dict.fromkeys(runs)
+    paths = list(found)
+    shared = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0].parent
+    return [LocalRun(path, str(path.relative_to(shared))) for path in paths]
+
+
+def open_run(folder: Path) -> LocalRun:
+    """The run in this very folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not is_run(folder):
+        raise ConfigError(f"{folder} is no run's folder; allowed: a folder that holds a run's summary.json.")
+    return LocalRun(folder.resolve(), str(folder))
+
+
+_ALLOWED = "the folder of a run, or of a multirun"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which job 10 follows job 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_summary(folder)
+    except UnicodeDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _yaml(path: Path) -> Any:
+    """A YAML file as plain containers, interpolations resolved where they can be; None if it cannot be read."""
+    try:
+        loaded = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+    try:
+        return OmegaConf.to_container(loaded, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(loaded, resolve=False)

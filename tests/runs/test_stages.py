@@ -1,0 +1,138 @@
+"""Stages find what they left for the same settings, and nothing that was made with others."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from pipeline.config import Config, settings
+from pipeline.networks import Backbone
+from pipeline.runs.inputs import prepare
+from pipeline.runs.protocols import PROTOCOLS, perform
+from pipeline.runs.run import Run
+from pipeline.runtime.errors import RunError
+from pipeline.storage.record import Record
+
+SMALL = {
+    "data.name": "digits",
+    "data.classes": [0, 1],
+    "data.samples_per_class": 10,
+    "backbone.name": "mlp",
+    "backbone.hidden": [8, 4],
+    "backbone.epochs": 1,
+    "optimizer.name": "sgd",
+    "logger.name": "none",
+    "trainer.accelerator": "cpu",
+    "head.depth": 2,
+    "head.width": 4,
+    "descent.steps": 10,
+    "descent.seeds": 1,
+}
+
+
+def attempt(folder, protocol: str, **changes) -> Run:
+    """One start of a protocol in a folder."""
+    cfg = OmegaConf.structured(Config)
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    for key, value in {**SMALL, "protocol.name": protocol, **changed}.items():
+        OmegaConf.update(cfg, key, value)
+    config = settings(cfg)
+    run = Run(config, prepare(config), folder, Record(folder))
+    perform(run)
+    return run
+
+
+def last_steps(run: Run) -> dict[str, int]:
+    return {row.stage: row.step for row in run.record.rows}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_same_settings_find_every_stage_and_record_the_same(protocol, tmp_path, caplog):
+    caplog.set_level("INFO")
+    first = attempt(tmp_path, protocol)
+    assert "not repeated" not in caplog.text
+    again = attempt(tmp_path, protocol)
+    assert repr(again.record.rows) == repr(first.record.rows)
+    expected = {"dufm": 1, "end_to_end": 2, "frozen_features": 3, "fixed_head": 3}
+    assert caplog.text.count("this stage is not repeated") == expected[protocol]
+
+
+@pytest.mark.parametrize("protocol", ["dufm", "frozen_features", "fixed_head"])
+def test_a_descent_of_other_length_is_not_taken_for_the_kept_one(protocol, tmp_path):
+    attempt(tmp_path, protocol)
+    again, alone = (attempt(folder, protocol, descent__steps=20) for folder in (tmp_path, tmp_path / "alone"))
+    assert last_steps(again)["dufm" if protocol == "fixed_head" else "head"] == 20
+    # A backbone that was trained under the head of before would have been measured under it.
+    assert repr(again.record.rows) == repr(alone.record.rows)
+
+
+def test_another_head_leaves_a_frozen_backbone_as_it_is(tmp_path, caplog):
+    caplog.set_level("INFO")
+    attempt(tmp_path, "frozen_features")
+    again = attempt(tmp_path, "frozen_features", head__depth=3)
+    assert "backbone.safetensors: this stage is not repeated" in caplog.text
+    assert {row.layer for row in again.record.rows if row.stage == "head"} == {"", "1", "2", "3"}
+
+
+class Tied(nn.Module):
+    """Two layers that share a weight, and a state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+
+    def forward(self, images):
+        return self.second(self.first(images.flatten(1)).relu())
+
+    def get_extra_state(self):
+        return {"note": "text"}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize("protocol", ["frozen_features", "end_to_end"])
+def test_a_network_with_tied_weights_and_other_state_is_kept_and_found(protocol, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.runs.inputs.build_backbone", build_tied)
+    first, again = (attempt(tmp_path, protocol) for _ in range(2))
+    network = again.inputs.backbone.network
+    assert network.first.weight is network.second.weight
+    assert torch.equal(network.first.weight, first.inputs.backbone.network.first.weight)
+
+
+def build_tied(name, image_shape, **request):
+    return Backbone(Tied(), image_shape, name="backbone=tied")
+
+
+class Normed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.ReLU())
+
+
+@pytest.mark.parametrize("batch_size", [1, 19])
+def test_a_batch_of_one_image_that_a_norm_cannot_take_is_named(batch_size, tmp_path, monkeypatch):
+    normed = Backbone(Normed(), (1, 8, 8), name="normed")
+    monkeypatch.setattr("pipeline.runs.inputs.build_backbone", lambda *_, **__: normed)
+    with pytest.raises(RunError, match=rf"^backbone.batch_size={batch_size} leaves a batch of one of the 20 training"):
+        attempt(tmp_path, "end_to_end", backbone__batch_size=batch_size)
+
+
+def test_a_fixed_head_over_a_diverging_backbone_says_so(tmp_path):
+    with pytest.raises(RunError, match=r"optimizer\.lr"):
+        attempt(tmp_path, "fixed_head", optimizer__lr=1e6, backbone__epochs=5)
+
+
+def test_a_later_head_on_the_same_backbone_finds_its_features_and_layers(tmp_path, caplog):
+    caplog.set_level("INFO")
+    cache = str(tmp_path / "cache")
+    attempt(tmp_path / "trained", "frozen_features", features__cache=cache)
+    given = {"backbone__checkpoint": str(tmp_path / "trained/checkpoints/backbone.safetensors"), "backbone__epochs": 0}
+    deeper = {**given, "head__depth": 3}
+    alone = attempt(tmp_path / "alone", "frozen_features", **deeper)
+    assert "found the features" not in caplog.text
+    attempt(tmp_path / "first", "frozen_features", **given, features__cache=cache)
+    assert caplog.text.count("found the features") == 1  # not the layers, which the training measured with a classifier
+    second = attempt(tmp_path / "second", "frozen_features", **deeper, features__cache=cache)
+    assert caplog.text.count("found the features") == 3
+    assert repr(second.record.rows) == repr(alone.record.rows)

@@ -1,0 +1,214 @@
+"""Training of a backbone: the same result for the same seed, and an early stop at NaN."""
+
+import copy
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from pipeline.config import Config, settings
+from pipeline.data import ResidentLoader, load_images
+from pipeline.networks import build_backbone
+from pipeline.runs.training.checkpoints import TrainingCheckpoints
+from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
+from pipeline.runs.training.training import settle_norms, train
+from pipeline.runtime.errors import RunError
+from pipeline.runtime.randomness import generator
+from pipeline.storage.record import Record
+
+
+def config(**changes) -> Config:
+    names = {
+        "data.name": "digits",
+        "backbone.name": "mlp",
+        "optimizer.name": "sgd",
+        "protocol.name": "frozen_features",
+        "logger.name": "none",
+        "trainer.accelerator": "cpu",
+        "backbone.hidden": [16, 8],
+        "backbone.epochs": 2,
+    }
+    cfg = OmegaConf.structured(Config)
+    for key, value in {**names, **{key.replace("__", "."): value for key, value in changes.items()}}.items():
+        OmegaConf.update(cfg, key, value)
+    return settings(cfg)
+
+
+def fit(
+    folder: Path, settings_: Config, schedule=(), measure=lambda learner, epoch: None, finished=lambda: False
+) -> Classifier:
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+    backbone = build_backbone("mlp", images.image_shape, hidden=settings_.backbone.hidden)
+    learner = Classifier(
+        backbone,
+        images.num_classes,
+        settings_.backbone.loss,
+        settings_.optimizer,
+        settings_.backbone.epochs,
+        settings_.seed,
+    )
+    checkpoints = TrainingCheckpoints(folder / "checkpoints" / "backbone.ckpt", "key", Record(folder), seconds=0)
+    train(learner, images, settings_, list(schedule), lambda epoch: str(measure(learner, epoch)), checkpoints, finished)
+    return learner
+
+
+def test_a_seed_decides_the_result_whatever_the_global_generator_is_at(tmp_path):
+    runs = []
+    for index in range(2):
+        torch.manual_seed(index)
+        module = fit(tmp_path / str(index), config())
+        runs.append(torch.cat([parameter.flatten() for parameter in module.parameters()]))
+    assert torch.equal(*runs)
+    other = fit(tmp_path / "other", config(seed=1))
+    assert not torch.equal(runs[0], torch.cat([parameter.flatten() for parameter in other.parameters()]))
+
+
+@pytest.mark.parametrize("head", ["classifier", "dufm"])
+def test_a_training_is_the_plain_loop_over_its_batches(tmp_path, head):
+    """To the rounding of float32, over epochs of two and a half rounds, with momentum, decay and a schedule."""
+    setting = config(backbone__epochs=3, backbone__batch_size=4, optimizer__schedule="cosine")
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+    assert len(images.train) == 100
+    backbone = build_backbone("mlp", images.image_shape, hidden=[16, 8])
+    if head == "classifier":
+        learner = Classifier(backbone, 2, "cross_entropy", setting.optimizer, 3, 0)
+    else:
+        weights = [torch.randn(4, 8, generator=generator(0, "a")), torch.randn(2, 4, generator=generator(0, "b"))]
+        learner = DufmNetwork(backbone, weights, "relu", DufmPenalty((1e-3, 2e-3), 1e-4, 100), setting.optimizer, 3)
+    plain = copy.deepcopy(learner)
+    checkpoints = TrainingCheckpoints(tmp_path / "backbone.ckpt", "key", Record(tmp_path), seconds=1e9)
+    train(learner, images, setting, [], lambda epoch: "", checkpoints)
+
+    decay = setting.optimizer.weight_decay if head == "classifier" else 0.0
+    optimizer = torch.optim.SGD(plain.parameters(), setting.optimizer.lr, momentum=0.9, weight_decay=decay)
+    loader = ResidentLoader(images.train, 4, seed=0, standardise=images.standardise)
+    for epoch in range(3):
+        optimizer.param_groups[0]["lr"] = setting.optimizer.lr * (1 + math.cos(math.pi * epoch / 3)) / 2
+        loader.set_epoch(epoch)
+        for batch, labels in loader:
+            features = plain.backbone(batch)
+            if head == "classifier":
+                loss = nn.functional.cross_entropy(plain.head(features), labels)
+            else:
+                outputs = torch.relu(features @ weights_of(plain)[0].T) @ weights_of(plain)[1].T
+                loss = (outputs - nn.functional.one_hot(labels, 2)).square().sum(1).mean() / 2
+                loss = loss + 100 / len(labels) * 1e-4 / 2 * features.square().sum()
+                loss = loss + sum(
+                    c / 2 * w.square().sum() for c, w in zip((1e-3, 2e-3), weights_of(plain), strict=True)
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert learner.trainer.global_step == 75
+    for found, expected in zip(learner.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class Ending(TrainingCheckpoints):
+    """Ends the training after so many checkpoints."""
+
+    left = -1
+
+    def _keep(self, *arguments) -> None:
+        super()._keep(*arguments)
+        self.left -= 1
+        if not self.left:
+            raise EOFError
+
+
+@pytest.mark.parametrize(("checkpoints", "step"), [(1, 10), (2, 20), (3, 25), (4, 35), (5, 45)])
+def test_a_training_goes_on_from_between_two_rounds_as_if_it_had_not_ended(tmp_path, checkpoints, step, caplog):
+    """Epochs of 25 batches have checkpoints after 10, 20 and 25 of them."""
+    setting = config(backbone__epochs=2, backbone__batch_size=4, optimizer__schedule="cosine")
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+
+    def trained(folder: Path, *ends: int) -> Classifier:
+        for left in ends:
+            learner = Classifier(build_backbone("mlp", (1, 8, 8), hidden=[16, 8]), 2, "mse", setting.optimizer, 2, 0)
+            keeping = Ending(folder / "backbone.ckpt", "key", Record(folder), seconds=0)
+            keeping.left = left
+            with nullcontext() if left < 0 else pytest.raises(EOFError):
+                train(learner, images, setting, [], lambda epoch: "", keeping)
+        return learner
+
+    caplog.set_level("INFO", logger="pipeline")
+    undisturbed, resumed = trained(tmp_path / "a", -1), trained(tmp_path / "b", checkpoints, -1)
+    assert caplog.text.count("going on from") == 1 and f"step {step})" in caplog.text
+    assert resumed.trainer.global_step == 50
+    for found, expected in zip(resumed.state_dict().values(), undisturbed.state_dict().values(), strict=True):
+        assert torch.equal(found, expected)
+
+
+def weights_of(learner: DufmNetwork) -> list[torch.Tensor]:
+    return list(learner.head.parameters())
+
+
+def test_measurements_come_before_training_and_after_the_scheduled_epochs(tmp_path):
+    seen = []
+    fit(tmp_path, config(backbone__epochs=4), [0, 1, 4], lambda learner, epoch: seen.append(epoch))
+    assert seen == [0, 1, 4]
+
+
+def test_training_ends_at_the_first_measurement_that_finds_it_finished(tmp_path):
+    seen = []
+    learner = fit(
+        tmp_path,
+        config(backbone__epochs=50),
+        [0, 2, 5, 10, 50],
+        lambda learner, epoch: seen.append(epoch),
+        lambda: len(seen) >= 3,
+    )
+    assert seen == [0, 2, 5] and learner.trainer.current_epoch == 5
+
+
+def test_training_lowers_the_loss_and_leaves_a_checkpoint_of_plain_tensors(tmp_path):
+    losses = []
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+
+    def measure(learner, epoch):
+        features = learner.backbone(images.standardise(images.train.images))
+        losses.append(learner.score(features.detach(), images.train.labels)[0])
+
+    fit(tmp_path, config(backbone__epochs=5, backbone__batch_size=8), [0, 5], measure)
+    assert losses[1] < 0.3 * losses[0]
+    state = torch.load(tmp_path / "checkpoints" / "backbone.ckpt", weights_only=True)
+    assert state["epoch"] == 4 and "backbone.network.hidden1.0.weight" in state["state_dict"]
+
+
+def test_a_batch_larger_than_the_data_is_one_batch_of_all(tmp_path):
+    assert fit(tmp_path, config(backbone__batch_size=10_000)).trainer.global_step == 2
+
+
+def test_divergence_stops_the_training_with_advice(tmp_path):
+    with pytest.raises(RunError, match=r"diverged.*optimizer\.lr \(now 1e\+30\)"):
+        fit(tmp_path, config(optimizer__lr=1e30, backbone__epochs=50))
+
+
+def test_batch_norms_of_an_untrained_backbone_start_at_the_statistics_of_the_images():
+    images = load_images("digits", classes=[0, 1], samples_per_class=64)
+    backbone = build_backbone("resnet20", images.image_shape)
+    before = {name: tensor.clone() for name, tensor in backbone.named_parameters()}
+    backbone.train()
+    settle_norms(backbone, images, batch_size=32, seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.named_parameters())
+    assert all(module.training for module in backbone.modules())
+    norm, seen = backbone.network.bn1, []
+    with torch.no_grad():
+        seen = backbone.network.conv1(images.standardise(images.train.images))
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert norm.momentum == 0.1
+    with torch.no_grad():
+        features = backbone.eval()(images.standardise(images.train.images))
+    assert 0.1 < features.square().mean() < 10
+
+
+def test_a_backbone_without_batch_norm_is_left_alone():
+    images = load_images("digits", classes=[0, 1], samples_per_class=20)
+    backbone = build_backbone("mlp", images.image_shape)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    settle_norms(backbone, images, batch_size=32, seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())

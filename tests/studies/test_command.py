@@ -1,0 +1,206 @@
+"""The command runs what is missing and nothing else, draws, judges, and says what is wrong in one sentence."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.storage.record import write_summary
+from pipeline.studies.engine.catalogue import STUDIES
+from pipeline.studies.engine.command import main
+from pipeline.studies.engine.study import FULL, QUICK, Grid
+
+TINY = [
+    "descent.steps=12",
+    "descent.seeds=2",
+    "head.width=4",
+    "protocol.num_features=4",
+    "protocol.samples_per_class=3",
+    "record.figures=false",
+]
+
+
+def test_list_names_every_study(capsys):
+    main(["--list"])
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines()] == list(STUDIES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["e9"], ("e9", "e2_width", "dufm", "real")),
+        (["e1", "nonsense"], ("nonsense", "e2_width")),
+        ([], ("no figure", "dufm")),
+        (["--frobnicate"], ("--frobnicate",)),
+        (["e1", "--out"], ("--out",)),
+        (["e1", "head.width=0"], ("head.width=0", ">= 1")),
+        (["e1", "head.widht=3"], ("head.widht", "width")),
+        (["e1", "head.depth=5"], ("head.depth", "e1")),
+        (["e2_decay", "head.weight_decay=1"], ("head.weight_decay", "e2_decay")),
+        (["e1", "--out", "file"], ("file",)),
+        (["e3"], ("data.root=null", "folder")),
+        (["e3", "data.root=/nowhere"], ("data.root=/nowhere",)),
+        (["e1", "--jobs", "0"], ("--jobs", ">= 1")),
+        (["e1", "--quick", "--cpu"], ("--cpu", "--quick")),
+        (["e1", "--launcher", "basic"], ("--launcher", "e1", "real")),
+        (["e3", "--quick", "--launcher", "basic"], ("--launcher", "--quick")),
+        (["e1", "hydra.launcher.partition=gpu"], ("hydra.launcher.partition=gpu", "--launcher")),
+        (["e4", "head.activation=relu", "data=digits"], ("head.activation", "e4")),
+    ],
+)
+def test_bad_arguments_get_one_sentence_and_exit_2_and_leave_nothing(arguments, parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert exit_.value.code == 2 and err.startswith("error: ") and len(err.strip().splitlines()) == 1
+    assert all(part in err for part in parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory) -> tuple[Path, str]:
+    """A study, shrunk, as a real process in an empty folder."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    command = [sys.executable, "-m", "pipeline.studies.engine", "e2_lr", "--quick", *TINY, "--docs", "docs"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder / "outputs" / "reproduction" / "quick", done.stdout
+
+
+def summaries(out: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in sorted((out / "runs").glob("*/*/summary.json"))}
+
+
+def test_a_study_leaves_runs_figures_tables_and_claims(reproduced):
+    out, printed = reproduced
+    assert list(summaries(out)) == ["lr_0.2", "lr_0.5", "lr_8.0"]
+    assert (out / "figures" / "e2_lr.pdf").stat().st_size > 1000
+    with Image.open(out / "figures" / "e2_lr.png") as image:
+        assert image.size[0] > 500
+    seeds = pd.read_csv(out / "tables" / "e2_lr.csv")
+    assert len(seeds) == 6 and set(seeds.lr) == {0.2, 0.5, 8.0}
+    claims = pd.read_csv(out / "tables" / "e2_lr_claims.csv")
+    assert list(claims.columns) == ["study", "claim", "expected", "measured", "holds"]
+    # Twelve steps collapse nothing, and the table says so.
+    assert claims[claims.claim == "lr = 0.5: gap of the loss to the closed form"].holds.item() == "no"
+    assert (out / "tables" / "e2_lr_claims.md").read_text().count("\n") == len(claims) + 2
+    assert "lr = 0.5: gap of the loss" in printed and f"of {len(claims)} claims hold" in printed
+    docs = out.parents[2] / "docs"
+    assert (docs / "e2_lr.png").stat().st_size < (out / "figures" / "e2_lr.png").stat().st_size
+    assert (docs / "e2_lr_claims.csv").read_bytes() == (out / "tables" / "e2_lr_claims.csv").read_bytes()
+
+
+def test_the_table_says_what_the_record_says(reproduced):
+    out, _ = reproduced
+    record = pd.read_csv(out / "runs" / "e2_lr" / "lr_0.5" / "record.csv")
+    final = record[(record.metric == "loss") & (record.step == 12)].sort_values("seed").value
+    table = pd.read_csv(out / "tables" / "e2_lr.csv").query("point == 'lr_0.5'").sort_values("seed").loss
+    assert table.to_numpy() == pytest.approx(final.to_numpy(), rel=1e-6)
+
+
+def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeypatch, caplog):
+    out, _ = reproduced
+    caplog.set_level("INFO")
+    monkeypatch.chdir(out.parents[2])
+    before = summaries(out)
+    main(["e2_lr", "--quick", *TINY])
+    assert summaries(out) == before
+    assert "3 of 3 runs were finished before" in caplog.text
+
+    # From here on two of the runs are enough.
+    study = STUDIES["e2_lr"]
+    short = replace(study, versions={**study.versions, QUICK: study.chosen(QUICK)[:2]})
+    monkeypatch.setitem(STUDIES, "e2_lr", short)
+    (out / "runs" / "e2_lr" / "lr_0.2" / "summary.json").write_text('{"status": "interrupted"}')
+    main(["e2_lr", "--quick", *TINY])
+    after = summaries(out)
+    assert [name for name in before if before[name] != after[name]] == ["lr_0.2"]
+
+    main(["e2_lr", "--quick", "--force", *TINY])
+    assert [name for name in after if after[name] != summaries(out)[name]] == ["lr_0.2", "lr_0.5"]
+
+
+DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2", "record.figures=false"]
+
+
+@pytest.fixture(scope="module")
+def reproduced_networks(tmp_path_factory) -> tuple[Path, str]:
+    """E4 on tiny networks, two at once, as a real process in an empty folder."""
+    folder = tmp_path_factory.mktemp("networks")
+    command = [sys.executable, "-m", "pipeline.studies.engine", "e4", "--quick", "--jobs", "2", *DIGITS]
+    command += ["--docs", "docs"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(reproduced_networks):
+    folder, printed = reproduced_networks
+    out = folder / "outputs" / "reproduction" / "quick"
+    names = [point.name for point in STUDIES["e4"].chosen(QUICK)]
+    assert sorted(summaries(out)) == sorted(names)
+    assert f"[{len(names)}/{len(names)}, " in printed and "s left]" in printed
+    networks = pd.read_csv(out / "tables" / "e4.csv").set_index("point")
+    assert sorted(networks.index) == sorted(names) and (networks.samples_per_class == 20).all()
+    assert networks.loc["width-width_4-seed_0", "width"] == 4
+    layers = pd.read_csv(out / "tables" / "e4_layers.csv")
+    assert set(layers.stage) == {"backbone", "head"} and {"dnc1", "test_dnc1", "test_ncm_accuracy"} <= set(
+        layers.metric
+    )
+    claims = pd.read_csv(out / "tables" / "e4_claims.csv")
+    assert "not decidable at this size" in set(claims.holds)  # two epochs fit nothing
+    assert "| claim | what the paper says | measured | holds |" in (out / "tables" / "e4_claims.md").read_text()
+    assert (folder / "docs" / "e4.png").stat().st_size > 1000
+
+
+def test_the_table_of_networks_says_what_the_summaries_say(reproduced_networks):
+    folder, _ = reproduced_networks
+    out = folder / "outputs" / "reproduction" / "quick"
+    for row in pd.read_csv(out / "tables" / "e4.csv").itertuples():
+        summary = json.loads((out / "runs" / "e4" / row.point / "summary.json").read_text())
+        last = summary["layers"][-1]
+        assert (last["layer"], last["tap"]) == (row.depth, "post")
+        assert row.dnc1 == pytest.approx(last["dnc1"][0], rel=1e-6)
+        assert row.test_dnc2 == pytest.approx(last["test_dnc2"][0], rel=1e-6)
+        assert row.train_accuracy == pytest.approx(summary["accuracy"]["train"][0], rel=1e-6)
+
+
+def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    grid = Grid("depth", {"head.depth": (2, 3), "seed": (0,)})
+    small = replace(STUDIES["e4"], versions={FULL: tuple(grid.points())}, grids=(grid,))
+    monkeypatch.setitem(STUDIES, "e4", small)
+    arguments = ["e4", "--launcher", "basic", *DIGITS]
+    main(arguments)
+    runs = Path("outputs/reproduction/runs/e4")
+    names = sorted(path.parent.name for path in runs.glob("*/summary.json"))
+    assert [name.partition("-")[0] for name in names] == ["depth"] * 2 and [name[-2:] for name in names] == ["-0", "-1"]
+    table = pd.read_csv("outputs/reproduction/tables/e4.csv")
+    assert table.depth.tolist() == [2, 3] and "submitting depth" in caplog.text
+    caplog.clear()
+    main(arguments)
+    assert "submitting" not in caplog.text and "2 of 2 runs were finished before" in caplog.text
+    write_summary(runs / names[1], {"status": "running"})  # as if the job had been killed
+    caplog.clear()
+    main(arguments)
+    assert "head.depth=3" in caplog.text and "head.depth=2" not in caplog.text
+    assert len(list(runs.glob("*/summary.json"))) == 3
+
+
+def test_a_launcher_that_is_not_installed_fails_in_one_sentence(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    grid = Grid("depth", {"head.depth": (2,), "seed": (0,)})
+    monkeypatch.setitem(STUDIES, "e4", replace(STUDIES["e4"], versions={FULL: tuple(grid.points())}, grids=(grid,)))
+    with pytest.raises(SystemExit) as exit_:
+        main(["e4", "--launcher", "nonsense", *DIGITS])
+    err = capfd.readouterr().err.strip().splitlines()
+    assert exit_.value.code != 0 and "nonsense" in err[0] and "Traceback" not in "".join(err)

@@ -1,0 +1,89 @@
+"""The report says what the run folder says, whatever became of the run."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+
+from pipeline.views.html.page import page
+from pipeline.views.html.runs import LocalRun, open_runs
+
+
+def told(runs) -> str:
+    """The page without its scripts' own text, as one line of plain text."""
+    made = re.sub(r"<(script|style).*?</\1>", "", page(runs), flags=re.S)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", made)).split())
+
+
+def charts(runs) -> list[dict]:
+    return [json.loads(found) for found in re.findall(r'class="chart-data">(.*?)</script>', page(runs), re.S)]
+
+
+def test_the_verdict_comes_first_and_every_number_of_its_table_is_there(digits_run):
+    run = LocalRun(digits_run, "digits")
+    text, found = told([run]), run.summary["verdict"]
+    sentence = found["text"][0].upper() + found["text"][1:]
+    assert text.index(sentence) < text.index("status") < text.index("DNC1 ≤ 0.01")
+    for place in found["layers"]:
+        assert f"{place['tap']} {place['dnc1']['value']:.3g}" in text
+
+
+def test_configuration_environment_and_command_are_there(digits_run):
+    text = told([LocalRun(digits_run, "digits")])
+    for part in ("head.depth 3", "backbone.epochs 2", "dnc backbone.epochs=2 descent.steps=200", "torch 2."):
+        assert part in text
+    assert "arXiv 2305.13165" in text and "@software{deep_neural_collapse" in text
+
+
+def test_plotly_is_in_the_file_once_and_nothing_is_fetched(sweep):
+    made = page(open_runs([sweep]))
+    assert made.count("plotly.js v") == 1 and len(made) < 6e6
+    assert re.findall(r"<script (?!type=\"application/json\")", made) == [] and made.count("<script>") == 2
+    assert "<link" not in made and not re.search(r"""(src|href)=["'](https?:)?//""", made.split("<script>")[0])
+
+
+@pytest.mark.parametrize("pieces", [("0",), ("0", "1")])
+def test_every_chart_has_an_accessible_name_and_a_caption(sweep, pieces):
+    made = page(open_runs([sweep / piece for piece in pieces]))
+    plots = re.findall(r'<div class="plot" role="img" aria-label="([^"]*)">', made)
+    assert len(plots) == made.count('class="plot"') == made.count("<figcaption><strong>") > 10
+    assert all(len(name) > 20 for name in plots)
+
+
+def test_a_failed_run_is_reported_as_such_with_what_it_recorded(sweep):
+    failed = open_runs([sweep / "1"])
+    text = told(failed)
+    assert "the run failed (RunError: the head diverged for every seed" in text
+    assert "This run failed; what it had recorded until then is shown below." in text
+    assert "Not drawn: the run has no tensors.safetensors." in text and "Final metrics" in text
+
+
+def test_a_killed_run_is_reported_as_such_without_a_record(killed):
+    text = told([LocalRun(killed, "killed")])
+    assert "No verdict: the run was killed" in text and "Nothing to draw: the run has no record.csv" in text
+    assert "head.depth 3" in text and charts([LocalRun(killed, "killed")]) == []
+
+
+def test_runs_that_left_no_record_can_be_compared_with_those_that_did(sweep, killed):
+    text = told([*open_runs([sweep]), LocalRun(killed, "killed")])
+    assert "3 runs (1 completed, 1 failed, 1 killed)" in text and "Settings that differ" in text
+
+
+def test_the_gap_is_drawn_where_there_is_an_optimum(sweep, digits_run):
+    assert "Relative gap of the loss" in told(open_runs([sweep / "0"]))
+    text = told([LocalRun(digits_run, "digits")])
+    assert "Relative gap of the loss" not in text and "No closed-form value: the input features are frozen" in text
+
+
+def test_every_trace_says_what_hides_and_colours_it(digits_run, sweep):
+    for runs in ([LocalRun(digits_run, "digits")], open_runs([sweep])):
+        roles = {trace["meta"]["role"] for chart in charts(runs) for trace in chart["data"]}
+        assert roles == {"line", "band", "reference", "gram"}
+
+
+def test_the_report_of_a_fixed_head_says_how_near_the_network_came(copied, digits_run):
+    found = {"solution": "constructed", "alignment_rotated": 0.97123, "relative_gap": 0.5, "unseen_share": None}
+    folder = copied(digits_run, "fixed", lambda summary: summary.update(fixed_head=found))
+    text = told([LocalRun(folder, "fixed")])
+    assert "Against the DUFM" in text and "alignment rotated 0.9712" in text and "unseen share null" in text

@@ -1,0 +1,105 @@
+"""Run folders are found and read, whatever became of the run."""
+
+import json
+import statistics
+
+import pytest
+
+from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.lock import FolderLock
+from pipeline.views.html.runs import LocalRun, find_runs, is_run, open_run, open_runs, status_of
+
+
+def test_a_multirun_folder_is_one_that_contains_run_folders(sweep):
+    assert [path.name for path in find_runs(sweep)] == ["0", "1"]
+    assert [run.name for run in open_runs([sweep])] == ["0", "1"]
+    assert not is_run(sweep) and is_run(sweep / "0")
+
+
+def test_a_run_given_twice_is_shown_once(sweep):
+    assert [run.name for run in open_runs([sweep / "1", sweep, sweep / "0"])] == ["1", "0"]
+
+
+def test_jobs_are_in_natural_order_and_nothing_within_a_run_is_a_run(tmp_path):
+    for name in ("10", "9", "b", "9/checkpoints", ".hidden"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "summary.json").write_text('{"status": "running", "protocol": "dufm"}')
+    assert [str(path.relative_to(tmp_path)) for path in find_runs(tmp_path)] == ["9", "10", "b"]
+
+
+def test_the_headline_is_the_median_over_seeds_of_the_summary(sweep):
+    (run, failed), summary = open_runs([sweep]), json.loads((sweep / "0" / "summary.json").read_text())
+    last = next(place for place in summary["layers"] if (place["layer"], place["tap"]) == (3, "post"))
+    assert run.last_layer == {metric: statistics.median(last[metric]) for metric in ("dnc1", "dnc2", "dnc3")}
+    assert run.gap == statistics.median(summary["loss"]["relative_gap"])
+    assert run.protocol == "dufm" and run.subject == "free features, K=3, n=5"
+    assert failed.status == "failed" and failed.gap is None and "diverged" in failed.collapse
+
+
+@pytest.mark.parametrize(("first", "said"), [(None, "none"), (1, "every layer"), (2, "layers 2..3"), (3, "last layer")])
+def test_where_collapse_begins_in_two_words(sweep, copied, first, said):
+    folder = copied(sweep / "0", "run", lambda summary: summary["verdict"].update(collapsed_from_layer=first))
+    assert LocalRun(folder, "").collapse == said
+
+
+def test_a_run_is_running_as_long_as_its_process_holds_the_lock(killed):
+    lock = FolderLock(killed)
+    assert open_run(killed).status == "running"
+    lock.release()
+    assert open_run(killed).status == "killed"
+
+
+def test_a_killed_run_has_no_numbers(killed):
+    run = open_run(killed)
+    assert run.status == "killed" and not run.completed and run.gap is None
+    assert run.subject == "digits / mlp"
+    frame, reason = run.record()
+    assert frame is None and "no record.csv" in reason
+
+
+def test_a_folder_with_nothing_but_a_configuration_is_a_run_that_never_began(killed):
+    (killed / "summary.json").unlink()
+    run = open_run(killed)
+    assert run.status == "not begun" == status_of(killed, {}) and run.protocol == "frozen_features"
+
+
+def test_what_a_step_counts_is_known_of_runs_that_did_not_complete_too(sweep, killed):
+    assert [run.step_unit("head") for run in open_runs([sweep])] == ["gradient step"] * 2
+    assert (open_run(killed).step_unit("backbone"), open_run(killed).step_unit("head")) == ("epoch", "gradient step")
+    config = killed / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("frozen_features", "end_to_end"))
+    (killed / "summary.json").unlink()
+    assert open_run(killed).step_unit("head") == "epoch"
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b'{"status": "comp', b"\xff\xfe\x00"])
+def test_a_damaged_summary_reads_as_none(killed, content):
+    (killed / "summary.json").write_bytes(content)
+    assert open_run(killed).status == "not begun"
+
+
+@pytest.mark.parametrize("content", ["", "stage,step\n", "stage,step,seed,layer,tap,metric,value\nhead,1,0,2,po", "\0"])
+def test_a_damaged_record_is_named_with_the_reason(copied, sweep, content):
+    folder = copied(sweep / "0", "run")
+    (folder / "record.csv").write_text(content)
+    frame, reason = LocalRun(folder, "").record()
+    assert frame is None and reason.startswith("record.csv cannot be read: ")
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "a: ${nowhere}", "\t"])
+def test_a_damaged_configuration_does_not_stop_a_look_at_the_run(copied, sweep, content):
+    folder = copied(sweep / "0", "run")
+    (folder / ".hydra" / "config.yaml").write_text(content)
+    assert open_run(folder).protocol == "dufm"
+
+
+def test_folders_without_a_run_are_refused_in_a_sentence_that_names_them(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere is not there; allowed: the folder of a run, or of a multirun"):
+        open_runs([tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="is no run's folder and none lies below it"):
+        open_runs([tmp_path])
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is not a folder"):
+        open_runs([tmp_path / "file"])
+    with pytest.raises(ConfigError, match="is no run's folder"):
+        open_run(tmp_path)

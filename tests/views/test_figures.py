@@ -1,0 +1,104 @@
+"""Figures draw what the record says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from pipeline.storage.record import Row
+from pipeline.views.figures import plot_loss, plot_over_steps, plot_profile, run_figure, save_figure
+
+STEPS = (0, 1, 10, 100)
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """Two head layers, two seeds (values 1x and 4x), one backbone block."""
+    rows = []
+    for step in STEPS:
+        for seed, factor in ((0, 1.0), (1, 4.0)):
+            rows.append(Row("head", step, seed, "", "", "loss", factor / (1 + step)))
+            for layer, tap in (("1", "pre"), ("2", "pre"), ("2", "post")):
+                for metric in ("dnc1", "dnc2", "dnc3"):
+                    rows.append(Row("head", step, seed, layer, tap, metric, factor * int(layer) / (1 + step)))
+    rows += [Row("backbone", 5, 0, "network.hidden1", "post", metric, 9.0) for metric in ("dnc1", "dnc2")]
+    return pd.DataFrame(rows, columns=Row._fields)
+
+
+@pytest.fixture
+def axes():
+    return Figure().subplots()
+
+
+def test_a_line_per_layer_and_tap_is_the_geometric_mean_over_seeds(frame, axes):
+    plot_over_steps(frame, "dnc1", axes)
+    assert len(axes.get_lines()) == 3
+    line = axes.get_lines()[0]
+    np.testing.assert_array_equal(line.get_xdata(), STEPS[1:])
+    np.testing.assert_allclose(line.get_ydata(), [2.0 / (1 + step) for step in STEPS[1:]])  # sqrt(1 * 4) = 2
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+def test_dnc2_marks_the_orthogonal_frame_at_one(frame, axes):
+    plot_over_steps(frame, "dnc2", axes)
+    assert list(axes.get_lines()[-1].get_ydata()) == [1.0, 1.0]
+
+
+def test_what_a_logarithmic_axis_cannot_show_is_left_out(frame, axes, tmp_path):
+    frame.loc[frame.metric == "dnc2", "value"] = np.inf
+    plot_over_steps(frame, "dnc2", axes)
+    axes.figure.savefig(tmp_path / "figure.png")
+    assert len(axes.get_lines()) == 1  # the frame's
+
+
+def test_the_loss_has_a_line_per_seed_and_one_for_the_optimum(frame, axes):
+    plot_loss(frame, 0.25, axes)
+    assert len(axes.get_lines()) == 3 and list(axes.get_lines()[-1].get_ydata()) == [0.25, 0.25]
+    without = Figure().subplots()
+    plot_loss(frame, None, without)
+    assert len(without.get_lines()) == 2
+
+
+def test_the_profile_puts_backbone_blocks_before_head_layers(frame, axes):
+    plot_profile(frame, "dnc1", axes, threshold=0.1)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["hidden1", "$H_{1}$", "$H_{2}$"]
+    post, pre = (dict(zip(*map(list, container[0].get_data()), strict=True)) for container in axes.containers)
+    assert post == pytest.approx({0: 9.0, 2: 2 * 2.5 / 101})
+    assert pre == pytest.approx({1: 2.5 / 101, 2: 2 * 2.5 / 101})
+
+
+def test_the_same_record_gives_the_same_files(frame, tmp_path):
+    summary = {
+        "verdict": {"thresholds": {"dnc1": 1e-2, "dnc2": 1.1, "dnc3": 0.1}, "text": "a verdict"},
+        "loss": {"optimum": 0.2},
+        "problem": {"num_classes": 2, "depth": 2},
+        "seeds": [0, 1],
+    }
+    files = [save_figure(run_figure(frame, summary), tmp_path / name, "collapse") for name in ("a", "b")]
+    assert [path.name for path in files[0]] == ["collapse.png", "collapse.pdf"]
+    for first, second in zip(*files, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_seeds_with_one_and_the_same_value_can_be_drawn(axes):
+    value = 0.1 + 0.2  # the mean of three of these is not this
+    rows = [Row("head", 5, seed, "1", "pre", "dnc1", value) for seed in (0, 1, 2)]
+    plot_profile(pd.DataFrame(rows, columns=Row._fields), "dnc1", axes)
+    assert axes.containers
+
+
+def test_the_profile_shows_the_test_split_beside_the_training_split(frame, axes):
+    rows = [Row("head", 100, seed, "2", "post", "test_dnc1", 7.0) for seed in (0, 1)]
+    plot_profile(pd.concat([frame, pd.DataFrame(rows, columns=Row._fields)]), "dnc1", axes)
+    drawn = [list(container[0].get_ydata()) for container in axes.containers]
+    assert [7.0] in drawn and len(drawn) == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0], ids=["undefined", "classes of one image"])
+def test_values_a_log_axis_cannot_show_are_left_out(value, frame):
+    frame.loc[frame.metric == "dnc1", "value"] = value
+    over_steps, profile = Figure().subplots(1, 2)
+    plot_over_steps(frame, "dnc1", over_steps)
+    plot_profile(frame, "dnc1", profile)
+    over_steps.figure.draw_without_rendering()
+    assert all(len(line.get_ydata()) == 0 for axes in (over_steps, profile) for line in axes.get_lines())

@@ -1,0 +1,144 @@
+"""Tracking mirrors the record and never decides over a run."""
+
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import wandb
+from tracked import rows_on_disk
+
+from pipeline.config import LoggerConfig
+from pipeline.storage.record import Row
+from pipeline.views.wandb import content, track
+
+FAILED = {"status": "failed"}
+RUN_CONFIG = {"seed": 3, "descent": {"seeds": 2}, "data": {"name": "digits"}, "logger": {}}
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+
+
+def start(tmp_path, **settings):
+    return track(LoggerConfig(**{"name": "wandb", **settings}), tmp_path, RUN_CONFIG, "dufm")
+
+
+def rows(step: int, *values: float) -> list[Row]:
+    return [Row("head", step, seed, "2", "post", "dnc1", value) for seed, value in enumerate(values, start=3)]
+
+
+def test_measurements_of_one_step_make_one_row_whatever_the_calls(tmp_path):
+    tracker = start(tmp_path)
+    run = tracker.channels[0].run
+    for part in (rows(7, 1.0, 3.0), [Row("head", 7, 3, "", "", "loss", 0.5)], rows(8, 5.0, 5.0)):
+        tracker.rows(part)
+    assert run.summary["head/layer_2/post/dnc1"] == 2.0 and run.summary["head/step"] == 7
+    assert run.summary["head/loss"] == 0.5
+    tracker.finish(FAILED, [])
+    assert wandb.run is None
+
+
+def test_the_last_row_of_an_interrupted_run_is_left_to_the_next_attempt(tmp_path):
+    tracker = start(tmp_path)
+    tracker.rows([*rows(7, 1.0), *rows(8, 2.0)])
+    run = tracker.channels[0].run
+    tracker.finish({"status": "interrupted"}, [], failed=True)
+    (row,) = rows_on_disk(Path(run.dir).parent / f"run-{run.id}.wandb", tmp_path)
+    assert row["head/step"] == 7 and tracker.channels == []
+
+
+def test_a_wandb_run_of_a_seed_has_that_seed_only(tmp_path):
+    tracker = start(tmp_path, runs="per_seed")
+    tracker.rows([*rows(7, 1.0, 3.0), Row("backbone", 0, 3, "", "", "train_loss", 0.25), *rows(8, 0.0)])
+    first, second = (channel.run for channel in tracker.channels)
+    assert (first.summary["head/layer_2/post/dnc1"], second.summary["head/layer_2/post/dnc1"]) == (1.0, 3.0)
+    assert "backbone/train_loss" in first.summary.keys() and "backbone/train_loss" not in second.summary.keys()  # noqa: SIM118
+    assert first.group == second.group != "" and first.id.endswith("-seed3")
+    tracker.finish(FAILED, [])
+
+
+def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path):
+    identities = set()
+    for name in ("a", "b"):
+        tracker = start(tmp_path / name)
+        identities.add(tracker.channels[0].run.id)
+        tracker.finish(FAILED, [])
+    assert len(identities) == 2
+
+
+def test_offline_attempts_share_an_id_until_they_are_uploaded(tmp_path):
+    def attempt() -> tuple[str, Path]:
+        tracker = start(tmp_path)
+        run = tracker.channels[0].run
+        tracker.finish(FAILED, [])
+        return run.id, Path(run.dir).parent / f"run-{run.id}.wandb"
+
+    (first, file), (second, newer) = attempt(), attempt()
+    assert first == second and file != newer
+    assert "superseded" in Path(f"{file}.synced").read_text() and not Path(f"{newer}.synced").exists()
+    Path(f"{newer}.synced").touch()  # what `wandb sync` leaves
+    assert attempt()[0] != first
+
+
+def test_none_tracks_nothing(tmp_path):
+    tracker = start(tmp_path, name="none")
+    tracker.rows(rows(0, 1.0))
+    tracker.finish({}, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_ends_the_tracking_and_not_the_run(tmp_path, caplog, monkeypatch):
+    tracker = start(tmp_path)
+    run = tracker.channels[0].run
+
+    def broken(*arguments, **settings):
+        raise OSError("no space left on device")
+
+    with caplog.at_level(logging.WARNING):
+        monkeypatch.setattr(run, "log", broken)
+        for step in range(3):
+            tracker.rows(rows(step, 1.0))
+        tracker.finish({}, [])
+    assert caplog.text.count("wandb failed") == 1 and "no space left" in caplog.text
+
+
+def test_a_wandb_that_cannot_start_is_reported_once(tmp_path, caplog, monkeypatch):
+    def broken(**settings):
+        raise RuntimeError("no service")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    with caplog.at_level(logging.WARNING):
+        tracker = start(tmp_path)
+        tracker.rows(rows(0, 1.0))
+    assert caplog.text.count("wandb failed (no service)") == 1
+
+
+def test_the_smallest_value_outlives_a_nan():
+    best: dict[str, float] = {}
+    for value in (3.0, 1.0, float("nan"), 2.0):
+        best = content.smallest(best, {"head/loss": value, "head/layer_2/post/dnc1": value, "head/step": value})
+    assert best == {"min/head/loss": 1.0}
+
+
+def test_a_long_table_of_seeds_keeps_the_last_step_and_whole_steps():
+    record = pd.DataFrame(
+        [Row("head", step, seed, "", "", "loss", step + seed / 10) for step in range(100) for seed in range(3)]
+    )
+    columns, table = content.seed_table(record, limit=50)
+    assert columns == ["stage", "step", "seed", "layer", "tap", "loss"] and 3 < len(table) <= 50
+    steps = [row[1] for row in table]
+    assert max(steps) == 99 and {steps.count(step) for step in steps} == {3}
+
+
+def test_names_and_groups_come_from_what_hydra_noted(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    noted = {"runtime": {"choices": {"experiment": "e1"}}, "overrides": {"task": ["experiment=e1", "head.depth=6"]}}
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": noted}))
+    assert content.chosen(tmp_path) == ("e1", ["experiment=e1", "head.depth=6"])
+    assert content.display_name("dufm", ["experiment=e1", "logger.mode=online", "head.depth=6"]) == "dufm head.depth=6"
+    assert content.chosen(tmp_path / "nothing") == (None, [])
