@@ -1,6 +1,6 @@
 """Every knob of a run, and the check of its values."""
 
-from pipeline.config.check import allowed, choices_of, conf_folder, from_plain, hint, settings, unusable
+from pipeline.config.check import allowed, choices_of, conf_folder, from_plain, settings, unusable
 from pipeline.config.schema import (
     BackboneConfig,
     Config,
@@ -33,7 +33,6 @@ __all__ = [
     "choices_of",
     "conf_folder",
     "from_plain",
-    "hint",
     "settings",
     "unusable",
 ]

@@ -3,7 +3,6 @@
 The rest of the package sees the plain dataclasses of `pipeline.config.schema`, never OmegaConf.
 """
 
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
@@ -18,6 +17,7 @@ from pipeline.data import validate_request
 from pipeline.networks import validate_backbone
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.memory import head_bytes, require_memory
+from pipeline.runtime.suggestions import did_you_mean
 
 
 def conf_folder() -> Path:
@@ -107,7 +107,8 @@ def _check(key: str, value: Any, entry: Field) -> None:
     if value is None:
         return
     if choices_of(entry) and value not in choices_of(entry):
-        raise ConfigError(f"{key}={value} is not known; allowed: {allowed(entry)}{hint(value, choices_of(entry))}.")
+        hint = did_you_mean(value, choices_of(entry))
+        raise ConfigError(f"{key}={value} is not known; allowed: {allowed(entry)}{hint}.")
     limits = {limit: bound for limit, bound in entry.metadata.items() if limit in _LIMITS}
     if not limits:
         return
@@ -128,12 +129,6 @@ def _check(key: str, value: Any, entry: Field) -> None:
 
 def _show(value: Any) -> str:
     return "[" + ",".join(map(_show, value)) + "]" if isinstance(value, list) else str(value)
-
-
-def hint(value: Any, choices: Any) -> str:
-    """`` (did you mean x?)`` where something allowed is close to ``value``, else nothing."""
-    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _check_weight_decay(config: Config) -> None:

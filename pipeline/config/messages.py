@@ -15,9 +15,10 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from pipeline.config import Config, allowed, choices_of, conf_folder, hint
+from pipeline.config import Config, allowed, choices_of, conf_folder
 from pipeline.config.environment import environment_variable
 from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.suggestions import did_you_mean
 
 
 def register() -> None:
@@ -54,9 +55,11 @@ def explain(error: Exception) -> str:
         return "hydra/launcher: slurm needs the extra `slurm`, which is not installed: pip install '.[slurm]'."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint(choice, error.options)}."
+        hint = did_you_mean(choice, error.options)
+        return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint}."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and knobs:
-        return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint(name, knobs)}."
+        hint = did_you_mean(name, knobs)
+        return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint}."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "." in parent:
         return f"{key} is not there yet; allowed: +{key}=VALUE, which adds it, or {parent}={{{name}: VALUE}}."
     lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]

@@ -1,6 +1,5 @@
 """Which images and which labels: class lists, test splits and balanced subsets, computed from labels alone."""
 
-import difflib
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from pipeline.data.images import DataError
 from pipeline.runtime.randomness import generator
+from pipeline.runtime.suggestions import closest
 
 
 def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:
@@ -41,9 +41,8 @@ def _class_index(entry: int | str, names: Sequence[str]) -> int:
             return int(entry)
     elif isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < len(names):
         return entry
-    by_lower_case = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(str(entry).lower(), by_lower_case, n=1)
-    hint = f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
+    close = closest(entry, names)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise DataError(
         f"data.classes: {entry!r} is no class of this data set{hint}; allowed: an index 0..{len(names) - 1} "
         f"or a name of {_listed(names)}."

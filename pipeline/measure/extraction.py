@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.data import ImageData, ResidentLoader, Split
 from pipeline.networks.taps import Tap, Taps
 from pipeline.runtime import ranks
+from pipeline.runtime.modes import evaluating
 from pipeline.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -68,14 +69,10 @@ def places(backbone: nn.Module, pooling: str) -> dict[Place, Tap]:
 @torch.inference_mode()
 def widths(backbone: nn.Module, image_shape: Sequence[int], pooling: str) -> dict[Place, int]:
     """d of every place, from a pass of one image."""
-    device, training = next(backbone.parameters()).device, backbone.training
-    backbone.eval()
-    try:
-        with Taps(backbone, places(backbone, pooling)) as taps:
-            backbone(torch.zeros(1, *image_shape, device=device))
-            return {place: taps[place].shape[1] for place in places(backbone, pooling)}
-    finally:
-        backbone.train(training)
+    device = next(backbone.parameters()).device
+    with evaluating(backbone), Taps(backbone, places(backbone, pooling)) as taps:
+        backbone(torch.zeros(1, *image_shape, device=device))
+        return {place: taps[place].shape[1] for place in places(backbone, pooling)}
 
 
 @torch.inference_mode()
@@ -124,9 +121,8 @@ def run_over(
             listen(Block.joined(waiting))
             waiting.clear()
 
-    training, began = backbone.training, time.monotonic()
-    backbone.eval()
-    try:
+    began = time.monotonic()
+    with evaluating(backbone):
         arrange = _channels_last if cached and _takes_channels_last(backbone, images, split) else _as_it_is
         # A rank without batches hears nothing, and that is no fault of the taps.
         with (
@@ -147,8 +143,6 @@ def run_over(
                         hand_on()
                 progress.advance_to(math.ceil(done / size))
         hand_on()
-    finally:
-        backbone.train(training)
     log.debug("a pass over %d images took %.2f s", len(split), time.monotonic() - began)
     return features
 

@@ -25,6 +25,7 @@ from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measu
 from pipeline.networks import Backbone
 from pipeline.runtime import ranks, tensor_files
 from pipeline.runtime.files import atomic
+from pipeline.runtime.modes import evaluating
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,6 @@ def _key(backbone: Backbone, images: ImageData, pooling: str) -> str:
 
 def _probe(backbone: Backbone, images: ImageData) -> Tensor:
     """Features of two images."""
-    device, training = next(backbone.parameters()).device, backbone.training
-    try:
-        return backbone.eval()(images.standardise(images.train.images[:2].to(device)))
-    finally:
-        backbone.train(training)
+    device = next(backbone.parameters()).device
+    with evaluating(backbone):
+        return backbone(images.standardise(images.train.images[:2].to(device)))

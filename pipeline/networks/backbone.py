@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.messages import unfit
+from pipeline.runtime.modes import evaluating
 
 
 class Backbone(nn.Module):
@@ -64,15 +65,11 @@ class Backbone(nn.Module):
 
     def _try(self, images: Tensor, candidates: set[str]) -> tuple[Tensor, "_Trial"]:
         """The features of two images, and what the candidates did in that pass."""
-        modes = {module: module.training for module in self.modules()}
         try:
-            with torch.no_grad(), _Trial(self.eval(), candidates, len(images)) as trial:
+            with torch.no_grad(), evaluating(self), _Trial(self, candidates, len(images)) as trial:
                 output = self.network(images)
         except Exception as error:
             raise unfit(self.name, images.shape[1:], error) from error
-        finally:
-            for module, training in modes.items():
-                module.training = training
         if not _is_floating(output) or output.ndim not in (2, 4) or len(output) != len(images):
             raise ValueError(
                 f"{self.name} returns {_describe(output)} for 2 images; "

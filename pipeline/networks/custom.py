@@ -18,7 +18,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from pipeline.networks.messages import did_you_mean, first_line
+from pipeline.networks.messages import first_line
+from pipeline.runtime.suggestions import did_you_mean
 
 
 def validate_custom(name: str, target: str | None, kwargs: Mapping[str, Any]) -> None:
@@ -55,7 +56,9 @@ def _find_target(target: str | None) -> Callable[..., nn.Module]:
             except Exception as error:  # modules that load their parts when asked for them
                 raise _cannot_import(f"{path}.{part}", key, error) from error
             if not hasattr(found, "__path__"):
-                raise ValueError(f"{key}: {path} has no {part}{did_you_mean(part, names)}; allowed: {CLASS} in it.")
+                raise ValueError(
+                    f"{key}: {path} has no {part}{did_you_mean(part, names, most=3)}; allowed: {CLASS} in it."
+                )
             names += [module.name for module in pkgutil.iter_modules(found.__path__)]
             found = _import(f"{path}.{part}", key, names)
     if not _is_network(found if isinstance(found, type) else _returned(found)):
@@ -87,7 +90,7 @@ def _import(name: str, key: str, known: Sequence[str]) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             problem = f"{package} has no {last}" if package else f"there is no module {last}"
             raise ValueError(
-                f"{key}: {problem}{did_you_mean(last, known)}; allowed: what is installed or in the working directory."
+                f"{key}: {problem}{did_you_mean(last, known, most=3)}; allowed: what is installed or in the working directory."
             ) from error
         raise _cannot_import(name, key, error) from error
 

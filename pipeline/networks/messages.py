@@ -1,6 +1,5 @@
 """Words that the errors of this package share."""
 
-import difflib
 from collections.abc import Sequence
 
 
@@ -15,9 +14,3 @@ def unfit(name: str, image_shape: Sequence[int], reason: object) -> ValueError:
 def first_line(reason: object) -> str:
     """Of a library's message, without the full stop."""
     return next(iter(str(reason).strip().splitlines()), type(reason).__name__).rstrip(".")
-
-
-def did_you_mean(wrong: str, known: Sequence[str]) -> str:
-    """`` (did you mean x or y?)`` where something known is close, else nothing."""
-    close = difflib.get_close_matches(wrong, known, n=3)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""

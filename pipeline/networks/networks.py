@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pipeline.networks.messages import did_you_mean, first_line, unfit
+from pipeline.networks.messages import first_line, unfit
+from pipeline.runtime.suggestions import did_you_mean
 
 # Below this side length the stride-4 stem of an ImageNet ResNet leaves too small a map.
 SMALL_IMAGE = 64
@@ -58,7 +59,7 @@ def validate_timm_model(model: str | None) -> None:
     if not model:
         raise ValueError("backbone.model=null names no model; allowed: any name of timm.list_models().")
     if not timm.is_model(model):
-        hint = did_you_mean(model, timm.list_models())
+        hint = did_you_mean(model, timm.list_models(), most=3)
         raise ValueError(f"backbone.model={model} is not a timm model{hint}; allowed: any name of timm.list_models().")
     architecture, _, tag = model.partition(".")
     tags = [name.partition(".")[2] for name in timm.list_models(f"{architecture}.*", pretrained=True)]

@@ -19,13 +19,14 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from types import TracebackType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.runtime.suggestions import closest
 
 SIDES = ("pre", "post")
 POOLINGS = ("average", "flatten")
@@ -141,7 +142,7 @@ def _find(module: nn.Module, name: str) -> nn.Module:
     """The submodule called `name`."""
     modules = dict(module.named_modules(remove_duplicate=False))
     if name not in modules:
-        close = get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.4)
+        close = closest(name, filter(None, modules), most=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see its named_modules()."
         raise ValueError(f"module name {name!r} is not in this {type(module).__name__}, {hint}")
     return modules[name]

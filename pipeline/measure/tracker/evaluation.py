@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
+from pipeline.runtime.modes import evaluating
+
 Split = Callable[[object], tuple[object, Tensor]]
 """Makes a pair (inputs, labels) of a batch."""
 
@@ -18,15 +20,8 @@ Split = Callable[[object], tuple[object, Tensor]]
 @contextmanager
 def evaluation(model: nn.Module, loader: Iterable) -> Iterator[None]:
     """Eval mode without gradients; afterwards every module's mode and all random states are what they were."""
-    modes = {module: module.training for module in model.modules()}
-    with torch.no_grad(), _random_states_kept(device_of(model), loader):
-        model.eval()
-        try:
-            yield
-        finally:
-            # One by one: a network may have some parts in eval mode while it trains.
-            for module, mode in modes.items():
-                module.training = mode
+    with torch.no_grad(), _random_states_kept(device_of(model), loader), evaluating(model):
+        yield
 
 
 def batches(loader: Iterable, split: Split | None) -> Iterator[tuple[object, Tensor, int | None]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.networks.taps import SIDES, Tap
+from pipeline.runtime.suggestions import closest
 
 Place = tuple[str, str]
 """(layer, tap): a module's name, and "pre" or "post"."""
@@ -63,7 +63,7 @@ def _matches(layer: str, pattern: str) -> bool:
 
 
 def _unknown(pattern: str, layer_pattern: str, names: list[str], model: nn.Module) -> str:
-    close = get_close_matches(layer_pattern, names, n=3, cutoff=0.6)
+    close = closest(layer_pattern, names, most=3)
     if close:
         hint = f"did you mean {' or '.join(map(repr, close))}?"
     else:

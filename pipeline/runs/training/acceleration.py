@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pipeline.config import Config
 from pipeline.data import ImageData
 from pipeline.runtime import ranks
+from pipeline.runtime.modes import evaluating
 
 if TYPE_CHECKING:
     from pipeline.runs.training.learners import Learner
@@ -206,12 +207,8 @@ def _has_convolutions(backbone: nn.Module) -> bool:
 @torch.no_grad()
 def _pass_two(backbone: nn.Module, images: ImageData) -> None:
     """Pass two black images in evaluation mode."""
-    modes = {part: part.training for part in backbone.modules()}
-    try:
-        backbone.eval()(torch.zeros(2, *images.image_shape, device=next(backbone.parameters()).device))
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    with evaluating(backbone):
+        backbone(torch.zeros(2, *images.image_shape, device=next(backbone.parameters()).device))
 
 
 @contextmanager

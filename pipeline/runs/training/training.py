@@ -23,6 +23,7 @@ from pipeline.runtime import ranks
 from pipeline.runtime.console import VERBOSE, verbosity
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import interruption
+from pipeline.runtime.modes import evaluating
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.randomness import generator
 
@@ -104,25 +105,22 @@ def settle_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: 
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
-    modes, momenta = {part: part.training for part in backbone.modules()}, [norm.momentum for norm in norms]
-    backbone.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over the batches
-        norm.train()
+    momenta = [norm.momentum for norm in norms]
     device = next(backbone.parameters()).device
     # Shuffled, because every batch has to hold all classes; without the last batch if it is smaller.
     size = min(batch_size, len(images.train))
     loader = ResidentLoader(
         images.train, size, seed=seed, standardise=images.standardise, device=device, drop_last=True
     )
-    with _advice_on_norms(batch_size, len(images.train)):
+    with evaluating(backbone), _advice_on_norms(batch_size, len(images.train)):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average over the batches
+            norm.train()
         for batch, _ in loader:
             backbone(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for part, training in modes.items():
-        part.training = training
 
 
 def train(

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from pipeline.config.messages import explain
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parser, exit_with
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
 from pipeline.studies.engine.catalogue import STUDIES
@@ -28,14 +29,7 @@ from pipeline.views.figures import save_figure
 
 log = logging.getLogger(__name__)
 
-EXIT_FAILED, EXIT_BAD_ARGUMENTS, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        _exit(f"error: {message}.", EXIT_BAD_ARGUMENTS)
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,18 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         jobs = {study.name: _plan(study, overrides, out, version) for study in studies}
         out.mkdir(parents=True, exist_ok=True)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        _exit(f"error: {explain(error)}", EXIT_BAD_ARGUMENTS)
+        exit_with(f"error: {explain(error)}", EXIT_BAD_ARGUMENTS)
     except OSError as error:
-        _exit(f"error: {error.filename}: {error.strerror}", EXIT_BAD_ARGUMENTS)
+        exit_with(f"error: {error.filename}: {error.strerror}", EXIT_BAD_ARGUMENTS)
     try:
         if options.launcher:
             launch(studies, jobs, [*overrides, *launching], out, options.launcher)
             jobs = {study.name: _found(jobs[study.name]) for study in studies}
         claims = _reproduce(studies, jobs, out, options.force, options.jobs)
     except KeyboardInterrupt:
-        _exit("interrupted; finished runs are kept and will not be repeated", EXIT_INTERRUPTED)
+        exit_with("interrupted; finished runs are kept and will not be repeated", EXIT_INTERRUPTED)
     except RunError as error:
-        _exit(f"error: {error}", EXIT_FAILED)
+        exit_with(f"error: {error}", EXIT_FAILED)
     if options.docs:
         publish(out, options.docs, jobs)
     terminal = Console()
@@ -195,11 +189,6 @@ def _conclude(study: Study, results: Sequence[Result], out: Path) -> list[Claim]
     with atomic(out / "tables" / f"{study.name}_claims.md") as path:
         path.write_text(markdown(table.drop(columns="study").rename(columns={"expected": study.expectation})))
     return claims
-
-
-def _exit(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(code)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

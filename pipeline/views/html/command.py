@@ -1,29 +1,20 @@
 """The subcommands ``dnc report``, ``dnc compare`` and ``dnc list``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parser, exit_with
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.views.html.comparing import comparison_table
 from pipeline.views.html.listing import runs_table
 from pipeline.views.html.runs import LocalRun, find_runs, open_run, open_runs
 
-EXIT_FAILED, EXIT_BAD_ARGUMENTS = 1, 2
 DEFAULT_FOLDERS = ("outputs", "multirun")
 WIDE = 1000
 """Columns of a console that is no terminal: nothing is cut or folded in a pipe."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        _exit(f"error: {message}; see {self.prog} --help.", EXIT_BAD_ARGUMENTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.perform(options)
     except ConfigError as error:
-        _exit(f"error: {error}", EXIT_BAD_ARGUMENTS)
+        exit_with(f"error: {error}", EXIT_BAD_ARGUMENTS)
     except RunError as error:
-        _exit(f"error: {error}", EXIT_FAILED)
+        exit_with(f"error: {error}", EXIT_FAILED)
     except OSError as error:
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror or error}", EXIT_FAILED)
+        exit_with(f"error: {error.filename or 'a file'}: {error.strerror or error}", EXIT_FAILED)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -125,8 +116,3 @@ def _parser() -> Parser:
     )
     listing.set_defaults(perform=_list)
     return parser
-
-
-def _exit(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(code)

@@ -204,13 +204,8 @@ def _draw(reports: ModuleType, panel: Panel, position: int | None = None) -> Any
     return reports.ScalarChart(title=panel.title, metric=panel.keys[0], groupby_aggfunc="max", **place)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _exit(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dashboard", description="Save a wandb workspace and a report for the runs of a project.")
+def _parser() -> Parser:
+    parser = Parser(prog="dashboard", description="Save a wandb workspace and a report for the runs of a project.")
     parser.add_argument("--project", default="deep-neural-collapse", help="wandb project (default: %(default)s)")
     parser.add_argument("--entity", help="team or user (default: that of the API key)")
     parser.add_argument("--group", help="report on the runs of this group only, e.g. an experiment's name")

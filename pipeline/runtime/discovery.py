@@ -1,0 +1,21 @@
+"""Which modules a folder holds: where a file is the registration, nobody keeps a list of them."""
+
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+
+
+def names_in(package: str) -> tuple[str, ...]:
+    """Names of the modules right inside a package, in alphabetical order, without importing them.
+
+    Packages inside it, and names that begin with an underscore, do not count.
+    """
+    folders = import_module(package).__path__
+    found = iter_modules([str(Path(folder)) for folder in folders])
+    return tuple(sorted(module.name for module in found if not module.ispkg and not module.name.startswith("_")))
+
+
+def modules_in(package: str) -> tuple[ModuleType, ...]:
+    """The modules themselves, imported, in that order."""
+    return tuple(import_module(f"{package}.{name}") for name in names_in(package))
