@@ -90,7 +90,8 @@ def _import(name: str, key: str, known: Sequence[str]) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             problem = f"{package} has no {last}" if package else f"there is no module {last}"
             raise ValueError(
-                f"{key}: {problem}{did_you_mean(last, known, most=3)}; allowed: what is installed or in the working directory."
+                f"{key}: {problem}{did_you_mean(last, known, most=3)}; "
+                "allowed: what is installed or in the working directory."
             ) from error
         raise _cannot_import(name, key, error) from error
 

@@ -5,7 +5,6 @@ layout serves heads of any depth and any backbone; the layer profile is drawn fr
 with. Putting it into wandb's own classes needs the extra ``dashboard`` (the package wandb-workspaces).
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
-EXIT_BAD_ARGUMENTS = 2
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, Parser, exit_with
+
 PATIENCE = 5.0
 """Seconds the server may take to answer at all."""
 
@@ -214,8 +214,7 @@ def _parser() -> Parser:
 
 
 def _exit(message: str) -> NoReturn:
-    print(f"error: {message.rstrip('.')}.", file=sys.stderr)
-    sys.exit(EXIT_BAD_ARGUMENTS)
+    exit_with(f"error: {message.rstrip('.')}.", EXIT_BAD_ARGUMENTS)
 
 
 if __name__ == "__main__":
