@@ -49,7 +49,7 @@ def _load() -> None:
 
     from pipeline.networks import build_backbone
 
-    for name in ("__main__", "app", "execution", "stages", "tracking.tracker"):
+    for name in ("__main__", "cli.app", "runs.execution", "runs.stages", "views.wandb.tracker"):
         importlib.import_module(f"pipeline.{name}")
     for name in ("timm", "torchvision.datasets", "wandb.sdk.launch"):
         importlib.import_module(name)

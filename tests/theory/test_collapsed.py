@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import theory
 from pipeline.theory import (
     DufmProblem,
     collapsed_optimum,
@@ -23,6 +22,7 @@ from pipeline.theory import (
     diagnose,
     partial_loss,
 )
+from pipeline.theory import collapsed as theory
 
 DEPTHS = (1, 2, 3, 6, 12, 25, 50)
 PAPER = DufmProblem(num_classes=2, samples_per_class=50, depth=3, weight_decay=5e-4, feature_decay=5e-4)

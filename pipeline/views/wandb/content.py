@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pipeline.storage.record import Row
 from pipeline.dufm.verdict import METRICS
+from pipeline.storage.record import Row
 
 STAGES = ("head", "backbone", "dufm")
 SMALLEST = ("loss", "relative_gap", "train_loss", "test_loss")

@@ -6,7 +6,6 @@ with. Putting it into wandb's own classes needs the extra ``dashboard`` (the pac
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
