@@ -1,8 +1,8 @@
 """The command ``scripts/dashboard``: a wandb workspace and a report that fit every run the pipeline tracks.
 
-The layout is a plain value made of the keys `pipeline.views.wandb` logs. Curves of layers are chosen by a pattern, so one
-layout serves heads of any depth and any backbone; the layer profile is drawn from the table ``layers`` each run ends
-with. Putting it into wandb's own classes needs the extra ``dashboard`` (the package wandb-workspaces).
+The layout is a plain value made of the keys `pipeline.views.wandb` logs. Curves of layers are chosen by a pattern, so
+one layout serves heads of any depth and any backbone; the layer profile is drawn from the table ``layers`` each run
+ends with. Putting it into wandb's own classes needs the extra ``dashboard`` (the package wandb-workspaces).
 """
 
 import json
