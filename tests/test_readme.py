@@ -117,6 +117,13 @@ def sections(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_that_is_named_is_there(page):
+    """Wherever a code span is a path from the repository's root, which may hold ``*``."""
+    spans = re.findall(r"`((?:pipeline|conf|tests|scripts|docs)/[\w./*]+)`", page.read_text())
+    assert [span for span in spans if not any(REPO.glob(span))] == []
+
+
 def test_the_index_names_every_page_that_is_written_by_hand():
     index = REPO / "docs/README.md"
     named = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", index.read_text())}

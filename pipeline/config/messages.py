@@ -128,7 +128,8 @@ def help_text(root: DictConfig) -> str:
         "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted,",
         "143 terminated (128 + the signal's number).",
         "",
-        "More: README.md (recipes, what a run leaves), docs/cli.md (this command), docs/cluster.md (clusters).",
+        "More: docs/recipes.md (a command for each kind of run), docs/run_folder.md (what a run leaves, the verdict),",
+        "docs/cli.md (this command), docs/README.md (all pages).",
     ]
     return "\n".join(lines).replace("$", "$$")
 
