@@ -164,9 +164,9 @@ def test_reproduce_knows_every_study_that_is_shown(capsys):
         assert {name for name in names if not name.isdecimal() and name not in {"slurm"}} <= known
 
 
-@pytest.mark.parametrize("script", sorted({w for words in COMMANDS.values() for w in words if w.startswith("scripts/")}))
-def test_every_script_that_is_shown_is_there(script):
-    assert (REPO / script).is_file()
+def test_every_script_that_is_shown_can_be_started():
+    shown = {words[0] for words in COMMANDS.values() if words[0].startswith("scripts/")}
+    assert [script for script in shown if not os.access(REPO / script, os.X_OK)] == []
 
 
 def python_blocks() -> list[str]:
