@@ -1,6 +1,7 @@
 """The main job and the pure-theory job as real processes: every file is there, and every number can be recomputed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def test_every_number_of_the_main_jobs_summary_can_be_recomputed(digits_run):
 
 def test_every_number_of_the_dufm_jobs_summary_can_be_recomputed(dufm_run):
     assert_summary_is_recomputed_from_tensors(dufm_run[0])
+
+
+def test_the_record_and_the_tensors_are_read_as_the_docs_show(dufm_run):
+    run, _ = dufm_run
+    page = Path(__file__).parents[2] / "docs" / "run_folder.md"
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.S) if "runs/first" in code)
+    names: dict = {}
+    exec(code.replace("runs/first", str(run)), names)
+    assert len(names["last"]) == 2  # seeds
+    assert names["recomputed"].tolist() == pytest.approx(names["last"].value.tolist(), rel=1e-9)
 
 
 def test_frozen_features_are_stored_once_and_are_those_of_the_frozen_backbone(digits_run):
