@@ -54,6 +54,7 @@ class BackboneConfig:
     pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
     from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
     checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
+    checkpoint_prefix: str | None = _knob(None, "what stands before the network's names in it, where it is not obvious")
     hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)

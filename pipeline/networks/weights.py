@@ -1,22 +1,14 @@
-"""Weights of a backbone from files: state dicts of many origins, and runs of this pipeline; no code is unpickled."""
+"""Weights of a backbone from files: state dicts of many origins, and of runs of this pipeline."""
 
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipeline.networks.backbone import Backbone
-
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-"""Keys under which training programs keep the state dict."""
-
-PREFIXES = ("module", "_orig_mod", "backbone", "network", "model", "encoder")
-"""What DataParallel, torch.compile and the attributes of a training program put before the names."""
+from pipeline.networks.weight_files import named_tensors
+from pipeline.runtime.suggestions import did_you_mean
 
 CLASSIFIERS = frozenset(
     (
@@ -35,34 +27,47 @@ CLASSIFIERS = frozenset(
 )
 """First parts of the names of what sits on a backbone."""
 
+
+SHOWN_PREFIXES = 12
+
+BESIDE = frozenset(("criterion", "loss", "loss_fn", "loss_func", "n_averaged"))
+"""First parts of the names of what stands beside a network in a training program."""
+
 NUM_SHOWN = 3
 
 
-def load_weights(backbone: Backbone, path: Path, key: str = "backbone.checkpoint") -> list[str]:
-    """Load the weights in a file into a backbone, on whatever device it is, and return the tensors left out.
+def load_weights(
+    backbone: Backbone, path: Path, key: str = "backbone.checkpoint", prefix: str | None = None
+) -> list[str]:
+    """Load the weights in a file into a backbone, on whatever device it is, and return what was left out.
 
-    The file is a `.safetensors`, or what `torch.save` writes: a state dict, or a dict that holds one under a name of
-    `WRAPPERS`. Of all prefixes made of `PREFIXES` that one is removed under which most names are the network's own.
-    Tensors of a classifier that the network does not have are left out, and the counters `num_batches_tracked` may be
-    missing; everything else has to be there, of the right shape and finite. Values are converted to the network's
-    dtype.
+    The file is a `.safetensors`, or what `torch.save` writes: tensors by name, in dicts within dicts. The network's own
+    names stand in it after some prefix ("state_dict.model.", "module._orig_mod.", "teacher.", none), which is found:
+    the one under which all of the network is there. Of several, none is obvious, unless they hold the same numbers.
+    What stands outside the prefix, and the tensors of a classifier that the network does not have, are left out; the
+    counters `num_batches_tracked` may be missing; everything else has to be there, of the right shape and finite.
+    Values are converted to the network's dtype.
 
     Args:
         key: the setting that named the file, for messages.
+        prefix: the prefix, if it is known, with or without its last dot.
 
     Returns:
-        Names, as in the file, of the classifier's tensors that were left out; the heads that a run of this pipeline
-        keeps beside its backbone (`head/1`) are not told.
+        What was left out, a few names or groups of them; the heads that a run of this pipeline keeps beside its
+        backbone (`head/1`), and the state of an optimizer, are not told.
 
     Raises:
         ValueError: in one sentence starting with `key=path`, if the file cannot be read, holds more than tensors and
             plain containers, or does not fit. The backbone is then unchanged.
     """
-    held = {name: tensor for name, tensor in _read(path, key).items() if not re.fullmatch(r"head/\d+", name)}
+    held = {name: value for name, value in named_tensors(path, key).items() if not re.fullmatch(r"head/\d+", name)}
     wanted = {name: value for name, value in backbone.network.state_dict().items() if isinstance(value, Tensor)}
-    found, others = _renamed(held, wanted)
-    left_out = [name for name in others if _is_classifier(name)]
-    problems = _mismatches(found, wanted, [own for name, own in others.items() if name not in left_out])
+    chosen = _given(held, prefix, f"{key}={path}") if prefix else _obvious(held, wanted, f"{key}={path}")
+    under = {name.removeprefix(chosen): value for name, value in held.items() if name.startswith(chosen)}
+    found = {name: value for name, value in under.items() if name in wanted}
+    extra = [name for name in under if name not in wanted]
+    unknown = [name for name in extra if not _is_beside(name)]
+    problems = _mismatches(found, wanted, unknown)
     if problems:
         more = f" (and {len(problems) - NUM_SHOWN} more)" if len(problems) > NUM_SHOWN else ""
         raise ValueError(
@@ -78,39 +83,97 @@ def load_weights(backbone: Backbone, path: Path, key: str = "backbone.checkpoint
             f"{key}={path} holds NaN or infinity in {', '.join(broken[:NUM_SHOWN])}{more}; allowed: finite weights."
         )
     backbone.network.load_state_dict(found, strict=False)
-    return left_out
+    # The dict that a training program keeps all weights in is not told.
+    wrapper = match[0] if (match := re.match(r"(model_)?state_dict\.", chosen)) else ""
+    beside = [name.removeprefix(wrapper) for name in held if not name.startswith(chosen)]
+    return [f"{chosen.removeprefix(wrapper)}{name}" for name in extra] + _groups(beside)
 
 
-def _renamed(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Once the best prefix is removed: the tensors under the network's names, and name -> rest for the others."""
-
-    def fits(prefix: str) -> tuple[int, int, int]:
-        same = [(name, name.removeprefix(prefix)) for name in held if name.startswith(prefix)]
-        same = [(name, own) for name, own in same if own in wanted]
-        return len(same), sum(held[name].shape == wanted[own].shape for name, own in same), -len(prefix)
-
-    prefix = max(sorted({""}.union(*map(_prefixes, held))), key=fits)
-    found = {name.removeprefix(prefix): tensor for name, tensor in held.items() if name.startswith(prefix)}
-    found = {own: tensor for own, tensor in found.items() if own in wanted}
-    # A name without the prefix is not the network's, even if it sounds so: it belongs to something beside it.
-    others = {name: name.removeprefix(prefix) for name in held}
-    return found, {name: own for name, own in others.items() if own not in found or not name.startswith(prefix)}
+def _given(held: Mapping[str, Tensor], prefix: str, named: str) -> str:
+    """A prefix that was asked for, with its dot."""
+    asked = prefix if prefix.endswith(".") else f"{prefix}."
+    # What wraps all of it ("state_dict.") need not be said.
+    matching = sorted({name[: name.index(asked) + len(asked)] for name in held if f".{name}".find(f".{asked}") >= 0})
+    if not matching:
+        known = list(dict.fromkeys(name.rpartition(".")[0].split(".")[0] for name in held if "." in name))
+        raise ValueError(
+            f"{named} holds nothing under backbone.checkpoint_prefix={prefix}{did_you_mean(prefix, known)}; "
+            f"allowed: {_shown(known)}."
+        )
+    return min(matching, key=len)
 
 
-def _prefixes(name: str) -> Iterator[str]:
-    """All beginnings of a name that consist of `PREFIXES`: "", "model.", "model.backbone.", ..."""
-    yield ""
-    end = 0
-    for part in name.split(".")[:-1]:
-        if part not in PREFIXES:
-            return
-        end += len(part) + 1
-        yield name[:end]
+def _obvious(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor], named: str) -> str:
+    """The prefix under which the network is meant.
+
+    Raises:
+        ValueError: it stands under several in different states, or parts of it do and no prefix has most.
+    """
+    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    names: dict[str, set[str]] = {"": set()}  # prefix -> names of the network's under it
+    for name in held:
+        for own in _endings(name):
+            if own in wanted:
+                names.setdefault(name.removesuffix(own), set()).add(own)
+    fitting = {
+        prefix: {own for own in found if held[prefix + own].shape == wanted[own].shape}
+        for prefix, found in names.items()
+    }
+    whole = [prefix for prefix, found in fitting.items() if needed <= found]
+    if "" in whole:
+        return ""
+    different = [
+        prefix for prefix in whole if any(not held[prefix + own].equal(held[whole[0] + own]) for own in needed)
+    ]
+    if different:
+        raise ValueError(
+            f"{named} holds the network several times, under {_shown([prefix.rstrip('.') for prefix in whole])}; "
+            "allowed: backbone.checkpoint_prefix=PREFIX, one of them."
+        )
+    if whole:
+        return whole[0]
+
+    def closeness(prefix: str) -> tuple[int, int]:
+        return len(names[prefix]), len(fitting[prefix])
+
+    ranked = sorted(names, key=closeness, reverse=True)
+    if len(ranked) > 1 and closeness(ranked[0]) == closeness(ranked[1]) and names[ranked[0]]:
+        tied = [prefix.rstrip(".") or "(none)" for prefix in ranked if closeness(prefix) == closeness(ranked[0])]
+        raise ValueError(
+            f"{named} holds parts of the network under several prefixes, {_shown(tied)}, and all of it under none; "
+            "allowed: the weights of the same network, if need be with backbone.checkpoint_prefix=PREFIX."
+        )
+    return ranked[0]
 
 
-def _is_classifier(name: str) -> bool:
-    *_, longest = _prefixes(name)
-    return re.split(r"[./]", name.removeprefix(longest))[0] in CLASSIFIERS
+def _endings(name: str) -> Iterator[str]:
+    """All endings of a name at its dots, the whole name first: "a.b.c", "b.c", "c"."""
+    yield name
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a tensor belongs to a classifier, or to a part of a training program, and not to the network."""
+    return re.split(r"[./]", name)[0] in CLASSIFIERS | BESIDE
+
+
+def _groups(names: Sequence[str]) -> list[str]:
+    """A few names as they are, many of a kind as one group: `ema.* (122 tensors)`; an optimizer's state as none."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.split(".")[0], []).append(name)
+    told = []
+    for first, members in groups.items():
+        if not first.startswith("optimizer"):
+            told += members if len(members) <= NUM_SHOWN else [f"{first}.* ({len(members)} tensors)"]
+    return told
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Up to a dozen names."""
+    return ", ".join(names[:SHOWN_PREFIXES]) + (", ..." if len(names) > SHOWN_PREFIXES else "")
 
 
 def _mismatches(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unknown: list[str]) -> list[str]:
@@ -127,86 +190,3 @@ def _mismatches(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unkno
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     problems += [f"{name} is not in the network" for name in unknown]
     return problems + [f"{name} is missing in the file" for name in missing]
-
-
-def _read(path: Path, key: str) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU."""
-    allowed = "allowed: a .safetensors file, or a state dict written by torch.save"
-    if not path.exists():
-        raise ValueError(f"{key}={path} does not exist; {allowed}.")
-    if path.is_dir():
-        raise ValueError(f"{key}={path} is a folder; {allowed}.")
-    if not path.is_file():
-        raise ValueError(f"{key}={path} is a device or a pipe; {allowed}.")
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("it is empty")
-        content = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
-    except Exception as error:
-        if _is_refused_pickle(path, error):
-            raise ValueError(
-                f"{key}={path} holds more than tensors and plain containers{_refused(error)}, and nothing else is "
-                f"unpickled; {allowed}."
-            ) from error
-        reason = _reason(error)
-        raise ValueError(f"{key}={path} cannot be read, it may be damaged ({reason}); {allowed}.") from error
-    tensors = _tensors(content)
-    if not tensors:
-        raise ValueError(f"{key}={path} holds no tensors by name; {allowed}.")
-    return tensors
-
-
-def _read_safetensors(path: Path) -> object:
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def _read_pickle(path: Path) -> object:
-    with warnings.catch_warnings():
-        # About pickle protocols and TorchScript files; what they lead to is an error or all right.
-        warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _is_refused_pickle(path: Path, error: Exception) -> bool:
-    """Whether a sound file was refused for what it holds: on other bytes the restricted unpickler stumbles as well."""
-    if _is_safetensors(path):
-        return False
-    with path.open("rb") as stream:
-        is_pickle = stream.read(1) == b"\x80"
-    refused = isinstance(error, pickle.UnpicklingError) and (
-        zipfile.is_zipfile(path) or (is_pickle and "GLOBAL" in str(error))
-    )
-    return refused or "TorchScript" in str(error)
-
-
-def _is_safetensors(path: Path) -> bool:
-    return path.suffix.lower() == ".safetensors"
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of what a library says; what torch.load says of a file that is not its own is no help."""
-    text = " ".join(str(error).split())
-    foreign = isinstance(error, pickle.UnpicklingError | LookupError | EOFError) or "enforce fail" in text
-    return "it is no file of torch.save" if foreign or not text else text.partition(". ")[0].rstrip(".")
-
-
-def _refused(error: Exception) -> str:
-    """The class or function the restricted unpickler stopped at, in brackets."""
-    match = re.search(r"GLOBAL:? ([\w.]+\.\w+)", str(error))
-    return f" ({match[1]})" if match else ""
-
-
-def _tensors(content: object) -> dict[str, Tensor]:
-    """The named tensors of a state dict that may be wrapped; values beside them (epoch, version) are not ours."""
-    while isinstance(content, Mapping):
-        wrapped = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
-        if not wrapped:
-            return {name: value for name, value in content.items() if isinstance(name, str) and _is_dense(value)}
-        content = wrapped[0]
-    return {}
-
-
-def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized)

@@ -86,7 +86,8 @@ def _load_given(config: Config, backbone: Backbone) -> GivenWeights | None:
         folder = Path(os.path.expanduser(given.from_run))
         path, key = run_weights(folder), "backbone.from_run"
         _check_same_network(given.from_run, trained_as(folder), config)
-    left_out = load_weights(backbone, path, key)
+    prefix = given.checkpoint_prefix if given.from_run is None else None
+    left_out = load_weights(backbone, path, key, prefix)
     if left_out:
         log.info("%s=%s: left out %s, which the backbone does not have", key, path, ", ".join(left_out))
     return GivenWeights(path, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,10 +1,16 @@
+import argparse
 import json
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
@@ -52,6 +58,14 @@ def refusal(backbone: Backbone, path, message: str, key: str = "backbone.checkpo
 def saved(path, content: object, **options):
     torch.save(content, path, **options)
     return path
+
+
+def nested(path, tensors, into=None):
+    """Tensors in dicts within dicts: `state_dict.ema` is a dict `ema` in a dict `state_dict`."""
+    outer, _, inner = path.partition(".")
+    if not inner:
+        return {outer: tensors}
+    return {outer: (into or {}).get(outer, {}) | nested(inner, tensors)}
 
 
 def prefixed(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -142,8 +156,82 @@ def test_a_network_whose_own_names_look_like_prefixes_gets_its_weights(tmp_path,
 def test_of_two_networks_in_a_file_the_one_that_fits_is_meant(tmp_path):
     backbone, other = (Backbone(nn.Sequential(nn.Flatten(), nn.Linear(64, d)), DIGIT, name="own") for d in (3, 4))
     tensors = prefixed("encoder.", weights_of(other)) | prefixed("backbone.", weights_of(backbone))
-    text = refusal(backbone, saved(tmp_path / "w.pt", tensors), "does not fit own: encoder.1.weight is not in the")
-    assert "(4, 64)" not in text  # those of `backbone.` fit, so `encoder.` is what is too much
+    wanted = weights_of(backbone)
+    assert load_weights(backbone, saved(tmp_path / "w.pt", tensors)) == ["encoder.1.weight", "encoder.1.bias"]
+    check_loaded(backbone, wanted)
+
+
+PROGRAMS = {
+    "net beside accuracy and epoch": lambda own: {"net": own, "acc": 91.2, "epoch": 7},
+    "torch.compile": lambda own: {"model": prefixed("_orig_mod.", own)},
+    "an averaged model": lambda own: prefixed("module.", own) | {"n_averaged": torch.tensor(3)},
+    "a criterion beside": lambda own: {
+        "state_dict": prefixed("model.", own) | {"criterion.weight": torch.ones(2)},
+        "epoch": 3,
+    },
+    "an optimizer beside": lambda own: {
+        "resnet": own,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []},
+    },
+    "settings beside": lambda own: {
+        "state_dict": prefixed("resnet.", own),
+        "args": argparse.Namespace(lr=0.1, data=Path("data")),
+        "best": np.float64(0.5),
+        "config": OmegaConf.create({"lr": 0.1, "steps": [1, 2]}),
+    },
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_checkpoint_of_another_program_is_loaded_from_under_its_prefix(backbone, tmp_path, program):
+    left_out = load_weights(backbone, saved(tmp_path / "w.pt", PROGRAMS[program](OTHER)))
+    check_loaded(backbone, OTHER)
+    assert not any("conv" in name or "optimizer" in name for name in left_out)
+    assert ("criterion.weight" in left_out) == (program == "a criterion beside")
+
+
+TWICE = {
+    "a teacher and a student": ("teacher", "student"),
+    "two encoders": ("encoder_q", "encoder_k"),
+    "weights and their average": ("state_dict", "state_dict_ema"),
+    "inside a wrapper": ("state_dict.model", "state_dict.ema"),
+}
+
+
+@pytest.mark.parametrize("first, second", TWICE.values(), ids=TWICE)
+def test_of_two_states_of_the_network_none_is_obvious_and_the_prefix_is_asked_for(backbone, tmp_path, first, second):
+    others = {name: tensor + 1 for name, tensor in OTHER.items()}
+    path = saved(tmp_path / "w.pt", nested(first, OTHER) | nested(second, others, nested(first, OTHER)))
+    before = weights_of(backbone)
+    text = refusal(backbone, path, "holds the network several times, under ")
+    assert first in text and second in text and "backbone.checkpoint_prefix=" in text
+    check_loaded(backbone, before)
+    for prefix, wanted in ((first, OTHER), (f"{second}.", others)):
+        (told,) = load_weights(backbone, path, prefix=prefix)
+        check_loaded(backbone, wanted)
+        assert "tensors)" in told
+
+
+def test_the_same_state_twice_is_one_state(backbone, tmp_path):
+    load_weights(backbone, saved(tmp_path / "w.pt", {"model": OTHER, "ema": OTHER}))
+    check_loaded(backbone, OTHER)
+
+
+def test_a_prefix_that_is_not_there_is_refused_with_those_that_are(backbone, tmp_path):
+    path = saved(tmp_path / "w.pt", {"teacher": OTHER, "student": OTHER})
+    with pytest.raises(
+        ValueError, match=r"checkpoint_prefix=studnt \(did you mean student\?\); allowed: teacher, student"
+    ):
+        load_weights(backbone, path, prefix="studnt")
+
+
+def test_settings_in_a_file_are_never_made(tmp_path):
+    path = saved(tmp_path / "w.pt", {"model": OTHER, "config": OmegaConf.create({"a": "${oc.env:HOME}"})})
+    code = (
+        "import sys; from pathlib import Path; from pipeline.networks.weight_files import named_tensors; "
+        "named_tensors(Path(sys.argv[1]), 'k'); assert 'omegaconf' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True)
 
 
 def test_counters_of_batches_may_be_missing_and_stay(backbone, tmp_path):
