@@ -126,4 +126,6 @@ def protocol_named(name: str) -> Protocol:
 
 def perform(run: "Run") -> "Outcome":
     """Perform the protocol that the configuration names."""
+    if run.protocol.network:
+        import_module("pipeline.runs.training.training")  # Lightning takes seconds, which are no stage's
     return run.protocol.perform(run)
