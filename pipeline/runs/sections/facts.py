@@ -39,6 +39,8 @@ class FactsSection(Section):
         return [Headline(name, label, summary[self.name][name]) for name, label in self.labels.items()]
 
     def lines(self, summary: Mapping[str, Any]) -> Iterator[str]:
+        if self.sentence:
+            yield f"{self.sentence}."
         facts = summary[self.name].items()
         shown = [f"{name} {value:.6g}" for name, value in facts if isinstance(value, int | float)]
         shown += [f"{name} {value}" for name, value in facts if isinstance(value, str)]

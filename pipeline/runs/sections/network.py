@@ -45,7 +45,8 @@ class NetworkSection(Section):
         if "verdict" in summary:
             return  # its table holds the network's places, too
         shown = [name for name, metric in metrics().items() if metric.panel]
-        table = Table(title=summary["title"], title_style="bold")
+        console.print(self.title(summary) or "no place of the network was measured", style="bold")
+        table = Table()
         for column in ("stage", "layer", "tap"):
             table.add_column(column)
         for name in shown:
