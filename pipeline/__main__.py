@@ -22,7 +22,7 @@ def main() -> None:
             interruption.listen()
             from pipeline.cli.app import main as run
     run()
-    interruption.cease()
+    interruption.ignore_signals()
 
 
 if __name__ == "__main__":

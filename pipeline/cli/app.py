@@ -22,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.cli.arguments import check_folder, flags_of
 from pipeline.cli.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
 from pipeline.cli.invocation import hydra_arguments
-from pipeline.config import Config, conf_folder, settings
+from pipeline.config import Config, conf_folder
 from pipeline.config.messages import explain, one_line, register, version_text
+from pipeline.runs.checking import checked
 from pipeline.runs.inputs import Inputs, prepare
 from pipeline.runs.processes import check as check_processes
 from pipeline.runs.processes import is_first
@@ -42,7 +43,7 @@ def main() -> None:
     """Console entry point; exits 0 done, 1 failed, 2 bad configuration, 130 interrupted, 143 terminated."""
     interruption.listen()
     try:
-        interruption.obey()
+        interruption.exit_if_signalled()
         escape_what_cannot_be_encoded()
         register()
         # Hydra then hands us its errors instead of printing them its own way and exiting with 1.
@@ -82,7 +83,7 @@ def _run_or_show(arguments: list[str]) -> None:
         with redirect_stdout(shown):
             run()
         config = OmegaConf.create(shown.getvalue())
-        settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        checked(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
         print(shown.getvalue(), end="")
         return
     try:
@@ -133,9 +134,9 @@ class ValidateFirst(Callback):
         folder = Path(config.hydra.run.dir)
         try:
             _refuse_completed(folder)
-            checked = settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-            check_processes(checked)
-            Session.prepared.append((checked, prepare(checked)))
+            chosen = checked(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            check_processes(chosen)
+            Session.prepared.append((chosen, prepare(chosen)))
             _occupy(folder)
         except Exception as error:
             log.debug("What was refused:", exc_info=True)
@@ -176,7 +177,7 @@ def job(cfg: DictConfig) -> None:
     quiet_beside_first()
     try:
         _refuse_completed(folder)
-        config = settings(cfg)
+        config = checked(cfg)
         check_processes(config)
         inputs = prepare(config)
     except (ConfigError, OmegaConfBaseException):
@@ -197,7 +198,7 @@ def _run(config: Config, inputs: Inputs, folder: Path) -> None:
     from pipeline.runs.execution import execute
 
     Session.begun = folder
-    interruption.forget()
+    interruption.reset()
     try:
         with failures_name_their_log():
             execute(config, inputs, folder)

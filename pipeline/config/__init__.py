@@ -1,6 +1,7 @@
 """Every knob of a run, and the check of its values."""
 
-from pipeline.config.check import allowed, choices_of, conf_folder, from_plain, settings, unusable
+from pipeline.config.check import allowed, check_backbone, check_data, choices_of, from_plain, settings, unusable
+from pipeline.config.folder import conf_folder
 from pipeline.config.schema import (
     BackboneConfig,
     Config,
@@ -30,6 +31,8 @@ __all__ = [
     "TrainerConfig",
     "VerdictConfig",
     "allowed",
+    "check_backbone",
+    "check_data",
     "choices_of",
     "conf_folder",
     "from_plain",

@@ -5,8 +5,8 @@ The rest of the package sees the plain dataclasses of `pipeline.config.schema`, 
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,27 +16,17 @@ from pipeline.config.schema import Config
 from pipeline.data import validate_request
 from pipeline.networks import validate_backbone
 from pipeline.runtime.errors import ConfigError
-from pipeline.runtime.memory import head_bytes, require_memory
 from pipeline.runtime.suggestions import did_you_mean
 
 
-def conf_folder() -> Path:
-    """Absolute path of ``conf/``: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "main.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"conf/main.yaml is neither in {package} nor beside it: the installation is incomplete")
-
-
 def settings(cfg: DictConfig) -> Config:
-    """Validate a composed config.
+    """Validate a composed config as far as it does not depend on the protocol (`pipeline.runs.checking` does the rest).
 
     Args:
         cfg: the job's config as Hydra composed it (without its ``hydra`` node).
 
     Raises:
-        ConfigError: a value is out of range, does not fit another one, or names data that are not there.
+        ConfigError: a value is out of range or does not fit another one.
         OmegaConfBaseException: an unknown key, a wrong type, a value that is missing (see `pipeline.config.messages`).
     """
     for key in sorted(OmegaConf.missing_keys(cfg)):
@@ -48,10 +38,6 @@ def settings(cfg: DictConfig) -> Config:
         _check(key, value, entry)
     _check_weight_decay(config)
     _check_device(config)
-    if config.uses_images:
-        _check_images(config)
-    else:
-        _check_memory(config)
     return config
 
 
@@ -149,31 +135,35 @@ def _check_device(config: Config) -> None:
         raise ConfigError("descent.precision=tf32 needs a CUDA device; allowed here: float64, float32.")
 
 
-def _check_memory(config: Config) -> None:
-    """Of the DUFM by itself; with images, `pipeline.runs.inputs` knows how many there are."""
-    head, protocol, seeds = config.head, config.protocol, config.descent.seeds
-    widths = [protocol.num_features] + [head.width] * (head.depth - 1)
-    num_samples = protocol.num_classes * protocol.samples_per_class
-    needed = head_bytes(seeds, num_samples, widths, protocol.num_classes, free=head.inputs == "free")
-    require_memory(
-        needed,
-        f"descent.seeds={seeds}, head.depth={head.depth}, head.width={head.width}, "
-        f"protocol.num_classes={protocol.num_classes}, protocol.samples_per_class={protocol.samples_per_class} and "
-        f"protocol.num_features={protocol.num_features}",
-        config.device,
-    )
+def check_data(config: Config) -> None:
+    """Refuse a request for images that cannot be met; nothing is loaded.
 
-
-def _check_images(config: Config) -> None:
-    data, backbone = config.data, config.backbone
+    Raises:
+        ConfigError: a setting of ``data`` does not go with another one, or names files that are not there.
+    """
+    data = config.data
     if not isinstance(data.classes, list | None):
         raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
-    _check_weights(config)
-    if config.trains_head_with_backbone:
-        _check_joint_training(config)
-    try:
+    with _as_config_errors():
         validate_request(data.name, **data.request)
-        validate_backbone(backbone.name, **backbone.request)
+
+
+def check_backbone(config: Config) -> None:
+    """Refuse a request for a network that cannot be met; nothing is built.
+
+    Raises:
+        ConfigError: a setting of ``backbone`` does not go with another one, or names a model that is not there.
+    """
+    _check_weights(config)
+    with _as_config_errors():
+        validate_backbone(config.backbone.name, **config.backbone.request)
+
+
+@contextmanager
+def _as_config_errors() -> Iterator[None]:
+    """Errors of files and values, which name the setting, become errors of the configuration."""
+    try:
+        yield
     except OSError as error:
         raise unusable(error) from error
     except ValueError as error:
@@ -195,16 +185,3 @@ def _check_weights(config: Config) -> None:
     if len(given) > 1:
         named = " and ".join(f"backbone.{key}={value}" for key, value in given.items())
         raise ConfigError(f"{named} both give the backbone's weights; allowed: one of them.")
-
-
-def _check_joint_training(config: Config) -> None:
-    """Settings of a classifier, or of a head by itself, mean nothing where the two are trained together."""
-    for key, value, only in (
-        ("backbone.loss", config.backbone.loss, "mse"),
-        ("head.inputs", config.head.inputs, "frozen"),
-    ):
-        if value != only:
-            raise ConfigError(
-                f"{key}={value} does not go with protocol={config.protocol.name}, which fits a DUFM head with MSE on "
-                f"the backbone's features; allowed: {key}={only}."
-            )

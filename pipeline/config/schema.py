@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import MISSING
 
+from pipeline.config.folder import known_protocols
 from pipeline.data import AUGMENTATIONS, known_datasets
 from pipeline.networks import known_backbones
 from pipeline.networks.taps import POOLINGS
@@ -122,7 +123,7 @@ class DescentConfig:
 class ProtocolConfig:
     """What is run. Settings that name a protocol belong to it alone; `dufm` uses no images."""
 
-    name: str = _knob(MISSING, "protocol", choices=("frozen_features", "end_to_end", "fixed_head", "dufm"))
+    name: str = _knob(MISSING, "protocol", choices=known_protocols)
     regularization: str = _knob(
         "standard",
         "end_to_end, fixed_head: standard: optimizer.weight_decay on all trained weights; "
@@ -221,16 +222,6 @@ class Config:
         """Decay of W_1 .. W_L."""
         decay = self.head.weight_decay
         return tuple(decay) if isinstance(decay, list) else (float(decay),) * self.head.depth
-
-    @property
-    def uses_images(self) -> bool:
-        """Whether the protocol has data and a backbone."""
-        return self.protocol.name != "dufm"
-
-    @property
-    def trains_head_with_backbone(self) -> bool:
-        """Whether head and backbone are measured together, epoch by epoch."""
-        return self.protocol.name in ("end_to_end", "fixed_head")
 
     @property
     def device(self) -> torch.device:

@@ -13,17 +13,19 @@ import torch
 
 from pipeline.config import Config
 from pipeline.runs.inputs import Inputs
+from pipeline.runs.outcome import Outcome
 from pipeline.runs.processes import processes
 from pipeline.runs.protocols import perform
-from pipeline.runs.report import closing, left_behind, opening, print_verdict
-from pipeline.runs.run import Outcome, Run
+from pipeline.runs.report import ended_summary, files_left, final_summary, initial_summary, print_results
+from pipeline.runs.run import Run
 from pipeline.runs.training.acceleration import determinism
 from pipeline.runtime import ranks
 from pipeline.runtime.console import QUIET, VERBOSE, console, verbosity
 from pipeline.runtime.errors import RunError
-from pipeline.runtime.files import sweep
-from pipeline.storage.record import COMPLETED, Record, read_record, write_summary, write_tensors
-from pipeline.storage.stages import CHECKPOINT, STAGES, before
+from pipeline.runtime.files import remove_temporaries
+from pipeline.storage.record import COMPLETED, read_record, write_summary
+from pipeline.storage.stages import CHECKPOINT, STAGES, previous_checkpoint
+from pipeline.storage.tensors import write_tensors
 from pipeline.views.figures import run_figure, save_figure
 from pipeline.views.wandb import track
 
@@ -44,40 +46,37 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     with determinism(config.trainer.deterministic), processes(config, folder) as shared:
-        run = Run(config, inputs, shared, Record(shared))
+        run = Run.start(config, inputs, shared)
         if ranks.is_first():
-            _lead(run)
+            _run_first_rank(run)
         else:
             _perform(run)
         ranks.barrier()
 
 
-def _lead(run: Run) -> None:
+def _run_first_rank(run: Run) -> None:
     """Perform the protocol and write everything that is to be found in the folder afterwards."""
     config, folder, record = run.config, run.folder, run.record
-    sweep(folder)
-    summary = opening(run)
+    remove_temporaries(folder)
+    summary = initial_summary(run)
     write_summary(folder, summary)
-    tracker = track(config.logger, folder, asdict(config), config.protocol.name)
+    tracker = track(config.logger, folder, asdict(config), run.protocol.name)
     record.listeners.append(tracker.rows)
     figures: list[Path] = []
     try:
         outcome = _perform(run)
         record.save()
-        skipped = write_tensors(
-            folder, outcome.head.labels, outcome.head.features, outcome.head.weights, config.record.max_tensor_mb
-        )
-        summary = closing(run, outcome, skipped)
+        skipped = write_tensors(folder, outcome.tensors(), config.record.max_tensor_mb)
+        summary = final_summary(run, outcome, skipped)
         if config.record.figures:
             with run.stopwatch.time("figures"):
-                figures = save_figure(run_figure(read_record(folder), summary), folder / "figures", "collapse")
+                figures = _draw(outcome, summary, folder)
         write_summary(folder, summary)
         # All of it stands in tensors.safetensors and record.csv.
         shutil.rmtree(folder / STAGES, ignore_errors=True)
-        before(folder / CHECKPOINT).unlink(missing_ok=True)
+        previous_checkpoint(folder / CHECKPOINT).unlink(missing_ok=True)
     except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"
-        summary = opening(run) | {"status": status, "error": f"{type(error).__name__}: {error}"}
+        summary = ended_summary(run, "failed" if isinstance(error, Exception) else "interrupted", error)
         with suppress(OSError):  # what ended the run may be a full disk; that error is the one to show
             if record.rows:
                 record.save()
@@ -88,16 +87,25 @@ def _lead(run: Run) -> None:
             log.info("wandb: sending what is left (at most %g s)", config.logger.patience)
         tracker.finish(summary, figures, failed=summary["status"] != COMPLETED)
     log.debug("seconds of each stage: %s", {name: round(taken, 2) for name, taken in run.stopwatch.seconds.items()})
-    _announce(summary, folder)
+    _announce(outcome, summary, folder)
 
 
-def _announce(summary: Mapping[str, Any], folder: Path) -> None:
+def _draw(outcome: Outcome, summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The overview of the record, and a figure of every section that brings one."""
+    record = read_record(folder)
+    figures = {"collapse": run_figure(record, summary)}
+    figures |= {section.name: section.figure(record, summary) for section in outcome.sections}
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    return [path for name, figure in drawn.items() for path in save_figure(figure, folder / "figures", name)]
+
+
+def _announce(outcome: Outcome, summary: Mapping[str, Any], folder: Path) -> None:
     """Say how the run ended, and where everything is."""
     if verbosity() == QUIET:
-        print(f"{summary['verdict']['text']}: {folder}", flush=True)
+        print(f"{summary['title']}: {folder}", flush=True)
     else:
-        print_verdict(summary, console())
-    for line in left_behind(folder):
+        print_results(outcome, summary, console())
+    for line in files_left(folder):
         log.info("%s", line)
 
 
@@ -124,6 +132,8 @@ def _advice_on_memory(run: Run) -> Iterator[None]:
         if stage in ("train_backbone", "extract_features"):
             advice = f"a smaller backbone.batch_size (now {config.backbone.batch_size}), data.image_size or "
             advice += "data.samples_per_class"
+        elif run.protocol.head is None:
+            advice = "smaller settings"
         else:
             advice = f"a smaller descent.seeds (now {config.descent.seeds}) or head.width (now {config.head.width})"
         raise RunError(f"out of memory on {config.device.type} in {stage}: {advice} usually helps.") from error

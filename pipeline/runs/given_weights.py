@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.runs.protocols import protocol_named, protocol_names
 from pipeline.storage.record import read_summary
 
 IN_RUN = Path("checkpoints", "backbone.safetensors")
@@ -29,11 +30,18 @@ def run_weights(folder: Path) -> Path:
         raise ValueError(f"{key} is not a run's folder (no {', no '.join(signs)}){jobs}; {allowed}.")
     summary = read_summary(folder)
     summary = summary if isinstance(summary, dict) else {}
-    protocol = summary.get("protocol") or _section(folder, "protocol").get("name")
-    if protocol == "dufm":
-        raise ValueError(f"{key} is a run with protocol=dufm, which has no backbone; {allowed}.")
+    protocol = str(summary.get("protocol") or _section(folder, "protocol").get("name"))
+    if not _has_network(protocol, summary):
+        raise ValueError(f"{key} is a run with protocol={protocol}, which has no backbone; {allowed}.")
     status = summary.get("status", "unknown")
     raise ValueError(f"{key} has no {IN_RUN.as_posix()}, and the run's status is {status}; {allowed}.")
+
+
+def _has_network(protocol: str, summary: dict[str, Any]) -> bool:
+    """Whether a run has a backbone: as its summary says, or (before version 2, which said it) its protocol now."""
+    if "uses" in summary:
+        return bool(summary["uses"]["network"])
+    return protocol not in protocol_names() or protocol_named(protocol).network
 
 
 def trained_as(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.dufm import initial_weights
 from pipeline.dufm.descent_torch import Constraint
-from pipeline.runs.run import HEAD, TRAINING, Run
+from pipeline.runs.run import HEAD, Run
 from pipeline.runs.solutions import Features, HeadSolution
 from pipeline.runs.solving import HeadProblem, solve
 from pipeline.runtime.randomness import generator
@@ -48,18 +48,18 @@ def solve_head(
         Interrupted: a signal asked the run to end.
     """
     problem = HeadProblem(features, weights, labels, feature_decay, test, constraint)
-    sections = TRAINING if run.inputs.images is not None else ("seed", "protocol", "verdict")
-    key, limit = run.key(*sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
+    key, limit = run.key(*run.feature_sections, *HEAD, "stop_when_collapsed"), run.config.record.max_tensor_mb
+    run.planned_steps[stage] = run.config.descent.steps
 
     def make() -> dict[str, Tensor]:
-        solution = solve(run, stage, problem, run.keeper.half_done(f"{STAGES}/{stage}.half.safetensors", key))
+        solution = solve(run, stage, problem, run.stage_cache.partial(f"{STAGES}/{stage}.half.safetensors", key))
         kept = {f"weights/{layer}": weight for layer, weight in enumerate(solution.weights, start=1)}
         if problem.inputs == "free":
             kept["features"] = solution.features
         return kept | {f"diverged/{member}": torch.tensor(step) for member, step in solution.diverged.items()}
 
     with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
-        kept = run.keeper.stage(f"{STAGES}/{stage}.safetensors", key, make, limit)
+        kept = run.stage_cache.load_or_run(f"{STAGES}/{stage}.safetensors", key, make, limit)
     device = run.config.device
     diverged = {int(name.removeprefix("diverged/")): int(step) for name, step in kept.items() if "diverged" in name}
     final = [kept[f"weights/{layer}"].to(device) for layer in range(1, len(weights) + 1)]

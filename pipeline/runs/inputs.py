@@ -13,9 +13,9 @@ from pipeline.measure.extraction import widths
 from pipeline.measure.layers import state_bytes
 from pipeline.networks import Backbone, build_backbone, load_weights
 from pipeline.runs.given_weights import run_weights, trained_as
+from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.memory import head_bytes, network_bytes, require_memory
-from pipeline.theory import DufmProblem, collapsed_optimum
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class GivenWeights:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Images and a backbone, untrained unless its weights were given; None for a protocol without images."""
+    """Images and a backbone, untrained unless its weights were given; None where the protocol uses none."""
 
     images: ImageData | None = None
     backbone: Backbone | None = None
@@ -43,37 +43,52 @@ def prepare(config: Config) -> Inputs:
     Raises:
         ConfigError: damaged or missing files, too few images, images the backbone cannot take, weights that do not fit.
     """
-    if not config.uses_images:
-        return Inputs()
-    data, backbone = config.data, config.backbone
+    protocol = protocol_named(config.protocol.name)
+    inputs = Inputs()
     try:
-        images = load_images(data.name, **data.request, seed=config.seed)
-        if backbone.name == "mlp":
-            widths = [math.prod(images.image_shape), *backbone.hidden]
-            require_memory(network_bytes(widths), f"layers of backbone.hidden={backbone.hidden}", config.device)
-        network = build_backbone(backbone.name, images.image_shape, **backbone.request, seed=config.seed)
-        weights = _load_given(config, network)
+        if protocol.images:
+            inputs = Inputs(load_images(config.data.name, **config.data.request, seed=config.seed))
+        if protocol.network:
+            inputs = Inputs(inputs.images, *_network(config, inputs.images))
     except OSError as error:
         raise unusable(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _check_shares(config, images)
-    _check_head_memory(config, images, network.num_features)
-    _check_flattened(config, images, network)
-    if config.protocol.name == "fixed_head":
-        _check_fixed_head(config, images, network)
-    return Inputs(images, network, weights)
+    if protocol.network:
+        _check_shares(config, inputs.images)
+        _check_flattened(config, inputs.images, inputs.backbone)
+    if protocol.network and protocol.head:
+        members = 1 if protocol.head == "joint" else config.descent.seeds
+        check_head_memory(config, inputs, members, len(inputs.images.train), free=config.head.inputs == "free")
+    if protocol.check_inputs:
+        protocol.check_inputs(config, inputs)
+    return inputs
 
 
-def dufm_of(config: Config, images: ImageData) -> DufmProblem:
-    """The DUFM whose optimum is the head of fixed_head, with one sample per class standing for all of the class.
+def check_head_memory(config: Config, inputs: Inputs, members: int, num_samples: int, *, free: bool) -> None:
+    """Refuse a head on the backbone's features that cannot fit into memory.
 
-    The n samples of a collapsed class cost as much as one with feature decay n lambda_{H_1} (`pipeline.theory`).
-    Classes that differ in size are taken for equal ones of their mean size N / K.
+    Args:
+        members: how many there are, each with a start of its own.
+        num_samples: N, rows of the features.
+        free: whether each member has features of its own.
+
+    Raises:
+        ConfigError: it needs more than there is.
     """
-    mean_size = len(images.train) / images.num_classes
-    head = config.head
-    return DufmProblem(images.num_classes, 1, head.depth, config.weight_decays, head.feature_decay * mean_size)
+    head, classes = config.head, inputs.images.num_classes
+    widths = [inputs.backbone.num_features] + [head.width] * (head.depth - 1)
+    what = f"descent.seeds={members}, head.depth={head.depth} and head.width={head.width}"
+    require_memory(head_bytes(members, num_samples, widths, classes, free=free), what, config.device)
+
+
+def _network(config: Config, images: ImageData) -> "tuple[Backbone, GivenWeights | None]":
+    backbone = config.backbone
+    if backbone.name == "mlp":
+        widths = [math.prod(images.image_shape), *backbone.hidden]
+        require_memory(network_bytes(widths), f"layers of backbone.hidden={backbone.hidden}", config.device)
+    network = build_backbone(backbone.name, images.image_shape, **backbone.request, seed=config.seed)
+    return network, _load_given(config, network)
 
 
 def _load_given(config: Config, backbone: Backbone) -> GivenWeights | None:
@@ -117,16 +132,6 @@ def _check_shares(config: Config, images: ImageData) -> None:
             )
 
 
-def _check_head_memory(config: Config, images: ImageData, num_features: int) -> None:
-    head, fixed = config.head, config.protocol.name == "fixed_head"
-    members = 1 if config.protocol.name == "end_to_end" else config.descent.seeds
-    num_samples = images.num_classes if fixed else len(images.train)
-    widths = [num_features] + [head.width] * (head.depth - 1)
-    needed = head_bytes(members, num_samples, widths, images.num_classes, free=fixed or head.inputs == "free")
-    what = f"descent.seeds={members}, head.depth={head.depth} and head.width={head.width}"
-    require_memory(needed, what, config.device)
-
-
 def _check_flattened(config: Config, images: ImageData, backbone: Backbone) -> None:
     """Whole maps are wide: K class means of each place have to fit into memory."""
     if config.backbone.pooling != "flatten":
@@ -135,17 +140,3 @@ def _check_flattened(config: Config, images: ImageData, backbone: Backbone) -> N
     needed = state_bytes(list(found), images.num_classes)
     what = f"class means of {len(found)} maps of up to {max(found):,} numbers (backbone.pooling=flatten)"
     require_memory(needed, what, config.device, instead="average, smaller images or fewer classes")
-
-
-def _check_fixed_head(config: Config, images: ImageData, backbone: Backbone) -> None:
-    head, classes, width = config.head, images.num_classes, backbone.num_features
-    if width < classes or (head.depth > 1 and head.width < classes):
-        raise ConfigError(
-            f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
-            f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
-        )
-    if collapsed_optimum(dufm_of(config, images)).zero_is_optimal:
-        raise ConfigError(
-            f"head.weight_decay={head.weight_decay} and head.feature_decay={head.feature_decay} are so large that the "
-            "optimum of the DUFM, whose weights protocol=fixed_head freezes, is zero; allowed: smaller ones."
-        )

@@ -1,4 +1,4 @@
-"""What the stages of one run share, and what a protocol returns."""
+"""What the stages of one run share."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,11 +7,11 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.measure.feature_cache import FeatureCache
 from pipeline.runs.inputs import Inputs
-from pipeline.runs.solutions import Features, HeadSolution, accuracy
+from pipeline.runs.protocols import Protocol, protocol_named
 from pipeline.runs.training.acceleration import decide
 from pipeline.runtime.environment import Stopwatch
 from pipeline.storage.record import Record
-from pipeline.storage.stages import Keeper, fingerprint
+from pipeline.storage.stages import StageCache, fingerprint
 
 TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict")
 """The sections of the configuration that the training of a backbone depends on."""
@@ -21,13 +21,29 @@ HEAD = ("head", "descent")
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages of one run share."""
+    """What the stages of one run share.
+
+    planned_steps: how many steps each stage takes unless it stops early; stages note it as they begin.
+    """
 
     config: Config
     inputs: Inputs
     folder: Path
     record: Record
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    planned_steps: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, config: Config, inputs: Inputs, folder: Path) -> "Run":
+        """A run with an empty record."""
+        stages = protocol_named(config.protocol.name).stages
+        numbered = frozenset(name for name, stage in stages.items() if stage.layers == "numbered")
+        return cls(config, inputs, folder, Record(folder, numbered=numbered))
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """What is run."""
+        return protocol_named(self.config.protocol.name)
 
     @property
     def head_seeds(self) -> list[int]:
@@ -35,45 +51,30 @@ class Run:
         return [self.config.seed + index for index in range(self.config.descent.seeds)]
 
     @property
-    def keeper(self) -> Keeper:
+    def stage_cache(self) -> StageCache:
         """Where the results of stages are kept."""
-        return Keeper(self.folder, self.record)
+        return StageCache(self.folder, self.record)
 
     @cached_property
     def feature_cache(self) -> FeatureCache:
         """Where features of frozen backbones are looked for."""
         return FeatureCache(self.config.features.cache, self.config.backbone.pooling)
 
+    @property
+    def feature_sections(self) -> tuple[str, ...]:
+        """The sections of the configuration that the features of a head depend on."""
+        if self.inputs.backbone is not None:
+            return TRAINING
+        return ("seed", "protocol", "verdict", *(("data",) if self.inputs.images is not None else ()))
+
     def key(self, *sections: str) -> str:
-        """Fingerprint of what a stage depends on: sections of the configuration, weights that were given, and, where
-        one of them is the backbone, how it is trained."""
+        """Fingerprint of what a stage depends on: sections of the configuration, weights that were given, and, if the
+        backbone is one of the sections, how it is trained."""
         given = self.inputs.weights
+        # The metric registry's signature joins these, so that stages are measured anew when the metrics change.
         more = [str(self.config.descent.records_per_decade), given.digest if given else ""]
         return fingerprint(self.config, sections, *more, self._training if "backbone" in sections else "")
 
     @cached_property
     def _training(self) -> str:
-        return decide(self.config, self.inputs.backbone, self.inputs.images).key
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a protocol returns; accuracies are shares per seed, ``more`` is what only this protocol has to say."""
-
-    head: HeadSolution
-    train_accuracy: list[float | None]
-    test_accuracy: list[float | None] | None
-    classes: tuple[str, ...] | None
-    more: dict[str, object] = field(default_factory=dict)
-
-    @classmethod
-    def on_images(cls, run: Run, head: HeadSolution, features: Features, **more: object) -> "Outcome":
-        """Of a head on the features of the run's images; free inputs of the head stand in for the training features."""
-        config = run.config
-        return cls(
-            head,
-            train_accuracy=accuracy(config, head, head.features, features.train_labels),
-            test_accuracy=accuracy(config, head, features.test, features.test_labels),
-            classes=run.inputs.images.classes,
-            more=more,
-        )
+        return "" if self.inputs.backbone is None else decide(self.config, self.inputs.backbone, self.inputs.images).key

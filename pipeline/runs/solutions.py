@@ -69,13 +69,16 @@ class HeadSolution:
         return [self.features.shape[-1], *(weight.shape[-2] for weight in self.weights)]
 
 
-def network_head(config: Config, features: Features, weights: Sequence[Tensor]) -> HeadSolution:
-    """A head of one member on a network's training features, with the penalties of its protocol.
+def network_head(
+    config: Config, features: Features, weights: Sequence[Tensor], *, frozen: bool = False
+) -> HeadSolution:
+    """A head of one member on a network's training features, with the penalties it was trained with.
 
-    The weights of a fixed head are those of a DUFM, so its objective is always the DUFM's, whatever the regularisation
-    of the backbone.
+    Args:
+        frozen: the weights are a DUFM's, which training leaves as they are: then the objective is the DUFM's, whatever
+            the regularisation of the backbone.
     """
-    own = config.protocol.regularization == "dufm" or config.protocol.name == "fixed_head"
+    own = config.protocol.regularization == "dufm" or frozen
     decays = config.weight_decays if own else (config.optimizer.weight_decay,) * len(weights)
     return HeadSolution.of(
         config,

@@ -1,4 +1,4 @@
-"""The descent of a head as a stage of a run: members shared out over ranks, measured, kept while it goes on."""
+"""The descent of a head as a stage of a run: members shared out over ranks, measured, saved while it goes on."""
 
 import logging
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from pipeline.runs.recording import is_collapsed, joined_members, measure_soluti
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution
 from pipeline.runtime import ranks
-from pipeline.runtime.clock import Clock
+from pipeline.runtime.checkpoint_timer import CheckpointTimer
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import interruption
 from pipeline.runtime.progress import Progress
-from pipeline.storage.stages import HalfDone
+from pipeline.storage.stages import PartialStage
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class HeadProblem:
         )
 
 
-def solve(run: Run, stage: str, problem: HeadProblem, half_done: HalfDone) -> HeadSolution:
+def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> HeadSolution:
     """Descend, from the latest checkpoint if there is one; every rank descends with its part of the members.
 
     Raises:
@@ -93,18 +93,18 @@ def solve(run: Run, stage: str, problem: HeadProblem, half_done: HalfDone) -> He
     """
     config, members = run.config, ranks.share(problem.num_members, whole=problem.num_members)
     descent = problem.descent(config, members)
-    measured = _go_on(descent, members, half_done)
-    clock, steps = Clock(config.trainer.checkpoint_seconds), config.descent.steps
+    measured = _go_on(descent, members, partial)
+    timer, steps = CheckpointTimer(config.trainer.checkpoint_seconds), config.descent.steps
 
-    def keep_if_due(progress: Progress, step: int) -> None:
+    def save_if_due(progress: Progress, step: int) -> None:
         progress.advance_to(step)
-        if clock.due():
-            half_done.save(*_state(descent, problem.num_members, measured))
-            clock.leave()
+        if timer.due():
+            partial.save(*_state(descent, problem.num_members, measured))
+            timer.restart_or_exit()
 
     with Progress(stage, steps, "step") as progress, interruption.deferred():
         stops = log_schedule(steps, config.descent.records_per_decade)
-        for step in descend(descent, stops, lambda step: keep_if_due(progress, step), agree=ranks.largest):
+        for step in descend(descent, stops, lambda step: save_if_due(progress, step), agree=ranks.largest):
             if step > measured:
                 own = problem.solution(
                     config,
@@ -122,13 +122,13 @@ def solve(run: Run, stage: str, problem: HeadProblem, half_done: HalfDone) -> He
             if step and stage == "head" and is_collapsed(run, stage, run.head_seeds, first_layer):
                 log.info("%s: collapsed at step %d, stopped", stage, step)
                 break
-            keep_if_due(progress, step)
+            save_if_due(progress, step)
     return _joined_solution(run, problem, descent)
 
 
-def _go_on(descent: Descent, members: range, half_done: HalfDone) -> int:
+def _go_on(descent: Descent, members: range, partial: PartialStage) -> int:
     """Bring the descent to its latest checkpoint; returns the last step that was measured, -1 for none."""
-    kept = half_done.load()
+    kept = partial.load()
     if kept is None:
         return -1
     tensors, facts = kept

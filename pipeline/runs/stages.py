@@ -3,10 +3,14 @@
 Every stage takes the `Run` (configuration, inputs, record) and plain tensors, and writes what it measures into the
 record; none of them knows which protocol it serves. What a stage leaves is kept in the run folder and found again when
 the run is started once more (see `pipeline.storage.stages`).
+
+Lightning takes seconds to import: what needs it is imported where a training begins, so that a protocol can be looked
+up, and a configuration checked, without it.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,11 +29,11 @@ from pipeline.runs.recording import (
 )
 from pipeline.runs.run import HEAD, TRAINING, Run
 from pipeline.runs.solutions import Features, alignment, network_head
-from pipeline.runs.training.checkpoints import TrainingCheckpoints
-from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty, Learner
-from pipeline.runs.training.training import settle_norms, train
 from pipeline.runtime.errors import RunError
 from pipeline.storage.stages import CHECKPOINT, STAGES
+
+if TYPE_CHECKING:
+    from pipeline.runs.training.learners import DufmNetwork, Learner
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +46,24 @@ def train_backbone(run: Run) -> Backbone:
     The loss, the accuracy and the metrics of every block are recorded before training and on a log-spaced schedule of
     epochs.
     """
+    from pipeline.runs.training.learners import Classifier
+
     config, backbone, images, key = run.config, run.inputs.backbone, run.inputs.images, run.key(*TRAINING)
+    epochs = config.backbone.epochs if run.inputs.weights is None else 0
+    run.planned_steps["backbone"] = epochs
 
     def make() -> dict[str, Tensor]:
-        _settle(run)
-        if config.backbone.epochs and run.inputs.weights is None:
+        _calibrate_norms(run)
+        if epochs:
             settings = config.backbone
-            learner = Classifier(
-                backbone, images.num_classes, settings.loss, config.optimizer, settings.epochs, config.seed
-            )
+            learner = Classifier(backbone, images.num_classes, settings.loss, config.optimizer, epochs, config.seed)
             _train(run, key, learner, lambda: has_collapsed_features(run))
         else:
             record_layers(run, "backbone", 0, [config.seed], run.feature_cache.measurement(backbone, images).layers)
         return _weights(backbone)
 
     with run.stopwatch.time("train_backbone"):
-        backbone.load_state_dict(run.keeper.stage(BACKBONE_FILE, key, make), strict=False)
+        backbone.load_state_dict(run.stage_cache.load_or_run(BACKBONE_FILE, key, make), strict=False)
     return backbone.to(config.device).eval().requires_grad_(False)
 
 
@@ -76,7 +82,10 @@ def train_under_head(
     Returns:
         The backbone, and W_1 .. W_L as ``(1, out, in)`` float64.
     """
+    from pipeline.runs.training.learners import DufmNetwork, DufmPenalty
+
     config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    run.planned_steps.update(backbone=config.backbone.epochs, head=config.backbone.epochs)
     own, key = config.protocol.regularization == "dufm", run.key(*TRAINING, *HEAD)
     penalty = DufmPenalty(config.weight_decays, config.head.feature_decay, len(images.train)) if own else None
     learner = DufmNetwork(
@@ -93,13 +102,14 @@ def train_under_head(
         device = measured.train.device
         labels = [split.labels.to(device) for split in (images.train, images.test)]
         features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
-        record_head(run, "head", epoch, network_head(config, features, _members(learner)), features)
+        head = network_head(config, features, _members(learner), frozen=frozen_head)
+        record_head(run, "head", epoch, head, features)
         if reference is not None:
             found = alignment(features, reference)
             run.record.add("head", epoch, [config.seed], {name: [value] for name, value in found.items()})
 
     def make() -> dict[str, Tensor]:
-        _settle(run)
+        _calibrate_norms(run)
         if config.backbone.epochs:
             _train(run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too)
         else:
@@ -108,7 +118,7 @@ def train_under_head(
         return _weights(backbone) | head
 
     with run.stopwatch.time("train_backbone"):
-        kept = run.keeper.stage(BACKBONE_FILE, key, make)
+        kept = run.stage_cache.load_or_run(BACKBONE_FILE, key, make)
         trained = tuple(
             kept.pop(f"head/{layer + 1}").to(config.device, torch.float64)[None] for layer in range(len(weights))
         )
@@ -119,7 +129,7 @@ def train_under_head(
 def mean_feature(run: Run) -> Tensor:
     """Mean feature ``(d,)`` of the backbone as it was given to the run, over the training split."""
     with run.stopwatch.time("extract_features"):
-        _settle(run)
+        _calibrate_norms(run)
         backbone = run.inputs.backbone.to(run.config.device)
         return backbone_features(backbone, run.inputs.images, run.inputs.images.train).double().mean(dim=0).clone()
 
@@ -140,7 +150,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
 
     with run.stopwatch.time("extract_features"):
         key, limit = run.key(*TRAINING, *HEAD), run.config.record.max_tensor_mb
-        kept = run.keeper.stage(f"{STAGES}/features.safetensors", key, make, limit)
+        kept = run.stage_cache.load_or_run(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
     return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
@@ -160,18 +170,25 @@ def _weights(backbone: Backbone) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in backbone.state_dict().items() if isinstance(value, Tensor)}
 
 
-def _settle(run: Run) -> None:
+def _calibrate_norms(run: Run) -> None:
     """Batch norms of an untrained backbone normalise its training images; given weights keep their statistics."""
+    from pipeline.runs.training.training import calibrate_norms
+
     config = run.config
     if run.inputs.weights is None and not config.backbone.pretrained:
-        settle_norms(run.inputs.backbone.to(config.device), run.inputs.images, config.backbone.batch_size, config.seed)
+        calibrate_norms(
+            run.inputs.backbone.to(config.device), run.inputs.images, config.backbone.batch_size, config.seed
+        )
 
 
 def _train(
-    run: Run, key: str, learner: Learner, collapsed: Callable[[], bool], measure_too: MeasureToo | None = None
+    run: Run, key: str, learner: "Learner", collapsed: Callable[[], bool], measure_too: MeasureToo | None = None
 ) -> None:
     """Train and measure on the schedule, from a checkpoint kept under ``key`` if there is one; ``collapsed`` is asked
     whether to stop."""
+    from pipeline.runs.training.checkpoints import TrainingCheckpoints
+    from pipeline.runs.training.training import train
+
     config = run.config
     schedule = log_schedule(config.backbone.epochs, config.descent.records_per_decade)
 
@@ -192,6 +209,6 @@ def _train(
     )
 
 
-def _members(learner: DufmNetwork) -> tuple[Tensor, ...]:
+def _members(learner: "DufmNetwork") -> tuple[Tensor, ...]:
     """W_1 .. W_L of a trained network as one member, ``(1, out, in)`` float64."""
     return tuple(weight.detach().double()[None] for weight in learner.weights)

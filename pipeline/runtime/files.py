@@ -39,7 +39,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process has left; the caller holds the folder's lock."""
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files that a killed process left behind; the caller holds the folder's lock."""
     for path in folder.rglob(f".*{TEMPORARY}*"):
         path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Signals that ask a run to end: noted at once, obeyed where nothing is lost.
+"""Signals that ask a run to end: noted at once, acted on where nothing is lost.
 
 SIGINT and SIGTERM, and SIGUSR1 and SIGUSR2, by which Slurm and submitit announce the end of a job. While something is
-in progress that can be kept half done (a training, a descent), a signal is only written down, and the loop that sees it
-keeps what it has and leaves by `Interrupted`; anywhere else, and at a second Ctrl-C, `Interrupted` is raised at once.
+in progress that can be saved half done (a training, a descent), a signal is only noted: the loop sees it, saves a
+checkpoint and raises `Interrupted`. Anywhere else, and at a second Ctrl-C, `Interrupted` is raised at once.
 """
 
 import os
@@ -47,37 +47,40 @@ class Interruption:
         """Handle the signals from now on; repeated where a library has put its own handlers in our place."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._note)
+                signal.signal(number, self._on_signal)
 
-    def obey(self) -> None:
+    def exit_if_signalled(self) -> None:
         """Leave if a signal was noted.
 
         Raises:
-            Interrupted: it was.
+            Interrupted: one was.
         """
         if self.received:
             raise Interrupted(self.received)
 
-    def forget(self) -> None:
-        """A new run begins."""
+    def reset(self) -> None:
+        """Forget what was noted: a new run begins."""
         self.received = 0
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, a first signal is only noted in ``received``, and whoever loops here looks at it."""
+        """Within, a first signal is only noted in ``received``; the loop inside has to look at it."""
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
 
-    def cease(self) -> None:
-        """Ignore the signals from now on: all is done, and Python, which takes most of a second to end, would die of
-        one and make a completed run look like a failed one."""
+    def ignore_signals(self) -> None:
+        """Ignore the signals from now on.
+
+        All is done by then: a signal during the second that Python takes to exit would make a completed run look like
+        a failed one.
+        """
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._deferring:
             self.received = number
             raise Interrupted(number)
@@ -104,7 +107,7 @@ def requeue(stop: Interrupted, *, first: bool) -> None:
     job = _slurm_job()
     if job is None or stop.number == signal.SIGINT:
         return
-    with _deaf():
+    with _signals_ignored():
         if first:
             _ask_slurm_to_requeue(job)
         else:
@@ -112,10 +115,10 @@ def requeue(stop: Interrupted, *, first: bool) -> None:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Without signals: those that follow are the same request again, or part of the end that was asked for."""
+def _signals_ignored() -> Iterator[None]:
+    """Within, signals are ignored: those that follow are the same request again, or part of the end it asked for."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    interruption.cease()
+    interruption.ignore_signals()
     try:
         yield
     finally:

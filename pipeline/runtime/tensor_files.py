@@ -1,6 +1,6 @@
-"""Files of tensors that are found again: safetensors with a story in its metadata, under a key, with a SHA-256 of both.
+"""Files of tensors that are found again: safetensors with metadata, stored under a key, with a SHA-256 of both.
 
-A file is written whole or not at all. One that is damaged is noticed, named, and counts as none.
+A file is written whole or not at all. A damaged one is noticed, named in the log, and counts as absent.
 """
 
 import hashlib
@@ -17,41 +17,50 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-STORY = "stage"
-"""Name of the metadata: plain facts that belong to the tensors, among them the key."""
+METADATA = "stage"
+"""Under this name the file's header holds the metadata, as JSON; ``metadata["key"]`` is what the tensors depend on."""
 
-Kept = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors, and the story that goes with them."""
+TensorsAndMetadata = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def serialised(tensors: dict[str, Tensor], story: dict[str, Any]) -> bytes:
-    """The content of a file; ``story["key"]`` is what it depends on."""
+def serialised(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bytes:
+    """The content of a file; ``metadata["key"]`` is what it depends on."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # Under one name, because safetensors writes several in any order, and equal runs leave equal files.
-    return save(tensors, {STORY: json.dumps(story | {"sha256": _digest(tensors, story)})})
+    # All under one name: safetensors writes several in arbitrary order, and equal runs should leave equal files.
+    return save(tensors, {METADATA: json.dumps(metadata | {"sha256": _digest(tensors, metadata)})})
 
 
-def read(path: Path, key: str, otherwise: str, check: Callable[[dict[str, Any]], object]) -> Kept | None:
-    """What was kept under ``key``; None if nothing was, or it is damaged, in which case ``otherwise`` happens.
+def read(path: Path, key: str, otherwise: str, check: Callable[[dict[str, Any]], object]) -> TensorsAndMetadata | None:
+    """What was stored under ``key``; None if nothing was, or the file is damaged: then the log says ``otherwise``.
 
     Args:
-        check: raises KeyError, TypeError or ValueError for a story that cannot be used.
+        otherwise: a clause, e.g. ``this stage is repeated``.
+        check: raises KeyError, TypeError or ValueError for metadata that cannot be used.
     """
     try:
         if not path.is_file():
             return None
         with safe_open(path, framework="pt") as stream:
-            story = json.loads((stream.metadata() or {})[STORY])
-            if story["key"] != key:
+            metadata = _metadata(stream)
+            if metadata["key"] != key:
                 return None
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-        if story.pop("sha256", None) != _digest(tensors, story):
+        if metadata.pop("sha256", None) != _digest(tensors, metadata):
             raise ValueError("its checksum does not match")
-        check(story)
+        check(metadata)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be read (%s); %s", path, str(error).splitlines()[0], otherwise)
         return None
-    return tensors, story
+    return tensors, metadata
+
+
+def has_other_key(path: Path, key: str) -> bool:
+    """Whether a file is there that was stored under another key: by another version, or under other settings."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return _metadata(stream)["key"] != key
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return False
 
 
 def absorb(digest: "hashlib._Hash", tensor: Tensor) -> None:
@@ -59,8 +68,12 @@ def absorb(digest: "hashlib._Hash", tensor: Tensor) -> None:
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def _digest(tensors: dict[str, Tensor], story: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(story, sort_keys=True).encode())
+def _metadata(stream: Any) -> dict[str, Any]:
+    return json.loads((stream.metadata() or {})[METADATA])
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         absorb(digest, tensors[name])

@@ -1,8 +1,8 @@
 """The run folder: the one source of every number shown anywhere.
 
     record.csv             tidy: stage,step,seed,layer,tap,metric,value
-    summary.json           problem, losses, final layer metrics, verdict, environment, timings
-    tensors.safetensors    labels, features/1 and weights/1..L of the final state
+    summary.json           what the run used, what it came to (title, headline, every section's part), environment
+    tensors.safetensors    what the sections keep of the final state, e.g. labels, features/1 and weights/1..L of a head
     figures/  checkpoints/
     stages/                results of finished stages, while the run is not complete (see `pipeline.storage.stages`)
 
@@ -25,15 +25,17 @@ from pipeline.runtime.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COMPLETED = "completed"
 
 
 class Row(NamedTuple):
-    """One measured number. ``step`` counts epochs wherever a backbone is trained, and gradient steps of full-batch
-    descent otherwise; ``layer`` and ``tap`` are empty for numbers of the whole network (losses, accuracy)."""
+    """One measured number.
+
+    ``step`` counts what the summary's ``step_units`` say for the stage, e.g. epochs; ``layer`` and ``tap`` are empty
+    for numbers of a whole network (losses, accuracy).
+    """
 
     stage: str
     step: int
@@ -46,12 +48,16 @@ class Row(NamedTuple):
 
 @dataclass
 class Record:
-    """Rows as they are measured, mirrored to listeners (trackers) and kept in ``folder``."""
+    """Rows as they are measured, mirrored to listeners (trackers) and kept in ``folder``.
+
+    numbered: the stages whose layers are numbers, as those of a head are; elsewhere they have names.
+    """
 
     folder: Path
     rows: list[Row] = field(default_factory=list)
     listeners: list[Callable[[list[Row]], None]] = field(default_factory=list)
     undefined: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
+    numbered: frozenset[str] = frozenset({"head"})
 
     def add(
         self,
@@ -103,15 +109,14 @@ class Record:
     def final_layers(self, stage: str, seeds: list[int]) -> list[dict[str, Any]]:
         """The last measurement of every (layer, tap): ``{layer, tap, metric: [value per seed], ...}``.
 
-        Head layers are numbered, backbone layers named. Undefined values are None, with their reasons in
-        ``undefined``; ``dnc3`` is None where no weight matrix is entered (pre-activations of layers >= 2 and backbone
-        blocks).
+        Undefined values are None, with their reasons in ``undefined``; ``dnc3`` is None where no weight matrix is
+        entered (pre-activations of layers >= 2 and backbone blocks).
         """
         rows = self.frame().query("stage == @stage and layer != ''")
         entries = []
         for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
             last = group[group.step == group.step.max()]
-            entry: dict[str, Any] = {"layer": int(layer) if stage == "head" else layer, "tap": tap, "dnc3": None}
+            entry: dict[str, Any] = {"layer": int(layer) if stage in self.numbered else layer, "tap": tap, "dnc3": None}
             for metric, values in last.groupby("metric", sort=False):
                 per_seed = dict(zip(values.seed, values.value, strict=True))
                 entry[str(metric)] = [finite_or_none(per_seed[seed]) for seed in seeds]
@@ -119,6 +124,11 @@ class Record:
             reasons = {name: why for (*where, name), why in self.undefined.items() if tuple(where) == here}
             entries.append(entry | ({"undefined": reasons} if reasons else {}))
         return entries
+
+    def last(self, stage: str, metric: str) -> list[float | None] | None:
+        """The last values, one per seed, of a number of the whole network; None if it was never recorded."""
+        rows = [row for row in self.rows if row.stage == stage and row.metric == metric and row.layer == ""]
+        return [finite_or_none(row.value) for row in rows if row.step == rows[-1].step] or None
 
 
 def read_record(folder: Path) -> pd.DataFrame:
@@ -154,31 +164,3 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """
     with atomic(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
-def write_tensors(
-    folder: Path,
-    labels: torch.Tensor,
-    features: torch.Tensor,
-    weights: tuple[torch.Tensor, ...],
-    max_mb: float,
-) -> str | None:
-    """Write the final state; returns why it was skipped, or None when it was written.
-
-    Args:
-        labels: ``(N,)`` int64.
-        features: ``(N, d_1)`` when all seeds share them, else ``(S, N, d_1)``.
-        weights: W_1 .. W_L, each ``(S, d_out, d_in)``.
-        max_mb: size in MiB above which nothing is written.
-    """
-    from safetensors.torch import save
-
-    tensors = {"labels": labels, "features/1": features}
-    tensors |= {f"weights/{index}": weight for index, weight in enumerate(weights, start=1)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    size_mb = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
-    if size_mb > max_mb:
-        return f"tensors.safetensors would take {size_mb:.1f} MiB, above record.max_tensor_mb={max_mb:g}"
-    with atomic(folder / "tensors.safetensors") as path:
-        path.write_bytes(save(tensors))  # an OSError says what is wrong with the disk, safetensors' own would not
-    return None

@@ -22,7 +22,7 @@ from pipeline.networks import build_backbone
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import perform
 from pipeline.runs.run import Run
-from pipeline.runs.training.training import settle_norms
+from pipeline.runs.training.training import calibrate_norms
 from pipeline.runtime import ranks
 from pipeline.storage.record import Record
 
@@ -46,7 +46,7 @@ def config(**changes) -> Config:
 def measured(name: str, **options) -> dict[str, torch.Tensor]:
     """Every metric of every place of an untrained network, and its features."""
     network = build_backbone(name, IMAGES.image_shape, seed=1, **options)
-    settle_norms(network, IMAGES, 32, seed=0)
+    calibrate_norms(network, IMAGES, 32, seed=0)
     found = measuring.measure_backbone(network, IMAGES, lambda features: features[:, :3])
     values = {"train": found.train, "test": found.test}
     for at in found.layers:
@@ -86,7 +86,7 @@ def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
     outcome = perform(run)
     values = torch.tensor([row.value for row in run.record.rows], dtype=torch.float64)
     names = [(row.stage, row.step, row.seed, row.layer, row.tap, row.metric) for row in run.record.rows]
-    return {"rows": values, "names": names, "last": outcome.head.weights[-1]}
+    return {"rows": values, "names": names, "last": outcome.section("head").head.weights[-1]}
 
 
 def work(rank: int, world_size: int, port: int, folder: Path) -> None:

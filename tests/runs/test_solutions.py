@@ -10,11 +10,11 @@ from pipeline.dufm import objective
 from pipeline.runs.solutions import Features, HeadSolution, closed_form, network_head, unseen_share
 
 
-def config(protocol: str = "end_to_end", regularization: str = "dufm") -> Config:
+def config(regularization: str = "dufm") -> Config:
     return Config(
         optimizer=OptimizerConfig(name="sgd", weight_decay=3e-4),
         head=HeadConfig(depth=2, width=4, weight_decay=5e-3, feature_decay=5e-6),
-        protocol=ProtocolConfig(name=protocol, regularization=regularization),
+        protocol=ProtocolConfig(regularization=regularization),
     )
 
 
@@ -25,9 +25,9 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 LABELS = torch.arange(2).repeat(5)
 
 
-def head(protocol: str = "end_to_end", regularization: str = "dufm", labels: torch.Tensor = LABELS) -> HeadSolution:
-    features = Features(draw(10, 6), labels, draw(4, 6), labels[:4])
-    return network_head(config(protocol, regularization), features, (draw(1, 4, 6), draw(1, 2, 4)))
+def head(regularization: str = "dufm", frozen: bool = False) -> HeadSolution:
+    features = Features(draw(10, 6), LABELS, draw(4, 6), LABELS[:4])
+    return network_head(config(regularization), features, (draw(1, 4, 6), draw(1, 2, 4)), frozen=frozen)
 
 
 def test_a_network_with_the_dufms_penalties_is_compared_with_its_closed_form():
@@ -48,7 +48,7 @@ def test_with_standard_decay_the_features_carry_no_penalty_and_there_is_no_close
 
 
 def test_a_fixed_head_is_a_dufms_whatever_the_decay_of_the_backbone():
-    assert head("fixed_head", "standard").objective.total.equal(head("fixed_head", "dufm").objective.total)
+    assert head("standard", frozen=True).objective.total.equal(head("dufm").objective.total)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from pipeline.config import Config, settings
+from pipeline.config import Config
 from pipeline.networks import Backbone
+from pipeline.runs.checking import checked
 from pipeline.runs.inputs import prepare
-from pipeline.runs.protocols import PROTOCOLS, perform
+from pipeline.runs.protocols import perform, protocol_names
 from pipeline.runs.run import Run
 from pipeline.runtime.errors import RunError
-from pipeline.storage.record import Record
 
 SMALL = {
     "data.name": "digits",
@@ -36,8 +36,8 @@ def attempt(folder, protocol: str, **changes) -> Run:
     changed = {key.replace("__", "."): value for key, value in changes.items()}
     for key, value in {**SMALL, "protocol.name": protocol, **changed}.items():
         OmegaConf.update(cfg, key, value)
-    config = settings(cfg)
-    run = Run(config, prepare(config), folder, Record(folder))
+    config = checked(cfg)
+    run = Run.start(config, prepare(config), folder)
     perform(run)
     return run
 
@@ -46,15 +46,16 @@ def last_steps(run: Run) -> dict[str, int]:
     return {row.stage: row.step for row in run.record.rows}
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", protocol_names())
 def test_the_same_settings_find_every_stage_and_record_the_same(protocol, tmp_path, caplog):
     caplog.set_level("INFO")
     first = attempt(tmp_path, protocol)
     assert "not repeated" not in caplog.text
     again = attempt(tmp_path, protocol)
     assert repr(again.record.rows) == repr(first.record.rows)
-    expected = {"dufm": 1, "end_to_end": 2, "frozen_features": 3, "fixed_head": 3}
-    assert caplog.text.count("this stage is not repeated") == expected[protocol]
+    kept = list(tmp_path.rglob("*.safetensors"))
+    assert kept and caplog.text.count("this stage is not repeated") == len(kept)
+    assert "is not used" not in caplog.text
 
 
 @pytest.mark.parametrize("protocol", ["dufm", "frozen_features", "fixed_head"])
@@ -71,6 +72,7 @@ def test_another_head_leaves_a_frozen_backbone_as_it_is(tmp_path, caplog):
     attempt(tmp_path, "frozen_features")
     again = attempt(tmp_path, "frozen_features", head__depth=3)
     assert "backbone.safetensors: this stage is not repeated" in caplog.text
+    assert "head.safetensors is not used: kept by another version or under other settings" in caplog.text
     assert {row.layer for row in again.record.rows if row.stage == "head"} == {"", "1", "2", "3"}
 
 

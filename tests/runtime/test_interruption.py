@@ -1,4 +1,4 @@
-"""Signals are noted where something can be kept half done, and obeyed at once elsewhere."""
+"""Signals are noted where something can be saved half done, and acted on at once elsewhere."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def test_within_a_loop_that_keeps_its_state_a_signal_is_only_noted(interruption,
         raise_here(signal.SIGINT)
 
 
-def test_a_second_ctrl_c_is_obeyed_at_once(interruption, monkeypatch):
+def test_a_second_ctrl_c_is_acted_on_at_once(interruption, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_OF_IMPATIENCE", 0.0)
     with interruption.deferred():
         raise_here(signal.SIGINT)
@@ -66,9 +66,9 @@ def test_a_new_run_does_not_inherit_the_signal_of_the_one_before(interruption):
     with interruption.deferred():
         raise_here(signal.SIGTERM)
     with pytest.raises(Interrupted):
-        interruption.obey()
-    interruption.forget()
-    interruption.obey()
+        interruption.exit_if_signalled()
+    interruption.reset()
+    interruption.exit_if_signalled()
     assert interruption.received == 0
 
 
@@ -83,7 +83,7 @@ def test_a_signal_while_modules_load_ends_the_command_in_a_sentence(tmp_path):
     assert "ended by SIGUSR2" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize(("done", "code"), [("cease", 0), ("forget", -signal.SIGTERM)])
+@pytest.mark.parametrize(("done", "code"), [("ignore_signals", 0), ("reset", -signal.SIGTERM)])
 def test_a_signal_while_python_ends_does_not_make_a_completed_run_a_failed_one(done, code):
     """The signal comes from an object that dies with its module, when Python has taken all handlers away."""
     late = "type('Late', (), {'__del__': lambda self, kill=os.kill, me=os.getpid(): kill(me, 15)})()"

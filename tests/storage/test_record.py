@@ -6,11 +6,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pipeline.runtime.environment import environment
 from pipeline.runtime.files import atomic
-from pipeline.storage.record import Record, read_record, read_summary, write_summary, write_tensors
+from pipeline.storage.record import Record, read_record, read_summary, write_summary
 
 
 def test_rows_come_back_from_the_file_to_the_last_digit(tmp_path):
@@ -71,15 +70,21 @@ def test_an_unreadable_summary_reads_as_none(tmp_path):
     assert read_summary(tmp_path) is None
 
 
-def test_tensors_are_written_whole_or_skipped_with_the_reason(tmp_path):
-    labels, features = torch.tensor([0, 1]), torch.randn(2, 3, dtype=torch.float64)
-    weights = (torch.randn(4, 5, 3).mT.contiguous().mT, torch.randn(4, 2, 5))
-    reason = write_tensors(tmp_path, labels, features, weights, max_mb=1e-6)
-    assert "record.max_tensor_mb" in reason and not (tmp_path / "tensors.safetensors").exists()
-    assert write_tensors(tmp_path, labels, features, weights, max_mb=1) is None
-    loaded = load_file(tmp_path / "tensors.safetensors")
-    assert set(loaded) == {"labels", "features/1", "weights/1", "weights/2"}
-    assert torch.equal(loaded["weights/1"], weights[0]) and torch.equal(loaded["features/1"], features)
+def test_layers_are_numbers_in_stages_of_a_head_and_names_elsewhere(tmp_path):
+    record = Record(tmp_path, numbered=frozenset({"probe"}))
+    for stage in ("probe", "backbone"):
+        record.add(stage, 0, [0], {"dnc1": [1.0]}, layer="1", tap="post")
+    assert record.final_layers("probe", [0])[0]["layer"] == 1
+    assert record.final_layers("backbone", [0])[0]["layer"] == "1"
+
+
+def test_the_last_values_of_a_whole_network_are_those_of_its_last_step(tmp_path):
+    record = Record(tmp_path)
+    assert record.last("backbone", "train_accuracy") is None
+    for step in (0, 3):
+        record.add("backbone", step, [0, 1], {"train_accuracy": [0.5 + step / 10, float("nan")]})
+        record.add("backbone", step, [0, 1], {"train_accuracy": [9.0, 9.0]}, layer="1", tap="post")
+    assert record.last("backbone", "train_accuracy") == [0.8, None]
 
 
 def test_the_environment_names_versions_and_device():

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.storage.record import Record
-from pipeline.storage.stages import Keeper, fingerprint
+from pipeline.storage.stages import StageCache, fingerprint
 
 FILE = "stages/a.safetensors"
 
@@ -26,7 +26,7 @@ class Attempt:
 
     def __init__(self, folder) -> None:
         self.record, self.made = Record(folder), 0
-        self.keeper = Keeper(folder, self.record)
+        self.stages = StageCache(folder, self.record)
         self.heard = []
         self.record.listeners.append(self.heard.extend)
 
@@ -41,7 +41,7 @@ class Attempt:
             transposed = torch.arange(6.0, dtype=torch.float64).reshape(2, 3).T
             return {"weights": torch.nn.Parameter(transposed), "step": torch.tensor(7)}
 
-        return self.keeper.stage(FILE, key, make, max_mb)
+        return self.stages.load_or_run(FILE, key, make, max_mb)
 
 
 @pytest.fixture
@@ -79,10 +79,11 @@ def test_rows_of_earlier_stages_are_not_kept_with_a_stage(first, tmp_path):
     assert {row.stage for row in again.record.rows} == {"head"}
 
 
-def test_a_stage_kept_under_another_key_is_repeated_and_replaced(first, tmp_path):
+def test_a_stage_kept_under_another_key_is_repeated_and_replaced_and_the_log_says_so(first, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     other = Attempt(tmp_path)
     other.stage("another key")
-    assert other.made == 1
+    assert other.made == 1 and caplog.text.count(f"{tmp_path / FILE} is not used") == 1
     for key, made in (("another key", 0), ("key", 1)):
         later = Attempt(tmp_path)
         later.stage(key)
@@ -139,7 +140,7 @@ def test_a_stage_that_fails_leaves_no_file(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        Keeper(tmp_path, Record(tmp_path)).stage(FILE, "key", make)
+        StageCache(tmp_path, Record(tmp_path)).load_or_run(FILE, "key", make)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -161,7 +162,7 @@ class Half:
     def __init__(self, folder, key: str = "key") -> None:
         self.record = Record(folder)
         self.record.add("backbone", 0, [0], {"train_loss": [1.0]})  # an earlier stage's
-        self.checkpoints = Keeper(folder, self.record).half_done(HALF, key)
+        self.checkpoints = StageCache(folder, self.record).partial(HALF, key)
 
     def keep(self, *steps: int) -> None:
         for step in steps:
@@ -222,9 +223,11 @@ def test_without_a_whole_checkpoint_the_stage_is_repeated(tmp_path, caplog):
     assert f"{tmp_path / PREVIOUS} cannot be read (its checksum does not match); the stage is repeated" in caplog.text
 
 
-def test_a_checkpoint_kept_under_another_key_is_not_used(tmp_path):
+def test_a_checkpoint_kept_under_another_key_is_not_used_and_the_log_says_so_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     Half(tmp_path, "other").keep(0, 1)
     assert Half(tmp_path).checkpoints.load() is None
+    assert caplog.text.count("is not used: kept by another version or under other settings") == 1
     Half(tmp_path).keep(5)  # the one before it is still the other's
     (tmp_path / HALF).unlink()
     assert Half(tmp_path).checkpoints.load() is None

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.config import Config, DescentConfig, HeadConfig, ProtocolConfig, VerdictConfig
-from pipeline.storage.record import COMPLETED, Row, write_summary, write_tensors
+from pipeline.storage.record import COMPLETED, Row, write_summary
+from pipeline.storage.tensors import write_tensors
 from pipeline.studies.engine import claims
 from pipeline.studies.engine.runs import Point, Result
 from pipeline.theory import DufmProblem, collapsed_optimum, construct_optimum, critical_decay, diagnose, partial_loss
@@ -148,7 +149,8 @@ def with_optimal_tensors(result: Result) -> Result:
     members = len(result.seeds)
     features = point.features.expand(members, -1, -1)
     weights = tuple(weight.expand(members, -1, -1) for weight in point.weights)
-    write_tensors(result.folder, point.labels, features, weights, max_mb=10)
+    tensors = {f"weights/{layer}": weight for layer, weight in enumerate(weights, start=1)}
+    write_tensors(result.folder, {"labels": point.labels, "features/1": features} | tensors, max_mb=10)
     return result
 
 

@@ -49,7 +49,7 @@ def test_every_experiment_file_runs_shrunk(experiment, tmp_path):
     job.perform()
     assert job.is_finished
     result = job.result()
-    joint = job.config.trains_head_with_backbone
+    joint = result.summary["uses"]["head"] == "joint"
     assert result.completed and len(result.losses) == (1 if joint else 2)
     assert result.record[result.record.stage == "head"].step.max() == (1 if joint else 20)
     assert result.summary["problem"]["depth"] == job.config.head.depth

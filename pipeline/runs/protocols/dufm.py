@@ -2,13 +2,41 @@
 
 import torch
 
+from pipeline.config import Config
 from pipeline.dufm import balanced_features, initial_features
 from pipeline.runs.heads import initial_head, solve_head
-from pipeline.runs.run import Outcome, Run
-from pipeline.runs.solutions import accuracy
+from pipeline.runs.outcome import Outcome
+from pipeline.runs.protocols import Stage, protocol
+from pipeline.runs.run import Run
+from pipeline.runs.sections import HeadSection
+from pipeline.runtime.memory import head_bytes, require_memory
 from pipeline.runtime.randomness import generator
 
 
+def fits_into_memory(config: Config) -> None:
+    """Refuse a model that is too large.
+
+    Raises:
+        ConfigError: it needs more memory than there is.
+    """
+    head, protocol, seeds = config.head, config.protocol, config.descent.seeds
+    widths = [protocol.num_features] + [head.width] * (head.depth - 1)
+    num_samples = protocol.num_classes * protocol.samples_per_class
+    needed = head_bytes(seeds, num_samples, widths, protocol.num_classes, free=head.inputs == "free")
+    require_memory(
+        needed,
+        f"descent.seeds={seeds}, head.depth={head.depth}, head.width={head.width}, "
+        f"protocol.num_classes={protocol.num_classes}, protocol.samples_per_class={protocol.samples_per_class} and "
+        f"protocol.num_features={protocol.num_features}",
+        config.device,
+    )
+
+
+@protocol(
+    head="descent",
+    stages={"head": Stage("Head", unit="gradient step", layers="numbered")},
+    check=fits_into_memory,
+)
 def dufm(run: Run) -> Outcome:
     """Descend from random or balanced features of ``protocol.num_classes`` classes of equal size."""
     config, protocol = run.config, run.config.protocol
@@ -23,6 +51,4 @@ def dufm(run: Run) -> Outcome:
         features = initial_features(len(labels), protocol.num_features, sources, config.head.init_scale)
     decay = config.head.feature_decay if config.head.inputs == "free" else None
     head = solve_head(run, features, weights, labels, decay)
-    return Outcome(
-        head, train_accuracy=accuracy(run.config, head, head.features, labels), test_accuracy=None, classes=None
-    )
+    return Outcome((HeadSection.on_features(run, head),))

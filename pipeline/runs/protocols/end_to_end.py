@@ -1,11 +1,20 @@
 """Train backbone and DUFM head together (protocol (a) of the reproduction)."""
 
 from pipeline.runs.heads import initial_head
-from pipeline.runs.run import Outcome, Run
+from pipeline.runs.outcome import Outcome
+from pipeline.runs.protocols import Stage, protocol
+from pipeline.runs.run import Run
+from pipeline.runs.sections import HeadSection, NetworkSection
 from pipeline.runs.solutions import network_head
 from pipeline.runs.stages import extract_features, train_under_head
 
 
+@protocol(
+    images=True,
+    network=True,
+    head="joint",
+    stages={"backbone": Stage("Backbone"), "head": Stage("Head", layers="numbered")},
+)
 def end_to_end(run: Run) -> Outcome:
     """One network, one seed: ``protocol.regularization`` says what is decayed."""
     config, images = run.config, run.inputs.images
@@ -13,4 +22,4 @@ def end_to_end(run: Run) -> Outcome:
     backbone, weights = train_under_head(run, start, frozen_head=False)
     features = extract_features(run, backbone)
     head = network_head(config, features, weights)
-    return Outcome.on_images(run, head, features)
+    return Outcome((NetworkSection(), HeadSection.on_images(run, head, features)))

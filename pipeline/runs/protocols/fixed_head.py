@@ -9,19 +9,71 @@ the feature space. The one that is frozen is chosen so that a network can reach 
   units of layer 2 are active. A sample for which all of them are dead gets no gradient and stays where it is.
 """
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 
+from pipeline.config import Config
+from pipeline.data import ImageData
 from pipeline.dufm import initial_features
 from pipeline.runs.heads import initial_head, solve_head
-from pipeline.runs.inputs import dufm_of
-from pipeline.runs.run import Outcome, Run
+from pipeline.runs.inputs import Inputs, check_head_memory
+from pipeline.runs.outcome import Outcome, Section
+from pipeline.runs.protocols import Stage, protocol
+from pipeline.runs.run import Run
+from pipeline.runs.sections import HeadSection, NetworkSection
 from pipeline.runs.solutions import HeadSolution, alignment, network_head, unseen_share
 from pipeline.runs.stages import extract_features, mean_feature, train_under_head
+from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.randomness import generator
 from pipeline.storage.record import finite_or_none
-from pipeline.theory import collapsed_optimum, construct_optimum, diagnose
+from pipeline.theory import DufmProblem, collapsed_optimum, construct_optimum, diagnose
 
 
+def dufm_of(config: Config, images: ImageData) -> DufmProblem:
+    """The DUFM whose optimum is the head, with one sample per class standing for all of the class.
+
+    The n samples of a collapsed class cost as much as one with feature decay n lambda_{H_1} (`pipeline.theory`).
+    Classes that differ in size are taken for equal ones of their mean size N / K.
+    """
+    mean_size = len(images.train) / images.num_classes
+    head = config.head
+    return DufmProblem(images.num_classes, 1, head.depth, config.weight_decays, head.feature_decay * mean_size)
+
+
+def has_an_optimum(config: Config, inputs: Inputs) -> None:
+    """Refuse a DUFM without a collapsed optimum to freeze.
+
+    Raises:
+        ConfigError: a layer is narrower than there are classes, the optimum is zero, or memory does not suffice.
+    """
+    head, classes, width = config.head, inputs.images.num_classes, inputs.backbone.num_features
+    check_head_memory(config, inputs, config.descent.seeds, classes, free=True)
+    if width < classes or (head.depth > 1 and head.width < classes):
+        raise ConfigError(
+            f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
+            f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
+        )
+    if collapsed_optimum(dufm_of(config, inputs.images)).zero_is_optimal:
+        raise ConfigError(
+            f"head.weight_decay={head.weight_decay} and head.feature_decay={head.feature_decay} are so large that the "
+            "optimum of the DUFM, whose weights protocol=fixed_head freezes, is zero; allowed: smaller ones."
+        )
+
+
+@protocol(
+    images=True,
+    network=True,
+    head="joint",
+    stages={
+        "backbone": Stage("Backbone"),
+        "head": Stage("Head", layers="numbered"),
+        "dufm": Stage("DUFM solved for the fixed head", unit="gradient step", layers="numbered", intermediate=True),
+    },
+    check_inputs=has_an_optimum,
+)
 def fixed_head(run: Run) -> Outcome:
     """Report how near the network comes to the DUFM: loss, alignment of the features, collapse of every layer."""
     config = run.config
@@ -34,10 +86,43 @@ def fixed_head(run: Run) -> Outcome:
 
     backbone, weights = train_under_head(run, weights, frozen_head=True, reference=reference)
     features = extract_features(run, backbone)
-    head = network_head(config, features, weights)
-    return Outcome.on_images(
-        run, head, features, fixed_head=_report(run, solved, best, head, alignment(features, reference))
-    )
+    head = network_head(config, features, weights, frozen=True)
+    found = _report(run, solved, best, head, alignment(features, reference))
+    on_images = HeadSection.on_images(run, head, features, relative_gap=found["relative_gap"])
+    return Outcome((NetworkSection(), FixedHeadSection(found), on_images))
+
+
+@dataclass(frozen=True)
+class FixedHeadSection(Section):
+    """How near the network came to the DUFM whose weights are its head."""
+
+    found: Mapping[str, Any]
+    name: ClassVar[str] = "fixed_head"
+
+    def summary(self, run: Run) -> dict[str, Any]:
+        return {self.name: self.found}
+
+    def lines(self, summary: Mapping[str, Any]) -> Iterator[str]:
+        found = summary[self.name]
+        cosine, cosine_rotated = (
+            "undefined (the features are zero)" if found[name] is None else f"{found[name]:.4f}"
+            for name in ("alignment", "alignment_rotated")
+        )
+        unseen = ""
+        if found["unseen_share"] is not None:
+            unseen = (
+                f" ({found['relative_gap_without_unseen']:.2e} without the {100 * found['unseen_share']:.1f} % of "
+                "their squared norm that the head cannot see)"
+            )
+        yield (
+            f"DUFM of the head ({found['solution']}): {found['dufm_sits_at']}, {found['dufm_relative_gap']:.2e} above "
+            f"its optimum {found['dufm_optimum']:.6g}; with the network's features {found['relative_gap']:.2e} above "
+            f"it{unseen}."
+        )
+        yield (
+            f"Features against the DUFM's: cosine {cosine}, after the best rotation {cosine_rotated}; "
+            f"relative distance {found['feature_distance']:.3f} and {found['feature_distance_rotated']:.3f}."
+        )
 
 
 def _descended(run: Run) -> HeadSolution:
@@ -70,10 +155,8 @@ def _constructed(run: Run) -> HeadSolution:
     )
 
 
-def _report(
-    run: Run, solved: HeadSolution, best: int, head: HeadSolution, aligned: dict[str, float]
-) -> dict[str, object]:
-    """The ``fixed_head`` section of the summary."""
+def _report(run: Run, solved: HeadSolution, best: int, head: HeadSolution, aligned: dict[str, float]) -> dict[str, Any]:
+    """The ``fixed_head`` part of the summary."""
     problem = dufm_of(run.config, run.inputs.images)
     entering, *_ = run.record.final_layers("head", [run.config.seed])
     unseen = finite_or_none(unseen_share(head.features, head.weights[0][0]))

@@ -1,10 +1,19 @@
 """Train a backbone, freeze it, train a fresh DUFM head on its features (protocol (b) of the reproduction)."""
 
 from pipeline.runs.heads import initial_head, solve_head
-from pipeline.runs.run import Outcome, Run
+from pipeline.runs.outcome import Outcome
+from pipeline.runs.protocols import Stage, protocol
+from pipeline.runs.run import Run
+from pipeline.runs.sections import HeadSection, NetworkSection
 from pipeline.runs.stages import extract_features, train_backbone
 
 
+@protocol(
+    images=True,
+    network=True,
+    head="descent",
+    stages={"backbone": Stage("Backbone"), "head": Stage("Head", unit="gradient step", layers="numbered")},
+)
 def frozen_features(run: Run) -> Outcome:
     """The main job. With ``head.inputs=free`` the features are only where the head's own variables start."""
     images = run.inputs.images
@@ -20,4 +29,4 @@ def frozen_features(run: Run) -> Outcome:
         run.config.head.feature_decay if free else None,
         test=features,
     )
-    return Outcome.on_images(run, head, features)
+    return Outcome((NetworkSection(), HeadSection.on_images(run, head, features)))

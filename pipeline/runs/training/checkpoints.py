@@ -12,41 +12,41 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from pipeline.runtime import ranks
-from pipeline.runtime.clock import Clock
+from pipeline.runtime.checkpoint_timer import CheckpointTimer
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import interruption
 from pipeline.storage.record import Record
-from pipeline.storage.stages import as_recorded, before, replace_keeping_one
+from pipeline.storage.stages import NOT_USED, parsed_rows, previous_checkpoint, save_keeping_previous
 
 log = logging.getLogger(__name__)
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be gone on from; says why."""
+    """A checkpoint that cannot be used; says why."""
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, beside the one before: Lightning's own save is not atomic everywhere."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, beside the previous one: Lightning's own save is not atomic everywhere."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = BytesIO()
         torch.save(checkpoint, content)
-        replace_keeping_one(Path(path), content.getbuffer())
+        save_keeping_previous(Path(path), content.getbuffer())
 
 
 class TrainingCheckpoints(pl.Callback):
-    """Keeps a training, with the rows recorded in it and the state of the global generators, and finds it again.
+    """Saves a training, with the rows it recorded and the state of the global generators, and finds it again.
 
     Args:
-        path: of the checkpoint; the one before it lies beside it.
+        path: of the checkpoint; the previous one lies beside it.
         key: fingerprint of the settings that the training depends on.
-        record: where the rows are; those that are there now are another stage's.
+        record: of the run; the rows it holds now belong to earlier stages.
         seconds: between two checkpoints.
     """
 
     def __init__(self, path: Path, key: str, record: Record, seconds: float) -> None:
         self.path, self.key, self.record = path, key, record
-        self.clock, self.start = Clock(seconds), len(record.rows)
+        self.timer, self.start = CheckpointTimer(seconds), len(record.rows)
         self._generators: dict[str, Any] | None = None
 
     def latest(self) -> Path | None:
@@ -54,8 +54,8 @@ class TrainingCheckpoints(pl.Callback):
         return ranks.broadcast(self._latest() if ranks.is_first() else None)
 
     def _latest(self) -> Path | None:
-        last = "the training begins anew"
-        for path, otherwise in ((self.path, "the one before it is used"), (before(self.path), last)):
+        other_key, last = False, "the training begins anew"
+        for path, otherwise in ((self.path, "the one before it is used"), (previous_checkpoint(self.path), last)):
             try:
                 content = read_checkpoint(path)
             except FileNotFoundError:
@@ -66,6 +66,9 @@ class TrainingCheckpoints(pl.Callback):
             if content["callbacks"].get(self.state_key, {}).get("key") == self.key:
                 log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
                 return path
+            other_key = True
+        if other_key:
+            log.info(NOT_USED, self.path)
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class TrainingCheckpoints(pl.Callback):
         return {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.record.restore(*as_recorded(state_dict["rows"], state_dict["undefined"]))
+        self.record.restore(*parsed_rows(state_dict["rows"], state_dict["undefined"]))
         self._generators = state_dict["generators"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,19 +94,19 @@ class TrainingCheckpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not trainer.is_last_batch:  # after that one comes the end of the epoch
-            self._look(trainer, pl_module)
+            self._save_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
-            self._keep(trainer, pl_module)
-        self._look(trainer, pl_module)
+            self._save(trainer, pl_module)
+        self._save_if_due(trainer, pl_module)
 
-    def _look(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
-        if self.clock.due():
-            self._keep(trainer, learner)
-            self.clock.leave()
+    def _save_if_due(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        if self.timer.due():
+            self._save(trainer, learner)
+            self.timer.restart_or_exit()
 
-    def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+    def _save(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         batch = trainer.train_dataloader.position
         check_finite(learner, f"in epoch {trainer.current_epoch + 1}, batch {batch} (step {trainer.global_step})")
         trainer.save_checkpoint(self.path)

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader, Rounds
 from pipeline.runs.training.acceleration import Acceleration, decide
-from pipeline.runs.training.checkpoints import TrainingCheckpoints, WholeCheckpoints, check_finite
+from pipeline.runs.training.checkpoints import AtomicCheckpointIO, TrainingCheckpoints, check_finite
 from pipeline.runs.training.learners import Learner
 from pipeline.runs.training.synchronised_norm import synchronised_norms
 from pipeline.runtime import ranks
@@ -56,11 +56,11 @@ class EveryScheduledEpoch(pl.Callback):
             self.progress.headline(self.measure(epoch))
 
 
-class JoinedProcesses(LightningEnvironment):
-    """The processes are there already (`pipeline.runs.processes`), whoever started them.
+class StartedProcesses(LightningEnvironment):
+    """The processes have been started already (`pipeline.runs.processes`), whoever did so.
 
-    Lightning is to start none, to leave Slurm's signals to us, and not to take away the variables that say where a
-    process stands.
+    Lightning must start none, leave Slurm's signals to us, and keep the environment variables that give a process its
+    rank.
     """
 
     def teardown(self) -> None:
@@ -94,7 +94,7 @@ def _advice_on_norms(batch_size: int, num_images: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def settle_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: int) -> None:
+def calibrate_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: int) -> None:
     """Start the running statistics of batch norms at those of the training images instead of at mean 0, variance 1.
 
     In evaluation mode an untrained network would otherwise not be normalised at all: its features explode with depth,
@@ -199,7 +199,7 @@ def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks
         default_root_dir=folder,
         logger=False,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints(), JoinedProcesses()],
+        plugins=[AtomicCheckpointIO(), StartedProcesses()],
         enable_checkpointing=False,
         enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
         enable_model_summary=False,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipeline.config import Config, conf_folder, settings
 from pipeline.config.messages import register
+from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
 from pipeline.storage.record import COMPLETED, read_record, read_summary
@@ -164,7 +165,7 @@ class Result:
     @property
     def seeds(self) -> list[int]:
         """Seeds of the run, in the order of every per-seed list."""
-        if self.config.trains_head_with_backbone:
+        if protocol_named(self.config.protocol.name).head == "joint":
             return [self.config.seed]
         return [self.config.seed + index for index in range(self.config.descent.seeds)]
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from pipeline.runs.training.checkpoints import (
+    AtomicCheckpointIO,
     DamagedCheckpoint,
     TrainingCheckpoints,
-    WholeCheckpoints,
     check_finite,
     read_checkpoint,
 )
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import SIGNALS
 from pipeline.storage.record import Record, Row
-from pipeline.storage.stages import before, replace_keeping_one
+from pipeline.storage.stages import previous_checkpoint, save_keeping_previous
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def keep(place: Path, step: int, key: str = "key") -> TrainingCheckpoints:
     """A checkpoint such as Lightning writes one, as far as it is looked at when it is searched for."""
     callback = TrainingCheckpoints(place, key, Record(place.parent), seconds=0)
     content = {"callbacks": {callback.state_key: callback.state_dict()}, "epoch": step // 10, "global_step": step}
-    WholeCheckpoints().save_checkpoint(content | {"state_dict": {"w": torch.full((64,), float(step))}}, place)
+    AtomicCheckpointIO().save_checkpoint(content | {"state_dict": {"w": torch.full((64,), float(step))}}, place)
     return callback
 
 
@@ -66,18 +66,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(kind, place, c
     assert found.latest() == place
     place.write_bytes(DAMAGES[kind](place.read_bytes()))
     with caplog.at_level(logging.INFO):
-        assert found.latest() == before(place)
+        assert found.latest() == previous_checkpoint(place)
     assert f"{place} is damaged" in caplog.text and "the one before it is used" in caplog.text
-    assert f"going on from {before(place)} (epoch 1, step 10)" in caplog.text
+    assert f"going on from {previous_checkpoint(place)} (epoch 1, step 10)" in caplog.text
 
 
 def test_when_both_are_damaged_the_training_begins_anew(place, caplog):
     keep(place, 10)
     found = keep(place, 20)
-    for path in (place, before(place)):
+    for path in (place, previous_checkpoint(place)):
         path.write_bytes(path.read_bytes()[:-100])
     assert found.latest() is None
-    assert f"{before(place)} is damaged" in caplog.text and "the training begins anew" in caplog.text
+    assert f"{previous_checkpoint(place)} is damaged" in caplog.text and "the training begins anew" in caplog.text
 
 
 def test_a_missing_latest_checkpoint_is_no_obstacle(place):
@@ -85,7 +85,7 @@ def test_a_missing_latest_checkpoint_is_no_obstacle(place):
     keep(place, 10)
     found = keep(place, 20)
     place.unlink()
-    assert found.latest() == before(place)
+    assert found.latest() == previous_checkpoint(place)
 
 
 def test_checkpoints_of_other_settings_are_not_used(place):
@@ -117,21 +117,21 @@ def test_every_bit_of_a_file_of_torch_save_that_holds_a_number_is_checked(tmp_pa
 def test_the_one_before_is_kept_and_no_other(tmp_path):
     path = tmp_path / "a.ckpt"
     for content in (b"1", b"2", b"3"):
-        replace_keeping_one(path, content)
+        save_keeping_previous(path, content)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a.ckpt": b"3", "a.previous.ckpt": b"2"}
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_both_as_they_were(tmp_path, monkeypatch):
     path = tmp_path / "a.ckpt"
     for content in (b"1", b"2"):
-        replace_keeping_one(path, content)
+        save_keeping_previous(path, content)
 
     def full(self, content):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=str(path)):
-        replace_keeping_one(path, b"3")
+        save_keeping_previous(path, b"3")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a.ckpt": b"2", "a.previous.ckpt": b"1"}
 
 

@@ -15,7 +15,7 @@ from pipeline.data import ResidentLoader, load_images
 from pipeline.networks import build_backbone
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
-from pipeline.runs.training.training import settle_norms, train
+from pipeline.runs.training.training import calibrate_norms, train
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.randomness import generator
 from pipeline.storage.record import Record
@@ -193,7 +193,7 @@ def test_batch_norms_of_an_untrained_backbone_start_at_the_statistics_of_the_ima
     backbone = build_backbone("resnet20", images.image_shape)
     before = {name: tensor.clone() for name, tensor in backbone.named_parameters()}
     backbone.train()
-    settle_norms(backbone, images, batch_size=32, seed=0)
+    calibrate_norms(backbone, images, batch_size=32, seed=0)
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.named_parameters())
     assert all(module.training for module in backbone.modules())
     norm, seen = backbone.network.bn1, []
@@ -210,5 +210,5 @@ def test_a_backbone_without_batch_norm_is_left_alone():
     images = load_images("digits", classes=[0, 1], samples_per_class=20)
     backbone = build_backbone("mlp", images.image_shape)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    settle_norms(backbone, images, batch_size=32, seed=0)
+    calibrate_norms(backbone, images, batch_size=32, seed=0)
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())

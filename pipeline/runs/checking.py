@@ -1,0 +1,44 @@
+"""From a composed config to one that can be run: what `pipeline.config` checks, and what the protocol needs."""
+
+from omegaconf import DictConfig
+
+from pipeline.config import Config, check_backbone, check_data, settings
+from pipeline.runs.protocols import protocol_named
+from pipeline.runtime.errors import ConfigError
+
+
+def checked(cfg: DictConfig) -> Config:
+    """Validate a composed config, without loading or building anything.
+
+    Args:
+        cfg: the job's config as Hydra composed it (without its ``hydra`` node).
+
+    Raises:
+        ConfigError: a value is out of range, does not fit another one or the protocol, or names data that are not
+            there.
+        OmegaConfBaseException: an unknown key, a wrong type, a value that is missing (see `pipeline.config.messages`).
+    """
+    config = settings(cfg)
+    protocol = protocol_named(config.protocol.name)
+    if protocol.images:
+        check_data(config)
+    if protocol.network:
+        check_backbone(config)
+    if protocol.head == "joint":
+        _check_joint_training(config)
+    if protocol.check:
+        protocol.check(config)
+    return config
+
+
+def _check_joint_training(config: Config) -> None:
+    """Settings of a classifier, or of a head by itself, mean nothing where the two are trained together."""
+    for key, value, only in (
+        ("backbone.loss", config.backbone.loss, "mse"),
+        ("head.inputs", config.head.inputs, "frozen"),
+    ):
+        if value != only:
+            raise ConfigError(
+                f"{key}={value} does not go with protocol={config.protocol.name}, which fits a DUFM head with MSE on "
+                f"the backbone's features; allowed: {key}={only}."
+            )
