@@ -35,6 +35,9 @@ from pipeline.metrics.registry import metric, row_sum, statistic
 # Weight decay shrinks an unused direction exponentially but never to zero: a thousandth of the largest is out of use.
 RANK_RTOL = 1e-3
 
+ABOUT_ZERO = ("rotation", "scaling")
+ANY_MOTION = (*ABOUT_ZERO, "translation")
+
 
 # --- what has to be accumulated --------------------------------------------------------------------------------------
 
@@ -91,19 +94,26 @@ def misses(rows: Rows) -> Tensor:
 # --- metrics of the features -----------------------------------------------------------------------------------------
 
 
-@metric(*MEANS_EXIST, NO_BETWEEN_SCATTER, title="DNC1: within / between variability", target=0.0, panel=True)
+@metric(
+    *MEANS_EXIST,
+    NO_BETWEEN_SCATTER,
+    title="DNC1: within / between variability",
+    target=0.0,
+    panel=True,
+    invariant=ANY_MOTION,
+)
 def dnc1(statistics: ClassStatistics) -> Tensor:
     """Within-class over between-class variability, tr(Sigma_W) / tr(Sigma_B)."""
     return statistics.within_trace / statistics.between_trace
 
 
-@metric(*MEANS_EXIST, NO_BETWEEN_SCATTER, title="NC1: spread along the class means", target=0.0)
+@metric(*MEANS_EXIST, NO_BETWEEN_SCATTER, title="NC1: spread along the class means", target=0.0, invariant=ANY_MOTION)
 def nc1_pinv(statistics: ClassStatistics, squares: Tensor) -> Tensor:
     """tr(Sigma_W Sigma_B^+) / K, the pseudo-inverse truncated to rank K - 1."""
     return squares / statistics.counts.sum().clamp(min=1)
 
 
-@metric(*MEANS_EXIST, EQUAL_MEANS, title="CDNV: class-distance normalised variance", target=0.0)
+@metric(*MEANS_EXIST, EQUAL_MEANS, title="CDNV: class-distance normalised variance", target=0.0, invariant=ANY_MOTION)
 def cdnv(statistics: ClassStatistics) -> Tensor:
     """Mean over pairs of classes of (v_i + v_j) / (2 ||mu_i - mu_j||^2), v_c the variance of class c."""
     variances = statistics.scatter / statistics.counts
@@ -118,19 +128,32 @@ def cdnv(statistics: ClassStatistics) -> Tensor:
     title="DNC2: condition number of class means",
     target=1.0,
     panel=True,
+    invariant=ABOUT_ZERO,
 )
 def dnc2(statistics: ClassStatistics) -> Tensor:
     """Largest over K-th singular value of the uncentred M: 1 is an orthogonal frame."""
     return statistics.mean_singular_values[..., 0] / statistics.mean_singular_values[..., -1]
 
 
-@metric(*MEANS_EXIST, ZERO_MEANS, title="Distance of the class means to an orthogonal frame", target=0.0)
+@metric(
+    *MEANS_EXIST,
+    ZERO_MEANS,
+    title="Distance of the class means to an orthogonal frame",
+    target=0.0,
+    invariant=ABOUT_ZERO,
+)
 def nc2_frame(statistics: ClassStatistics) -> Tensor:
     """|| M^T M / ||M^T M||_F - I_K / sqrt(K) ||_F of the uncentred M."""
     return _gram_distance(statistics.means, torch.eye(statistics.num_classes, **_like(statistics)))
 
 
-@metric(*MEANS_EXIST, NO_BETWEEN_SCATTER, title="NC2: distance of the class means to a simplex", target=0.0)
+@metric(
+    *MEANS_EXIST,
+    NO_BETWEEN_SCATTER,
+    title="NC2: distance of the class means to a simplex",
+    target=0.0,
+    invariant=ANY_MOTION,
+)
 def nc2_simplex(statistics: ClassStatistics) -> Tensor:
     """|| G / ||G||_F - (I_K - 1 1^T / K) / sqrt(K - 1) ||_F, G the Gram matrix of the means less their own mean."""
     # Centred at the unweighted mean of the class means: with unequal class sizes mu_G would leave a simplex ETF
@@ -139,25 +162,25 @@ def nc2_simplex(statistics: ClassStatistics) -> Tensor:
     return _gram_distance(statistics.balanced_means, simplex)
 
 
-@metric(*MEANS_EXIST, title="Rank of the class means", scale="linear")
+@metric(*MEANS_EXIST, title="Rank of the class means", scale="linear", invariant=ABOUT_ZERO)
 def rank_means(statistics: ClassStatistics) -> Tensor:
     """Number of singular values of M above a thousandth of the largest."""
     return rank_of_spectrum(statistics.mean_singular_values)
 
 
-@metric(*MEANS_EXIST, ZERO_MEANS, title="Stable rank of the class means", scale="linear")
+@metric(*MEANS_EXIST, ZERO_MEANS, title="Stable rank of the class means", scale="linear", invariant=ABOUT_ZERO)
 def stable_rank_means(statistics: ClassStatistics) -> Tensor:
     """||M||_F^2 / ||M||_2^2."""
     return stable_rank_of_spectrum(statistics.mean_singular_values)
 
 
-@metric(NOT_FINITE, NO_SAMPLES, title="Share of active units", scale="linear")
+@metric(NOT_FINITE, NO_SAMPLES, title="Share of active units", scale="linear", invariant=("scaling",))
 def active_units(statistics: ClassStatistics) -> Tensor:
     """Share of non-zero entries among the N d activations."""
     return statistics.active / (statistics.samples * statistics.means.shape[-1])
 
 
-@metric(*MEANS_EXIST, title="Accuracy of the nearest class mean", target=1.0, scale="linear")
+@metric(*MEANS_EXIST, title="Accuracy of the nearest class mean", target=1.0, scale="linear", invariant=ANY_MOTION)
 def ncm_accuracy(reference: ClassStatistics, hits: Tensor, judged: Tensor | int) -> Tensor:
     """Share of samples whose nearest class mean, of the training split, is that of their own class."""
     return hits.to(torch.float64) / judged
@@ -173,6 +196,7 @@ def ncm_accuracy(reference: ClassStatistics, hits: Tensor, judged: Tensor | int)
     title="DNC3: rows of $W_l$ to class means (sine)",
     target=0.0,
     panel=True,
+    invariant=ABOUT_ZERO,
 )
 def dnc3(statistics: ClassStatistics, weight: Tensor) -> Tensor:
     """sum_i w_i sin(row_i, closest class mean) / sum_i w_i of the rows of a weight, w_i = ||row_i||^2."""
@@ -187,32 +211,51 @@ def dnc3(statistics: ClassStatistics, weight: Tensor) -> Tensor:
     return (row_norms * torch.linalg.vector_norm(residual, dim=-1)).sum(-1) / row_norms.square().sum(-1)
 
 
-@metric(SPECTRUM_NOT_FINITE, title="Rank of $W_l$", scale="linear")
+@metric(SPECTRUM_NOT_FINITE, title="Rank of $W_l$", scale="linear", invariant=("rotation",))
 def rank_weight(spectrum: Tensor) -> Tensor:
     """Number of singular values of the weight above a thousandth of the largest."""
     return rank_of_spectrum(spectrum)
 
 
-@metric(SPECTRUM_NOT_FINITE, ZERO_SPECTRUM, title="Stable rank of $W_l$", scale="linear")
+@metric(SPECTRUM_NOT_FINITE, ZERO_SPECTRUM, title="Stable rank of $W_l$", scale="linear", invariant=("rotation",))
 def stable_rank_weight(spectrum: Tensor) -> Tensor:
     """||W||_F^2 / ||W||_2^2 of the weight."""
     return stable_rank_of_spectrum(spectrum)
 
 
-@metric(NEXT_WEIGHT_NOT_FINITE, *WEIGHT_EXISTS, title="Imbalance of $W_{l+1}$ and $W_l$", target=0.0)
+@metric(
+    NEXT_WEIGHT_NOT_FINITE,
+    *WEIGHT_EXISTS,
+    title="Imbalance of $W_{l+1}$ and $W_l$",
+    target=0.0,
+    invariant=("rotation",),
+)
 def balancedness(next_weight: Tensor, weight: Tensor) -> Tensor:
     """||W_{l+1}^T W_{l+1} - W_l W_l^T||_F / ||W_l W_l^T||_F of consecutive weights."""
     gram = weight @ weight.mT
     return torch.linalg.matrix_norm(next_weight.mT @ next_weight - gram) / torch.linalg.matrix_norm(gram)
 
 
-@metric(*MEANS_EXIST, NO_BETWEEN_SCATTER, *WEIGHT_EXISTS, title="NC3: last weight to its class means", target=0.0)
+@metric(
+    *MEANS_EXIST,
+    NO_BETWEEN_SCATTER,
+    *WEIGHT_EXISTS,
+    title="NC3: last weight to its class means",
+    target=0.0,
+    invariant=ANY_MOTION,
+)
 def nc3_duality(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
     """|| W / ||W||_F - B / ||B||_F ||_F of the last weight and the centred means that enter it."""
     return torch.linalg.matrix_norm(_unit(classifier) - _unit(statistics.centred_means))
 
 
-@metric(*MEANS_EXIST, title="NC4: decisions unlike the nearest class mean's", target=0.0, scale="linear")
+@metric(
+    *MEANS_EXIST,
+    title="NC4: decisions unlike the nearest class mean's",
+    target=0.0,
+    scale="linear",
+    invariant=ANY_MOTION,
+)
 def nc4(reference: ClassStatistics, misses: Tensor, judged: Tensor | int) -> Tensor:
     """Share of samples on which the network's decision differs from the nearest class mean of the training split."""
     return misses.to(torch.float64) / judged

@@ -74,6 +74,11 @@ class Plan:
         """Whether the second look needs the decisions of the network."""
         return any("decisions" in row_sum.needs for row_sum in self.row_sums)
 
+    @property
+    def takes_reference(self) -> bool:
+        """Whether some metric compares the rows with those of the training split."""
+        return any("reference" in metric.takes for metric in self.metrics)
+
     @cached_property
     def _row_sums(self) -> tuple[RowSum, ...]:
         known = registry.row_sums()

@@ -1,4 +1,4 @@
-"""The second look at rows, once class means are known: nearest class means, deviations along directions, sums of them."""
+"""The second look at rows, once class means are known: nearest ones, deviations along directions, and their sums."""
 
 from __future__ import annotations
 

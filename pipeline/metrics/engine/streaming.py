@@ -89,8 +89,9 @@ class CollapseMetrics(Metric):
         self.covariance = covariance
         self._names = None if metrics is None else tuple(metrics)
         self._plan = Plan.one_pass(self._names, substitutes=covariance)
-        # Statistics of all ranks and the directions of the second look, once it has begun.
-        self._settled: tuple[ClassStatistics, dict[str, Tensor]] | None = None
+        # Statistics of all ranks, and the directions of the second look, once it has begun.
+        self._merged: ClassStatistics | None = None
+        self._directions: dict[str, Tensor] | None = None
         self.undefined: dict[str, str] = {}
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
@@ -115,7 +116,8 @@ class CollapseMetrics(Metric):
     ) -> None:
         """Show a batch a second time, after all updates; together these batches must be the same as in the first look.
 
-        On several ranks every rank must call this at least once (N may be 0), because the first call synchronises.
+        On several ranks every rank must call this at least once (N may be 0) or `merged_statistics`, because the first
+        call synchronises.
 
         Args:
             features: `(N, d)`; labels: `(N,)`.
@@ -128,13 +130,12 @@ class CollapseMetrics(Metric):
             return
         if self._plan.needs_decisions:
             check_decisions(decisions, features)
-        if self._settled is None:
-            merged = self.merged_statistics()
+        merged = self.merged_statistics()
+        if self._directions is None:
             self._check_strays(merged)
-            self._settled = merged, self._plan.directions(merged)
-        merged, directions = self._settled
+            self._directions = self._plan.directions(merged)
         own = replace(merged, source=(features.detach(), labels))
-        found = self._plan.second_look(own, reference or merged, directions, decisions)
+        found = self._plan.second_look(own, reference or merged, self._directions, decisions)
         self.sums = self.sums + torch.cat([found, found.new_full((1,), len(labels))])
 
     def compute(
@@ -189,7 +190,7 @@ class CollapseMetrics(Metric):
         """Forget all batches."""
         super().reset()
         self.undefined = {}
-        self._settled = None
+        self._forget_second_look()
 
     def set_dtype(self, dst_type: str | torch.dtype) -> CollapseMetrics:
         """Keep float64, whatever is asked for: less would cost the digits that collapse is about."""
@@ -206,8 +207,10 @@ class CollapseMetrics(Metric):
 
     def merged_statistics(self) -> ClassStatistics:
         """What was accumulated on all ranks together, each of which must call this."""
-        with self.sync_context(should_sync=self._to_sync):
-            return self.statistics
+        if self._merged is None:
+            with self.sync_context(should_sync=self._to_sync):
+                self._merged = self.statistics
+        return self._merged
 
     @property
     def _shapes(self) -> dict[str, torch.Size]:
@@ -227,7 +230,7 @@ class CollapseMetrics(Metric):
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {strays} of them outside.")
 
     def _forget_second_look(self) -> None:
-        self._settled = None
+        self._merged = self._directions = None
         if self._plan.row_sums:
             self.sums = torch.zeros_like(self.sums)
 

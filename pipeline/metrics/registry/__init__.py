@@ -18,6 +18,7 @@ Nothing else lists metrics: rows of the record, tracker, streams, tables and fig
 
 from pipeline.metrics.registry.entries import (
     INPUTS,
+    INVARIANCES,
     OF_WEIGHTS,
     TEST,
     Metric,
@@ -31,6 +32,7 @@ from pipeline.metrics.registry.listing import chosen, entry, metrics, row_sums, 
 
 __all__ = [
     "INPUTS",
+    "INVARIANCES",
     "OF_WEIGHTS",
     "TEST",
     "Metric",

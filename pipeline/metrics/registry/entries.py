@@ -32,6 +32,8 @@ NEEDS = ("nearest", "decisions")
 """What a sum over rows may need: that nearest class means are asked for, the decisions of the network."""
 
 SCALES = ("log", "linear")
+INVARIANCES = ("rotation", "scaling", "translation")
+"""Of the features, weights turning with them, under which a metric may promise not to change."""
 TEST = "test_"
 """Begins the name that a metric has on the test split."""
 
@@ -61,6 +63,7 @@ class Metric(Named):
         target: the value at collapse; None if there is none.
         scale: of an axis, "log" or "linear".
         panel: whether figures, reports and dashboards draw it by default.
+        invariant: which of `INVARIANCES` it promises; the tests hold it to that.
         version: to be raised when its numbers change; kept results of another version are not used.
         family: the file that defines it, without its ending.
         formula: float64 values `(...)` of what it takes.
@@ -73,6 +76,7 @@ class Metric(Named):
     target: float | None = None
     scale: str = "log"
     panel: bool = False
+    invariant: tuple[str, ...] = ()
     version: int = 1
     family: str = ""
     formula: Formula = field(default=None, repr=False, compare=False)
@@ -139,6 +143,7 @@ def metric(
     target: float | None = None,
     scale: str = "log",
     panel: bool = False,
+    invariant: tuple[str, ...] = (),
     version: int = 1,
 ) -> Callable[[Formula], Formula]:
     """Register a formula as a metric under its own name; see `Metric`.
@@ -147,10 +152,10 @@ def metric(
         undefined: in which cases it has no finite value; they get what the formula takes, and the first counts.
 
     Raises:
-        ValueError: for a name that is taken or begins with "test_", or an unknown scale.
+        ValueError: for a name that is taken or begins with "test_", an unknown scale or invariance.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}.")
+    _check_among("scale", (scale,), SCALES)
+    _check_among("invariant", invariant, INVARIANCES)
 
     def register(formula: Formula) -> Formula:
         name = formula.__name__
@@ -159,7 +164,8 @@ def metric(
         guarded = except_when(*undefined)(formula)
         family, takes = formula.__module__.rpartition(".")[2], _parameters(formula)
         summary = (inspect.getdoc(formula) or "").partition("\n\n")[0].replace("\n", " ")
-        _add(METRICS, Metric(name, title, target, scale, panel, version, family, guarded, takes, summary), formula)
+        own = Metric(name, title, target, scale, panel, invariant, version, family, guarded, takes, summary)
+        _add(METRICS, own, formula)
         return guarded
 
     return register
@@ -191,14 +197,18 @@ def row_sum(
     Raises:
         ValueError: for a name that is taken, or an unknown need.
     """
-    unknown = [need for need in needs if need not in NEEDS]
-    if unknown:
-        raise ValueError(f"needs must be among {', '.join(NEEDS)}, got {unknown[0]!r}.")
+    _check_among("needs", needs, NEEDS)
 
     def register(measure: Callable[..., Tensor]) -> RowSum:
         return _add(ROW_SUMS, RowSum(measure.__name__, measure, needs, along, instead), measure)
 
     return register
+
+
+def _check_among(name: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise ValueError(f"{name} must be of {', '.join(allowed)}, got {value!r}.")
 
 
 def _registered(kind: str, name: str) -> Named:

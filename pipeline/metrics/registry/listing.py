@@ -51,7 +51,7 @@ def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
 
 
 def entry(name: str) -> Metric | None:
-    """The metric of this name; None if there is none. The names of the test split are looked up without their prefix."""
+    """The metric of this name, with or without the prefix of the test split; None if there is none."""
     return metrics().get(name.removeprefix(TEST))
 
 
