@@ -36,7 +36,8 @@ from pipeline.measure import layers as measuring
 from pipeline.measure.extraction import Block, backbone_features
 from pipeline.measure.layers import SecondLook, measure_backbone
 from pipeline.metrics import ClassStatistics
-from pipeline.metrics.functional import FEATURE_FORMULAS
+from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.registry import OF_WEIGHTS
 from pipeline.networks import Backbone, build_backbone
 from pipeline.networks.taps import Taps
 
@@ -163,14 +164,13 @@ def blocks_of(features: Tensor, labels: Tensor, size: int) -> list[Block]:
 
 def ours(features: Tensor, labels: Tensor) -> dict[str, float]:
     """All metrics of one place from rows that are at hand, as `measure_backbone` does."""
-    blocks = blocks_of(features, labels, 4096)
-    parts = [ClassStatistics.from_features(block.features, block.labels, K) for block in blocks]
+    blocks, plan = blocks_of(features, labels, 4096), Plan.full(without=("decisions", *OF_WEIGHTS))
+    parts = [plan.first_look(block.features, block.labels, K) for block in blocks]
     own = ClassStatistics.merged([replace(part, source=None) for part in parts])
-    look = SecondLook({PLACE: own}, {PLACE: own}, None)
+    look = SecondLook(plan, {PLACE: own}, {PLACE: own}, None)
     for block in blocks:
         look.add(block)
-    calls = {name: (formula, own) for name, formula in FEATURE_FORMULAS.items()} | look.calls(PLACE)
-    return {name: float(formula(*arguments)) for name, (formula, *arguments) in calls.items()}
+    return {name: float(value) for name, value in look.evaluate(PLACE)[0].items()}
 
 
 def the_usual_way(features: Tensor, labels: Tensor, dtype: torch.dtype, batch: int = 512) -> dict[str, float]:
@@ -247,7 +247,7 @@ def errors_when_collapsed(d: int) -> dict[str, float]:
 def our_state(d: int) -> int:
     """Bytes that statistics of one place and split take."""
     found = ClassStatistics.from_features(torch.zeros(K, d), torch.arange(K), K)
-    return sum(getattr(found, entry.name).nbytes for entry in fields(found) if entry.name not in ("pooled", "source"))
+    return sum(getattr(found, entry.name).nbytes for entry in fields(found) if entry.name not in ("extras", "source"))
 
 
 def peak(count: int, kept: int) -> None:

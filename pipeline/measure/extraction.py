@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data import ImageData, ResidentLoader, Split
-from pipeline.networks.taps import Tap, Taps
+from pipeline.networks.taps import Place, Tap, Taps
 from pipeline.runtime import ranks
 from pipeline.runtime.modes import evaluating
 from pipeline.runtime.progress import Progress
@@ -26,9 +26,6 @@ CACHED_BATCH, CACHED_PIXELS = 128, 128 * 32 * 32
 """The same for networks with convolutions on a CPU: the maps of a batch should stay in its cache."""
 BLOCK_IMAGES, BLOCK_BYTES = 4096, 64 * 2**20
 """A block is handed on when it has so many images, or its rows take so much memory."""
-
-Place = tuple[str, str]
-"""(layer, tap)."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +98,20 @@ def run_over(
         loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
     features: Tensor | None = None
     done = 0
-    heard: dict[Place, Tensor] = {}
+    rows: dict[Place, Tensor] = {}
     entering: dict[str, Tensor] = {}
     waiting: list[Block] = []
 
-    def hear(place: Place, value: Tensor) -> None:
+    def on_activation(place: Place, value: Tensor) -> None:
         block, tap = place
         if tap == "pre":
-            # Held until the block is done: an activation used at several places of it is heard several times, the
-            # last being the one before the output; and a copy, because the activation may work in place.
+            # Held until the block is done: an activation used at several places of it fires several times, the last
+            # time before the output; and a copy, because the activation may work in place.
             entering[block] = value.clone()
             return
         if block in entering:
-            heard[block, "pre"] = entering.pop(block)
-        heard[place] = value.clone()
+            rows[block, "pre"] = entering.pop(block)
+        rows[place] = value.clone()
 
     def hand_on() -> None:
         if waiting:
@@ -124,9 +121,9 @@ def run_over(
     began = time.monotonic()
     with evaluating(backbone):
         arrange = _channels_last if cached and _takes_channels_last(backbone, images, split) else _as_it_is
-        # A rank without batches hears nothing, and that is no fault of the taps.
+        # On a rank without batches nothing fires, and that is no fault of the taps.
         with (
-            Taps(backbone, places(backbone, pooling) if listen and len(own) else {}, hear),
+            Taps(backbone, places(backbone, pooling) if listen and len(own) else {}, on_activation),
             Progress(f"pass over {len(split)} images", len(batches), "batch", brief=True) as progress,
         ):
             for batch, labels in loader:
@@ -136,8 +133,8 @@ def run_over(
                 features[done : done + len(found)] = found
                 done += len(found)
                 if listen is not None:
-                    waiting.append(Block(labels, found, dict(heard)))
-                    heard.clear()
+                    waiting.append(Block(labels, found, dict(rows)))
+                    rows.clear()
                     count = sum(len(part.labels) for part in waiting)
                     if count >= BLOCK_IMAGES or sum(part.nbytes for part in waiting) >= BLOCK_BYTES:
                         hand_on()

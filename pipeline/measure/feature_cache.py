@@ -2,11 +2,11 @@
 the images through the network again.
 
 An entry is one file. Its name is a SHA-256 of all that the numbers depend on: the network's structure and weights, the
-images and labels of both splits and how they are standardised, how conv maps are read, the versions of PyTorch and of
-this format; and of the features of two images, computed on the spot, so that a network whose code has changed, or a
-processor that rounds differently, is not served with what another one made. Any number of processes may use a folder at
-once: an entry appears whole or not at all, and two that make the same one write the same. Nothing is ever removed;
-entries may be deleted at any time.
+images and labels of both splits and how they are standardised, how conv maps are read, names and versions of the
+metrics, the versions of PyTorch and of this format; and of the features of two images, computed on the spot, so that a
+network whose code has changed, or a processor that rounds differently, is not served with what another one made. Any
+number of processes may use a folder at once: an entry appears whole or not at all, and two that make the same one write
+the same. Nothing is ever removed; entries may be deleted at any time.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from torch import Tensor
 from pipeline.data import ImageData
 from pipeline.measure.extraction import backbone_features
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone
+from pipeline.metrics import registry
 from pipeline.networks import Backbone
 from pipeline.runtime import ranks, tensor_files
 from pipeline.runtime.files import atomic
@@ -70,16 +71,16 @@ class FeatureCache:
         if ranks.is_first():
             key = _key(backbone, images, self._pooling)
             path = self._folder / f"{key}.safetensors"
-            entry = tensor_files.read(path, key, "it is made anew", lambda story: _layers(story["layers"] or []))
+            entry = tensor_files.read(path, key, "it is made anew", lambda metadata: _layers(metadata["layers"] or []))
             if entry is not None and with_layers and entry[1]["layers"] is None:
                 entry = None
         entry = ranks.broadcast(entry)
         if entry is None:
             return path, None
         log.info("found the features of this backbone in %s: no pass over the images", path)
-        tensors, story = entry
+        tensors, metadata = entry
         device = next(backbone.parameters()).device
-        return path, ({name: rows.to(device) for name, rows in tensors.items()}, _layers(story["layers"] or []))
+        return path, ({name: rows.to(device) for name, rows in tensors.items()}, _layers(metadata["layers"] or []))
 
     def _keep(self, path: Path | None, tensors: dict[str, Tensor], layers: list[LayerMeasurement] | None) -> None:
         if path is None or not self._writable:
@@ -117,7 +118,15 @@ def _layers(plain: list[dict]) -> list[LayerMeasurement]:
 
 @torch.inference_mode()
 def _key(backbone: Backbone, images: ImageData, pooling: str) -> str:
-    facts = [VERSION, torch.__version__, backbone.name, str(backbone), pooling, images.num_classes]
+    facts = [
+        VERSION,
+        torch.__version__,
+        registry.signature(),
+        backbone.name,
+        str(backbone),
+        pooling,
+        images.num_classes,
+    ]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for name, value in backbone.state_dict().items():
         if isinstance(value, Tensor):

@@ -1,11 +1,13 @@
 """Layer-wise measuring: of a backbone in one pass over each split, of a batch of heads from its tensors.
 
-Metrics of the training split carry plain names (``dnc1``), those of the test split the prefix ``test_``: they are taken
-of the test features about their own class means, except ``ncm_accuracy`` and ``nc4``, whose nearest class mean is
-always that of the training split.
+All registered metrics are measured that can be had at a place (see `pipeline.metrics.registry`). Those of the training
+split carry plain names (``dnc1``), those of the test split the prefix ``test_``: they are taken of the test features
+about their own class means, except where a formula takes the training split's as its ``reference``, as
+``ncm_accuracy`` and ``nc4`` do.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -16,9 +18,9 @@ from torch import Tensor, nn
 from pipeline import dufm
 from pipeline.data import ImageData, Split
 from pipeline.measure.extraction import Block, Place, run_over
-from pipeline.metrics import ClassStatistics, formulas, layer_metrics, undefined_reasons
-from pipeline.metrics.functional import FEATURE_FORMULAS
-from pipeline.metrics.undefined import reason_of
+from pipeline.metrics import ClassStatistics
+from pipeline.metrics.engine.plan import Inputs, Plan
+from pipeline.metrics.registry import OF_WEIGHTS, TEST
 from pipeline.runtime import ranks
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,6 @@ KEPT_BYTES = 2**30
 """What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
 SENT_BYTES = 16 * 2**20
 """What the statistics may take that a process sends at once, unless those of one place take more."""
-TEST = "test_"
 
 Value, Result = TypeVar("Value"), TypeVar("Result")
 Decide = Callable[[Tensor], Tensor]
@@ -67,8 +68,10 @@ def measure_backbone(
         decide: the network on top of the backbone; None leaves out nc4.
         pooling: how conv maps are read, ``average`` or ``flatten``.
     """
-    train = _measure_split(backbone, images, images.train, decide, pooling)
-    test = _measure_split(backbone, images, images.test, decide, pooling, train.statistics)
+    lacking = OF_WEIGHTS if decide is not None else (*OF_WEIGHTS, "decisions")
+    plan = Plan.full(without=lacking)
+    train = _measure_split(backbone, images, images.train, plan, decide, pooling)
+    test = _measure_split(backbone, images, images.test, plan, decide, pooling, train.statistics)
     layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
     return BackboneMeasurement(train.features, test.features, list(layers.values()))
 
@@ -81,8 +84,12 @@ def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") 
 
 
 def state_bytes(widths: Sequence[int], num_classes: int) -> int:
-    """What the statistics of both splits take for places of these widths: anchors and drifts, float64."""
-    return 2 * 2 * 8 * num_classes * sum(widths)
+    """What the statistics of both splits take for places of these widths: anchors and drifts, and whatever registered
+    metrics declare, float64."""
+    of_means = 2 * num_classes * sum(widths)
+    declared = Plan.full(without=OF_WEIGHTS).statistics
+    of_declared = sum(math.prod(statistic.shape(num_classes, width)) for statistic in declared for width in widths)
+    return 2 * 8 * (of_means + of_declared)
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,7 @@ class _SplitMeasurement:
 
     def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values and reasons."""
-        calls = {name: (formula, self.statistics[place]) for name, formula in FEATURE_FORMULAS.items()}
-        calls |= self.look.calls(place)
-        values = {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
-        open_names = [name for name, value in values.items() if not value.isfinite()]
-        return values, {name: why for name in open_names if (why := reason_of(*calls[name])) is not None}
+        return self.look.evaluate(place)
 
 
 @torch.inference_mode()
@@ -107,6 +110,7 @@ def _measure_split(
     backbone: nn.Module,
     images: ImageData,
     split: Split,
+    plan: Plan,
     decide: Decide | None,
     pooling: str,
     reference: dict[Place, ClassStatistics] | None = None,
@@ -119,7 +123,7 @@ def _measure_split(
     def first(block: Block) -> None:
         nonlocal size
         for place, rows in block.rows.items():
-            new = ClassStatistics.from_features(rows, block.labels, images.num_classes)
+            new = plan.first_look(rows, block.labels, images.num_classes)
             parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
         size += block.nbytes
         if size <= KEPT_BYTES:
@@ -129,7 +133,7 @@ def _measure_split(
 
     features = run_over(backbone, images, split, pooling, first)
     statistics = _joined(parts)
-    look = SecondLook(statistics, reference or statistics, decide)
+    look = SecondLook(plan, statistics, reference or statistics, decide)
     if size <= KEPT_BYTES:
         for block in kept:
             look.add(block)
@@ -177,52 +181,49 @@ def _shared(places: dict[Place, Value], work: Callable[[Place, Value], Result]) 
 
 
 class SecondLook:
-    """What rows come to once class means are known, place by place.
-
-    Counts how often the nearest class mean is the label's, and how often not the decision's; sums squared deviations
-    along the directions of nc1_pinv.
-    """
+    """What rows come to once class means are known, place by place: the sums over rows that the plan's metrics take."""
 
     def __init__(
         self,
+        plan: Plan,
         own: dict[Place, ClassStatistics],
         reference: dict[Place, ClassStatistics],
         decide: Decide | None,
     ) -> None:
-        self._own, self._reference, self._decide = own, reference, decide
-        self._directions = _shared(own, lambda _, statistics: formulas.inverse_spread(statistics).cpu())
-        self._samples = 0
-        self._sums = {place: part.counts.new_zeros(3) for place, part in own.items()}
+        self._plan, self._own, self._reference = plan, own, reference
+        self._decide = decide if plan.needs_decisions else None
+        self._directions = _shared(own, lambda _, statistics: _on_cpu(plan.directions(statistics)))
+        self._judged = 0
+        self._sums = {place: part.counts.new_zeros(len(plan.row_sums)) for place, part in own.items()}
 
     def add(self, block: Block) -> None:
         """Judge the images of a block."""
         labels = block.labels
         decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
-        self._samples += len(labels)
+        self._judged += len(labels)
         for place, rows in block.rows.items():
             own = replace(self._own[place], source=(rows, labels))
-            directions = self._directions[place].to(rows.device)
-            found = formulas.second_look(own, self._reference[place], directions, decisions)
+            directions = {name: found.to(rows.device) for name, found in self._directions[place].items()}
+            found = self._plan.second_look(own, self._reference[place], directions, decisions)
             self._sums[place] = self._sums[place] + found
 
     def join_ranks(self) -> None:
         """Add what the other ranks have found."""
         if ranks.world_size() == 1:
             return
-        seen = ranks.gather((self._samples, {place: sums.cpu() for place, sums in self._sums.items()}))
-        self._samples = sum(samples for samples, _ in seen)
+        seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
+        self._judged = sum(judged for judged, _ in seen)
         self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
 
-    def calls(self, place: Place) -> dict[str, tuple]:
-        """What to evaluate: name -> (formula, *arguments)."""
-        hits, misses, squares = self._sums[place]
-        reference = self._reference[place]
-        found = {
-            "nc1_pinv": (formulas.mean_spread, self._own[place], squares),
-            "ncm_accuracy": (formulas.share_of_nearest, reference, hits, self._samples),
-            "nc4": (formulas.share_of_nearest, reference, misses, self._samples),
-        }
-        return {name: call for name, call in found.items() if name != "nc4" or self._decide is not None}
+    def evaluate(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Values of the metrics of a place, and reasons for those that are not finite."""
+        sums = dict(zip((row_sum.name for row_sum in self._plan.row_sums), self._sums[place], strict=True))
+        inputs = Inputs(self._own[place], self._reference[place], sums=sums, judged=self._judged)
+        return self._plan.evaluate(inputs)
+
+
+def _on_cpu(directions: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: found.cpu() for name, found in directions.items()}
 
 
 @torch.no_grad()
@@ -246,26 +247,16 @@ def measure_head(
     splits = [(features, labels)] + ([] if test is None else [test])
     taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
     decisions = [dufm.forward(inputs, weights, activation)[-1].argmax(dim=-1) for inputs, _ in splits]
+    plan = Plan.full()
     for (layer, tap, tensor), *others in zip(*taps, strict=True):
         entered = layer == 1 or tap == "post"
         weight = weights[layer - 1] if entered else None
         following = weights[layer] if entered and layer < len(weights) else None
-        tensor = tensor.expand(len(weights[0]), -1, -1)
-        values, reasons = _measured(tensor, labels, num_classes, weight, following, decisions[0])
+        statistics = plan.first_look(tensor.expand(len(weights[0]), -1, -1), labels, num_classes)
+        values, reasons = plan.at_once(statistics, None, weight, following, decisions[0])
         for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
-            reference = ClassStatistics.from_features(tensor, labels, num_classes)
-            other = other.expand(len(weights[0]), -1, -1)
-            found = _measured(other, other_labels, num_classes, weight, following, decided, reference)
-            values |= {f"{TEST}{name}": value for name, value in found[0].items() if name not in OF_WEIGHTS}
-            reasons |= {f"{TEST}{name}": why for name, why in found[1].items() if name not in OF_WEIGHTS}
+            found = plan.of_rows.first_look(other.expand(len(weights[0]), -1, -1), other_labels, num_classes)
+            own, why = plan.of_rows.at_once(found, statistics, weight, following, decided)
+            values |= {f"{TEST}{name}": value for name, value in own.items()}
+            reasons |= {f"{TEST}{name}": reason for name, reason in why.items()}
         yield LayerMeasurement(str(layer), tap, values, reasons)
-
-
-OF_WEIGHTS = ("rank_weight", "stable_rank_weight", "balancedness")
-"""What does not depend on the split."""
-
-
-def _measured(*arguments: object) -> tuple[dict[str, Tensor], dict[str, str]]:
-    values = layer_metrics(*arguments, nearest=True)
-    defined = all(bool(value.isfinite().all()) for value in values.values())
-    return values, {} if defined else undefined_reasons(*arguments, nearest=True)

@@ -1,7 +1,11 @@
-"""Measures of deep neural collapse: formulas over features and weights, and their streaming, distributed form."""
+"""Measures of deep neural collapse: formulas over features and weights, and their streaming, distributed form.
 
-from pipeline.metrics.alignment import FeatureAlignment, feature_alignment
-from pipeline.metrics.functional import (
+A file of this folder is a family of metrics (`core` holds those of today), and the file is the registration: see
+`registry`. `engine` measures what is registered.
+"""
+
+from pipeline.metrics.engine.alignment import FeatureAlignment, feature_alignment
+from pipeline.metrics.engine.functional import (
     active_units,
     balancedness,
     cdnv,
@@ -20,7 +24,8 @@ from pipeline.metrics.functional import (
     stable_rank,
     undefined_reasons,
 )
-from pipeline.metrics.statistics import ClassStatistics
+from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.metrics.registry import metrics
 
 __all__ = [
     "ClassStatistics",
@@ -35,6 +40,7 @@ __all__ = [
     "dnc3",
     "feature_alignment",
     "layer_metrics",
+    "metrics",
     "nc1_pinv",
     "nc2_frame",
     "nc2_simplex",
@@ -49,7 +55,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "CollapseMetrics":
-        from pipeline.metrics.streaming import CollapseMetrics  # on demand, because torchmetrics takes seconds
+        from pipeline.metrics.engine.streaming import CollapseMetrics  # on demand, because torchmetrics takes seconds
 
         return CollapseMetrics
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,9 @@ from pipeline.runtime.suggestions import closest
 SIDES = ("pre", "post")
 POOLINGS = ("average", "flatten")
 
+Place = tuple[str, str]
+"""(layer, tap): the name of a module or block, and "pre" or "post"."""
+
 Listener = Callable[[Hashable, Tensor], None]
 
 

@@ -10,7 +10,7 @@ from pipeline import dufm
 from pipeline.config import Config
 from pipeline.dufm import Objective
 from pipeline.metrics import feature_alignment
-from pipeline.metrics.formulas import RANK_RTOL
+from pipeline.metrics.core import RANK_RTOL
 from pipeline.theory import DufmProblem
 
 

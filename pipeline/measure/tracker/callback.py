@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
-from pipeline.measure.tracker.tracker import CollapseTracker
+if TYPE_CHECKING:
+    from pipeline.measure.tracker.tracker import CollapseTracker
 
 
 class CollapseCallback(pl.Callback):
@@ -21,14 +23,21 @@ class CollapseCallback(pl.Callback):
         loader: what it measures; None is the trainer's validation dataloader.
         every_n_epochs: at least 1.
         prefix: put before the keys in the loggers, to tell two trackers apart.
+        test: a loader of another split, measured by the class means of the first; None for no such split.
     """
 
     def __init__(
-        self, tracker: CollapseTracker, loader: Iterable | None = None, every_n_epochs: int = 1, prefix: str = ""
+        self,
+        tracker: CollapseTracker,
+        loader: Iterable | None = None,
+        every_n_epochs: int = 1,
+        prefix: str = "",
+        test: Iterable | None = None,
     ) -> None:
         if isinstance(every_n_epochs, bool) or not isinstance(every_n_epochs, int) or every_n_epochs < 1:
             raise ValueError(f"every_n_epochs must be an int of at least 1, got {every_n_epochs!r}.")
-        self.tracker, self.loader, self.every_n_epochs, self.prefix = tracker, loader, every_n_epochs, prefix
+        self.tracker, self.loader, self.every_n_epochs = tracker, loader, every_n_epochs
+        self.prefix, self.test = prefix, test
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, and log."""
@@ -36,7 +45,7 @@ class CollapseCallback(pl.Callback):
         if epochs % self.every_n_epochs:
             return
         loader = _validation_loader(trainer) if self.loader is None else self.loader
-        self.tracker.measure(loader, step=epochs)
+        self.tracker.measure(loader, step=epochs, test=self.test)
         values = {f"{self.prefix}{key}": value for key, value in self.tracker.latest.items()}
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step)

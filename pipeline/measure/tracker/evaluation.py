@@ -37,15 +37,14 @@ def batches(loader: Iterable, split: Split | None) -> Iterator[tuple[object, Ten
             left = max(0, left - len(labels))
 
 
-def call(model: nn.Module, inputs: object) -> None:
-    """Run the model on a tensor, or on a dict of tensors by keyword, moved to the device of its parameters."""
+def call(model: nn.Module, inputs: object) -> object:
+    """The model's output for a tensor, or a dict of tensors by keyword, moved to the device of its parameters."""
     device = device_of(model)
     if isinstance(inputs, Mapping):
-        model(**{name: value.to(device) for name, value in inputs.items()})
-    elif isinstance(inputs, Tensor):
-        model(inputs.to(device))
-    else:
-        raise ValueError(f"the inputs of a batch must be a tensor or a dict of tensors, got {type(inputs).__name__}.")
+        return model(**{name: value.to(device) for name, value in inputs.items()})
+    if isinstance(inputs, Tensor):
+        return model(inputs.to(device))
+    raise ValueError(f"the inputs of a batch must be a tensor or a dict of tensors, got {type(inputs).__name__}.")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -8,11 +8,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.networks.taps import SIDES, Tap
+from pipeline.networks.taps import SIDES, Place, Tap
 from pipeline.runtime.suggestions import closest
-
-Place = tuple[str, str]
-"""(layer, tap): a module's name, and "pre" or "post"."""
 
 SHOWN = 12
 """Names that an error lists."""
@@ -30,7 +27,7 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def find_places(model: nn.Module, patterns: Sequence[str] | str) -> dict[Place, Tap]:
-    """Where to listen, from patterns such as `"fc"`, `"layer*"`, `"blocks.?.mlp:pre"`.
+    """The places that are meant by patterns such as `"fc"`, `"layer*"`, `"blocks.?.mlp:pre"`.
 
     A pattern is a module's name in which every part between dots may hold the wildcards `*`, `?` and `[...]`; `:pre`
     asks for what enters the modules, `:post`, the default, for what leaves them. Submodules that are compiled have the

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.measure.tracker.layers import Place
-from pipeline.metrics import ClassStatistics, CollapseMetrics, formulas
-from pipeline.metrics.checks import check_labels
-from pipeline.metrics.undefined import reason_of
+from pipeline.metrics import ClassStatistics, CollapseMetrics
+from pipeline.metrics.engine.checks import check_labels
+from pipeline.metrics.engine.plan import Plan
+from pipeline.networks.taps import Place
+
+KEPT_BYTES = 2**30
+"""What rows may take that are kept for a second look; beyond it they have to come a second time."""
 
 Quantity = tuple[str, str, str]
 """(layer, tap, metric)."""
@@ -19,17 +22,38 @@ Quantity = tuple[str, str, str]
 class Measurement:
     """Streams the features of every place into a `CollapseMetrics` of its own, in the order in which they come.
 
+    Batches are added; `settle` brings together what all ranks have; where some metric needs a second look, all batches
+    are judged, by `judge_kept` or, where they took too much memory, one by one; `compute` gives the values.
+
     Args:
         num_classes: K.
-        weights: the linear modules whose rows are compared with the class means that enter them, by place.
-        covariance: that of `CollapseMetrics`.
+        weights: the linear modules that the features of some places enter.
+        covariance, metrics: those of `CollapseMetrics`.
+
+    Attributes:
+        looks_again: whether some metric needs a second look.
+        needs_decisions: whether that needs the decisions of the network.
     """
 
-    def __init__(self, num_classes: int, weights: Mapping[Place, nn.Linear], covariance: bool) -> None:
-        self._num_classes, self._weights, self._covariance = num_classes, weights, covariance
+    def __init__(
+        self,
+        num_classes: int,
+        weights: Mapping[Place, nn.Linear],
+        covariance: bool,
+        metrics: Iterable[str] | None = None,
+    ) -> None:
+        self._num_classes, self._weights = num_classes, weights
+        self._covariance, self._names = covariance, metrics
+        plan = Plan.one_pass(metrics, substitutes=covariance)
+        self.looks_again, self.needs_decisions = bool(plan.row_sums), plan.needs_decisions
+        self._is_merged_early = self.looks_again or plan.takes_reference
         self._metrics: dict[Place, CollapseMetrics] = {}
+        self._statistics: dict[Place, ClassStatistics] = {}
+        self._reference: dict[Place, ClassStatistics] = {}
+        self._kept: list[tuple[Mapping[Place, Tensor], Tensor, Tensor | None]] | None = []
+        self._kept_bytes = self._added = self._judged = 0
 
-    def add(self, features: Mapping[Place, Tensor], labels: Tensor) -> None:
+    def add(self, features: Mapping[Place, Tensor], labels: Tensor, decisions: Tensor | None = None) -> None:
         """Add a batch, features `(n, d)` of every place and labels `(n,)`: all of it, or nothing if it is malformed."""
         labels_beside = {place: labels.to(values.device) for place, values in features.items()}
         for place, values in features.items():
@@ -39,47 +63,77 @@ class Measurement:
                 raise ValueError(f"layer {place[0]!r} ({place[1]}): {error}") from None
         for place, values in features.items():
             self._metric(place, values.shape[1], values.device).update(values, labels_beside[place])
+        self._added += len(labels)
+        if self.looks_again and self._kept is not None:
+            self._kept_bytes += sum(values.nbytes for values in features.values())
+            self._kept.append((features, labels, decisions))
+            if self._kept_bytes > KEPT_BYTES:
+                self._kept = None
 
-    def compute(self, device: torch.device) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
-        """Values of all ranks together, and why some of them are undefined; `device` holds those of an idle rank.
+    def settle(self, device: torch.device, training: Measurement | None = None) -> None:
+        """Bring together what all ranks have added; `device` holds the state of an idle rank.
+
+        Args:
+            training: the settled measurement of the training split, if this is one of another.
 
         Raises:
             ValueError: if no rank had a batch.
         """
-        values: dict[Quantity, float] = {}
-        reasons: dict[Quantity, str] = {}
-        for place, size in self._sizes_on_all_ranks().items():
+        sizes = self._sizes_on_all_ranks()
+        if not sizes:
+            raise ValueError("nothing to measure: there was not a single batch (has an iterator been used up?).")
+        for place, size in sizes.items():
             metric = self._metric(place, size, device)
             if not metric.update_called:
                 metric.update(torch.zeros(0, size, device=device), torch.zeros(0, dtype=torch.int64, device=device))
-            with metric.sync_context():
-                merged = metric.statistics  # now, because compute() ends the synchronisation
-                values |= {(*place, name): float(value) for name, value in metric.compute().items()}
-                reasons |= {(*place, name): why for name, why in metric.undefined.items()}
-                for name, (formula, *arguments) in self._weight_calls(place, merged).items():
-                    values[*place, name] = float(formula(*arguments))
-                    if (why := reason_of(formula, *arguments)) is not None:
-                        reasons[*place, name] = why
-        if not values:
-            raise ValueError("nothing to measure: there was not a single batch (has an iterator been used up?).")
+            if self._is_merged_early:
+                self._statistics[place] = metric.merged_statistics()
+        # In the order of all ranks, in which they will compute.
+        self._metrics = {place: self._metrics[place] for place in sizes}
+        self._reference = {} if training is None else training._statistics
+
+    def judge(self, features: Mapping[Place, Tensor], labels: Tensor, decisions: Tensor | None = None) -> None:
+        """Look at a batch a second time."""
+        self._judged += len(labels)
+        for place, values in features.items():
+            decided = None if decisions is None else decisions.to(values.device)
+            reference = self._reference.get(place)
+            self._metrics[place].look_again(values, labels.to(values.device), decided, reference)
+
+    def judge_kept(self) -> bool:
+        """Look at all batches a second time; False if they were too many to keep."""
+        if self._kept is None:
+            return False
+        for batch in self._kept:
+            self.judge(*batch)
+        self._kept = []
+        return True
+
+    def compute(self) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
+        """Values of all ranks together, and why some of them are undefined.
+
+        Raises:
+            ValueError: if the second look was not at as many rows as the first.
+        """
+        if self.looks_again and self._judged != self._added:
+            raise ValueError(
+                f"metrics that look at the rows a second time need the same ones, got {self._added} samples and then "
+                f"{self._judged}: pass a loader that can be iterated twice, or leave out these metrics."
+            )
+        values: dict[Quantity, float] = {}
+        reasons: dict[Quantity, str] = {}
+        for place, metric in self._metrics.items():
+            weight = self._weights[place].weight if place in self._weights else None
+            found = metric.compute(weight=weight, reference=self._reference.get(place))
+            values |= {(*place, name): float(value) for name, value in found.items()}
+            reasons |= {(*place, name): why for name, why in metric.undefined.items()}
         return values, reasons
 
     def _metric(self, place: Place, size: int, device: torch.device) -> CollapseMetrics:
         if place not in self._metrics:
-            # Not by itself: the weights are compared with the same merged means.
-            metric = CollapseMetrics(self._num_classes, size, covariance=self._covariance, sync_on_compute=False)
+            metric = CollapseMetrics(self._num_classes, size, self._covariance, self._names)
             self._metrics[place] = metric.to(device)
         return self._metrics[place]
-
-    def _weight_calls(self, place: Place, statistics: ClassStatistics) -> dict[str, tuple]:
-        """What to evaluate where a weight matrix is entered: name -> (formula, *arguments)."""
-        if place not in self._weights:
-            return {}
-        weight = self._weights[place].weight.detach().to(statistics.means)
-        calls = {"dnc3": (formulas.dnc3, statistics, weight)}
-        if len(weight) == self._num_classes:
-            calls["nc3_duality"] = (formulas.nc3_duality, statistics, weight)
-        return calls
 
     def _sizes_on_all_ranks(self) -> dict[Place, int]:
         """Places and their d; every rank must gather the same ones in the same order, or all would wait for ever."""

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from pipeline.metrics import registry
 from pipeline.views import figures
 
 
@@ -14,21 +15,31 @@ def plot_over_steps(history: pd.DataFrame, metric: str, ax: Axes | None = None) 
     """The metric against the step, one line per layer: solid after the layer (`post`), dashed before it (`pre`)."""
     rows, ax = _rows(history, metric), _axes(ax)
     colors = figures.layer_colors(list(dict.fromkeys(rows.layer)))
+    known = registry.entry(metric)
+    logarithmic = known is None or known.scale == "log"
     for (layer, tap), line in rows.groupby(["layer", "tap"], sort=False):
-        shown = line[(line.value > 0) & np.isfinite(line.value)]  # what a logarithmic axis can show
+        shown = line[np.isfinite(line.value)]
+        if logarithmic:
+            shown = shown[shown.value > 0]
         dashes = "-" if tap == "post" else "--"
         ax.plot(shown.step, shown.value, dashes, marker=".", color=colors[layer], label=f"{layer} {tap}")
-    ax.set(yscale="log", title=figures.TITLES.get(metric, metric), xlabel="step")
-    if metric == "dnc2":
-        ax.axhline(1.0, **figures.OPTIMUM)
+    ax.set(yscale="log" if logarithmic else "linear", title=_title(metric, known), xlabel="step")
+    if known is not None and known.target is not None and (known.target > 0 or not logarithmic):
+        ax.axhline(known.target, **figures.OPTIMUM)
     ax.legend(fontsize="small")
-    return figures.plain_ticks(ax, metric)
+    return figures.plain_ticks(ax, metric) if logarithmic else ax
 
 
 def plot_profile(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
     """The metric at the last step against the layer: filled after the layer (`post`), open before it (`pre`)."""
     rows = _rows(history, metric)
     return figures.plot_profile(rows.assign(stage="backbone", seed=0), metric, _axes(ax))
+
+
+def _title(metric: str, known: registry.Metric | None) -> str:
+    if known is None:
+        return metric
+    return known.title if metric == known.name else f"{known.title} (test)"
 
 
 def _rows(history: pd.DataFrame, metric: str) -> pd.DataFrame:

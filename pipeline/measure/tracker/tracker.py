@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from pipeline.measure.tracker import plots
 from pipeline.measure.tracker.evaluation import Split, batches, call, device_of, evaluation
-from pipeline.measure.tracker.layers import Place, find_places, plain
-from pipeline.measure.tracker.measurement import Measurement
-from pipeline.metrics.checks import check_label_range, check_num_classes
-from pipeline.networks.taps import Taps
+from pipeline.measure.tracker.layers import find_places, plain
+from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quantity
+from pipeline.metrics import registry
+from pipeline.metrics.engine.checks import check_label_range, check_num_classes
+from pipeline.networks.taps import Place, Taps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.measure.tracker.callback import CollapseCallback
 
 COLUMNS = ["step", "layer", "tap", "metric", "value"]
+
+Receive = Callable[[Mapping[Place, Tensor], Tensor, Tensor | None], None]
+"""Takes features of every place, labels, and the decisions of the network where they are needed."""
 
 
 class CollapseTracker:
@@ -37,8 +41,9 @@ class CollapseTracker:
     Layers are read as `pipeline.networks.taps` reads them: activations `(N, d)` as they are, conv maps `(N, C, H, W)`
     averaged over space, tokens `(N, T, d)` over tokens. The metrics are those of `CollapseMetrics`; where a linear
     module is tapped `pre`, also dnc3, how its rows align with the class means that enter it, and nc3_duality if it has
-    one row per class. All are accumulated in float64. Nothing is hooked but during a measurement, in which anything
-    compiled runs eagerly.
+    one row per class. Others of `pipeline.metrics.metrics()` are asked for by name; nc4 and ncm_accuracy among them
+    look at all rows a second time, which are kept for that, or where they take more than 1 GiB come from a second pass.
+    All are accumulated in float64. Nothing is hooked but during a measurement, in which anything compiled runs eagerly.
 
     In a process group (DDP) every rank must call `measure` or `compute`, and gets the numbers of all ranks' samples.
 
@@ -49,14 +54,18 @@ class CollapseTracker:
             dotted name; `:pre` is what enters the module, `:post` (the default) what leaves it.
         split: makes a pair (inputs, labels) of what a loader yields; None if it yields that. Inputs are a tensor, or
             a dict of tensors for the model's keyword arguments; labels are int64 `(N,)` in [0, K).
-        covariance: False drops nc1_pinv, and with it the (d, d) matrix that very wide layers have no room for.
+        covariance: False drops nc1_pinv, and with it the (d, d) matrix that very wide layers have no room for; asked
+            for by name, nc1_pinv then comes from a second look.
+        metrics: names of the metrics to measure; None for those of one pass.
+        decide: makes outputs `(N, K)`, whose largest entry is the network's decision, of what the model returns; None
+            if it returns that. Only nc4 needs it.
 
     Attributes:
         latest: the last measurement for a logger, by "layer/tap/metric".
         undefined: why some of its values are not finite, by the same keys.
 
     Raises:
-        ValueError: for a pattern that matches no module, and numbers out of range.
+        ValueError: for a pattern that matches no module, an unknown metric, and numbers out of range.
     """
 
     def __init__(
@@ -66,6 +75,8 @@ class CollapseTracker:
         layers: Sequence[str] | str,
         split: Split | None = None,
         covariance: bool = True,
+        metrics: Sequence[str] | None = None,
+        decide: Callable[[object], Tensor] | None = None,
     ) -> None:
         check_num_classes(num_classes)
         self.model = plain(model)
@@ -74,11 +85,15 @@ class CollapseTracker:
         self.undefined: dict[str, str] = {}
         self._taps = find_places(self.model, layers)
         self._split, self._covariance = split, covariance
+        self._names, self._decide = None if metrics is None else list(metrics), decide
         self._rows: list[tuple] = []
         self._listened = self._new_measurement()
 
-    def measure(self, loader: Iterable, step: int | None = None) -> pd.DataFrame:
+    def measure(self, loader: Iterable, step: int | None = None, test: Iterable | None = None) -> pd.DataFrame:
         """Measure the model on a loader, in one pass of its own: a table (step, layer, tap, metric, value).
+
+        With a `test` loader also on that, as `test_dnc1` and so on: of its own samples about their own class means,
+        except that ncm_accuracy and nc4 ask for the nearest class mean of the first loader's samples.
 
         The pass is made in eval mode, without gradients, on the device of the model's parameters. Modes, random
         states and gradients are afterwards what they were, so training goes on as if nothing had been. `step` is 1
@@ -89,12 +104,13 @@ class CollapseTracker:
                 loader without batches.
             RuntimeError: if a layer did not run in the pass, or ran more than once in it.
         """
-        measurement = self._new_measurement()
-        with evaluation(self.model, loader):
-            for inputs, labels, counting in batches(loader, self._split):
-                with self._listening(measurement, labels, counting):
-                    call(self.model, inputs)
-        return self._close(measurement, step)
+        found = self._measured(loader)
+        values, reasons = found.compute()
+        if test is not None:
+            values_of_test, reasons_of_test = self._measured(test, found).compute()
+            values |= _of_test(values_of_test)
+            reasons |= _of_test(reasons_of_test)
+        return self._close(values, reasons, step)
 
     @contextmanager
     def listen(self, labels: Tensor) -> Iterator[None]:
@@ -108,13 +124,20 @@ class CollapseTracker:
         The model's mode and gradients are your own. A pass that fails is not counted. Raises what `measure` raises, and
         RuntimeError if the model runs twice.
         """
-        with self._listening(self._listened, labels):
+        if not self._listened.has_kept_all:
+            raise ValueError(
+                f"metrics that look at the rows a second time, of metrics={self._names}, have no room for more than "
+                f"{KEPT_BYTES >> 20} MiB of rows between two calls of compute: use measure(loader), or fewer layers."
+            )
+        with self._listening(self._listened.add, labels):
             yield
 
     def compute(self, step: int | None = None) -> pd.DataFrame:
         """The metrics of all passes listened to since the last `compute`, as `measure` gives them."""
-        measurement, self._listened = self._listened, self._new_measurement()
-        return self._close(measurement, step)
+        found, self._listened = self._listened, self._new_measurement()
+        found.settle(device_of(self.model))
+        found.judge_kept()
+        return self._close(*found.compute(), step)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -129,42 +152,84 @@ class CollapseTracker:
         """A metric at the last step against the layer, on `ax` or new axes."""
         return plots.plot_profile(self.history, metric, ax)
 
-    def callback(self, loader: Iterable | None = None, every_n_epochs: int = 1, prefix: str = "") -> CollapseCallback:
+    def callback(
+        self, loader: Iterable | None = None, every_n_epochs: int = 1, prefix: str = "", test: Iterable | None = None
+    ) -> CollapseCallback:
         """For Lightning: `Trainer(callbacks=[tracker.callback(loader)])`; see `CollapseCallback`."""
         # Here, so that nobody else waits for Lightning.
         from pipeline.measure.tracker.callback import CollapseCallback
 
-        return CollapseCallback(self, loader, every_n_epochs, prefix)
+        return CollapseCallback(self, loader, every_n_epochs, prefix, test)
 
     def _new_measurement(self) -> Measurement:
         modules = {place: self.model.get_submodule(tap.module) for place, tap in self._taps.items()}
         weights = {
             place: module for place, module in modules.items() if place[1] == "pre" and isinstance(module, nn.Linear)
         }
-        return Measurement(self.num_classes, weights, self._covariance)
+        return Measurement(self.num_classes, weights, self._covariance, self._names)
+
+    def _measured(self, loader: Iterable, training: Measurement | None = None) -> Measurement:
+        """All looks at what a loader yields, with the class means of another measurement's for reference."""
+        measurement = self._new_measurement()
+        self._pass_over(loader, measurement.add)
+        measurement.settle(device_of(self.model), training)
+        if measurement.looks_again and not measurement.judge_kept():
+            # What it draws at random is the same again, because a pass leaves all random states as they were.
+            self._pass_over(loader, measurement.judge)
+        return measurement
+
+    def _pass_over(self, loader: Iterable, receive: Receive) -> None:
+        with evaluation(self.model, loader):
+            for inputs, labels, counting in batches(loader, self._split):
+                with self._listening(receive, labels, counting):
+                    call(self.model, inputs)
 
     @contextmanager
-    def _listening(self, measurement: Measurement, labels: Tensor, counting: int | None = None) -> Iterator[None]:
-        """Add the pass made inside to the measurement, its first `counting` samples if given."""
+    def _listening(self, receive: Receive, labels: Tensor, counting: int | None = None) -> Iterator[None]:
+        """Hand on the pass made inside, its first `counting` samples if given."""
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
             got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise ValueError(f"labels must be an int64 tensor of shape (N,), got {got}.")
         check_label_range(labels, self.num_classes)
-        heard: dict[Place, Tensor] = {}
+        seen: dict[Place, Tensor] = {}
 
-        def hear(place: Place, features: Tensor) -> None:
-            if place in heard:
+        def on_activation(place: Place, features: Tensor) -> None:
+            if place in seen:
                 raise RuntimeError(
                     f"layer {place[0]!r} ({place[1]}) ran twice for the same labels: listen to every pass by itself."
                 )
-            heard[place] = features.clone()  # a later layer may work in place
+            seen[place] = features.clone()  # a later layer may work in place
 
-        with Taps(self.model, self._taps, hear):
+        with Taps(self.model, self._taps, on_activation), self._decisions() as decisions:
             yield
-        measurement.add({place: features[:counting] for place, features in heard.items()}, labels[:counting])
+        decided = decisions[-1][:counting] if decisions else None
+        receive({place: features[:counting] for place, features in seen.items()}, labels[:counting], decided)
 
-    def _close(self, measurement: Measurement, step: int | None) -> pd.DataFrame:
-        values, reasons = measurement.compute(device_of(self.model))
+    @contextmanager
+    def _decisions(self) -> Iterator[list[Tensor]]:
+        """What the network decides in every pass made inside, if it is needed, `(N,)` each."""
+        found: list[Tensor] = []
+        if not self._listened.needs_decisions:
+            yield found
+            return
+
+        def on_output(module: nn.Module, inputs: tuple, output: object) -> None:
+            outputs = output if self._decide is None else self._decide(output)
+            if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.is_floating_point():
+                got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+                raise ValueError(
+                    f"nc4 needs the model's outputs as a float tensor (N, K), got {got}: pass decide=, a function that "
+                    "makes them of what the model returns, or leave out nc4."
+                )
+            found.append(outputs.detach().argmax(dim=1))
+
+        handle = self.model.register_forward_hook(on_output)
+        try:
+            yield found
+        finally:
+            handle.remove()
+
+    def _close(self, values: dict[Quantity, float], reasons: dict[Quantity, str], step: int | None) -> pd.DataFrame:
         if step is None:
             step = self._rows[-1][0] + 1 if self._rows else 1
         rows = [(step, *quantity, value) for quantity, value in values.items()]
@@ -172,3 +237,9 @@ class CollapseTracker:
         self.latest = {"/".join(quantity): value for quantity, value in values.items()}
         self.undefined = {"/".join(quantity): why for quantity, why in reasons.items()}
         return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _of_test(found: dict[Quantity, object]) -> dict[Quantity, object]:
+    """Under the names of the test split, without what does not depend on the split."""
+    known = registry.metrics()
+    return {(*place, f"{registry.TEST}{name}"): it for (*place, name), it in found.items() if known[name].of_rows}

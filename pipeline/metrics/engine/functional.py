@@ -16,22 +16,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.metrics import formulas
-from pipeline.metrics.checks import check_decisions, check_features, check_matrix, check_next_weight, check_weight
-from pipeline.metrics.statistics import ClassStatistics
-from pipeline.metrics.undefined import Formula, reason_of
-
-FEATURE_FORMULAS: dict[str, Formula] = {
-    "dnc1": formulas.dnc1,
-    "nc1_pinv": formulas.nc1_pinv,
-    "cdnv": formulas.cdnv,
-    "dnc2": formulas.dnc2,
-    "nc2_frame": formulas.nc2_frame,
-    "nc2_simplex": formulas.nc2_simplex,
-    "rank_means": formulas.rank_means,
-    "stable_rank_means": formulas.stable_rank_means,
-    "active_units": formulas.active_units,
-}
+from pipeline.metrics import core
+from pipeline.metrics.engine.checks import (
+    check_decisions,
+    check_features,
+    check_matrix,
+    check_next_weight,
+    check_weight,
+)
+from pipeline.metrics.engine.plan import Plan, spectrum
+from pipeline.metrics.engine.rows import sums_at_once
+from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.metrics.registry import OF_WEIGHTS, RowSum
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -49,7 +45,7 @@ def dnc1(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     >>> dnc1(features, torch.tensor([0, 0, 1, 1]), 2)  # variance 1 about means at 2 and -2
     tensor(0.2500, dtype=torch.float64)
     """
-    return formulas.dnc1(_statistics(features, labels, num_classes))
+    return core.dnc1(_statistics(features, labels, num_classes))
 
 
 def nc1_pinv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -58,7 +54,8 @@ def nc1_pinv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     The pseudo-inverse is truncated to rank K - 1, and further to the directions in which the class means differ by more
     than rounding noise. NaN if the class means coincide.
     """
-    return formulas.nc1_pinv(_statistics(features, labels, num_classes))
+    statistics = _statistics(features, labels, num_classes)
+    return core.nc1_pinv(statistics, _row_sum(core.squares, statistics, statistics))
 
 
 def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -67,7 +64,7 @@ def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Mean over pairs of classes of (v_i + v_j) / (2 ||mu_i - mu_j||^2), with v_c the mean of ||z - mu_c||^2 over class c.
     NaN if two class means coincide.
     """
-    return formulas.cdnv(_statistics(features, labels, num_classes))
+    return core.cdnv(_statistics(features, labels, num_classes))
 
 
 def dnc2(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -76,12 +73,12 @@ def dnc2(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Infinite if the class means are linearly dependent (always so for d < K), NaN if they are all zero. Unchanged by
     rotation and scaling of the features, but not by translation.
     """
-    return formulas.dnc2(_statistics(features, labels, num_classes))
+    return core.dnc2(_statistics(features, labels, num_classes))
 
 
 def nc2_frame(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """|| M^T M / ||M^T M||_F - I_K / sqrt(K) ||_F of the uncentred M, `(...)`: 0 is an orthogonal frame."""
-    return formulas.nc2_frame(_statistics(features, labels, num_classes))
+    return core.nc2_frame(_statistics(features, labels, num_classes))
 
 
 def nc2_simplex(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -90,14 +87,14 @@ def nc2_simplex(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     || G / ||G||_F - (I_K - 1 1^T / K) / sqrt(K - 1) ||_F for the Gram matrix G of the means centred at their unweighted
     mean. For K = 2 this is identically 0, even for random means: any two points are a simplex. Never report it alone.
     """
-    return formulas.nc2_simplex(_statistics(features, labels, num_classes))
+    return core.nc2_simplex(_statistics(features, labels, num_classes))
 
 
 def active_units(features: Tensor) -> Tensor:
     """Share of non-zero entries among the N d activations, `(...)`."""
     check_matrix("features", features, "(N, d)")
     labels = torch.zeros(features.shape[-2], dtype=torch.int64, device=features.device)
-    return formulas.active_units(_statistics(features, labels, 2))
+    return core.active_units(_statistics(features, labels, 2))
 
 
 def dnc3(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -108,7 +105,7 @@ def dnc3(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> 
     count, and a class mean of zero is never the closest. NaN if the weight or all class means are zero. Features
     `(N, d)` shared by weights `(S, out, d)` are allowed.
     """
-    return formulas.dnc3(*_with_weight(weight, features, labels, num_classes))
+    return core.dnc3(*_with_weight(weight, features, labels, num_classes))
 
 
 def nc3_duality(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -119,7 +116,7 @@ def nc3_duality(weight: Tensor, features: Tensor, labels: Tensor, num_classes: i
     statistics, weight = _with_weight(weight, features, labels, num_classes)
     if weight.shape[-2] != num_classes:
         raise ValueError(f"weight must have num_classes = {num_classes} rows, got shape {tuple(weight.shape)}.")
-    return formulas.nc3_duality(statistics, weight)
+    return core.nc3_duality(statistics, weight)
 
 
 def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -> Tensor:
@@ -129,7 +126,7 @@ def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -
     """
     statistics = _statistics(features, labels, num_classes)
     check_decisions(decisions, features)
-    return formulas.nc4(statistics, features.detach(), decisions)
+    return core.nc4(statistics, _row_sum(core.misses, statistics, statistics, decisions), len(labels))
 
 
 def ncm_accuracy(
@@ -140,28 +137,27 @@ def ncm_accuracy(
     The means are those of `train_features` `(..., M, d)`; `features` `(..., N, d)` may be of the same or another split.
     NaN if a class has no training samples.
     """
-    statistics = _statistics(train_features, train_labels, num_classes)
-    check_features(features, labels, num_classes)
-    return formulas.ncm_accuracy(statistics, features.detach(), labels)
+    reference, own = _statistics(train_features, train_labels, num_classes), _statistics(features, labels, num_classes)
+    return core.ncm_accuracy(reference, _row_sum(core.hits, own, reference), len(labels))
 
 
 def balancedness(weight: Tensor, next_weight: Tensor) -> Tensor:
     """||W_{l+1}^T W_{l+1} - W_l W_l^T||_F / ||W_l W_l^T||_F of consecutive weights, `(...)`: 0 is balanced."""
     check_matrix("weight", weight)
     check_next_weight(next_weight, weight)
-    return formulas.balancedness(_double(next_weight), _double(weight))
+    return core.balancedness(_double(next_weight), _double(weight))
 
 
-def numerical_rank(matrix: Tensor, rtol: float = formulas.RANK_RTOL) -> Tensor:
+def numerical_rank(matrix: Tensor, rtol: float = core.RANK_RTOL) -> Tensor:
     """Number of singular values of `(..., m, n)` above `rtol` times the largest, `(...)`; 0 for a zero matrix."""
     check_matrix("matrix", matrix)
-    return formulas.rank_of_spectrum(formulas.spectrum(_double(matrix)), rtol)
+    return core.rank_of_spectrum(spectrum(_double(matrix)), rtol)
 
 
 def stable_rank(matrix: Tensor) -> Tensor:
     """||A||_F^2 / ||A||_2^2 of a matrix `(..., m, n)`, `(...)`; NaN for a zero matrix."""
     check_matrix("matrix", matrix)
-    return formulas.stable_rank_of_spectrum(formulas.spectrum(_double(matrix)))
+    return core.stable_rank_of_spectrum(spectrum(_double(matrix)))
 
 
 def layer_metrics(
@@ -176,14 +172,14 @@ def layer_metrics(
 ) -> dict[str, Tensor]:
     """Every metric of one layer from one set of statistics, `(...)` each, by name.
 
-    Always dnc1, nc1_pinv, cdnv, dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and active_units. With the
-    `weight` that the features enter also dnc3, rank_weight and stable_rank_weight, and with the `next_weight` after it
-    balancedness; a weight of K rows without a next one is the last, and gets nc3_duality. With `decisions` nc4, with
-    `nearest` ncm_accuracy; the class means of these two are those of `reference`, e.g. of the training split, if
-    given, else those of the features themselves.
+    All that are registered (`pipeline.metrics.metrics`) and can be had of these arguments. Always dnc1, nc1_pinv, cdnv,
+    dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and active_units. With the `weight` that the features
+    enter also dnc3, rank_weight and stable_rank_weight, and with the `next_weight` after it balancedness; a weight of
+    K rows without a next one is the last, and gets nc3_duality. With `decisions` nc4, with `nearest` ncm_accuracy; the
+    class means of these two are those of `reference`, e.g. of the training split, if given, else those of the features
+    themselves.
     """
-    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)
-    return {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
+    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)[0]
 
 
 def undefined_reasons(
@@ -200,12 +196,10 @@ def undefined_reasons(
 
     With member dimensions the text names the members concerned: "member 3: the class means coincide (...)".
     """
-    calls = _layer_calls(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)
-    reasons = {name: reason_of(formula, *arguments) for name, (formula, *arguments) in calls.items()}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)[1]
 
 
-def _layer_calls(
+def _measured(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
@@ -214,35 +208,31 @@ def _layer_calls(
     decisions: Tensor | None,
     reference: ClassStatistics | None,
     nearest: bool,
-) -> dict[str, tuple]:
-    """What to evaluate for one layer: name -> (formula, *arguments)."""
-    statistics = _statistics(features, labels, num_classes)
-    calls: dict[str, tuple] = {name: (formula, statistics) for name, formula in FEATURE_FORMULAS.items()}
-    if nearest:
-        calls["ncm_accuracy"] = (formulas.ncm_accuracy, reference or statistics, features.detach(), labels)
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    check_features(features, labels, num_classes)
     if next_weight is not None and weight is None:
         raise ValueError("next_weight needs the weight that comes before it, got weight = None.")
     if weight is not None:
         check_weight(weight, features)
-        weight = _double(weight)
-        singular_values = formulas.spectrum(weight)
-        calls["dnc3"] = (formulas.dnc3, statistics, weight)
-        calls["rank_weight"] = (formulas.rank_of_spectrum, singular_values)
-        calls["stable_rank_weight"] = (formulas.stable_rank_of_spectrum, singular_values)
-        if next_weight is not None:
-            check_next_weight(next_weight, weight)
-            calls["balancedness"] = (formulas.balancedness, _double(next_weight), weight)
-        elif weight.shape[-2] == num_classes:
-            calls["nc3_duality"] = (formulas.nc3_duality, statistics, weight)
+    if next_weight is not None:
+        check_next_weight(next_weight, weight)
     if decisions is not None:
         check_decisions(decisions, features)
-        calls["nc4"] = (formulas.nc4, reference or statistics, features.detach(), decisions)
-    return calls
+    lacking = [name for name, there in (("nearest", nearest), ("decisions", decisions is not None)) if not there]
+    plan = Plan.full(without=lacking if weight is not None else [*lacking, *OF_WEIGHTS])
+    statistics = plan.first_look(features, labels, num_classes)
+    return plan.at_once(statistics, reference, weight, next_weight, decisions)
 
 
 def _statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
     check_features(features, labels, num_classes)
     return ClassStatistics.from_features(features, labels, num_classes)
+
+
+def _row_sum(
+    row_sum: RowSum, own: ClassStatistics, reference: ClassStatistics, decisions: Tensor | None = None
+) -> Tensor:
+    return sums_at_once([row_sum], own, reference, decisions)[row_sum.name]
 
 
 def _with_weight(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> tuple[ClassStatistics, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.metrics.checks import check_features
+from pipeline.metrics.engine.checks import check_features
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,18 @@ Shapes: N samples, K classes, d features; "..." are member dimensions (runs meas
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from pipeline.metrics import registry
+from pipeline.metrics.engine.chunks import Chunk, chunks_of, scratch_for
+
 # What does not exceed this share of a layer's root-mean-square feature is float64 rounding, and counts as zero.
 NOISE = 16 * torch.finfo(torch.float64).eps
-
-# Elements worked on at once: on a CPU they stay in a core's cache, on a GPU they make each kernel launch worth while.
-CHUNK_ELEMENTS_CPU = 1 << 18
-CHUNK_ELEMENTS_GPU = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +36,7 @@ class ClassStatistics:
         scatter: sum over the samples of a class of ||z - mu_c||^2, `(..., K)`.
         active: number of non-zero entries of the features, `(...)`.
         samples: number of samples seen, including those whose label is outside [0, K), `()`.
-        pooled: within-class scatter matrix, sum of (z - mu_c)(z - mu_c)^T over all samples, `(..., d, d)`, or None.
+        extras: what was accumulated of the statistics that families declare, by name, `(..., *shape)`.
         source: the features `(..., N, d)` and labels `(N,)` themselves where they are at hand, or None.
     """
 
@@ -48,52 +46,39 @@ class ClassStatistics:
     scatter: Tensor
     active: Tensor
     samples: Tensor
-    pooled: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
     source: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_features(
-        cls, features: Tensor, labels: Tensor, num_classes: int, *, covariance: bool = False
+        cls, features: Tensor, labels: Tensor, num_classes: int, *, extras: Sequence[registry.Statistic] = ()
     ) -> ClassStatistics:
-        """Measure features `(..., N, d)` of any float dtype with int64 labels `(N,)`; `covariance` asks for `pooled`.
+        """Measure features `(..., N, d)` of any float dtype with int64 labels `(N,)`, and these statistics besides.
 
         Never waits for a GPU, and its memory does not grow with N.
         """
         features = features.detach()
         # Merging costs as much as a chunk of K samples, whatever it holds.
         chunks = chunks_of(features, at_least=4 * num_classes)
-        room = _room(features[..., chunks[0], :])
+        scratch = scratch_for(features[..., chunks[0], :])
         parts = [
-            cls._from_chunk(features[..., chunk, :], labels[chunk], num_classes, covariance, room) for chunk in chunks
+            cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch), extras)
+            for chunk in chunks
         ]
         return replace(cls.merged(parts), source=(features, labels))
 
     @classmethod
-    def _from_chunk(
-        cls, features: Tensor, labels: Tensor, num_classes: int, covariance: bool, room: Tensor
-    ) -> ClassStatistics:
-        classes = _Classes(labels, num_classes)
-        counts = classes.sums(room.new_ones(len(labels), 1)).squeeze(-1)
-        anchors = room.new_zeros(*features.shape[:-2], num_classes, features.shape[-1])
-        if len(labels):
-            anchors = torch.where(counts[:, None] > 0, features.index_select(-2, classes.firsts()).double(), anchors)
-        deviations = _minus_rows(features, anchors, classes.rows, room)
-        drifts = classes.sums(deviations) / counts.clamp(min=1)[:, None]
+    def _from_chunk(cls, chunk: Chunk, extras: Sequence[registry.Statistic]) -> ClassStatistics:
         # Good to n_c roundings: an anchor is a sample of its class, so what is taken off is at most n_c times the rest.
-        squares = classes.sums(torch.linalg.vector_norm(deviations, dim=-1, keepdim=True).square()).squeeze(-1)
-        scatter = (squares - counts * drifts.square().sum(-1)).clamp(min=0)
-        pooled = None
-        if covariance:
-            deviations -= drifts.index_select(-2, classes.rows)
-            pooled = deviations.mT @ deviations
+        scatter = (chunk.squares - chunk.counts * chunk.drifts.square().sum(-1)).clamp(min=0)
         return cls(
-            counts=counts,
-            anchors=anchors,
-            drifts=drifts,
+            counts=chunk.counts,
+            anchors=chunk.anchors,
+            drifts=chunk.drifts,
             scatter=scatter,
-            active=_nonzero(features),
-            samples=counts.new_full((), len(labels)),
-            pooled=pooled,
+            active=chunk.nonzero,
+            samples=chunk.counts.new_full((), len(chunk.labels)),
+            extras={statistic.name: statistic.measure(chunk) for statistic in extras},
         )
 
     @classmethod
@@ -112,10 +97,6 @@ class ClassStatistics:
         drifts = (weights * shifts).sum(0) / counts.clamp(min=1)[:, None]
         shifts = shifts - drifts
         weighted = weights * shifts
-        pooled = None
-        if parts[0].pooled is not None:
-            between_parts = weighted.movedim(0, -3).flatten(-3, -2).mT @ shifts.movedim(0, -3).flatten(-3, -2)
-            pooled = sum((part.pooled for part in parts), start=between_parts)
         return cls(
             counts=counts,
             anchors=anchors,
@@ -123,13 +104,16 @@ class ClassStatistics:
             scatter=torch.stack([part.scatter for part in parts]).sum(0) + (weighted * shifts).sum((0, -1)),
             active=torch.stack([part.active for part in parts]).sum(0),
             samples=torch.stack([part.samples for part in parts]).sum(0),
-            pooled=pooled,
+            extras={
+                name: _merged(name, [part.extras[name] for part in parts], shifts, weights) for name in parts[0].extras
+            },
         )
 
     def to(self, device: torch.device | str) -> ClassStatistics:
         """The same on another device, without the `source`."""
-        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "source"}
-        return ClassStatistics(**{name: None if part is None else part.to(device) for name, part in tensors.items()})
+        names = [entry.name for entry in fields(self) if entry.name not in ("extras", "source")]
+        extras = {name: extra.to(device) for name, extra in self.extras.items()}
+        return ClassStatistics(**{name: getattr(self, name).to(device) for name in names}, extras=extras)
 
     @property
     def num_classes(self) -> int:
@@ -200,71 +184,21 @@ class ClassStatistics:
         squares = self.means.square().sum(-1)
         return torch.where(squares > self.noise_floor[..., None], squares, 0.0).sqrt()
 
-    def squares_along(self, directions: Tensor) -> Tensor:
-        """Sum over samples of ||(z - mu_c(z)) directions||^2 for directions `(..., d, r)`, `(...)`.
+    @cached_property
+    def pair_distances(self) -> Tensor:
+        """||mu_i - mu_j||^2 of all pairs i < j, `(..., K (K - 1) / 2)`."""
+        first, second = self.pairs
+        return distances(self.centred_means, self.centred_means)[..., first, second].square()
 
-        Over all samples if there is a `pooled` scatter, else over those of the `source`.
-        """
-        if self.pooled is not None:
-            return (directions * (self.pooled @ directions)).sum((-2, -1))
-        drifts = self.drifts @ directions
-        return sum((z @ directions - drifts.index_select(-2, rows)).square().sum((-2, -1)) for z, rows in self.chunks())
+    @property
+    def pairs(self) -> Tensor:
+        """The classes of all pairs i < j, `(2, K (K - 1) / 2)`."""
+        return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self.means.device)
 
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the `source` chunk by chunk: samples less the anchors of their classes `(..., n, d)`, labels `(n,)`.
-
-        The former are overwritten by those of the next chunk.
-        """
-        features, labels = self.source
-        chunks = chunks_of(features)
-        room = _room(features[..., chunks[0], :])
-        for chunk in chunks:
-            yield _minus_rows(features[..., chunk, :], self.anchors, labels[chunk], room), labels[chunk]
-
-
-def _room(features: Tensor) -> Tensor:
-    """Where a chunk of features is worked on: memory that is got anew for every chunk costs more than the work."""
-    return torch.empty(2, *features.shape, dtype=torch.float64, device=features.device)
-
-
-def _minus_rows(features: Tensor, table: Tensor, rows: Tensor, room: Tensor) -> Tensor:
-    """Features `(..., n, d)` minus one row each of a float64 table `(..., K, d)`, in `room` if it is of that shape."""
-    exact, chosen = room if room.shape[1:] == features.shape else _room(features)
-    exact.copy_(features)
-    return exact.sub_(torch.index_select(table, -2, rows, out=chosen))
-
-
-class _Classes:
-    """Samples by class, from labels `(n,)`; those with a label outside [0, K) belong to none.
-
-    rows: labels by which a table of K rows can be indexed; `samples` above the sum of `counts` gives the others away.
-    """
-
-    def __init__(self, labels: Tensor, num_classes: int) -> None:
-        self.rows = labels.clamp(0, num_classes - 1)
-        self._bins = torch.where(labels == self.rows, labels, num_classes)
-        self._num_classes = num_classes
-
-    def firsts(self) -> Tensor:
-        """The number of a sample of each class, its first one, `(K,)`; any number for a class without samples."""
-        numbers = torch.arange(len(self.rows), device=self.rows.device)
-        found = numbers.new_full((self._num_classes + 1,), len(numbers) - 1)
-        return found.scatter_reduce_(0, self._bins, numbers, "amin")[:-1]
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Sums over the samples of each class, `(..., K, d)`, of float64 values `(..., n, d)`."""
-        if values.device.type == "cpu":  # four times as fast as a product with so few rows
-            sums = values.new_zeros(*values.shape[:-2], self._num_classes + 1, values.shape[-1])
-            return sums.index_add_(-2, self._bins, values)[..., :-1, :]
-        # On a GPU that would add in any order, and one after another.
-        return (self._bins == torch.arange(self._num_classes, device=self._bins.device)[:, None]).double() @ values
-
-
-def _nonzero(features: Tensor) -> Tensor:
-    """Number of non-zero entries of features `(..., n, d)`, `(...)` float64."""
-    # Written as floats at once, five times as fast as a sum of booleans; exact for a chunk's 2^24 entries.
-    ones = torch.empty(features.shape, dtype=torch.float32, device=features.device)
-    return torch.ne(features, 0, out=ones).sum((-2, -1)).to(torch.float64)
+    def negligible(self, largest: Tensor) -> Tensor:
+        """Singular value of class means up to which it is rounding noise: of the decomposition, or of the features."""
+        of_svd = max(self.means.shape[-2:]) * torch.finfo(torch.float64).eps * largest
+        return torch.maximum(of_svd, self.noise_floor.sqrt())
 
 
 def finite_part(matrix: Tensor) -> Tensor:
@@ -272,10 +206,16 @@ def finite_part(matrix: Tensor) -> Tensor:
     return matrix.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def chunks_of(features: Tensor, at_least: int = 1) -> list[slice]:
-    """Slices of the sample dimension of features `(..., N, d)`, at least one, each worth one chunk of elements, or
-    `at_least` so many samples."""
-    *members, samples, width = features.shape
-    elements = CHUNK_ELEMENTS_CPU if features.device.type == "cpu" else CHUNK_ELEMENTS_GPU
-    size = max(at_least, elements // max(1, math.prod(members) * width))
-    return [slice(start, start + size) for start in range(0, max(1, samples), size)]
+def distances(rows: Tensor, others: Tensor) -> Tensor:
+    """||r_i - o_j|| `(..., m, n)` by differences, which a product of the two would lose, without holding them all."""
+    return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _merged(name: str, values: Sequence[Tensor], shifts: Tensor, weights: Tensor) -> Tensor:
+    """A declared statistic of the whole from those of its parts, see `registry.Statistic`."""
+    merge = registry.statistics()[name].merge
+    if merge == "sum":
+        return torch.stack(tuple(values)).sum(0)
+    if merge == "max":
+        return torch.stack(tuple(values)).amax(0)
+    return merge(values, shifts, weights)

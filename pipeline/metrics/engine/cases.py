@@ -1,0 +1,36 @@
+"""Cases in which metrics have no finite value, to be named in `@metric(...)`; the first that holds counts.
+
+Cases of the features get the class statistics first; cases of a weight get it last. `MEANS_EXIST` begins the list of
+every metric of class means, `WEIGHT_EXISTS` stands in that of every metric that divides by the size of a weight.
+"""
+
+from pipeline.metrics.engine.undefined import Exceptional
+
+# Cases of the features: `holds` gets (statistics, ...).
+NOT_FINITE = Exceptional("the features are not finite, or overflow when squared", lambda s, *_: ~s.finite)
+NO_SAMPLES = Exceptional("there are no samples", lambda s, *_: s.occupied == 0)
+ONE_CLASS = Exceptional("the data hold one class only", lambda s, *_: s.occupied == 1)
+EMPTY_CLASS = Exceptional("a class has no samples", lambda s, *_: s.occupied < s.num_classes)
+NO_BETWEEN_SCATTER = Exceptional(
+    "the class means coincide (zero between-class scatter)", lambda s, *_: s.between_trace <= s.noise_floor
+)
+EQUAL_MEANS = Exceptional(
+    "two class means coincide", lambda s, *_: (s.pair_distances <= s.noise_floor[..., None]).any(-1)
+)
+ZERO_MEANS = Exceptional("all class means are zero", lambda s, *_: (s.mean_norms == 0).all(-1))
+DEPENDENT_MEANS = Exceptional(
+    "the class means are linearly dependent (the K-th singular value is zero)",
+    lambda s, *_: s.mean_singular_values[..., -1] <= s.negligible(s.mean_singular_values[..., 0]),
+    value=float("inf"),
+)
+MEANS_EXIST = (NOT_FINITE, NO_SAMPLES, ONE_CLASS, EMPTY_CLASS)
+
+# Cases of a weight matrix, which is always the last argument: `holds` gets (..., weight).
+WEIGHT_NOT_FINITE = Exceptional("the weight is not finite", lambda *a: ~a[-1].isfinite().all(-1).all(-1))
+ZERO_WEIGHT = Exceptional("the weight is zero", lambda *a: (a[-1] == 0).all(-1).all(-1))
+NEXT_WEIGHT_NOT_FINITE = Exceptional("the next weight is not finite", lambda n, _: ~n.isfinite().all(-1).all(-1))
+WEIGHT_EXISTS = (WEIGHT_NOT_FINITE, ZERO_WEIGHT)
+
+# Cases of a list of singular values: `holds` gets (singular_values, ...).
+SPECTRUM_NOT_FINITE = Exceptional("the matrix is not finite", lambda s, *_: ~s.isfinite().all(-1))
+ZERO_SPECTRUM = Exceptional("the matrix is zero", lambda s, *_: s[..., 0] == 0)

@@ -1,0 +1,174 @@
+"""The second look at rows, once class means are known: nearest ones, deviations along directions, and their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pipeline.metrics.engine.chunks import chunks_of, minus_rows, scratch_for
+from pipeline.metrics.engine.statistics import ClassStatistics, distances
+from pipeline.metrics.registry import RowSum
+
+
+class Rows:
+    """A chunk of rows in the second look at them. Float64 rows are overwritten by the next chunk.
+
+    Attributes:
+        features: as they came, `(..., n, d)` of any float dtype.
+        labels: `(n,)`.
+        decisions: what the network decided, `(..., n)`, or None.
+        own: class statistics of all the rows.
+        reference: those of the training split's rows, which may be the same.
+    """
+
+    def __init__(
+        self, shared: _Shared, features: Tensor, labels: Tensor, decisions: Tensor | None, scratch: Tensor
+    ) -> None:
+        self.features, self.labels, self.decisions = features, labels, decisions
+        self.own, self.reference = shared.own, shared.reference
+        self._shared, self._scratch = shared, scratch
+
+    @cached_property
+    def deviations(self) -> Tensor:
+        """Rows less the anchor of their class, `(..., n, d)`."""
+        return minus_rows(self.features, self.own.anchors, self.labels, self._scratch)
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """Rows less the mean of their class, `(..., n, d)`."""
+        return self.deviations - self.own.drifts.index_select(-2, self.labels)
+
+    @cached_property
+    def nearest(self) -> Tensor:
+        """argmin_c ||z - mu_c||^2 over the class means of `reference`, the first of equally near ones, `(..., n)`."""
+        shared = self._shared
+        return (shared.half_norms - (self.features.to(torch.float64) - shared.origin) @ shared.means.mT).argmin(-1)
+
+    def along(self, name: str) -> Tensor:
+        """Deviations from class means along the directions of the sum over rows called `name`, `(..., n, r)`."""
+        drifts = self._shared.drifts_along(name).index_select(-2, self.labels)
+        return self.deviations @ self._shared.directions[name] - drifts
+
+
+class _FusedRows(Rows):
+    """The same with one product for all of it: faster, and without member dimensions."""
+
+    @cached_property
+    def nearest(self) -> Tensor:
+        # ||z - mu_k||^2 = ||z - a||^2 + 2 (z - a)(a - mu_k) + ||a - mu_k||^2 with the anchor a of the sample's class:
+        # for one sample the first term is the same for all k, and so is a in the second; differences of means are left.
+        own_half = self._shared.half_distances.index_select(0, self.labels)
+        return (own_half - self._products[:, : len(self._shared.means)]).argmin(-1)
+
+    def along(self, name: str) -> Tensor:
+        drifts = self._shared.drifts_along(name).index_select(-2, self.labels)
+        return self._products[:, self._shared.columns[name]] - drifts
+
+    @cached_property
+    def _products(self) -> Tensor:
+        return self.deviations @ self._shared.onto
+
+
+class _Shared:
+    """What all chunks of one look have in common."""
+
+    def __init__(self, own: ClassStatistics, reference: ClassStatistics, directions: Mapping[str, Tensor]) -> None:
+        self.own, self.reference, self.directions = own, reference, directions
+        self._drifts: dict[str, Tensor] = {}
+
+    def chunks(self, kind: type[Rows], decisions: Tensor | None) -> Iterator[Rows]:
+        """The source of `own`, chunk by chunk."""
+        features, labels = self.own.source
+        slices = chunks_of(features)
+        scratch = scratch_for(features[..., slices[0], :])
+        for chunk in slices:
+            decided = None if decisions is None else decisions[..., chunk]
+            yield kind(self, features[..., chunk, :], labels[chunk], decided, scratch)
+
+    @cached_property
+    def origin(self) -> Tensor:
+        """A sample, `(..., 1, d)`: measured from it, an offset common to all classes does not drown their
+        differences."""
+        return self.reference.anchors[..., :1, :]
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Class means of `reference` less the origin, `(..., K, d)`."""
+        return (self.reference.anchors - self.origin) + self.reference.drifts
+
+    @cached_property
+    def half_norms(self) -> Tensor:
+        return self.means.square().sum(-1, keepdim=True).mT / 2  # (..., 1, K)
+
+    @cached_property
+    def half_distances(self) -> Tensor:
+        """Half the squared distance of every anchor to every mean, `(K, K)`."""
+        return distances(self.own.anchors - self.origin, self.means).square() / 2
+
+    def drifts_along(self, name: str) -> Tensor:
+        if name not in self._drifts:
+            self._drifts[name] = self.own.drifts @ self.directions[name]
+        return self._drifts[name]
+
+    @cached_property
+    def onto(self) -> Tensor:
+        """Means and all directions side by side, `(d, K + r + ...)`."""
+        onto = torch.cat([self.means, *(directions.mT for directions in self.directions.values())]).mT
+        # Products of float64 matrices go twelve columns at a time: ten take twice as long as twelve, of which two are
+        # zero.
+        return torch.nn.functional.pad(onto, (0, -onto.shape[1] % 12))
+
+    @cached_property
+    def columns(self) -> dict[str, slice]:
+        """Where the directions stand in `onto`."""
+        found, start = {}, len(self.means)
+        for name, directions in self.directions.items():
+            found[name] = slice(start, start + directions.shape[1])
+            start += directions.shape[1]
+        return found
+
+
+def second_look(
+    own: ClassStatistics,
+    reference: ClassStatistics,
+    row_sums: Sequence[RowSum],
+    directions: Mapping[str, Tensor],
+    decisions: Tensor | None = None,
+) -> Tensor:
+    """What the source of `own` comes to once class means are known, in one pass and one product.
+
+    Args:
+        own: statistics with a `source` `(N, d)`; no member dimensions.
+        reference: those of the class means that nearest ones are sought among.
+        row_sums: what to add up.
+        directions: of those with `along`, by name.
+        decisions: int64 `(N,)`, for those that need them.
+
+    Returns:
+        One number for each of `row_sums`, float64.
+    """
+    found = own.counts.new_zeros(len(row_sums))
+    if not row_sums:
+        return found
+    for rows in _Shared(own, reference, directions).chunks(_FusedRows, decisions):
+        found += torch.stack([_measured(row_sum, rows).to(torch.float64) for row_sum in row_sums])
+    return found
+
+
+def sums_at_once(
+    row_sums: Sequence[RowSum], own: ClassStatistics, reference: ClassStatistics, decisions: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The same by name, `(...)` each, with member dimensions, and with the directions of `own`."""
+    shared = _Shared(own, reference, {sums.name: sums.along(own) for sums in row_sums if sums.along is not None})
+    found: dict[str, Tensor] = {}
+    for rows in shared.chunks(Rows, decisions):
+        for row_sum in row_sums:
+            found[row_sum.name] = found.get(row_sum.name, 0) + _measured(row_sum, rows)
+    return found
+
+
+def _measured(row_sum: RowSum, rows: Rows) -> Tensor:
+    return row_sum.measure(rows) if row_sum.along is None else row_sum.measure(rows, rows.along(row_sum.name))

@@ -1,0 +1,263 @@
+"""Collapse metrics of one layer from a stream of batches, on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from pipeline.metrics.engine.checks import (
+    check_decisions,
+    check_label_range,
+    check_labels,
+    check_matrix,
+    check_next_weight,
+    check_num_classes,
+    check_weight,
+)
+from pipeline.metrics.engine.plan import Inputs, Plan
+from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.metrics.registry import Statistic
+
+NOT_JUDGED = "the rows have not been shown a second time (look_again)"
+
+
+class CollapseMetrics(Metric):
+    """Collapse metrics of a layer's features, streamed: equal to `layer_metrics` of all the data at once.
+
+    Call it with features `(N, d)` of any float dtype and int64 labels `(N,)`, in batches of any size, on any number of
+    ranks; `compute()` gives dnc1, nc1_pinv, cdnv, dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and
+    active_units as float64 scalars, and whatever else is registered and comes from one pass over the features
+    (`pipeline.metrics.metrics`). Merging batches and ranks is exact to rounding, however large the offset of the
+    features or small their spread (see `statistics`).
+
+    Other metrics are asked for by name. Some need every batch a second time, once the class means are known:
+
+        metric = CollapseMetrics(10, 512, metrics=["dnc1", "ncm_accuracy", "nc4", "dnc3"])
+        for features, labels, _ in batches:
+            metric.update(features, labels)
+        for features, labels, decisions in batches:
+            metric.look_again(features, labels, decisions)
+        values = metric.compute(weight=classifier.weight)
+
+    The state is one float64 vector, of size O(K d) or, with `covariance`, O(K d + d^2), and one of a few sums for the
+    second look; they stay float64 when the metric, or a model that holds it, is cast. `update` never waits for a GPU;
+    labels out of range raise ValueError at once on a CPU and in `compute()` on a GPU.
+
+    Args:
+        num_classes: K, at least 2.
+        num_features: d, at least 1.
+        covariance: accumulate the pooled `(d, d)` scatter that nc1_pinv needs; False drops nc1_pinv or, if it is asked
+            for by name, takes it from the second look.
+        metrics: names of the metrics to compute; None for those of one pass.
+        kwargs: those of `torchmetrics.Metric`.
+
+    Attributes:
+        undefined: reasons for the metrics that were not finite in the last `compute()`, by name.
+
+    Raises:
+        ValueError: for arguments out of range, unknown metrics, and malformed features or labels.
+    """
+
+    is_differentiable: ClassVar[bool] = False
+    higher_is_better: ClassVar[None] = None
+    full_state_update: ClassVar[bool] = False
+
+    state: Tensor
+    sums: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_features: int,
+        covariance: bool = True,
+        metrics: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # What it computes depends on the weights that it is given.
+        super().__init__(**{"compute_with_cache": False} | kwargs)
+        check_num_classes(num_classes)
+        if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 1:
+            raise ValueError(f"num_features must be an int of at least 1, got {num_features!r}.")
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.covariance = covariance
+        self._names = None if metrics is None else tuple(metrics)
+        self._plan = Plan.one_pass(self._names, substitutes=covariance)
+        # Statistics of all ranks, and the directions of the second look, once it has begun.
+        self._merged: ClassStatistics | None = None
+        self._directions: dict[str, Tensor] | None = None
+        self.undefined: dict[str, str] = {}
+        # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
+        nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
+        self.add_state("state", _pack(nothing), dist_reduce_fx=partial(_merge_states, self._shapes))
+        if self._plan.row_sums:  # the sums, and how many rows they are of
+            size = len(self._plan.row_sums) + 1
+            self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of features `(N, d)` and labels `(N,)`; N may be 0."""
+        self._check(features, labels)
+        batch = self._plan.first_look(features, labels, self.num_classes)
+        self.state = _pack(ClassStatistics.merged([self.statistics, batch]))
+        self._forget_second_look()
+
+    def look_again(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        decisions: Tensor | None = None,
+        reference: ClassStatistics | None = None,
+    ) -> None:
+        """Show a batch a second time, after all updates; together these batches must be the same as in the first look.
+
+        On several ranks every rank must call this at least once (N may be 0) or `merged_statistics`, because the first
+        call synchronises.
+
+        Args:
+            features: `(N, d)`; labels: `(N,)`.
+            decisions: what the network decided, int64 `(N,)`; nc4 needs them.
+            reference: class statistics of the training split where the features are of another one, the same in every
+                call and in `compute`.
+        """
+        self._check(features, labels)
+        if not self._plan.row_sums:
+            return
+        if self._plan.needs_decisions:
+            check_decisions(decisions, features)
+        merged = self.merged_statistics()
+        if self._directions is None:
+            self._check_strays(merged)
+            self._directions = self._plan.directions(merged)
+        own = replace(merged, source=(features.detach(), labels))
+        found = self._plan.second_look(own, reference or merged, self._directions, decisions)
+        self.sums = self.sums + torch.cat([found, found.new_full((1,), len(labels))])
+
+    def compute(
+        self,
+        weight: Tensor | None = None,
+        next_weight: Tensor | None = None,
+        reference: ClassStatistics | None = None,
+    ) -> dict[str, Tensor]:
+        """The metrics by name, float64 scalars on the metric's device.
+
+        Args:
+            weight: that the features enter, `(out, d)`; without it there are no metrics of weights.
+            next_weight: the one after it, `(out', out)`.
+            reference: that of `look_again`.
+        """
+        statistics = self.statistics
+        self._check_strays(statistics)
+        if weight is not None:
+            check_weight(weight, statistics.means)
+        if next_weight is not None:
+            check_next_weight(next_weight, weight)
+        names = [row_sum.name for row_sum in self._plan.row_sums]
+        *sums, judged = self.sums if names else (None,)
+        inputs = Inputs(statistics, reference, weight, next_weight, dict(zip(names, sums, strict=True)), judged)
+        values, self.undefined = self._plan.evaluate(inputs)
+        if names and not judged:
+            waiting = [metric.name for metric in self._plan.metrics if set(metric.takes) & set(names)]
+            values |= {name: torch.full_like(values[name], float("nan")) for name in waiting}
+            self.undefined |= dict.fromkeys(waiting, NOT_JUDGED)
+        return values
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add what another metric of the same sizes has seen, e.g. of another shard of the data, in its first look."""
+        if isinstance(incoming_state, CollapseMetrics):
+            ours = (self.num_classes, self.num_features, self.covariance)
+            theirs = (incoming_state.num_classes, incoming_state.num_features, incoming_state.covariance)
+            if ours != theirs:
+                raise ValueError(
+                    f"incoming_state must have the same (num_classes, num_features, covariance), {ours}, got {theirs}."
+                )
+            if self._plan.metrics != incoming_state._plan.metrics:
+                raise ValueError(
+                    f"incoming_state must have the same metrics, {self._names}, got {incoming_state._names}."
+                )
+        super().merge_state(incoming_state)
+        # The base class keeps a value computed before, and warns that a metric filled by merging alone is empty.
+        self._computed = None
+        self._update_count += 1
+        self._forget_second_look()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        super().reset()
+        self.undefined = {}
+        self._forget_second_look()
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> CollapseMetrics:
+        """Keep float64, whatever is asked for: less would cost the digits that collapse is about."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> CollapseMetrics:
+        # Follow a move to another device, but not a cast: `.to(torch.float16)` of a model that holds the metric.
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
+
+    @property
+    def statistics(self) -> ClassStatistics:
+        """What was accumulated so far on this rank."""
+        return _unpack(self._shapes, self.state)
+
+    def merged_statistics(self) -> ClassStatistics:
+        """What was accumulated on all ranks together, each of which must call this."""
+        if self._merged is None:
+            with self.sync_context(should_sync=self._to_sync):
+                self._merged = self.statistics
+        return self._merged
+
+    @property
+    def _shapes(self) -> dict[str, torch.Size]:
+        return _shapes(self.num_classes, self.num_features, self._plan.statistics)
+
+    def _check(self, features: Tensor, labels: Tensor) -> None:
+        check_matrix("features", features, "(N, d)")
+        if features.ndim != 2 or features.shape[1] != self.num_features:
+            raise ValueError(f"features must have shape (N, {self.num_features}), got {tuple(features.shape)}.")
+        check_labels(labels, features)
+        if labels.device.type == "cpu":
+            check_label_range(labels, self.num_classes)
+
+    def _check_strays(self, statistics: ClassStatistics) -> None:
+        strays = int(statistics.samples - statistics.counts.sum())
+        if strays:
+            raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {strays} of them outside.")
+
+    def _forget_second_look(self) -> None:
+        self._merged = self._directions = None
+        if self._plan.row_sums:
+            self.sums = torch.zeros_like(self.sums)
+
+
+BASE = ("counts", "anchors", "drifts", "scatter", "active", "samples")
+"""What of `ClassStatistics` the state vector begins with; declared statistics follow."""
+
+
+def _shapes(num_classes: int, num_features: int, extras: Iterable[Statistic]) -> dict[str, torch.Size]:
+    """Shapes of the tensors that make up the state vector, by name, in order."""
+    of_base = [(num_classes,), (num_classes, num_features), (num_classes, num_features), (num_classes,), (), ()]
+    shapes = dict(zip(BASE, of_base, strict=True))
+    shapes |= {statistic.name: statistic.shape(num_classes, num_features) for statistic in extras}
+    return {name: torch.Size(shape) for name, shape in shapes.items()}
+
+
+def _pack(statistics: ClassStatistics) -> Tensor:
+    parts = [*(getattr(statistics, name) for name in BASE), *statistics.extras.values()]
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _unpack(shapes: dict[str, torch.Size], state: Tensor) -> ClassStatistics:
+    pieces = state.split([shape.numel() for shape in shapes.values()])
+    parts = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
+    return ClassStatistics(**{name: parts.pop(name) for name in BASE}, extras=parts)
+
+
+def _merge_states(shapes: dict[str, torch.Size], states: Tensor) -> Tensor:
+    """The state of all parts from their states `(R, size)`, as torchmetrics stacks them."""
+    return _pack(ClassStatistics.merged([_unpack(shapes, state) for state in states]))

@@ -1,0 +1,51 @@
+"""Which metrics there are. The file is the registration: `pipeline/metrics/<family>.py` holds a family of metrics.
+
+    @metric(*MEANS_EXIST, title="Longest over shortest class mean", target=1.0)
+    def norm_ratio(statistics: ClassStatistics) -> Tensor:
+        norms = statistics.mean_norms
+        return norms.amax(-1) / norms.amin(-1)
+
+A metric is a pure formula. What it takes, by the names of its parameters, says all the rest: where it can be measured,
+whether the test split has its twin, what has to be accumulated for it. It may take
+
+* each of `INPUTS`: the class statistics of the rows, the weight that they enter, ...;
+* a *statistic* that some family declares with `@statistic`: one more thing to accumulate in the first look at the rows;
+* a *sum over rows* that some family declares with `@row_sum`: what the rows come to once class means are known, in a
+  second look.
+
+Nothing else lists metrics: rows of the record, tracker, streams, tables and figures all ask `metrics`.
+"""
+
+from pipeline.metrics.registry.entries import (
+    INPUTS,
+    INVARIANCES,
+    OF_WEIGHTS,
+    TEST,
+    Metric,
+    RowSum,
+    Statistic,
+    metric,
+    row_sum,
+    statistic,
+)
+from pipeline.metrics.registry.listing import chosen, entry, metrics, row_sums, signature, statistics, table
+
+__all__ = [
+    "INPUTS",
+    "INVARIANCES",
+    "OF_WEIGHTS",
+    "TEST",
+    "Metric",
+    "RowSum",
+    "Statistic",
+    "chosen",
+    "entry",
+    "metric",
+    "metrics",
+    "row_sum",
+    "row_sums",
+    "signature",
+    "statistic",
+    "statistics",
+    "table",
+]

@@ -1,0 +1,88 @@
+"""The entries of the registry, all families loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+
+from pipeline.metrics.registry.entries import INPUTS, METRICS, ROW_SUMS, STATISTICS, TEST, Metric, RowSum, Statistic
+from pipeline.runtime.discovery import modules_in
+from pipeline.runtime.suggestions import did_you_mean
+
+
+def metrics() -> dict[str, Metric]:
+    """All registered metrics by name, in the order in which they are recorded: family by family, as defined there.
+
+    Raises:
+        ValueError: if a formula takes something that is neither an input nor declared.
+    """
+    _load()
+    _check()
+    # Stable, so that a family keeps its own order, however its metrics came to be imported.
+    return dict(sorted(METRICS.items(), key=lambda item: item[1].family))
+
+
+def statistics() -> dict[str, Statistic]:
+    """All declared statistics, by name."""
+    _load()
+    return dict(STATISTICS)
+
+
+def row_sums() -> dict[str, RowSum]:
+    """All declared sums over rows, by name."""
+    _load()
+    return dict(ROW_SUMS)
+
+
+def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
+    """The metrics of these names, in the order in which they are recorded.
+
+    Raises:
+        ValueError: for an unknown name, or none at all.
+    """
+    names, known = list(names), metrics()
+    if not names:
+        raise ValueError(f"metrics must name at least one of {', '.join(known)}, got none.")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"metrics must be among {', '.join(known)}, got {name!r}{did_you_mean(name, known)}.")
+    return tuple(metric for name, metric in known.items() if name in names)
+
+
+def entry(name: str) -> Metric | None:
+    """The metric of this name, with or without the prefix of the test split; None if there is none."""
+    return metrics().get(name.removeprefix(TEST))
+
+
+def signature() -> str:
+    """Digest of the names and versions of all metrics: what is kept under another one has to be measured anew."""
+    facts = sorted(f"{metric.name} {metric.version}" for metric in metrics().values())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def table() -> str:
+    """All metrics as a table in Markdown."""
+    header = ("metric", "what it is", "at collapse", "takes", "family")
+    rows = [header, tuple("---" for _ in header)]
+    for metric in metrics().values():
+        target = "" if metric.target is None else f"{metric.target:g}"
+        rows.append(
+            (f"`{metric.name}`", metric.summary or metric.title, target, ", ".join(metric.takes), metric.family)
+        )
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+@cache
+def _load() -> None:
+    modules_in("pipeline.metrics")
+
+
+def _check() -> None:
+    known = {**INPUTS, **STATISTICS, **ROW_SUMS}
+    takes = [(metric.name, name) for metric in METRICS.values() for name in metric.takes]
+    takes += [(sums.name, name) for sums in ROW_SUMS.values() for name in sums.instead_takes]
+    for owner, name in takes:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ValueError(f"what {owner} takes must be among {', '.join(known)}, got {name!r}{hint}.")

@@ -1,0 +1,1 @@
+"""Helpers of these tests are found from the folders inside as well."""
