@@ -104,11 +104,10 @@ def test_every_module_has_a_test_in_the_folder_of_its_room():
     """A test file below ``tests/<room>`` covers a module of that room that
 
     * it is named after: ``test_<module>.py``, ``test_<module>_<more>.py``, or ``test_<part>.py`` of ``<part>_<more>``,
-    * it imports, or from which a name comes that it imports, or
-    * that lies in a folder where the file is the registration (its package imports `pipeline.runtime.discovery`), when
-      it imports something of that package: a tester of the registry tests all that is registered.
+    * it imports, or from which a name comes that it imports.
 
-    What a covered module imports of its own room is a part of it.
+    What a covered module takes from its own room is a part of it: what it imports, and, where the file is the
+    registration (it imports `pipeline.runtime.discovery`), all modules beside it.
     """
     covered: set[str] = set()
     for path in TESTS:
@@ -116,11 +115,9 @@ def test_every_module_has_a_test_in_the_folder_of_its_room():
         own = {module for module in MODULES if room(module) == here}
         covered |= own & uses(path)
         covered |= {module for module in own if _named_after(subject, MODULES[module].stem)}
-        covered |= {module for module in own if _registry(module) in uses(path)}
     fresh = covered
     while fresh:
-        parts = {(module, part) for module in fresh for part in uses(MODULES[module])}
-        fresh = {part for module, part in parts if room(part) == room(module)} - covered
+        fresh = {part for module in fresh for part in _parts(module)} - covered
         covered |= fresh
     wanted = [module for module in MODULES if room(module) and is_substance(module)]
     assert "\n".join(module for module in wanted if module not in covered) == ""
@@ -130,11 +127,11 @@ def _named_after(subject: str, name: str) -> bool:
     return f"{subject}_".startswith(f"{name}_") or name.startswith(f"{subject}_")
 
 
-def _registry(module: str) -> str | None:
-    """The package that finds a module by its being there, if it does."""
-    package = module.rpartition(".")[0]
-    found = package in MODULES and "pipeline.runtime.discovery" in uses(MODULES[package])
-    return package if found and MODULES[module].stem != "__init__" else None
+def _parts(module: str) -> set[str]:
+    taken = set(uses(MODULES[module]))
+    if "pipeline.runtime.discovery" in taken:
+        taken |= {other for other in MODULES if MODULES[other].parent == MODULES[module].parent}
+    return {part for part in taken if room(part) == room(module)}
 
 
 def test_tests_lie_in_folders_of_the_package_or_look_at_whole_runs():
