@@ -1,19 +1,30 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and which tests are slow."""
 
+import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.cli.app import main
+from pipeline.config import Config, conf_folder, settings
+from pipeline.config.messages import register
 
 sys.path.insert(0, str(Path(__file__).parent / "running"))
 
+from slowness import is_slow
+
 TOGETHER = {"cluster", "html", "wandb"}
 """Folders whose tests share what is made once for all of them: runs, a cluster, a server."""
+LEFT_OUT = pytest.StashKey[int]()
+"""How many slow tests were not asked for."""
 
 
 class Together(LoadScopeScheduling):
@@ -25,7 +36,10 @@ class Together(LoadScopeScheduling):
         return folder if folder in TOGETHER else file
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in filter(is_slow, items):
+        item.add_marker("slow")
     # The longest parts first, so that no worker is left alone with one.
     items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
 
@@ -34,6 +48,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     # xdist's own groups (3.8) have no effect under pytest 9.2.
     return Together(config, log)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.config.stash[LEFT_OUT] = item.config.stash.get(LEFT_OUT, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # of a worker of xdist, each of which collects everything
+        session.config.workeroutput["left out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if count := terminalreporter.config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(
+            f"{count} slow tests left out (processes, Slurm, a browser, servers, trainings); scripts/test runs all."
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,6 +94,18 @@ def data_root() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., Config]:
+    """The checked configuration that overrides make of ``conf/main.yaml``: ``composed("head.width=8", ...)``."""
+    register()
+
+    def make(*overrides: str) -> Config:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+            return settings(compose("main", list(overrides)))
+
+    return make
+
+
 @pytest.fixture
 def run_here(tmp_path, monkeypatch, capsys):
     """Run the command in-process in an empty folder; returns (exit code, stderr, what lies in the folder)."""
@@ -68,4 +117,11 @@ def run_here(tmp_path, monkeypatch, capsys):
             main()
         return exit_.value.code, capsys.readouterr().err, sorted(path.name for path in tmp_path.iterdir())
 
-    return run
+    # Hydra would compose the configuration twice, the first time only to look at `hydra.mode`.
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+    monkeypatch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)  # the same parser in C
+    # What a run sets up for its own log writes to streams that end with the test.
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield run
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)

@@ -141,10 +141,17 @@ def fit(data, folder, ckpt_path=None, kind=Classifier, by=lambda batches: batche
     return model
 
 
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """A run of three epochs of five batches, and the folder with its checkpoint after every batch."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return fit(data, folder), folder
+
+
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 10, 14])
-def test_a_lightning_run_resumed_at_any_step_is_bit_identical(data, tmp_path, step):
-    whole = fit(data, tmp_path)
-    resumed = fit(data, tmp_path, tmp_path / f"step={step}.ckpt")
+def test_a_lightning_run_resumed_at_any_step_is_bit_identical(undisturbed, data, tmp_path, step):
+    whole, folder = undisturbed
+    resumed = fit(data, tmp_path, folder / f"step={step}.ckpt")
     assert len(whole.seen) == 15 and len(resumed.seen) == 15 - step
     for (epoch, images), (epoch_again, images_again) in zip(whole.seen[step:], resumed.seen, strict=True):
         assert epoch == epoch_again and torch.equal(images, images_again)
@@ -164,12 +171,22 @@ class InRounds(Classifier):
             optimizer.step()
 
 
+@pytest.fixture(scope="module")
+def undisturbed_in_rounds(data, tmp_path_factory):
+    """The same, its five batches in rounds of 2, 2 and 1."""
+    folder = tmp_path_factory.mktemp("undisturbed in rounds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.data.loader.ROUND", 2)
+        return fit(data, folder, kind=InRounds, by=Rounds), folder
+
+
 @pytest.mark.parametrize("step", [2, 4, 5, 7, 10, 12])
-def test_a_run_in_rounds_is_the_one_without_also_when_resumed_after_any_round(data, tmp_path, monkeypatch, step):
-    monkeypatch.setattr("pipeline.data.loader.ROUND", 2)  # of five batches: rounds of 2, 2 and 1
-    one_by_one = fit(data, tmp_path / "plain")
-    in_rounds = fit(data, tmp_path, kind=InRounds, by=Rounds)
-    resumed = fit(data, tmp_path, tmp_path / f"step={step}.ckpt", kind=InRounds, by=Rounds)
+def test_a_run_in_rounds_is_the_one_without_also_when_resumed_after_any_round(
+    undisturbed, undisturbed_in_rounds, data, tmp_path, monkeypatch, step
+):
+    monkeypatch.setattr("pipeline.data.loader.ROUND", 2)
+    one_by_one, (in_rounds, folder) = undisturbed[0], undisturbed_in_rounds
+    resumed = fit(data, tmp_path, folder / f"step={step}.ckpt", kind=InRounds, by=Rounds)
     assert len(in_rounds.seen) == len(one_by_one.seen) == 15 and len(resumed.seen) == 15 - step
     for model in (in_rounds, resumed):
         for (epoch, images), (epoch_again, images_again) in zip(one_by_one.seen[::-1], model.seen[::-1], strict=False):

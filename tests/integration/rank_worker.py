@@ -11,14 +11,16 @@ import traceback
 from pathlib import Path
 
 import torch
+from float64_training import trained_in_float64
 from omegaconf import OmegaConf
+from torch import nn
 
 from pipeline.config import Config, settings
 from pipeline.data import load_images
 from pipeline.measure import extraction
 from pipeline.measure import layers as measuring
 from pipeline.measure.feature_cache import FeatureCache
-from pipeline.networks import build_backbone
+from pipeline.networks import Backbone, build_backbone
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import perform
 from pipeline.runs.run import Run
@@ -29,6 +31,8 @@ from pipeline.storage.record import Record
 extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
 measuring.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
 
+TRAINED = {"mlp": {"backbone__epochs": 2}, "resnet20": {"optimizer__lr": 1e-3, "backbone__epochs": 1}}
+"""Networks that are trained, and their settings."""
 IMAGES = load_images("digits", classes=[0, 1, 2], samples_per_class=47)
 
 
@@ -68,15 +72,41 @@ def cached(folder: Path) -> dict[str, torch.Tensor]:
     return values
 
 
-def trained(folder: Path, name: str, **changes) -> dict[str, torch.Tensor]:
-    """Weights after two epochs of batches that cannot be dealt out evenly."""
-    small = {"descent__lr": 1e-3, "descent__steps": 3}
-    setting = config(protocol__name="frozen_features", backbone__name=name, backbone__epochs=2, **small, **changes)
-    network = build_backbone(name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0)
+def training(name: str) -> Config:
+    """With batches that cannot be dealt out evenly."""
+    small = {"descent__lr": 1e-3, "descent__steps": 3, "backbone__batch_size": 50}
+    return config(protocol__name="frozen_features", backbone__name=name, **small, **TRAINED[name])
+
+
+def smooth(setting: Config) -> Backbone:
+    """The network that is trained, its kinks rounded off.
+
+    A unit of a ReLU that is at zero up to rounding is on one side of the kink in one sum and on the other in another:
+    the gradient then jumps by what that unit contributes, a hundred times the rounding, and which machines see such a
+    unit is chance.
+    """
+    network = build_backbone(setting.backbone.name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0)
+    for part in list(network.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(part, name, nn.GELU())
+    return network
+
+
+def trained(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Weights after the training, and the loss before and after every epoch."""
+    setting = training(name)
+    network = smooth(setting)
     run = Run(setting, Inputs(IMAGES, network), folder / f"train-{name}", Record(folder / f"train-{name}"))
     perform(run)
     losses = {"losses": torch.tensor([row.value for row in run.record.rows if row.metric == "train_loss"])}
     return {key: value.clone() for key, value in network.state_dict().items()} | losses
+
+
+def in_float64(name: str) -> dict[str, torch.Tensor]:
+    """The same of the same training in float64."""
+    setting = training(name)
+    return trained_in_float64(setting, IMAGES, smooth(setting))
 
 
 def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
@@ -101,10 +131,11 @@ def work(rank: int, world_size: int, port: int, folder: Path) -> None:
         "resnet20": measured("resnet20"),
         "own cache": cached(folder / f"cache-{world_size}"),
         "shared cache": cached(folder / "cache"),
-        "trained mlp": trained(runs, "mlp", backbone__batch_size=50),
-        "trained resnet20": trained(runs, "resnet20", backbone__batch_size=50, optimizer__lr=1e-3),
         "dufm": descended(runs, head__inputs="free", head__feature_decay=1e-3),
     }
+    results |= {f"trained {name}": trained(runs, name) for name in TRAINED}
+    if world_size == 1:
+        results |= {f"float64 {name}": in_float64(name) for name in TRAINED}
     torch.save(results, folder / f"{world_size}-{rank}.pt")
     ranks.disconnect()
 

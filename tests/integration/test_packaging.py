@@ -11,6 +11,19 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""An environment in which only what is installed can be imported."""
+
+
+def run(*command: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=CLEAN | environment, timeout=300)
+
+
+def said(*command: object, cwd: Path) -> str:
+    """What a command prints that succeeds."""
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +43,15 @@ def installed(tmp_path_factory) -> Path:
 
 def test_the_wheels_command_finds_its_configuration_from_any_folder(installed, tmp_path):
     code = "import pipeline.config as c; print(c.conf_folder()); print(c.__file__)"
-    found = subprocess.run(
-        [installed / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    found = said(installed / "python", "-c", code, cwd=tmp_path).splitlines()
     assert all(Path(path).is_relative_to(installed.parent) for path in found)
-    shown = subprocess.run(
-        [installed / "dnc", "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert "name: frozen_features" in shown.stdout
+    assert "name: frozen_features" in said(installed / "dnc", "--cfg", "job", cwd=tmp_path)
 
 
 def test_the_wheels_command_runs_and_equals_python_dash_m(installed, tmp_path):
     arguments = ["protocol=dufm", "descent.steps=50", "descent.seeds=1", "logger=none"]
     for name, command in (("a", [installed / "dnc"]), ("b", [installed / "python", "-m", "pipeline"])):
-        subprocess.run([*command, *arguments, f"hydra.run.dir={name}"], cwd=tmp_path, check=True, capture_output=True)
+        said(*command, *arguments, f"hydra.run.dir={name}", cwd=tmp_path)
     assert (tmp_path / "a" / "record.csv").read_bytes() == (tmp_path / "b" / "record.csv").read_bytes()
 
 
@@ -89,14 +97,7 @@ def fake_checkout(tmp_path) -> Path:
 
 
 def run_script(root: Path, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [root / "scripts" / "run", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=120,
-    )
+    return run(root / "scripts" / "run", *arguments, cwd=cwd, **environment)
 
 
 def test_scripts_run_sets_up_once_and_passes_arguments_on_from_any_folder(fake_checkout, tmp_path):

@@ -55,16 +55,26 @@ def test_a_cache_serves_all_ranks_whoever_filled_it(results, where):
                 torch.testing.assert_close(found[name], value, rtol=1e-10 if "train" not in name else 0, atol=0)
 
 
+FACTOR = 10.0
+"""How much farther from float64 several processes may be than one. Both are rounded, by other sums: neither is exact."""
+
+
 @pytest.mark.parametrize("where", OTHERS)
-@pytest.mark.parametrize(("network", "tolerance"), [("trained mlp", 1e-5), ("trained resnet20", 1e-3)])
-def test_training_is_that_of_one_process_up_to_float32_rounding(results, network, tolerance, where):
-    expected, found = results[1, 0][network], results[where][network]
-    assert len(expected["losses"]) == 3
-    torch.testing.assert_close(found["losses"], expected["losses"], rtol=tolerance, atol=0)
-    for name, value in expected.items():
-        # Relative to the tensor: float32 rounding of a sum is relative to its terms.
-        scale = value.double().norm() + 1e-6 * math.sqrt(value.numel())
-        assert (found[name].double() - value.double()).norm() <= tolerance * scale, name
+@pytest.mark.parametrize("network", ["mlp", "resnet20"])
+def test_training_is_as_near_to_float64_as_that_of_one_process(results, network, where):
+    exact, one = results[1, 0][f"float64 {network}"], results[1, 0][f"trained {network}"]
+    found = results[where][f"trained {network}"]
+    assert found.keys() == exact.keys() and len(exact["losses"]) >= 2
+    for name, value in exact.items():
+        error, allowed = (distance(tensors[name], value) for tensors in (found, one))
+        print("RATIO", network, where, name, error/max(allowed,1e-300), error, allowed, float(value.double().norm()), value.numel())
+        # Of a tensor of few numbers that one process happens to meet, float32's own rounding of what it holds remains.
+        rounding = torch.finfo(torch.float32).eps * float(value.double().norm())
+        assert error <= FACTOR * max(allowed, rounding), name
+
+
+def distance(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found.double() - exact.double()).norm())
 
 
 @pytest.mark.parametrize("where", OTHERS)

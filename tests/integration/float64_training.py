@@ -1,0 +1,74 @@
+"""A network trained in float64, by a plain loop: what trainings in float32 come near to, on whatever machine."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Config
+from pipeline.data import ImageData, ResidentLoader
+from pipeline.runs.training.learners import Classifier
+
+
+def trained_in_float64(config: Config, images: ImageData, network: nn.Module) -> dict[str, Tensor]:
+    """Weights of the network after `frozen_features` has trained it, and the loss before and after every epoch.
+
+    Batches, starting weights and the optimizer are those of the run; the sums, in float64 and in one process, are as
+    they are written here.
+    """
+    backbone, optimizer = config.backbone, config.optimizer
+    classifier = Classifier(network, images.num_classes, backbone.loss, optimizer, backbone.epochs, config.seed)
+    network, head = network.double(), classifier.head.double()
+
+    def batches(epoch: int, **options: object) -> ResidentLoader:
+        loader = ResidentLoader(
+            images.train, backbone.batch_size, seed=config.seed, standardise=images.standardise, **options
+        )
+        loader.set_epoch(epoch)
+        return loader
+
+    def loss(shown: Tensor, labels: Tensor) -> Tensor:
+        targets = torch.eye(images.num_classes, dtype=torch.float64)[labels]
+        return (head(network(shown.double())) - targets).square().sum(dim=1).mean() / 2
+
+    @torch.no_grad()
+    def whole() -> float:
+        network.eval()
+        value = loss(images.standardise(images.train.images), images.train.labels).item()
+        network.train()
+        return value
+
+    _start_norms(network, [shown.double() for shown, _ in batches(0, drop_last=True)])
+    assert (optimizer.name, optimizer.schedule, backbone.loss) == ("sgd", "cosine", "mse")
+    step = torch.optim.SGD(
+        [*network.parameters(), *head.parameters()],
+        optimizer.lr,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+    )
+    losses = [whole()]
+    for epoch in range(backbone.epochs):
+        step.param_groups[0]["lr"] = optimizer.lr * (1 + math.cos(math.pi * epoch / backbone.epochs)) / 2
+        for shown, labels in batches(epoch, shuffle=True):
+            step.zero_grad()
+            loss(shown, labels).backward()
+            step.step()
+        losses.append(whole())
+    return {name: value.clone() for name, value in network.state_dict().items()} | {"losses": torch.tensor(losses)}
+
+
+@torch.no_grad()
+def _start_norms(network: nn.Module, batches: list[Tensor]) -> None:
+    """Running statistics start as the plain average over the batches, with all else in evaluation mode."""
+    network.eval()
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for shown in batches:
+        network(shown)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train()
