@@ -9,13 +9,14 @@ from pathlib import Path
 
 from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
+from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.measure.extraction import widths
 from pipeline.measure.layers import state_bytes
 from pipeline.networks import Backbone, build_backbone, load_weights
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.memory import head_bytes, network_bytes, require_memory
-from pipeline.theory import DufmProblem, collapsed_optimum
+from pipeline.theory import DufmProblem, lowest
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,15 @@ def _check_fixed_head(config: Config, images: ImageData, backbone: Backbone) -> 
             f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
             f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
         )
-    if collapsed_optimum(dufm_of(config, images)).zero_is_optimal:
+    problem = dufm_of(config, images)
+    known = config.objective.references(problem)
+    if not known:
+        others = [name for name in known_objectives() if load_objective(name).references(problem)]
+        raise ConfigError(
+            f"head.loss={head.loss} has no closed form, which protocol=fixed_head measures its head by; allowed: "
+            f"{', '.join(others)}."
+        )
+    if lowest(known).is_zero:
         raise ConfigError(
             f"head.weight_decay={head.weight_decay} and head.feature_decay={head.feature_decay} are so large that the "
             "optimum of the DUFM, whose weights protocol=fixed_head freezes, is zero; allowed: smaller ones."

@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline.dufm.verdict import judge
 from pipeline.runs.closed_form import ClosedForm
 from pipeline.runs.run import Outcome, Run
-from pipeline.runs.solutions import HeadSolution, closed_form
+from pipeline.runs.solutions import HeadSolution, known_references, problem_of
 from pipeline.runtime.environment import environment
 from pipeline.storage.record import COMPLETED, SCHEMA_VERSION, finite_or_none
 
@@ -30,13 +30,12 @@ def opening(run: Run) -> dict[str, Any]:
 def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str, Any]:
     """The complete ``summary.json`` of a finished run."""
     config, head, seeds = run.config, outcome.head, list(outcome.head.seeds)
-    problem, reason = closed_form(head)
+    known, reason = known_references(head)
     total = head.objective.total.tolist()
-    closed = None if problem is None else ClosedForm(problem, total)
+    closed = ClosedForm(known, total) if known else None
     layers = run.record.final_layers("head", seeds)
     backbone_layers = run.record.final_layers("backbone", [config.seed])
-    thresholds = {"dnc1": config.verdict.dnc1, "dnc2": config.verdict.dnc2, "dnc3": config.verdict.dnc3}
-    verdict = judge(layers, backbone_layers, thresholds, _not_covered(run, head, reason))
+    verdict = judge(head.loss, layers, backbone_layers, config.thresholds_of(head.loss), _not_covered(run, head))
     closed_summary = {
         "status": COMPLETED,
         "problem": _problem(run, head, outcome.classes),
@@ -44,7 +43,7 @@ def closing(run: Run, outcome: Outcome, tensors_skipped: str | None) -> dict[str
         "loss": {
             "total": [finite_or_none(value) for value in total],
             "fit": [finite_or_none(value) for value in head.objective.fit.tolist()],
-            "optimum": closed and closed.optimum.loss,
+            "optimum": closed and closed.optimum.value,
             "optimum_kind": closed and closed.kind,
             "optimum_reason": reason,
             "relative_gap": closed and closed.gaps,
@@ -75,6 +74,7 @@ def _problem(run: Run, head: HeadSolution, classes: tuple[str, ...] | None) -> d
         "depth": run.config.head.depth,
         "widths": head.widths,
         "activation": run.config.head.activation,
+        "loss": run.config.head.loss,
         "inputs": head.inputs,
         "weight_decay": list(head.weight_decays),
         "feature_decay": head.feature_decay,
@@ -122,19 +122,14 @@ def _given_weights(run: Run) -> dict[str, str] | None:
     return None if given is None else {"path": str(given.path), "sha256": given.digest}
 
 
-def _not_covered(run: Run, head: HeadSolution, reason: str | None) -> str | None:
+def _not_covered(run: Run, head: HeadSolution) -> str | None:
     """Why the theorem does not cover this run; None when it does."""
+    _, reason = problem_of(head)
     if reason is not None:
         return reason
     if head.inputs == "network":
         return "the features are a network's, not free variables"
-    if head.num_classes != 2:
-        return f"the theorem is about two classes, here are {head.num_classes}"
-    if run.config.head.depth < 2:
-        return "the theorem is about depth 2 and more"
-    if run.config.head.activation != "relu":
-        return "the theorem is about ReLU heads"
-    return None
+    return head.loss.not_covered(head.num_classes, run.config.head.depth, run.config.head.activation)
 
 
 def print_verdict(summary: Mapping[str, Any], console: Console) -> None:

@@ -19,7 +19,7 @@ from pipeline.runs.solutions import HeadSolution, alignment, network_head, unsee
 from pipeline.runs.stages import extract_features, mean_feature, train_under_head
 from pipeline.runtime.randomness import generator
 from pipeline.storage.record import finite_or_none
-from pipeline.theory import collapsed_optimum, construct_optimum, diagnose
+from pipeline.theory import diagnose_among, lowest
 
 
 def fixed_head(run: Run) -> Outcome:
@@ -61,7 +61,8 @@ def _constructed(run: Run) -> HeadSolution:
     config, problem = run.config, dufm_of(run.config, run.inputs.images)
     widths = [run.inputs.backbone.num_features] + [config.head.width] * (config.head.depth - 1)
     source = generator(config.seed, "constructed optimum")
-    point = construct_optimum(problem, widths, source, nonnegative_features=True)
+    optimum = lowest(config.objective.references(problem))
+    point = optimum.construct(widths, source, nonnegative_features=True)
     features, labels, *weights = (
         tensor.to(config.device) for tensor in (point.features[None], point.labels, *(w[None] for w in point.weights))
     )
@@ -74,10 +75,10 @@ def _report(
     run: Run, solved: HeadSolution, best: int, head: HeadSolution, aligned: dict[str, float]
 ) -> dict[str, object]:
     """The ``fixed_head`` section of the summary."""
-    problem = dufm_of(run.config, run.inputs.images)
+    known = run.config.objective.references(dufm_of(run.config, run.inputs.images))
     entering, *_ = run.record.final_layers("head", [run.config.seed])
     unseen = finite_or_none(unseen_share(head.features, head.weights[0][0]))
-    optimum, dufm_loss = collapsed_optimum(problem).loss, float(solved.objective.total[best])
+    optimum, dufm_loss = lowest(known).value, float(solved.objective.total[best])
     loss, unseen_penalty = float(head.objective.total), (unseen or 0.0) * float(head.objective.feature_penalty)
     return {
         "solution": run.config.protocol.solution,
@@ -85,7 +86,7 @@ def _report(
         "dufm_loss": dufm_loss,
         "dufm_optimum": optimum,
         "dufm_relative_gap": dufm_loss / optimum - 1,
-        "dufm_sits_at": diagnose(problem, dufm_loss).name,
+        "dufm_sits_at": diagnose_among(known, dufm_loss).name,
         "loss": loss,
         "relative_gap": loss / optimum - 1,
         "unseen_share": unseen,
