@@ -41,6 +41,7 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizon
 
 from pipeline.config import Config, settings
 from pipeline.data import ImageData, ResidentLoader, Split, load_images
+from pipeline.dufm.objectives import load_objective
 from pipeline.networks import build_backbone
 from pipeline.runs.training.acceleration import has_native_bf16
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
@@ -113,7 +114,9 @@ class Job:
     def learner(self, config: Config) -> Classifier:
         backbone = build_backbone(self.backbone, self.images.image_shape, hidden=self.hidden)
         classes = self.images.num_classes
-        return Classifier(backbone, classes, config.backbone.loss, config.optimizer, config.backbone.epochs, 0)
+        return Classifier(
+            backbone, classes, load_objective(config.backbone.loss), config.optimizer, config.backbone.epochs, 0
+        )
 
 
 def clock() -> float:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, VerdictConfig
 from pipeline.data import validate_request
+from pipeline.dufm.objectives import known_objectives, load_objective
+from pipeline.metrics.registry import metrics
 from pipeline.networks import validate_backbone
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
@@ -37,6 +39,7 @@ def settings(cfg: DictConfig) -> Config:
     for key, value, entry in _knobs(config):
         _check(key, value, entry)
     _check_weight_decay(config)
+    _check_thresholds(config)
     _check_device(config)
     return config
 
@@ -126,6 +129,26 @@ def _check_weight_decay(config: Config) -> None:
             f"head.weight_decay={_show(decay)} has {len(decay)} values; "
             f"allowed: one number, or head.depth={depth} of them."
         )
+
+
+def _check_thresholds(config: Config) -> None:
+    """Of metrics that have no key of their own."""
+    given, own = config.verdict.thresholds, {entry.name for entry in fields(VerdictConfig)} - {"thresholds"}
+    if given is None:
+        return
+    judged = {promise.metric for name in known_objectives() for promise in load_objective(name).collapse}
+    known = sorted((judged | set(metrics())) - own)
+    if not isinstance(given, dict):
+        raise ConfigError(f"verdict.thresholds={given} is no mapping; allowed: {{metric: number, ...}}, or null.")
+    for name, value in given.items():
+        if name in own:
+            raise ConfigError(f"verdict.thresholds={{{name}: ...}} has a key of its own; allowed: verdict.{name}.")
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"verdict.thresholds={{{name}: ...}} is not a metric; allowed: {', '.join(known)}{hint}.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value <= LARGEST:
+            raise ConfigError(f"verdict.thresholds={{{name}: {value}}} is out of range; allowed: a finite number > 0.")
 
 
 def _check_device(config: Config) -> None:

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from pipeline.config.folder import known_protocols
 from pipeline.data import AUGMENTATIONS, known_datasets
+from pipeline.dufm.objectives import Objective, known_objectives, load_objective
 from pipeline.networks import known_backbones
 from pipeline.networks.taps import POOLINGS
 
@@ -59,7 +60,7 @@ class BackboneConfig:
     hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
-    loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
+    loss: str = _knob("mse", "training loss of the backbone by itself", choices=known_objectives)
     pooling: str = _knob(
         "average", "how conv maps of its blocks are measured: averaged over space, or whole", choices=POOLINGS
     )
@@ -102,6 +103,7 @@ class HeadConfig:
     width: int = _knob(64, "units in every hidden layer", ge=1)
     weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
     feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", gt=0)
+    loss: str = _knob("mse", "what the outputs are fitted with", choices=known_objectives)
     inputs: str = _knob("frozen", "frozen: features stay; free: they descend too", choices=("frozen", "free"))
     activation: str = _knob("relu", "non-linearity between the layers", choices=("relu", "linear"))
     init_scale: float = _knob(1.0, "weights start as N(0, init_scale^2 / fan_in)", gt=0)
@@ -184,11 +186,12 @@ class LoggerConfig:
 
 @dataclass
 class VerdictConfig:
-    """A layer counts as collapsed when the metric is at most its threshold."""
+    """A layer counts as collapsed when the metrics that tell so for ``head.loss`` are at most their thresholds."""
 
     dnc1: float = _knob(1e-2, "within-class over between-class variability", gt=0)
     dnc2: float = _knob(1.1, "condition number of the class means (1 is orthogonal)", ge=1)
     dnc3: float = _knob(0.1, "mean sine between weight rows and class means", gt=0)
+    thresholds: Any = _knob(None, "of other metrics, e.g. {nc2_simplex: 0.2}; null leaves those of head.loss")
 
 
 @dataclass
@@ -222,6 +225,18 @@ class Config:
         """Decay of W_1 .. W_L."""
         decay = self.head.weight_decay
         return tuple(decay) if isinstance(decay, list) else (float(decay),) * self.head.depth
+
+    @property
+    def objective(self) -> Objective:
+        """What the head minimises, beside its penalties."""
+        return load_objective(self.head.loss)
+
+    def thresholds_of(self, objective: Objective) -> dict[str, float]:
+        """Largest value that counts as collapsed, for each metric that is judged where this is minimised: those of the
+        section `verdict`, and what else the objective's collapse speaks of."""
+        own = {name: value for name, value in vars(self.verdict).items() if name != "thresholds"}
+        others = {promise.metric: promise.threshold for promise in objective.collapse if promise.metric not in own}
+        return own | others | (self.verdict.thresholds or {})
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 from pipeline.dufm.model import (
     ACTIVATIONS,
     DufmHead,
-    Objective,
+    ObjectiveValue,
     activate,
     balanced_features,
     check_activation,
@@ -22,7 +22,7 @@ from pipeline.dufm.model import (
 __all__ = [
     "ACTIVATIONS",
     "DufmHead",
-    "Objective",
+    "ObjectiveValue",
     "activate",
     "balanced_features",
     "check_activation",

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pipeline import dufm
-from pipeline.dufm import Objective
+from pipeline.dufm import ObjectiveValue
 from pipeline.dufm.descent_native import NativeSteps, why_not_native
 from pipeline.dufm.descent_torch import Constraint, Parameters, Rule, TorchSteps
-from pipeline.dufm.objectives import Loss, MeanSquaredError
+from pipeline.dufm.objectives import Objective
+from pipeline.dufm.objectives.mse import MeanSquaredError
 
 CHECK_EVERY = 500
 """Steps between two looks for diverged members."""
@@ -41,7 +42,7 @@ class Descent:
         feature_decay: lambda_{H_1}, a float or `(S,)`: the features descend too. None freezes them.
         momentum: in [0, 1).
         activation: "relu" or "linear".
-        loss: the fit; `MeanSquaredError()` if None.
+        loss: what states the fit; mean squared error if None.
         constraint: projects the free features, `(S, N, d_1)`, in place after every step.
         tf32: let a GPU multiply float32 matrices in TensorFloat-32.
         backend: "native", "torch", or "auto" for the native one wherever it can do the job.
@@ -51,6 +52,7 @@ class Descent:
         step: steps taken.
         diverged: member -> step at which its divergence was noticed; it was then taken out and reads as NaN.
         backend: "native" or "torch".
+        why_not_native: why it is not the native one; None if it is.
 
     Raises:
         ValueError: on an argument out of range, or shapes that do not fit together.
@@ -68,7 +70,7 @@ class Descent:
         feature_decay: float | Tensor | None = None,
         momentum: float = 0.0,
         activation: str = "relu",
-        loss: Loss | None = None,
+        loss: Objective | None = None,
         constraint: Constraint | None = None,
         tf32: bool = False,
         backend: str = "auto",
@@ -91,7 +93,7 @@ class Descent:
         why_not = "asked for torch" if backend == "torch" else why_not_native(features, self._rule)
         if backend == "native" and why_not is not None:
             raise ValueError(f"backend='native' cannot take these steps: {why_not}")
-        self.backend = "torch" if why_not else "native"
+        self.backend, self.why_not_native = ("torch" if why_not else "native"), why_not
         self.step = 0
         self.diverged: dict[int, int] = {}
         self._labels = labels
@@ -109,7 +111,7 @@ class Descent:
         """W_1..W_L now, fresh tensors `(S, out, in)`."""
         return [self._all_members(weight) for weight in self._live.weights]
 
-    def objective(self) -> Objective:
+    def objective(self) -> ObjectiveValue:
         """The objective of every member and its terms, `(S,)` each; NaN for the diverged."""
         rule = self._rule
         return dufm.objective(

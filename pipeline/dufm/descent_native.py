@@ -1,4 +1,4 @@
-"""Steps of gradient descent on a batch of DUFMs by the C++ kernel `descent_kernel.cpp`: CPU, mean squared error.
+"""Steps of gradient descent on a batch of DUFMs by the C++ kernel `descent_kernel.cpp`: CPU, no constraint.
 
 The kernel is compiled on first use by whatever C++ compiler there is (a few seconds) and kept in the user's cache
 folder. Without a compiler `library()` is None and the steps are taken by `pipeline.dufm.descent_torch`.
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from pipeline.dufm.descent_torch import Parameters, Rule
-from pipeline.dufm.objectives import MeanSquaredError
 
 SOURCE = Path(__file__).with_name("descent_kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
 CACHE_LINE_BYTES = 64
+OBJECTIVES = ("squared_error",)
+"""What the kernel can descend on; an objective says by `Objective.kernel` which of these it is."""
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +90,8 @@ def why_not_native(features: Tensor, rule: Rule) -> str | None:
     """Why the kernel cannot take these steps, or None if it can."""
     if features.device.type != "cpu":
         return f"the tensors are on {features.device}"
-    if type(rule.loss) is not MeanSquaredError:
-        return f"the loss is {type(rule.loss).__name__}"
+    if rule.loss.kernel not in OBJECTIVES:
+        return f"the kernel does not know {rule.loss.title}"
     if rule.constraint is not None:
         return "there is a constraint"
     return None if library() is not None else "no working C++ compiler was found"

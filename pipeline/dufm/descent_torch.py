@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.dufm.objectives import Loss
+from pipeline.dufm.objectives import Objective
 
 Constraint = Callable[[Tensor], Any]
 
@@ -31,7 +31,7 @@ class Rule:
     feature_decay: Tensor | None  # (S,); None: the features are frozen
     momentum: float
     activation: str
-    loss: Loss
+    loss: Objective
     constraint: Constraint | None
     tf32: bool
 

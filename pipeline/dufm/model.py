@@ -16,13 +16,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pipeline.dufm.objectives import Loss, MeanSquaredError
+from pipeline.dufm.objectives import Objective
+from pipeline.dufm.objectives.mse import MeanSquaredError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "linear": lambda tensor: tensor}
 
 
 @dataclass(frozen=True)
-class Objective:
+class ObjectiveValue:
     """The objective of every member and its terms, each `(S,)`; `total = fit + weight_penalty + feature_penalty`."""
 
     total: Tensor
@@ -76,8 +77,8 @@ def objective(
     weight_decay: float | Tensor,
     feature_decay: float | Tensor | None = None,
     activation: str = "relu",
-    loss: Loss | None = None,
-) -> Objective:
+    loss: Objective | None = None,
+) -> ObjectiveValue:
     """fit(Z, Y) + sum_l lambda_{W_l}/2 ||W_l||_F^2 + lambda_{H_1}/2 ||H_1||_F^2 for every member.
 
     Args:
@@ -87,7 +88,7 @@ def objective(
         weight_decay: lambda_W: a float, one per layer `(L,)`, or per member and layer `(S, L)`.
         feature_decay: lambda_{H_1}: a float, one per member `(S,)`, or None for frozen inputs, which cost nothing.
         activation: "relu" or "linear".
-        loss: the fit, `MeanSquaredError()` (1/(2N) ||Z - Y||_F^2) if None.
+        loss: what states the fit; mean squared error, 1/(2N) ||Z - Y||_F^2, if None.
     """
     members = num_members(features, weights)
     for _, _, entering in layer_taps(features, weights, activation):  # keeps one layer alive, `forward` all
@@ -103,7 +104,7 @@ def objective(
         feature_penalty = (
             torch.as_tensor(feature_decay, dtype=torch.float64).to(fit) / 2 * squared_norm(features).expand(members)
         )
-    return Objective(fit + weight_penalty + feature_penalty, fit, weight_penalty, feature_penalty)
+    return ObjectiveValue(fit + weight_penalty + feature_penalty, fit, weight_penalty, feature_penalty)
 
 
 def initial_weights(

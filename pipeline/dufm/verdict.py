@@ -1,26 +1,28 @@
 """Whether and where collapse emerged: thresholds applied to the final state of every layer.
 
-For K = 2, L >= 2, free inputs and balanced classes every global optimum has (Súkeník et al. 2023, arXiv 2305.13165,
-main theorem): DNC1 in all layers before and after the ReLU; DNC2 after the ReLU for layers l >= 2 and before it for
-l >= 3; DNC3 of W_l for l >= 2. It promises nothing else, so nothing else counts against a run.
+What collapse is, and in which places it is promised, the objective of the head says (`pipeline.dufm.objectives`).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.dufm.objectives import Objective, load_objective
+
 METRICS = ("dnc1", "dnc2", "dnc3")
 
 
 def theorem_speaks_of(layer: int, tap: str, metric: str) -> bool:
-    """Whether the theorem promises ``metric`` at this place of a head of depth >= 2."""
-    if metric == "dnc1":
-        return True
-    if metric == "dnc2":
-        return layer >= 3 or (layer == 2 and tap == "post")
-    return layer >= 2 and tap == "post"
+    """Whether the theorem on mean squared error promises ``metric`` at this place of a head of depth >= 2."""
+    return promises(load_objective("mse"), layer, tap, metric, depth=max(layer, 2))
+
+
+def promises(objective: Objective, layer: int, tap: str, metric: str, depth: int) -> bool:
+    """Whether the collapsed state of a head of this depth has ``metric`` at its ideal value at this place."""
+    return any(promise.metric == metric and promise.where(layer, tap, depth) for promise in objective.collapse)
 
 
 def judge(
+    objective: Objective,
     head_layers: Sequence[Mapping[str, Any]],
     backbone_layers: Sequence[Mapping[str, Any]],
     thresholds: Mapping[str, float],
@@ -32,54 +34,88 @@ def judge(
     undefined counts as not collapsed.
 
     Args:
-        head_layers: ``{layer, tap, dnc1: [per seed] | None, ...}`` in order (as in ``summary.json``).
+        objective: of the head.
+        head_layers: ``{layer, tap, dnc1: [per seed] | None, ...}`` in order (as in ``summary.json``), the last layer of
+            the head among them.
         backbone_layers: the same for named blocks.
-        thresholds: largest value of dnc1, dnc2, dnc3 that counts as collapsed.
+        thresholds: largest value that counts as collapsed, for each metric to judge.
         theorem: why the theorem does not cover this run, or None when it does.
 
     Returns:
         ``layers`` (one entry per place: layer, tap, and per metric ``{value, collapsed, seeds_collapsed, theorem}``),
         ``collapsed`` (everything the theorem would speak of holds), ``collapsed_from_layer`` (the first head layer
-        from which on it does; None if not even the last), ``holds_from_layer`` (the same for each metric),
-        ``theorem_applies``, ``theorem_reason``, ``text``.
+        from which on it does; None if not even the last), ``holds_from_layer`` (the same for each property of
+        collapse), ``theorem_applies``, ``theorem_reason``, ``text``.
     """
-    layers = [_place(entry, thresholds, stage="backbone") for entry in backbone_layers]
-    head = [_place(entry, thresholds, stage="head") for entry in head_layers]
-    first = _collapsed_from(head, METRICS)
-    each = {metric: _collapsed_from(head, (metric,)) for metric in METRICS}
-    last = max((place["layer"] for place in head), default=0)
-    text = _text(first, each, last)
+    properties = [promise.metric for promise in objective.collapse]
+    head = _judged_head(objective, head_layers, thresholds)
+    first = _collapsed_from(head, properties)
+    each = {metric: _collapsed_from(head, [metric]) for metric in properties}
     return {
         "thresholds": dict(thresholds),
-        "layers": layers + head,
+        "layers": [_place(entry, "backbone", thresholds) for entry in backbone_layers] + head,
         "collapsed": first == 1,
         "collapsed_from_layer": first,
         "holds_from_layer": each,
         "theorem_applies": theorem is None,
         "theorem_reason": theorem,
-        "text": text,
+        "text": _text(first, each, _depth(head_layers)),
     }
 
 
-def all_collapsed(head_layers: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float], first_layer: int) -> bool:
+def all_collapsed(
+    objective: Objective,
+    head_layers: Sequence[Mapping[str, Any]],
+    thresholds: Mapping[str, float],
+    first_layer: int,
+) -> bool:
     """Whether everything promised holds in every head layer from ``first_layer`` on (arguments as of `judge`)."""
-    first = _collapsed_from([_place(entry, thresholds, stage="head") for entry in head_layers], METRICS)
+    head = _judged_head(objective, head_layers, thresholds)
+    first = _collapsed_from(head, [promise.metric for promise in objective.collapse])
     return first is not None and first <= first_layer
 
 
-def _place(entry: Mapping[str, Any], thresholds: Mapping[str, float], stage: str) -> dict[str, Any]:
+def features_collapsed(objective: Objective, features: Mapping[str, Any], thresholds: Mapping[str, float]) -> bool:
+    """Whether features that enter a linear classifier have what is promised of them (an entry as of `judge`).
+
+    What is promised of the classifier's weight does not count: it is not measured.
+    """
+    place = _place(dict(features) | {"layer": 1, "tap": "pre"}, "head", thresholds, objective, depth=1)
+    promised = [place[promise.metric] for promise in objective.collapse if place.get(promise.metric)]
+    return all(judged["collapsed"] for judged in promised if judged["theorem"])
+
+
+def _depth(head_layers: Sequence[Mapping[str, Any]]) -> int:
+    return max((entry["layer"] for entry in head_layers), default=0)
+
+
+def _judged_head(
+    objective: Objective, head_layers: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    depth = _depth(head_layers)
+    return [_place(entry, "head", thresholds, objective, depth) for entry in head_layers]
+
+
+def _place(
+    entry: Mapping[str, Any],
+    stage: str,
+    thresholds: Mapping[str, float],
+    objective: Objective | None = None,
+    depth: int = 0,
+) -> dict[str, Any]:
+    """One place judged; without an objective nothing is promised."""
     place: dict[str, Any] = {"stage": stage, "layer": entry["layer"], "tap": entry["tap"]}
-    for metric in METRICS:
+    for metric, threshold in thresholds.items():
         values = entry.get(metric)
         if values is None:
             place[metric] = None
             continue
-        passed = [value is not None and value <= thresholds[metric] for value in values]
+        passed = [value is not None and value <= threshold for value in values]
         place[metric] = {
             "value": _median([value for value in values if value is not None]),
             "collapsed": all(passed),
             "seeds_collapsed": sum(passed),
-            "theorem": stage == "head" and theorem_speaks_of(entry["layer"], entry["tap"], metric),
+            "theorem": objective is not None and promises(objective, entry["layer"], entry["tap"], metric, depth),
         }
     return place
 

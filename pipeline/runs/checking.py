@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from pipeline.config import Config, check_backbone, check_data, settings
+from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
 
@@ -34,11 +34,11 @@ def checked(cfg: DictConfig) -> Config:
 def _check_joint_training(config: Config) -> None:
     """Settings of a classifier, or of a head by itself, mean nothing where the two are trained together."""
     for key, value, only in (
-        ("backbone.loss", config.backbone.loss, "mse"),
-        ("head.inputs", config.head.inputs, "frozen"),
+        ("backbone.loss", config.backbone.loss, BackboneConfig.loss),
+        ("head.inputs", config.head.inputs, HeadConfig.inputs),
     ):
         if value != only:
             raise ConfigError(
-                f"{key}={value} does not go with protocol={config.protocol.name}, which fits a DUFM head with MSE on "
-                f"the backbone's features; allowed: {key}={only}."
+                f"{key}={value} does not go with protocol={config.protocol.name}, which fits a DUFM head with "
+                f"head.loss={config.head.loss} on the backbone's features; allowed: {key}={only}."
             )

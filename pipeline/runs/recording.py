@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.dufm.verdict import all_collapsed
+from pipeline.dufm.objectives import load_objective
+from pipeline.dufm.verdict import all_collapsed, features_collapsed
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone, measure_head
 from pipeline.runs.run import Run
-from pipeline.runs.solutions import Features, HeadSolution, closed_form
-from pipeline.theory import collapsed_optimum
+from pipeline.runs.solutions import Features, HeadSolution, known_references
+from pipeline.theory import lowest
 
 if TYPE_CHECKING:
     from pipeline.runs.training.learners import Learner
@@ -50,10 +51,10 @@ class HeadMeasurement:
 
 def measure_solution(config: Config, head: HeadSolution, test: Features | None) -> HeadMeasurement:
     """Losses, distance to the optimum where theory knows it, and every layer of a head."""
-    problem, _ = closed_form(head)
+    known, _ = known_references(head)
     losses = {"loss": head.objective.total, "fit": head.objective.fit}
-    if problem is not None:
-        losses["relative_gap"] = head.objective.total / collapsed_optimum(problem).loss - 1
+    if known:
+        losses["relative_gap"] = head.objective.total / lowest(known).value - 1
     other = None if test is None else (test.test.to(head.weights[0]), test.test_labels.to(head.labels.device))
     features = head.features.to(head.weights[0])
     layers = measure_head(features, head.weights, head.labels, head.num_classes, config.head.activation, other)
@@ -103,16 +104,18 @@ def is_collapsed(run: Run, stage: str, seeds: list[int], first_layer: int) -> bo
     """Whether to stop: asked for, and every layer from ``first_layer`` on meets the verdict's thresholds."""
     if not run.config.stop_when_collapsed:
         return False
-    return all_collapsed(run.record.final_layers(stage, seeds), vars(run.config.verdict), first_layer)
+    objective = run.config.objective
+    layers = run.record.final_layers(stage, seeds)
+    return all_collapsed(objective, layers, run.config.thresholds_of(objective), first_layer)
 
 
 def has_collapsed_features(run: Run) -> bool:
-    """The same for a backbone by itself, of whose features the theorem promises DNC1."""
+    """The same for a backbone by itself: its features have what is promised of them under ``backbone.loss``."""
     if not run.config.stop_when_collapsed:
         return False
+    objective = load_objective(run.config.backbone.loss)
     *_, last = run.record.final_layers("backbone", [run.config.seed])
-    value = last["dnc1"][0]
-    return value is not None and value <= run.config.verdict.dnc1
+    return features_collapsed(objective, last, run.config.thresholds_of(objective))
 
 
 def _headline(losses: dict[str, list[float]]) -> str:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from pipeline import dufm
 from pipeline.config import Config
-from pipeline.dufm import Objective
+from pipeline.dufm import ObjectiveValue
+from pipeline.dufm.objectives import Objective
 from pipeline.metrics import feature_alignment
 from pipeline.metrics.core import RANK_RTOL
-from pipeline.theory import DufmProblem
+from pipeline.theory import DufmProblem, Reference
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class HeadSolution:
     inputs: str  # what the features are: "frozen", "free", or "network" (trained with or under the head)
     weight_decays: tuple[float, ...]
     feature_decay: float | None  # None: the features carry no penalty
-    objective: Objective
+    loss: Objective
+    objective: ObjectiveValue
     diverged: dict[int, int]  # member -> step
     seeds: tuple[int, ...]
 
@@ -55,8 +57,9 @@ class HeadSolution:
         objective."""
         seeds = seeds or tuple(config.seed + member for member in range(len(weights[0])))
         table = torch.tensor(weight_decays, dtype=torch.float64)
-        objective = dufm.objective(features, weights, labels, table, feature_decay, config.head.activation)
-        return cls(features, weights, labels, inputs, weight_decays, feature_decay, objective, diverged, seeds)
+        loss = config.objective
+        value = dufm.objective(features, weights, labels, table, feature_decay, config.head.activation, loss)
+        return cls(features, weights, labels, inputs, weight_decays, feature_decay, loss, value, diverged, seeds)
 
     @property
     def num_classes(self) -> int:
@@ -92,8 +95,8 @@ def network_head(
     )
 
 
-def closed_form(head: HeadSolution) -> tuple[DufmProblem | None, str | None]:
-    """This head's problem as theory knows it, or None and the reason why no closed form applies."""
+def problem_of(head: HeadSolution) -> tuple[DufmProblem | None, str | None]:
+    """This head's problem as theory states it, or None and the reason why it is not one of those."""
     counts = torch.bincount(head.labels, minlength=head.num_classes)
     if head.feature_decay is None:
         frozen = head.inputs == "frozen"
@@ -106,6 +109,15 @@ def closed_form(head: HeadSolution) -> tuple[DufmProblem | None, str | None]:
         return None, f"a layer is narrower than the number of classes ({min(head.widths)} < {head.num_classes})"
     samples, depth = int(counts[0]), len(head.weights)
     return DufmProblem(head.num_classes, samples, depth, head.weight_decays, head.feature_decay), None
+
+
+def known_references(head: HeadSolution) -> tuple[tuple[Reference, ...], str | None]:
+    """The values that theory knows of this head's problem and objective, or () and the reason why there are none."""
+    problem, reason = problem_of(head)
+    if problem is None:
+        return (), reason
+    known = head.loss.references(problem)
+    return known, None if known else f"none is known for {head.loss.title}"
 
 
 def accuracy(config: Config, head: HeadSolution, features: Tensor, labels: Tensor) -> list[float | None]:

@@ -66,6 +66,7 @@ class HeadProblem:
             feature_decay=self.feature_decay,
             momentum=config.descent.momentum,
             activation=config.head.activation,
+            loss=config.objective,
             constraint=self.constraint,
             tf32=config.descent.precision == "tf32",
         )
@@ -93,6 +94,8 @@ def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> 
     """
     config, members = run.config, ranks.share(problem.num_members, whole=problem.num_members)
     descent = problem.descent(config, members)
+    if descent.why_not_native:
+        log.info("%s: the steps are taken in plain PyTorch, %s", stage, descent.why_not_native)
     measured = _go_on(descent, members, partial)
     timer, steps = CheckpointTimer(config.trainer.checkpoint_seconds), config.descent.steps
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.dufm.descent import log_schedule
+from pipeline.dufm.objectives import load_objective
 from pipeline.measure.extraction import backbone_features
 from pipeline.measure.layers import BackboneMeasurement
 from pipeline.networks import Backbone
@@ -56,7 +57,8 @@ def train_backbone(run: Run) -> Backbone:
         _calibrate_norms(run)
         if epochs:
             settings = config.backbone
-            learner = Classifier(backbone, images.num_classes, settings.loss, config.optimizer, epochs, config.seed)
+            loss = load_objective(settings.loss)
+            learner = Classifier(backbone, images.num_classes, loss, config.optimizer, epochs, config.seed)
             _train(run, key, learner, lambda: has_collapsed_features(run))
         else:
             record_layers(run, "backbone", 0, [config.seed], run.feature_cache.measurement(backbone, images).layers)
@@ -92,6 +94,7 @@ def train_under_head(
         backbone,
         [weight[0] for weight in weights],
         config.head.activation,
+        config.objective,
         penalty,
         config.optimizer,
         config.backbone.epochs,

@@ -1,27 +1,44 @@
-"""Closed forms: what a perfect descent must find."""
+"""Closed forms: what a perfect descent must find. One module is one family of problems."""
 
+from pipeline.theory._problem import DufmFactors, DufmProblem
+from pipeline.theory._references import (
+    ATTAINED,
+    BOUND,
+    OPTIMUM,
+    STATIONARY,
+    Diagnosis,
+    Reference,
+    diagnose,
+    diagnose_among,
+    lowest,
+    references,
+)
 from pipeline.theory.collapsed import (
     CollapsedOptimum,
-    Diagnosis,
-    DufmFactors,
-    DufmProblem,
     collapsed_optimum,
     construct_optimum,
     critical_decay,
     critical_product,
-    diagnose,
     partial_loss,
 )
 
 __all__ = [
+    "ATTAINED",
+    "BOUND",
+    "OPTIMUM",
+    "STATIONARY",
     "CollapsedOptimum",
     "Diagnosis",
     "DufmFactors",
     "DufmProblem",
+    "Reference",
     "collapsed_optimum",
     "construct_optimum",
     "critical_decay",
     "critical_product",
     "diagnose",
+    "diagnose_among",
+    "lowest",
     "partial_loss",
+    "references",
 ]

@@ -32,60 +32,16 @@ Lampert, Mondelli, NeurIPS 2024, arXiv 2405.14468: low-rank solutions can be che
 """
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Integral, Real
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Tensor
 
-# How far below a reference value a loss may be by rounding alone (float32 objectives are good to about 1e-6).
-_ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class DufmProblem:
-    """A balanced DUFM: K classes, n samples per class, L weight matrices and the decay of every factor.
-
-    `weight_decay` is one number for all layers or one per layer, W_1 first; decays are positive and enter the objective
-    as decay/2 ||factor||_F^2. Raises ValueError naming the argument.
-
-    >>> DufmProblem(num_classes=2, samples_per_class=50, depth=3, weight_decay=5e-4, feature_decay=1e-3).weight_decays
-    (0.0005, 0.0005, 0.0005)
-    """
-
-    num_classes: int
-    samples_per_class: int
-    depth: int
-    weight_decay: float | Sequence[float]
-    feature_decay: float
-
-    def __post_init__(self) -> None:
-        checked = {
-            "num_classes": _integer("num_classes", self.num_classes, 2),
-            "samples_per_class": _integer("samples_per_class", self.samples_per_class, 1),
-            "depth": _integer("depth", self.depth, 1),
-            "feature_decay": _decay("feature_decay", self.feature_decay),
-        }
-        if isinstance(self.weight_decay, Iterable) and not isinstance(self.weight_decay, str):
-            decays = tuple(_decay("weight_decay", decay) for decay in self.weight_decay)
-            if len(decays) != checked["depth"]:
-                raise ValueError(
-                    f"weight_decay has {len(decays)} values, must be one number or one per layer ({checked['depth']})"
-                )
-            checked["weight_decay"] = decays
-        else:
-            checked["weight_decay"] = _decay("weight_decay", self.weight_decay)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def weight_decays(self) -> tuple[float, ...]:
-        """The decays of W_1..W_L, whether one number or L of them were given."""
-        return self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,) * self.depth
+from pipeline.theory._problem import DufmFactors, DufmProblem, integer
+from pipeline.theory._references import OPTIMUM, STATIONARY, Reference
 
 
 @dataclass(frozen=True)
@@ -107,27 +63,6 @@ class CollapsedOptimum:
     feature_norm_squared: float
     weight_norms_squared: tuple[float, ...]
     zero_is_optimal: bool
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Which value a run sits at: `name` for people, `fitted` classes (None if no value fits) for programs.
-
-    `gap` is (loss - reference) / reference, where `reference` is the value named, or else the nearest one.
-    """
-
-    name: str
-    fitted: int | None
-    reference: float
-    gap: float
-
-
-class DufmFactors(NamedTuple):
-    """A point of the DUFM: features (N, d_1), labels int64 (N,) and weights W_l (d_{l+1}, d_l), l = 1..L."""
-
-    features: Tensor
-    labels: Tensor
-    weights: tuple[Tensor, ...]
 
 
 def collapsed_optimum(problem: DufmProblem) -> CollapsedOptimum:
@@ -169,7 +104,7 @@ def critical_product(num_classes: int, depth: int) -> float:
     >>> critical_product(num_classes=2, depth=3) == 2**2 / (2**4 * 3**6)
     True
     """
-    return float(_critical_product(_integer("num_classes", num_classes, 2), _integer("depth", depth, 1)))
+    return float(_critical_product(integer("num_classes", num_classes, 2), integer("depth", depth, 1)))
 
 
 def critical_decay(problem: DufmProblem) -> float:
@@ -195,39 +130,29 @@ def partial_loss(problem: DufmProblem, fitted: int) -> float:
     >>> round(partial_loss(DufmProblem(2, 50, 3, 5e-4, 5e-4), fitted=1), 6)
     0.252657
     """
-    return _mixed_loss(problem, collapsed_optimum(problem).loss, _integer("fitted", fitted, 0, problem.num_classes))
+    return _mixed_loss(problem, collapsed_optimum(problem).loss, integer("fitted", fitted, 0, problem.num_classes))
 
 
-def diagnose(problem: DufmProblem, loss: float, tolerance: float = 0.01) -> Diagnosis:
-    """Name the value a run's final loss sits at: the nearest one it lies at most `tolerance` (relative) above.
+def references(problem: DufmProblem) -> tuple[Reference, ...]:
+    """The states with 0..K classes fitted, in this order; beyond the fold (4) there is none but zero.
 
-    Descent comes to a value from above, so below it only rounding (1e-5) is allowed. Names: "global optimum" (K = 2),
-    "collapsed solution" (K > 2), "metastable collapsed solution" (zero is cheaper, up to the fold (4)), "m of K classes
-    fitted", "zero solution"; "below the ..." for a loss under all of these (for K = 2 impossible, so a sign of another
-    objective; for K > 2 a low-rank solution); "diverged" for NaN and infinities; else "none of them". With hundreds of
-    classes, or close to the threshold, the values lie closer than 1 %: lower `tolerance`.
-
-    >>> diagnose(DufmProblem(2, 50, 3, 5e-4, 5e-4), 0.25266).name
-    '1 of 2 classes fitted'
+    Only for K = 2 is any of them called an optimum (arXiv 2305.13165, main theorem).
     """
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance is {tolerance!r}, must be a finite number >= 0")
-    loss = float(loss)
-    stationary = _stationary_point(problem)
-    fits = range(problem.num_classes + 1) if stationary else range(1)
-    collapsed = _loss(problem, *stationary) if stationary else 0.5
-    references = {fitted: _mixed_loss(problem, collapsed, fitted) for fitted in fits}
-    lowest = min(references, key=references.__getitem__)
-    if not math.isfinite(loss):
-        return Diagnosis("diverged", None, references[lowest], loss)
-    gaps = {fitted: (loss - reference) / reference for fitted, reference in references.items()}
-    reached = [fitted for fitted, gap in gaps.items() if -_ROUNDING <= gap <= tolerance]
-    nearest = min(reached or gaps, key=lambda fitted: abs(gaps[fitted]))
-    if reached:
-        name = _name(problem, nearest)
-    else:
-        name = f"below the {_name(problem, lowest)}" if gaps[lowest] < 0 else "none of them"
-    return Diagnosis(name, nearest if reached else None, references[nearest], gaps[nearest])
+    stationary, beaten = _stationary_point(problem), _relative_product(problem) >= 1
+    misfit, output = stationary or (1.0, 0.0)
+    collapsed, num_classes = _loss(problem, misfit, output), problem.num_classes
+    best = 0 if beaten else num_classes
+    return tuple(
+        Reference(
+            name=_name(problem, fitted, beaten),
+            value=_mixed_loss(problem, collapsed, fitted),
+            kind=OPTIMUM if num_classes == 2 and fitted == best else STATIONARY,
+            ranks=(fitted,) * (2 * problem.depth - 1),
+            construct=partial(_construct, problem, misfit * output, fitted),
+            fitted=fitted,
+        )
+        for fitted in (range(num_classes + 1) if stationary else range(1))
+    )
 
 
 def construct_optimum(
@@ -243,22 +168,42 @@ def construct_optimum(
     gives features that a ReLU could have put out. Raises ValueError for a wrong number of widths or one
     below K.
     """
+    energy = 2 * collapsed_optimum(problem).feature_penalty
+    return _construct(
+        problem, energy, problem.num_classes, widths, generator, nonnegative_features=nonnegative_features
+    )
+
+
+def _construct(
+    problem: DufmProblem,
+    energy: float,
+    fitted: int,
+    widths: Sequence[int],
+    generator: torch.Generator,
+    *,
+    nonnegative_features: bool = False,
+) -> DufmFactors:
+    """The first `fitted` classes as in `construct_optimum`, the others at zero.
+
+    `energy` is decay * ||factor||_F^2 of every factor if all classes were fitted.
+    """
     num_classes, device = problem.num_classes, generator.device
     if not isinstance(widths, Iterable) or len(widths := tuple(widths)) != problem.depth:
         raise ValueError(f"widths is {widths!r}, must be the input dimensions of W_1..W_L, {problem.depth} integers")
-    first, *hidden = (_integer("widths", width, num_classes) for width in widths)
+    first, *hidden = (integer("widths", width, num_classes) for width in widths)
     free = torch.randn(first, num_classes, dtype=torch.float64, device=device, generator=generator)
     frames = [
         _nonnegative_frame(first, num_classes, generator) if nonnegative_features else torch.linalg.qr(free).Q,
         *(_nonnegative_frame(width, num_classes, generator) for width in hidden),
         torch.eye(num_classes, dtype=torch.float64, device=device),
     ]
-    optimum = collapsed_optimum(problem)
+    for frame in frames:
+        frame[:, fitted:] = 0
     labels = torch.arange(num_classes, device=device).repeat_interleave(problem.samples_per_class)
-    scale = math.sqrt(optimum.feature_norm_squared / len(labels))
+    scale = math.sqrt(energy / problem.feature_decay / len(labels))
     weights = tuple(
-        math.sqrt(norm / num_classes) * frames[layer + 1] @ frames[layer].T
-        for layer, norm in enumerate(optimum.weight_norms_squared)
+        math.sqrt(energy / decay / num_classes) * frames[layer + 1] @ frames[layer].T
+        for layer, decay in enumerate(problem.weight_decays)
     )
     return DufmFactors(scale * frames[0].T[labels], labels, weights)
 
@@ -325,27 +270,16 @@ def _loss(problem: DufmProblem, misfit: float, output: float) -> float:
 
 
 def _mixed_loss(problem: DufmProblem, collapsed: float, fitted: int) -> float:
+    if fitted == problem.num_classes:
+        return collapsed  # the formula below may round
     return (fitted * collapsed + (problem.num_classes - fitted) / 2) / problem.num_classes
 
 
-def _name(problem: DufmProblem, fitted: int) -> str:
+def _name(problem: DufmProblem, fitted: int, beaten: bool) -> str:
     if fitted == 0:
         return "zero solution"
     if fitted < problem.num_classes:
         return f"{fitted} of {problem.num_classes} classes fitted"
-    if _relative_product(problem) >= 1:
+    if beaten:
         return "metastable collapsed solution"
     return "global optimum" if problem.num_classes == 2 else "collapsed solution"
-
-
-def _integer(name: str, value: object, least: int, most: int | None = None) -> int:
-    allowed = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least or (most and value > most):
-        raise ValueError(f"{name} is {value!r}, must be {allowed}")
-    return int(value)
-
-
-def _decay(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.ulp(0.0) <= value <= sys.float_info.max:
-        raise ValueError(f"{name} is {value!r}, must be a positive finite number")
-    return float(value)

@@ -2,8 +2,10 @@
 
 import pytest
 
+from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import judge, theorem_speaks_of
 
+MSE = load_objective("mse")
 THRESHOLDS = {"dnc1": 1e-2, "dnc2": 1.1, "dnc3": 0.1}
 
 
@@ -30,13 +32,13 @@ def test_the_theorem_speaks_of_exactly_the_places_it_names():
 
 
 def test_a_collapsed_head_is_collapsed_from_its_first_layer():
-    verdict = judge(head(3), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(3), [], THRESHOLDS, None)
     assert verdict["collapsed"] and verdict["collapsed_from_layer"] == 1 and verdict["theorem_applies"]
 
 
 @pytest.mark.parametrize("free", ["dnc2_1_pre", "dnc2_2_pre", "dnc3_1_pre"])
 def test_what_the_theorem_does_not_promise_does_not_count(free):
-    verdict = judge(head(3, **{free: [9.0, 9.0]}), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(3, **{free: [9.0, 9.0]}), [], THRESHOLDS, None)
     assert verdict["collapsed"]
     metric, layer, tap = free.split("_")
     place = next(p for p in verdict["layers"] if (p["layer"], p["tap"]) == (int(layer), tap))
@@ -47,35 +49,35 @@ def test_what_the_theorem_does_not_promise_does_not_count(free):
     ("broken", "first"), [("dnc1_1_pre", 2), ("dnc2_2_post", 3), ("dnc2_3_pre", 4), ("dnc3_3_post", 4)]
 )
 def test_collapse_begins_after_the_last_layer_that_breaks_a_promise(broken, first):
-    verdict = judge(head(4, **{broken: [0.5, 9.0]}), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(4, **{broken: [0.5, 9.0]}), [], THRESHOLDS, None)
     assert not verdict["collapsed"] and verdict["collapsed_from_layer"] == first
     assert ("last layer of the head only (4)" if first == 4 else f"layer {first} of the head on") in verdict["text"]
 
 
 def test_no_collapse_in_the_last_layer_is_no_collapse_but_says_what_holds_where():
     broken = {"dnc1_3_post": [1.0, 1.0], "dnc3_2_post": [1.0, 1.0]}
-    verdict = judge(head(3, **broken), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(3, **broken), [], THRESHOLDS, None)
     assert verdict["collapsed_from_layer"] is None
     assert verdict["holds_from_layer"] == {"dnc1": None, "dnc2": 2, "dnc3": 3}
     assert verdict["text"] == "no deep neural collapse: DNC1 nowhere, DNC2 in layers 2..3, DNC3 in layer 3"
 
 
 def test_one_seed_out_of_two_is_not_collapse_and_the_median_is_shown():
-    verdict = judge(head(2, dnc2_2_post=[1.0, 3.0]), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(2, dnc2_2_post=[1.0, 3.0]), [], THRESHOLDS, None)
     judged = verdict["layers"][-1]["dnc2"]
     assert judged == {"value": 2.0, "collapsed": False, "seeds_collapsed": 1, "theorem": True}
 
 
 def test_an_undefined_value_is_not_collapse():
-    verdict = judge(head(2, dnc1_2_post=[None, 0.0]), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(2, dnc1_2_post=[None, 0.0]), [], THRESHOLDS, None)
     assert not verdict["layers"][-1]["dnc1"]["collapsed"] and verdict["layers"][-1]["dnc1"]["value"] == 0.0
-    verdict = judge(head(2, dnc1_2_post=[None, None]), [], THRESHOLDS, None)
+    verdict = judge(MSE, head(2, dnc1_2_post=[None, None]), [], THRESHOLDS, None)
     assert verdict["layers"][-1]["dnc1"]["value"] is None
 
 
 def test_backbone_blocks_are_judged_but_promised_nothing():
     blocks = [{"layer": "network.hidden1", "tap": "post", "dnc1": [5.0], "dnc2": [3.0], "dnc3": None}]
-    verdict = judge(head(2), blocks, THRESHOLDS, "the input features are frozen")
+    verdict = judge(MSE, head(2), blocks, THRESHOLDS, "the input features are frozen")
     assert verdict["collapsed"] and not verdict["theorem_applies"]
     assert verdict["theorem_reason"] == "the input features are frozen"
     first = verdict["layers"][0]

@@ -1,6 +1,5 @@
 """The same numbers come out of 1, 2, 3 and 4 processes, whose shares of images and members are uneven."""
 
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +66,17 @@ def test_training_is_as_near_to_float64_as_that_of_one_process(results, network,
     assert found.keys() == exact.keys() and len(exact["losses"]) >= 2
     for name, value in exact.items():
         error, allowed = (distance(tensors[name], value) for tensors in (found, one))
-        print("RATIO", network, where, name, error/max(allowed,1e-300), error, allowed, float(value.double().norm()), value.numel())
+        print(
+            "RATIO",
+            network,
+            where,
+            name,
+            error / max(allowed, 1e-300),
+            error,
+            allowed,
+            float(value.double().norm()),
+            value.numel(),
+        )
         # Of a tensor of few numbers that one process happens to meet, float32's own rounding of what it holds remains.
         rounding = torch.finfo(torch.float32).eps * float(value.double().norm())
         assert error <= FACTOR * max(allowed, rounding), name

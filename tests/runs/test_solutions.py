@@ -7,7 +7,7 @@ import torch
 
 from pipeline.config import Config, HeadConfig, OptimizerConfig, ProtocolConfig
 from pipeline.dufm import objective
-from pipeline.runs.solutions import Features, HeadSolution, closed_form, network_head, unseen_share
+from pipeline.runs.solutions import Features, HeadSolution, known_references, network_head, problem_of, unseen_share
 
 
 def config(regularization: str = "dufm") -> Config:
@@ -32,7 +32,7 @@ def head(regularization: str = "dufm", frozen: bool = False) -> HeadSolution:
 
 def test_a_network_with_the_dufms_penalties_is_compared_with_its_closed_form():
     found = head()
-    problem, reason = closed_form(found)
+    problem, reason = problem_of(found)
     assert reason is None
     assert (problem.num_classes, problem.samples_per_class, problem.depth) == (2, 5, 2)
     assert problem.weight_decays == (5e-3, 5e-3) and problem.feature_decay == 5e-6
@@ -44,7 +44,7 @@ def test_with_standard_decay_the_features_carry_no_penalty_and_there_is_no_close
     found = head(regularization="standard")
     assert found.weight_decays == (3e-4, 3e-4) and found.feature_decay is None
     assert found.objective.feature_penalty.item() == 0
-    assert closed_form(found) == (None, "the features carry no penalty of their own")
+    assert problem_of(found) == (None, "the features carry no penalty of their own")
 
 
 def test_a_fixed_head_is_a_dufms_whatever_the_decay_of_the_backbone():
@@ -61,7 +61,7 @@ def test_a_fixed_head_is_a_dufms_whatever_the_decay_of_the_backbone():
     ],
 )
 def test_where_no_closed_form_applies_the_reason_is_said(change, reason):
-    assert closed_form(replace(head(), **change)) == (None, reason)
+    assert known_references(replace(head(), **change)) == ((), reason)
 
 
 def test_what_the_first_weight_does_not_see_is_measured_by_its_squared_norm():

@@ -1,5 +1,10 @@
-"""What a head's outputs are fitted to: the first term of the DUFM objective."""
+"""What a head's outputs are fitted to, and what collapse is then: the file is the registration.
 
-from pipeline.dufm.objectives.squared_error import Loss, MeanSquaredError
+Every module here that does not begin with an underscore is an objective under the name of its file. It holds one
+`OBJECTIVE`, an instance of `Objective`. With it ``head.loss`` and ``backbone.loss`` have one more choice.
+"""
 
-__all__ = ["Loss", "MeanSquaredError"]
+from pipeline.dufm.objectives._objective import Objective, Promise
+from pipeline.dufm.objectives._registry import known_objectives, load_objective
+
+__all__ = ["Objective", "Promise", "known_objectives", "load_objective"]

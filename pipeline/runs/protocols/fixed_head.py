@@ -18,6 +18,7 @@ import torch
 from pipeline.config import Config
 from pipeline.data import ImageData
 from pipeline.dufm import initial_features
+from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.runs.heads import initial_head, solve_head
 from pipeline.runs.inputs import Inputs, check_head_memory
 from pipeline.runs.outcome import Outcome, Section
@@ -29,7 +30,7 @@ from pipeline.runs.stages import extract_features, mean_feature, train_under_hea
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.randomness import generator
 from pipeline.storage.record import finite_or_none
-from pipeline.theory import DufmProblem, collapsed_optimum, construct_optimum, diagnose
+from pipeline.theory import DufmProblem, diagnose_among, lowest
 
 
 def dufm_of(config: Config, images: ImageData) -> DufmProblem:
@@ -56,7 +57,15 @@ def has_an_optimum(config: Config, inputs: Inputs) -> None:
             f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
             f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
         )
-    if collapsed_optimum(dufm_of(config, inputs.images)).zero_is_optimal:
+    problem = dufm_of(config, inputs.images)
+    known = config.objective.references(problem)
+    if not known:
+        others = [name for name in known_objectives() if load_objective(name).references(problem)]
+        raise ConfigError(
+            f"head.loss={head.loss} has no closed form, which protocol=fixed_head measures its head by; allowed: "
+            f"{', '.join(others)}."
+        )
+    if lowest(known).is_zero:
         raise ConfigError(
             f"head.weight_decay={head.weight_decay} and head.feature_decay={head.feature_decay} are so large that the "
             "optimum of the DUFM, whose weights protocol=fixed_head freezes, is zero; allowed: smaller ones."
@@ -146,7 +155,8 @@ def _constructed(run: Run) -> HeadSolution:
     config, problem = run.config, dufm_of(run.config, run.inputs.images)
     widths = [run.inputs.backbone.num_features] + [config.head.width] * (config.head.depth - 1)
     source = generator(config.seed, "constructed optimum")
-    point = construct_optimum(problem, widths, source, nonnegative_features=True)
+    optimum = lowest(config.objective.references(problem))
+    point = optimum.construct(widths, source, nonnegative_features=True)
     features, labels, *weights = (
         tensor.to(config.device) for tensor in (point.features[None], point.labels, *(w[None] for w in point.weights))
     )
@@ -156,11 +166,11 @@ def _constructed(run: Run) -> HeadSolution:
 
 
 def _report(run: Run, solved: HeadSolution, best: int, head: HeadSolution, aligned: dict[str, float]) -> dict[str, Any]:
-    """The ``fixed_head`` part of the summary."""
-    problem = dufm_of(run.config, run.inputs.images)
+    """The `fixed_head` part of the summary."""
+    known = run.config.objective.references(dufm_of(run.config, run.inputs.images))
     entering, *_ = run.record.final_layers("head", [run.config.seed])
     unseen = finite_or_none(unseen_share(head.features, head.weights[0][0]))
-    optimum, dufm_loss = collapsed_optimum(problem).loss, float(solved.objective.total[best])
+    optimum, dufm_loss = lowest(known).value, float(solved.objective.total[best])
     loss, unseen_penalty = float(head.objective.total), (unseen or 0.0) * float(head.objective.feature_penalty)
     return {
         "solution": run.config.protocol.solution,
@@ -168,7 +178,7 @@ def _report(run: Run, solved: HeadSolution, best: int, head: HeadSolution, align
         "dufm_loss": dufm_loss,
         "dufm_optimum": optimum,
         "dufm_relative_gap": dufm_loss / optimum - 1,
-        "dufm_sits_at": diagnose(problem, dufm_loss).name,
+        "dufm_sits_at": diagnose_among(known, dufm_loss).name,
         "loss": loss,
         "relative_gap": loss / optimum - 1,
         "unseen_share": unseen,

@@ -13,7 +13,7 @@ from pipeline.dufm.verdict import judge
 from pipeline.runs.closed_form import ClosedForm
 from pipeline.runs.outcome import Headline, Section
 from pipeline.runs.sections.network import accuracy_entries, median
-from pipeline.runs.solutions import Features, HeadSolution, accuracy, closed_form
+from pipeline.runs.solutions import Features, HeadSolution, accuracy, known_references, problem_of
 
 if TYPE_CHECKING:
     from pipeline.runs.run import Run
@@ -57,20 +57,19 @@ class HeadSection(Section):
 
     def summary(self, run: "Run") -> dict[str, Any]:
         config, head, seeds = run.config, self.head, list(self.head.seeds)
-        problem, reason = closed_form(head)
+        known, reason = known_references(head)
         total = head.objective.total.tolist()
-        closed = None if problem is None else ClosedForm(problem, total)
+        closed = ClosedForm(known, total) if known else None
         layers = run.record.final_layers("head", seeds)
         backbone_layers = run.record.final_layers("backbone", [config.seed])
-        thresholds = {"dnc1": config.verdict.dnc1, "dnc2": config.verdict.dnc2, "dnc3": config.verdict.dnc3}
-        verdict = judge(layers, backbone_layers, thresholds, _not_covered(run, head, reason))
+        verdict = judge(head.loss, layers, backbone_layers, config.thresholds_of(head.loss), _not_covered(run, head))
         return {
             "problem": _problem(run, head, self.classes),
             "seeds": seeds,
             "loss": {
                 "total": total,
                 "fit": head.objective.fit,
-                "optimum": closed and closed.optimum.loss,
+                "optimum": closed and closed.optimum.value,
                 "optimum_kind": closed and closed.kind,
                 "optimum_reason": reason,
                 "relative_gap": closed and closed.gaps,
@@ -138,25 +137,21 @@ def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) ->
         "depth": run.config.head.depth,
         "widths": head.widths,
         "activation": run.config.head.activation,
+        "loss": run.config.head.loss,
         "inputs": head.inputs,
         "weight_decay": list(head.weight_decays),
         "feature_decay": head.feature_decay,
     }
 
 
-def _not_covered(run: "Run", head: HeadSolution, reason: str | None) -> str | None:
+def _not_covered(run: "Run", head: HeadSolution) -> str | None:
     """Why the theorem does not cover this run; None when it does."""
+    _, reason = problem_of(head)
     if reason is not None:
         return reason
     if head.inputs == "network":
         return "the features are a network's, not free variables"
-    if head.num_classes != 2:
-        return f"the theorem is about two classes, here are {head.num_classes}"
-    if run.config.head.depth < 2:
-        return "the theorem is about depth 2 and more"
-    if run.config.head.activation != "relu":
-        return "the theorem is about ReLU heads"
-    return None
+    return head.loss.not_covered(head.num_classes, run.config.head.depth, run.config.head.activation)
 
 
 def _where_collapsed(summary: Mapping[str, Any]) -> str:

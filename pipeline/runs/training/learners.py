@@ -7,23 +7,17 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.config import OptimizerConfig
 from pipeline.data import ROUND
 from pipeline.dufm import DufmHead, squared_norm
+from pipeline.dufm.objectives import Objective
 from pipeline.networks import Backbone
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.randomness import generator
 
 # Steps between checks for a non-finite loss: reading the loss synchronises with the device.
 CHECK_EVERY = 20
-
-
-def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch of 1/2 ||z - y||^2 for one-hot y: the fit of the DUFM objective, scalar."""
-    targets = F.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
-    return (outputs - targets).square().sum(dim=1).mean() / 2
 
 
 class Learner(pl.LightningModule):
@@ -125,19 +119,19 @@ class Learner(pl.LightningModule):
 
 
 class Classifier(Learner):
-    """A backbone and a linear classifier, trained with MSE on one-hot targets or with cross-entropy."""
+    """A backbone and a linear classifier."""
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, loss: str, optimizer: OptimizerConfig, epochs: int, seed: int
+        self, backbone: Backbone, num_classes: int, loss: Objective, optimizer: OptimizerConfig, epochs: int, seed: int
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(seed, "classifier").get_state())
             head = nn.Linear(backbone.num_features, num_classes)
         super().__init__(backbone, head, optimizer, epochs)
-        self.loss = F.cross_entropy if loss == "cross_entropy" else squared_error
+        self.loss = loss
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        return self.loss(outputs, labels)
+        return self.loss.on_batch(outputs, labels)
 
 
 @dataclass(frozen=True)
@@ -165,10 +159,11 @@ class DufmPenalty:
 
 
 class DufmNetwork(Learner):
-    """A backbone under a DUFM head, trained with MSE (protocols end_to_end and fixed_head).
+    """A backbone under a DUFM head.
 
     Args:
         weights: W_1 .. W_L at the start, ``(out, in)`` each.
+        loss: of the head, the same that it has in a descent.
         penalty: the DUFM's penalties, which become part of the loss, so that the optimizer decays nothing ("dufm"); or
             None: the optimizer decays all weights ("standard").
         frozen_head: W_1 .. W_L stay as they are.
@@ -179,6 +174,7 @@ class DufmNetwork(Learner):
         backbone: Backbone,
         weights: Sequence[Tensor],
         activation: str,
+        loss: Objective,
         penalty: DufmPenalty | None,
         optimizer: OptimizerConfig,
         epochs: int,
@@ -187,10 +183,10 @@ class DufmNetwork(Learner):
     ) -> None:
         head = DufmHead([weight.to(torch.float32) for weight in weights], activation)
         super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
-        self.penalty, self.decayed = penalty, penalty is None
+        self.loss, self.penalty, self.decayed = loss, penalty, penalty is None
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        error = squared_error(outputs, labels)
+        error = self.loss.on_batch(outputs, labels)
         return error if self.penalty is None else error + self.penalty.of_features(features)
 
     def penalty_of_weights(self) -> Tensor | float:

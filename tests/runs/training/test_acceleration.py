@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pipeline.config import Config, settings
 from pipeline.data import ImageData, load_images
+from pipeline.dufm.objectives import load_objective
 from pipeline.measure.layers import measure_backbone
 from pipeline.networks import Backbone, build_backbone
 from pipeline.runs.inputs import Inputs
@@ -79,7 +80,9 @@ def backbone_of(kind: type[nn.Module], images: ImageData) -> Backbone:
 
 def fit(folder: Path, images: ImageData, setting: Config, kind: type[nn.Module] = Small) -> tuple[Classifier, list]:
     """A trained learner, and what was measured of it: (loss, DNC1) before training and after each epoch."""
-    learner = Classifier(backbone_of(kind, images), 2, "mse", setting.optimizer, setting.backbone.epochs, 0)
+    learner = Classifier(
+        backbone_of(kind, images), 2, load_objective("mse"), setting.optimizer, setting.backbone.epochs, 0
+    )
     measured = []
 
     def measure(epoch: int) -> str:
@@ -131,7 +134,7 @@ def test_the_generated_code_agrees_with_the_plain_pass(images):
     if acceleration._why_no_compiler(CPU) is not None:
         pytest.skip("no C++ compiler")
     backbone = backbone_of(Small, images)
-    learner = Classifier(backbone, 2, "mse", config().optimizer, 1, 0)
+    learner = Classifier(backbone, 2, load_objective("mse"), config().optimizer, 1, 0)
     plain, before = passed(backbone, backbone, images), weights(learner)
     with decide(config(trainer__compile="on"), backbone, images).applied(learner, images, 4):
         assert torch.equal(weights(learner), before) and all(p.grad is None for p in learner.parameters())
@@ -203,7 +206,7 @@ def test_head_and_loss_are_float32_under_bf16(images):
     backbone = backbone_of(Small, images).eval()
     head = [torch.randn(4, 5, generator=generator(0, "a")), torch.randn(2, 4, generator=generator(0, "b"))]
     penalty = DufmPenalty((1e-2, 1e-2), 1e-3, 100)
-    learner = DufmNetwork(backbone, head, "relu", penalty, config().optimizer, 1)
+    learner = DufmNetwork(backbone, head, "relu", load_objective("mse"), penalty, config().optimizer, 1)
     batch, labels = images.standardise(images.train.images[:8]), images.train.labels[:8]
     with torch.autocast("cpu", torch.bfloat16):
         features = backbone(batch)

@@ -5,6 +5,7 @@ import torch
 
 from pipeline import dufm
 from pipeline.config import OptimizerConfig
+from pipeline.dufm.objectives import load_objective
 from pipeline.networks import build_backbone
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
 
@@ -12,13 +13,15 @@ SGD = OptimizerConfig(name="sgd", weight_decay=0.3)
 
 
 def classifier(num_classes: int, loss: str) -> Classifier:
-    return Classifier(build_backbone("mlp", (1, 8, 8), hidden=[4]), num_classes, loss, SGD, 1, 0)
+    return Classifier(build_backbone("mlp", (1, 8, 8), hidden=[4]), num_classes, load_objective(loss), SGD, 1, 0)
 
 
-def network(penalty: DufmPenalty | None = None, **options) -> DufmNetwork:
+def network(penalty: DufmPenalty | None = None, loss: str = "mse", **options) -> DufmNetwork:
     weights = dufm.initial_weights([4, 5], 2, [torch.Generator().manual_seed(0)])
     backbone = build_backbone("mlp", (1, 8, 8), hidden=[4])
-    return DufmNetwork(backbone, [weight[0] for weight in weights], "relu", penalty, SGD, 1, **options)
+    return DufmNetwork(
+        backbone, [weight[0] for weight in weights], "relu", load_objective(loss), penalty, SGD, 1, **options
+    )
 
 
 def test_mse_is_half_the_squared_distance_to_the_one_hot_target():

@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.config import Config, settings
 from pipeline.data import ResidentLoader, load_images
+from pipeline.dufm.objectives import load_objective
 from pipeline.networks import build_backbone
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
@@ -46,7 +47,7 @@ def fit(
     learner = Classifier(
         backbone,
         images.num_classes,
-        settings_.backbone.loss,
+        load_objective(settings_.backbone.loss),
         settings_.optimizer,
         settings_.backbone.epochs,
         settings_.seed,
@@ -75,10 +76,12 @@ def test_a_training_is_the_plain_loop_over_its_batches(tmp_path, head):
     assert len(images.train) == 100
     backbone = build_backbone("mlp", images.image_shape, hidden=[16, 8])
     if head == "classifier":
-        learner = Classifier(backbone, 2, "cross_entropy", setting.optimizer, 3, 0)
+        learner = Classifier(backbone, 2, load_objective("cross_entropy"), setting.optimizer, 3, 0)
     else:
         weights = [torch.randn(4, 8, generator=generator(0, "a")), torch.randn(2, 4, generator=generator(0, "b"))]
-        learner = DufmNetwork(backbone, weights, "relu", DufmPenalty((1e-3, 2e-3), 1e-4, 100), setting.optimizer, 3)
+        learner = DufmNetwork(
+            backbone, weights, "relu", load_objective("mse"), DufmPenalty((1e-3, 2e-3), 1e-4, 100), setting.optimizer, 3
+        )
     plain = copy.deepcopy(learner)
     checkpoints = TrainingCheckpoints(tmp_path / "backbone.ckpt", "key", Record(tmp_path), seconds=1e9)
     train(learner, images, setting, [], lambda epoch: "", checkpoints)
@@ -128,7 +131,9 @@ def test_a_training_goes_on_from_between_two_rounds_as_if_it_had_not_ended(tmp_p
 
     def trained(folder: Path, *ends: int) -> Classifier:
         for left in ends:
-            learner = Classifier(build_backbone("mlp", (1, 8, 8), hidden=[16, 8]), 2, "mse", setting.optimizer, 2, 0)
+            learner = Classifier(
+                build_backbone("mlp", (1, 8, 8), hidden=[16, 8]), 2, load_objective("mse"), setting.optimizer, 2, 0
+            )
             keeping = Ending(folder / "backbone.ckpt", "key", Record(folder), seconds=0)
             keeping.left = left
             with nullcontext() if left < 0 else pytest.raises(EOFError):
