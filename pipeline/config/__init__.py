@@ -1,6 +1,6 @@
 """Every knob of a run, and the check of its values."""
 
-from pipeline.config.check import allowed, choices_of, conf_folder, from_plain, settings, unusable
+from pipeline.config.check import conf_folder, from_plain, settings, unusable
 from pipeline.config.schema import (
     BackboneConfig,
     Config,
@@ -15,6 +15,7 @@ from pipeline.config.schema import (
     TrainerConfig,
     VerdictConfig,
 )
+from pipeline.runtime.settings import allowed, choices_of
 
 __all__ = [
     "BackboneConfig",

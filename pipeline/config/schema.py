@@ -1,7 +1,8 @@
 """Every knob of a run: its type, its default, its range, what it means.
 
-The dataclasses below are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where
-defaults and ranges are written down.
+These dataclasses are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where defaults
+and ranges are written down. A section stands beside the code that reads it where that code lies below this room; the
+others stand here.
 """
 
 from dataclasses import dataclass, field
@@ -10,37 +11,10 @@ from typing import Any
 import torch
 from omegaconf import MISSING
 
-from pipeline.data import AUGMENTATIONS, known_datasets
+from pipeline.data.settings import DataConfig
 from pipeline.networks import known_backbones
 from pipeline.networks.taps import POOLINGS
-
-
-def _knob(default: Any, text: str, **limits: Any) -> Any:
-    """A config field with its documentation and its limits (``ge``, ``gt``, ``le``, ``lt``, ``choices``)."""
-    metadata = {"help": text, **limits}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass
-class DataConfig:
-    """Which images, which classes, how many."""
-
-    name: str = _knob(MISSING, "data set", choices=known_datasets)
-    root: str | None = _knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
-    download: bool = _knob(False, "let torchvision download missing files into data.root")
-    classes: Any = _knob(None, "classes by index or name, in label order; null takes all")
-    samples_per_class: int | None = _knob(None, "balanced deterministic training subset; null takes all", ge=1)
-    test_fraction: float = _knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
-    image_size: int | None = _knob(None, "scale and crop images to this side length", ge=1)
-    augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What `pipeline.data` is asked for, beside the name."""
-        names = ("root", "download", "classes", "samples_per_class", "test_fraction", "image_size")
-        return {name: getattr(self, name) for name in names}
+from pipeline.runtime.settings import knob as _knob
 
 
 @dataclass
