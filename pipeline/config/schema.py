@@ -12,40 +12,23 @@ import torch
 from omegaconf import MISSING
 
 from pipeline.data.settings import DataConfig
-from pipeline.networks import known_backbones
+from pipeline.networks.settings import NetworkConfig
 from pipeline.networks.taps import POOLINGS
 from pipeline.runtime.settings import knob as _knob
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(NetworkConfig):
     """The network whose features are measured and frozen."""
 
-    name: str = _knob(MISSING, "architecture", choices=known_backbones)
-    model: str | None = _knob(None, "timm model name, for backbone=timm")
-    _target_: str | None = _knob(None, "dotted path of any class of nn.Module, for backbone=custom")
-    kwargs: Any = _knob(None, "its arguments, for backbone=custom: {name: value, ...}")
-    pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
     from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
     checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
-    hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone", choices=("mse", "cross_entropy"))
     pooling: str = _knob(
         "average", "how conv maps of its blocks are measured: averaged over space, or whole", choices=POOLINGS
     )
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What `pipeline.networks` is asked for, beside the name."""
-        return {
-            "hidden": self.hidden,
-            "timm_model": self.model,
-            "pretrained": self.pretrained,
-            "target": self._target_,
-            "kwargs": self.kwargs,
-        }
 
 
 @dataclass

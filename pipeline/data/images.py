@@ -106,7 +106,9 @@ class ImageData:
         return max(counts) / min(counts) if min(counts) else None
 
     def standardise(self, images: Tensor) -> Tensor:
-        """(x / 255 - mean) / std of a uint8 batch (n, C, H, W), as float32 on the batch's device; float32 stays as it is.
+        """(x / 255 - mean) / std of a uint8 batch (n, C, H, W), as float32 on the batch's device.
+
+        Numbers that are float32 already come back as they are.
 
         A channel whose std is below one grey level (1/255) is divided by one grey level, so that a constant channel
         becomes zeros instead of NaN.

@@ -27,7 +27,7 @@ class SharedSettings:
 
     @property
     def request(self) -> dict[str, Any]:
-        """What `pipeline.data` is asked for, beside the name: settings of all data sets, too, so that it can object."""
+        """What `pipeline.data` is asked for beside the name, every data set's own settings included: it may object."""
         return {key: value for key, value in asdict(self).items() if key not in ("name", "augment")}
 
     @property
