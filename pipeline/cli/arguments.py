@@ -2,8 +2,8 @@
 
 Hydra calls whatever a ``_target_`` names (callbacks, launchers, log handlers) and unpickles the file that
 ``--experimental-rerun`` names. On the command line this pipeline lets neither happen: only ``backbone._target_`` is
-taken, and that has to be a network (`pipeline.networks.custom`). Configuration files of one's own (``--config-dir``)
-are code of one's own and are not restricted.
+taken, and that has to be a network (`pipeline.networks.architectures.custom`). Configuration files of one's own
+(``--config-dir``) are code of one's own and are not restricted.
 """
 
 import os

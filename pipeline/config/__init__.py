@@ -1,6 +1,6 @@
 """Every knob of a run, and the check of its values."""
 
-from pipeline.config.check import allowed, check_backbone, check_data, choices_of, from_plain, settings, unusable
+from pipeline.config.check import check_backbone, check_data, from_plain, settings, unusable
 from pipeline.config.folder import conf_folder
 from pipeline.config.schema import (
     BackboneConfig,
@@ -16,6 +16,7 @@ from pipeline.config.schema import (
     TrainerConfig,
     VerdictConfig,
 )
+from pipeline.runtime.settings import allowed, choices_of
 
 __all__ = [
     "BackboneConfig",

@@ -3,7 +3,6 @@
 The rest of the package sees the plain dataclasses of `pipeline.config.schema`, never OmegaConf.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
@@ -18,6 +17,7 @@ from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.metrics.registry import metrics
 from pipeline.networks import validate_backbone
 from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.settings import LARGEST, check_value, shown
 from pipeline.runtime.suggestions import did_you_mean
 
 
@@ -37,7 +37,7 @@ def settings(cfg: DictConfig) -> Config:
     typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg))
     config: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
     for key, value, entry in _knobs(config):
-        _check(key, value, entry)
+        check_value(key, value, entry)
     _check_weight_decay(config)
     _check_thresholds(config)
     _check_device(config)
@@ -59,74 +59,13 @@ def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:
             yield key, value, entry
 
 
-_LIMITS = {
-    "gt": (lambda value, bound: value > bound, ">"),
-    "ge": (lambda value, bound: value >= bound, ">="),
-    "lt": (lambda value, bound: value < bound, "<"),
-    "le": (lambda value, bound: value <= bound, "<="),
-}
-LARGEST_INTEGER = 2**53
-"""Nothing that a run counts comes near; beyond it not every integer is a float."""
-LARGEST, SMALLEST = 1e30, 1e-30
-"""Of a float other than 0: networks are trained in single precision, which ends at 3.4e38; beyond it, or divided by
-what is next to nothing, numbers are infinite."""
-_KINDS = {"int": "an integer", "float": "a finite number", "Any": "a finite number", "bool": "true or false"}
-
-
-def choices_of(entry: Field) -> tuple[str, ...]:
-    """The values a knob may take, () if they are not a closed list."""
-    choices = entry.metadata.get("choices", ())
-    return tuple(choices() if callable(choices) else choices)
-
-
-def allowed(entry: Field) -> str:
-    """What a knob may be, e.g. ``an integer >= 1``."""
-    if choices_of(entry):
-        return ", ".join(choices_of(entry))
-    kind = getattr(entry.type, "__name__", str(entry.type)) if isinstance(entry.type, type) else str(entry.type)
-    name, optional = kind.removesuffix(" | None"), kind.endswith(" | None")
-    words = _KINDS.get(name, {"str": "text", "list": "a list"}.get(name.split("[")[0], name))
-    if name.startswith("list") or kind.startswith("list"):
-        words = "a list"
-    bounds = [f"{_LIMITS[limit][1]} {bound}" for limit, bound in entry.metadata.items() if limit in _LIMITS]
-    return f"{words} {' and '.join(bounds)}".strip() + (", or null" if optional else "")
-
-
-def _check(key: str, value: Any, entry: Field) -> None:
-    if value is None:
-        return
-    if choices_of(entry) and value not in choices_of(entry):
-        hint = did_you_mean(value, choices_of(entry))
-        raise ConfigError(f"{key}={value} is not known; allowed: {allowed(entry)}{hint}.")
-    limits = {limit: bound for limit, bound in entry.metadata.items() if limit in _LIMITS}
-    if not limits:
-        return
-    for item in value if isinstance(value, list) else [value]:
-        if not isinstance(item, int | float) or isinstance(item, bool):
-            raise ConfigError(f"{key}={_show(value)} is not a number; allowed: {allowed(entry)}.")
-        if isinstance(item, int) and abs(item) > LARGEST_INTEGER:
-            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most 2^53.")
-        if LARGEST < abs(item) < math.inf:
-            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, at most {LARGEST:g}.")
-        if 0 < abs(item) < SMALLEST:
-            raise ConfigError(
-                f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}, 0 or from {SMALLEST:g}."
-            )
-        if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
-            raise ConfigError(f"{key}={_show(value)} is out of range; allowed: {allowed(entry)}.")
-
-
-def _show(value: Any) -> str:
-    return "[" + ",".join(map(_show, value)) + "]" if isinstance(value, list) else str(value)
-
-
 def _check_weight_decay(config: Config) -> None:
     decay, depth = config.head.weight_decay, config.head.depth
     if not isinstance(decay, int | float | list) or isinstance(decay, bool):
         raise ConfigError(f"head.weight_decay={decay} is not a number; allowed: one number > 0, or one per layer.")
     if isinstance(decay, list) and len(decay) != depth:
         raise ConfigError(
-            f"head.weight_decay={_show(decay)} has {len(decay)} values; "
+            f"head.weight_decay={shown(decay)} has {len(decay)} values; "
             f"allowed: one number, or head.depth={depth} of them."
         )
 

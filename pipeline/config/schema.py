@@ -1,7 +1,8 @@
 """Every knob of a run: its type, its default, its range, what it means.
 
-The dataclasses below are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where
-defaults and ranges are written down.
+These dataclasses are Hydra's schema (unknown keys and wrong types are refused by it) and the only place where defaults
+and ranges are written down. A section stands beside the code that reads it where that code lies below this room; the
+others stand here.
 """
 
 from dataclasses import dataclass, field
@@ -11,70 +12,26 @@ import torch
 from omegaconf import MISSING
 
 from pipeline.config.folder import known_protocols
-from pipeline.data import AUGMENTATIONS, known_datasets
+from pipeline.data.settings import DataConfig
 from pipeline.dufm.objectives import Objective, known_objectives, load_objective
-from pipeline.networks import known_backbones
+from pipeline.networks.settings import NetworkConfig
 from pipeline.networks.taps import POOLINGS
-
-
-def _knob(default: Any, text: str, **limits: Any) -> Any:
-    """A config field with its documentation and its limits (``ge``, ``gt``, ``le``, ``lt``, ``choices``)."""
-    metadata = {"help": text, **limits}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from pipeline.runtime.settings import knob as _knob
 
 
 @dataclass
-class DataConfig:
-    """Which images, which classes, how many."""
-
-    name: str = _knob(MISSING, "data set", choices=known_datasets)
-    root: str | None = _knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
-    download: bool = _knob(False, "let torchvision download missing files into data.root")
-    classes: Any = _knob(None, "classes by index or name, in label order; null takes all")
-    samples_per_class: int | None = _knob(None, "balanced deterministic training subset; null takes all", ge=1)
-    test_fraction: float = _knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
-    image_size: int | None = _knob(None, "scale and crop images to this side length", ge=1)
-    augment: str = _knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What `pipeline.data` is asked for, beside the name."""
-        names = ("root", "download", "classes", "samples_per_class", "test_fraction", "image_size")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass
-class BackboneConfig:
+class BackboneConfig(NetworkConfig):
     """The network whose features are measured and frozen."""
 
-    name: str = _knob(MISSING, "architecture", choices=known_backbones)
-    model: str | None = _knob(None, "timm model name, for backbone=timm")
-    _target_: str | None = _knob(None, "dotted path of any class of nn.Module, for backbone=custom")
-    kwargs: Any = _knob(None, "its arguments, for backbone=custom: {name: value, ...}")
-    pretrained: bool = _knob(False, "load timm's pretrained weights (needs network or cache)")
     from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
     checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
     checkpoint_prefix: str | None = _knob(None, "what stands before the network's names in it, where it is not obvious")
-    hidden: list[int] = _knob([256, 64], "widths of the MLP's hidden layers; the last is the feature dimension", ge=1)
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone by itself", choices=known_objectives)
     pooling: str = _knob(
         "average", "how conv maps of its blocks are measured: averaged over space, or whole", choices=POOLINGS
     )
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What `pipeline.networks` is asked for, beside the name."""
-        return {
-            "hidden": self.hidden,
-            "timm_model": self.model,
-            "pretrained": self.pretrained,
-            "target": self._target_,
-            "kwargs": self.kwargs,
-        }
 
 
 @dataclass

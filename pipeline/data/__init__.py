@@ -1,9 +1,10 @@
-"""Image data sets as tensors: digits, MNIST, Fashion-MNIST, CIFAR-10 and folders of your own images."""
+"""Data sets as tensors: digits, MNIST, Fashion-MNIST, CIFAR-10, folders of your own images; one file in `sets` each."""
 
 from pipeline.data.augment import AUGMENTATIONS, Augmentation
 from pipeline.data.images import DataError, ImageData, Split
 from pipeline.data.load import class_names, known_datasets, load_images, validate_request
 from pipeline.data.loader import ROUND, ResidentLoader, Rounds
+from pipeline.data.registry import Request, Source, data_set
 
 __all__ = [
     "AUGMENTATIONS",
@@ -11,10 +12,13 @@ __all__ = [
     "Augmentation",
     "DataError",
     "ImageData",
+    "Request",
     "ResidentLoader",
     "Rounds",
+    "Source",
     "Split",
     "class_names",
+    "data_set",
     "known_datasets",
     "load_images",
     "validate_request",

@@ -1,4 +1,4 @@
-"""The typed value every other room receives: resident uint8 images, labels, and how to standardise them."""
+"""The typed value every other room receives: resident images, labels, and how to standardise them."""
 
 from dataclasses import dataclass, replace
 
@@ -14,18 +14,22 @@ class DataError(ValueError):
 class Split:
     """Images of one split, kept whole in memory.
 
-    images: (N, C, H, W) uint8. labels: (N,) int64 in 0..K-1.
-    Raises ValueError for any other shape or dtype.
+    images: (N, C, H, W), grey levels as uint8, or numbers of any kind as float32 (vectors are (N, d, 1, 1)).
+    labels: (N,) int64 in 0..K-1.
+    Raises ValueError for any other shape or dtype, and for numbers that are NaN or infinite.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
-                f"images must be a uint8 tensor (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}"
+                "images must be a uint8 tensor (N, C, H, W), or a float32 one, "
+                f"not {self.images.dtype} {tuple(self.images.shape)}"
             )
+        if self.images.is_floating_point() and not self.images.isfinite().all():
+            raise ValueError("images must be finite, not NaN or infinite")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             raise ValueError(
                 f"labels must be an int64 tensor ({len(self.images)},), "
@@ -44,7 +48,8 @@ class Split:
 class ImageData:
     """A data set ready for training: two splits, the class names in label order, and the training statistics.
 
-    mean, std: (C,) float32 of the training images scaled to [0, 1], population std over all pixels.
+    mean, std: (C,) float32 of the training images scaled to [0, 1], population std over all pixels; 0 and 1 where the
+        images are float32, because such numbers are used as they are.
     """
 
     name: str
@@ -103,9 +108,13 @@ class ImageData:
     def standardise(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std of a uint8 batch (n, C, H, W), as float32 on the batch's device.
 
+        Numbers that are float32 already come back as they are.
+
         A channel whose std is below one grey level (1/255) is divided by one grey level, so that a constant channel
         becomes zeros instead of NaN.
         """
+        if images.is_floating_point():
+            return images
         # In units of grey levels: one subtraction and one division, in place, on the freshly converted batch.
         shift = (255 * self.mean).view(-1, 1, 1).to(images.device)
         scale = (255 * self.std).clamp_min(1).view(-1, 1, 1).to(images.device)
@@ -113,10 +122,12 @@ class ImageData:
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population std, (C,) float32 each, of uint8 images (N, C, H, W) scaled to [0, 1].
+    """Mean and population std, (C,) float32 each, of uint8 images (N, C, H, W) scaled to [0, 1]; of float32: 0 and 1.
 
     Summed over a 256-bin histogram: exact whatever N is, and no float copy of the images.
     """
+    if images.is_floating_point():
+        return torch.zeros(images.shape[1]), torch.ones(images.shape[1])
     levels = torch.arange(256, dtype=torch.float64) / 255
     moments = []
     for channel in images.unbind(1):

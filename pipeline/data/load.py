@@ -3,68 +3,38 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.data.cifar import Cifar10
-from pipeline.data.digits import Digits
 from pipeline.data.files import download_missing
-from pipeline.data.folder import ImageFolder
-from pipeline.data.idx import FASHION_MNIST, MNIST
 from pipeline.data.images import DataError, ImageData, Split
+from pipeline.data.registry import DataSet, Request, data_sets, find, owners
 from pipeline.data.selection import choose_rows, relabel, resolve_classes
-from pipeline.data.source import DataSet
 from pipeline.runtime.memory import require_memory
-
-DATA_SETS: dict[str, DataSet] = {
-    "digits": Digits(),
-    "mnist": MNIST,
-    "fashion_mnist": FASHION_MNIST,
-    "cifar10": Cifar10(),
-    "image_folder": ImageFolder(),
-}
+from pipeline.runtime.sections import own_settings
 
 
 def known_datasets() -> tuple[str, ...]:
     """The names `load_images` accepts."""
-    return tuple(DATA_SETS)
+    return tuple(data_sets())
 
 
-def class_names(name: str, root: str | Path | None = None) -> tuple[str, ...]:
+def class_names(name: str, root: str | Path | None = None, **settings: Any) -> tuple[str, ...]:
     """All class names of a data set in label order, without reading images; DataError if there is no such set."""
-    dataset = _find(name)
-    # Only an image folder has to look; the published sets know their classes before they are downloaded.
-    folder = _existing_root(name, root) if dataset.needs_root and dataset.torchvision_name is None else None
-    return dataset.class_names(folder)
+    request = _request(name, root=root, **settings)
+    return _class_names(find(name), request)
 
 
-def validate_request(
-    name: str,
-    *,
-    root: str | Path | None = None,
-    download: bool = False,
-    classes: Sequence[int | str] | None = None,
-    samples_per_class: int | None = None,
-    test_fraction: float = 0.2,
-    image_size: int | None = None,
-) -> None:
-    """Raise DataError for a request `load_images` would refuse, before any file is read.
+def validate_request(name: str, **request: Any) -> None:
+    """Raise DataError for a request `load_images` would refuse, before any file is read; the arguments are the same.
 
-    Checked: the data set's name, the presence of its files (unless it may be downloaded), the class list, and the
-    ranges of the numbers. Found only by loading: damaged files, and a class with fewer images than asked for.
+    Checked: the data set's name, its own settings, the presence of its files (unless they may be downloaded), the class
+    list, and the ranges of the numbers. Found only by loading: damaged files, and a class with fewer images than asked
+    for.
     """
-    dataset = _find(name)
-    for key, value in (("samples_per_class", samples_per_class), ("image_size", image_size)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise DataError(f"data.{key}={value} is out of range; allowed: an integer >= 1, or null.")
-    if not 0 < test_fraction < 1:
-        raise DataError(f"data.test_fraction={test_fraction} is out of range; allowed: 0 < test_fraction < 1.")
-    if dataset.needs_root and root is None:
-        raise DataError(f"data.root=null, but data={name} needs its files; allowed: the folder that holds them.")
-    if dataset.needs_root and not (download and dataset.torchvision_name):
-        dataset.check(_existing_root(name, root))
-    resolve_classes(classes, class_names(name, root))
+    _validate(find(name), _request(name, **request))
 
 
 def load_images(
@@ -77,8 +47,9 @@ def load_images(
     test_fraction: float = 0.2,
     image_size: int | None = None,
     seed: int = 0,
+    **settings: Any,
 ) -> ImageData:
-    """Load a data set into memory: images uint8 (N, C, H, W), labels 0..K-1 in the order of `classes`.
+    """Load a data set into memory: images (N, C, H, W) as in `Split`, labels 0..K-1 in the order of `classes`.
 
     Args:
         name: one of `known_datasets()`.
@@ -90,13 +61,14 @@ def load_images(
         test_fraction: share of each class set aside where the set has no test split of its own (`digits`, a flat
             `image_folder`); the same images whatever the seed.
         image_size: resize to (image_size, image_size); required where the files differ in size.
-        seed: integer >= 0, used by `samples_per_class` only.
+        seed: integer >= 0, used by `samples_per_class`, and by data sets that are generated.
+        settings: the data set's own settings by name; those of other data sets may be given at their defaults.
 
     Raises:
         DataError: for a bad request (see `validate_request`), a missing, damaged or unreadable file (named), images
             of different sizes, or a class with fewer training images than asked for.
     """
-    validate_request(
+    request = _request(
         name,
         root=root,
         download=download,
@@ -104,15 +76,17 @@ def load_images(
         samples_per_class=samples_per_class,
         test_fraction=test_fraction,
         image_size=image_size,
+        seed=seed,
+        **settings,
     )
-    dataset = _find(name)
-    folder = Path(os.path.expanduser(root)) if dataset.needs_root else None
-    if download and dataset.torchvision_name:
-        download_missing(dataset.torchvision_name, folder)
-        dataset.check(folder)
-    names = dataset.class_names(folder)
+    dataset = find(name)
+    _validate(dataset, request)
+    if _is_fetched(dataset, request):
+        download_missing(dataset.torchvision, request.root)
+        dataset.check(request)
+    names = dataset.class_names(request)
     chosen = resolve_classes(classes, names)
-    source = dataset.open(folder, test_fraction, image_size)
+    source = dataset.open(request)
     train_rows = choose_rows(source.train_labels, chosen, names, samples_per_class, seed)
     test_rows = choose_rows(source.test_labels, chosen, names, None, seed)
     if image_size is not None:
@@ -124,22 +98,50 @@ def load_images(
     return ImageData.from_splits(name, train, test, tuple(names[index] for index in chosen))
 
 
+SHARED = frozenset(Request.__dataclass_fields__) - {"settings"}
+"""What can be asked of every data set."""
+
+
+def _request(name: str, root: str | Path | None = None, **wanted: Any) -> Request:
+    shared = {key: value for key, value in wanted.items() if key in SHARED}
+    own = {key: value for key, value in wanted.items() if key not in SHARED}
+    folder = None if root is None else Path(os.path.expanduser(root))
+    find(name)
+    try:
+        return Request(root=folder, settings=own_settings("data", name, owners(), own), **shared)
+    except DataError:
+        raise
+    except ValueError as error:  # of a setting of the data set's own
+        raise DataError(str(error)) from error
+
+
+def _validate(dataset: DataSet, request: Request) -> None:
+    _require_root(dataset, request)
+    if not _is_fetched(dataset, request):
+        dataset.check(request)
+    resolve_classes(request.classes, _class_names(dataset, request))
+
+
+def _class_names(dataset: DataSet, request: Request) -> tuple[str, ...]:
+    if not dataset.knows_its_classes:  # published sets know theirs before they are downloaded
+        _require_root(dataset, request)
+    return dataset.class_names(request)
+
+
+def _require_root(dataset: DataSet, request: Request) -> None:
+    root, name = request.root, dataset.name
+    if dataset.needs_root and root is None:
+        raise DataError(f"data.root=null, but data={name} needs its files; allowed: the folder that holds them.")
+    if dataset.needs_root and not _is_fetched(dataset, request) and not root.is_dir():
+        raise DataError(f"data.root={root} is not an existing folder; allowed: the folder that holds {name}'s files.")
+
+
+def _is_fetched(dataset: DataSet, request: Request) -> bool:
+    """Whether files that are missing will be downloaded."""
+    return request.download and dataset.torchvision is not None
+
+
 def _resized(images: Tensor, image_size: int | None) -> Tensor:
     if image_size is None or images.shape[-2:] == (image_size, image_size):
         return images.contiguous()
     return interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)
-
-
-def _find(name: str) -> DataSet:
-    if name not in DATA_SETS:
-        raise DataError(f"data={name} is not a known data set; allowed: {', '.join(DATA_SETS)}.")
-    return DATA_SETS[name]
-
-
-def _existing_root(name: str, root: str | Path | None) -> Path:
-    if root is None:
-        raise DataError(f"data.root=null, but data={name} needs its files; allowed: the folder that holds them.")
-    folder = Path(os.path.expanduser(root))
-    if not folder.is_dir():
-        raise DataError(f"data.root={root} is not an existing folder; allowed: the folder that holds {name}'s files.")
-    return folder

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.messages import unfit
+from pipeline.networks.errors import unfit
 from pipeline.runtime.modes import evaluating
 
 

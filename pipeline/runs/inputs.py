@@ -11,7 +11,7 @@ from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
 from pipeline.measure.extraction import widths
 from pipeline.measure.layers import state_bytes
-from pipeline.networks import Backbone, build_backbone, load_weights
+from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
@@ -109,10 +109,9 @@ def _load_given(config: Config, backbone: Backbone) -> GivenWeights | None:
 
 
 def _check_same_network(run: str, theirs: dict, config: Config) -> None:
-    for key in ("name", "model", "hidden", "_target_", "kwargs"):
-        relevant = {"model": "timm", "hidden": "mlp", "_target_": "custom", "kwargs": "custom"}
+    for key in ("name", *structural_settings(config.backbone.name)):
         ours = getattr(config.backbone, key)
-        if relevant.get(key, config.backbone.name) == config.backbone.name and theirs.get(key, ours) != ours:
+        if theirs.get(key, ours) != ours:
             name = "backbone" if key == "name" else f"backbone.{key}"
             raise ConfigError(
                 f"backbone.from_run={run} was trained with {name}={theirs[key]}, here it is {ours}; "

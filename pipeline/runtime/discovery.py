@@ -4,6 +4,9 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import TypeVar
+
+Registered = TypeVar("Registered")
 
 
 def names_in(package: str) -> tuple[str, ...]:
@@ -19,3 +22,22 @@ def names_in(package: str) -> tuple[str, ...]:
 def modules_in(package: str) -> tuple[ModuleType, ...]:
     """The modules themselves, imported, in that order."""
     return tuple(import_module(f"{package}.{name}") for name in names_in(package))
+
+
+def registered(package: str, kind: type[Registered]) -> dict[str, Registered]:
+    """What the modules of a package register, by name: each has one object of `kind`, named like the module.
+
+    Raises:
+        TypeError: for a module that has none.
+    """
+    found = {}
+    for module in modules_in(package):
+        name = module.__name__.rpartition(".")[2]
+        own = [value for value in vars(module).values() if isinstance(value, kind) and value.name == name]
+        if not own:
+            raise TypeError(
+                f"{module.__file__} registers no {kind.__name__} named {name}; a file that is not to register one has "
+                "a name that begins with an underscore."
+            )
+        found[name] = own[0]
+    return found

@@ -37,7 +37,7 @@ NOT_USED = "%s is not used: kept by another version or under other settings; thi
 
 def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
     """SHA-256 of the named sections of the configuration and of ``more``."""
-    settings = asdict(config)
+    settings = asdict(config) | {"data": config.data.relevant}
     depends = {section: settings[section] for section in sections}
     text = json.dumps([VERSION, depends, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -44,7 +44,20 @@ def test_image_shape_and_num_classes_describe_the_data():
     assert (data.image_shape, data.num_classes) == ((3, 4, 5), 2)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3, dtype=torch.uint8)])
+def test_numbers_that_are_no_grey_levels_are_used_as_they_are():
+    vectors = torch.randn(6, 5, 1, 1, generator=torch.Generator().manual_seed(0))
+    data = image_data(vectors)
+    assert torch.equal(data.standardise(data.train.images), vectors)
+    assert data.mean.tolist() == [0.0] * 5 and data.std.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_numbers_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match="images must be finite"):
+        Split(torch.full((2, 3, 1, 1), bad), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 1, 3, 3).double(), torch.zeros(2, 3, 3, dtype=torch.uint8)])
 def test_images_of_another_shape_or_dtype_are_refused(images):
     with pytest.raises(ValueError, match="images must be a uint8 tensor"):
         Split(images, torch.zeros(2, dtype=torch.int64))

@@ -61,7 +61,7 @@ JOBS = JOINT | {
     "own_e2e": [*OWN, "data.root=my images/grey", "protocol=end_to_end", "backbone.kwargs={channels: 1}"],
     "own_fixed": [*OWN, *MIXED, "protocol=fixed_head"],
     "dead": [
-        *BASE,
+        *(argument for argument in BASE if "hidden" not in argument),
         "backbone=custom",
         "backbone._target_=my_networks.Dead",
         "backbone.epochs=1",

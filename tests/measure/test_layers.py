@@ -47,9 +47,9 @@ def layers_by_hand(backbone, batch) -> dict[tuple[str, str], torch.Tensor]:
     return seen
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20"])
-def test_every_block_is_measured_before_and_after_its_activation_on_both_splits(name, images):
-    backbone = build_backbone(name, images.image_shape, hidden=[32, 16])
+@pytest.mark.parametrize(("name", "settings"), [("mlp", {"hidden": [32, 16]}), ("resnet20", {})])
+def test_every_block_is_measured_before_and_after_its_activation_on_both_splits(name, settings, images):
+    backbone = build_backbone(name, images.image_shape, **settings)
     decide = torch.nn.Linear(backbone.num_features, 2)
     measured = measure_backbone(backbone, images, decide)
     assert [(at.layer, at.tap) for at in measured.layers] == [

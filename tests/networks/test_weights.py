@@ -351,7 +351,11 @@ def test_code_in_a_bare_pickle_is_never_run(backbone, tmp_path):
 
 def test_a_whole_module_and_a_script_are_refused_as_more_than_tensors(backbone, tmp_path):
     path = saved(tmp_path / "w.pt", backbone.network)
-    refusal(backbone, path, r"holds more than tensors and plain containers \(pipeline\.networks\.networks\.ResNet20\)")
+    refusal(
+        backbone,
+        path,
+        r"holds more than tensors and plain containers \(pipeline\.networks\.architectures\.resnet20\.ResNet20\)",
+    )
     torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(path)
     refusal(backbone, path, "holds more than tensors and plain containers")
 

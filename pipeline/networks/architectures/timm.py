@@ -1,61 +1,32 @@
-"""The networks that are known by name: MLP, CIFAR ResNet-20 and timm's models."""
+"""Any model of timm."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.networks.messages import first_line, unfit
+from pipeline.networks.errors import first_line, unfit
+from pipeline.networks.registry import architecture
+from pipeline.runtime.settings import knob
 from pipeline.runtime.suggestions import did_you_mean
 
 # Below this side length the stride-4 stem of an ImageNet ResNet leaves too small a map.
 SMALL_IMAGE = 64
 
 
-class ResNet20(nn.Module):
-    """The ResNet for 32x32 images of He et al. 2016, section 4.2: nine basic blocks, 16 to 64 channels, d = 64.
+@dataclass(frozen=True)
+class Settings:
+    """Of timm's models."""
 
-    A 3x3 stem without pooling, three stages of three blocks, the second and third at half the resolution. Where the
-    shape changes the shortcut is a 1x1 convolution (their option B): 271,824 parameters.
-    """
-
-    def __init__(self, in_channels: int) -> None:
-        from timm.models.resnet import BasicBlock, downsample_conv
-
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.act1 = nn.ReLU()
-
-        def stage(before: int, channels: int, stride: int) -> nn.Sequential:
-            shortcut = downsample_conv(before, channels, kernel_size=1, stride=stride) if stride > 1 else None
-            first = BasicBlock(before, channels, stride, shortcut)
-            return nn.Sequential(first, BasicBlock(channels, channels), BasicBlock(channels, channels))
-
-        self.layer1 = stage(16, 16, 1)
-        self.layer2 = stage(16, 32, 2)
-        self.layer3 = stage(32, 64, 2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps (N, 64, H/4, W/4)."""
-        return self.layer3(self.layer2(self.layer1(self.act1(self.bn1(self.conv1(images))))))
+    model: str | None = knob(None, "timm model name")
+    pretrained: bool = knob(False, "load timm's pretrained weights (needs network or cache)", structure=False)
 
 
-def mlp(num_inputs: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Flatten, then Linear and ReLU for each hidden width."""
-    widths = [num_inputs, *hidden]
-    layers = [nn.Sequential(nn.Linear(before, width), nn.ReLU()) for before, width in zip(widths, hidden, strict=False)]
-    named = [(f"hidden{number}", layer) for number, layer in enumerate(layers, start=1)]
-    return nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *named]))
-
-
-def validate_timm_model(model: str | None) -> None:
+def check(settings: Settings) -> None:
     """Raise ValueError unless timm knows the model (and the tag of its weights)."""
     import timm
 
+    model = settings.model
     if not model:
         raise ValueError("backbone.model=null names no model; allowed: any name of timm.list_models().")
     if not timm.is_model(model):
@@ -65,6 +36,16 @@ def validate_timm_model(model: str | None) -> None:
     tags = [name.partition(".")[2] for name in timm.list_models(f"{architecture}.*", pretrained=True)]
     if tag and tag not in tags:
         raise ValueError(f"backbone.model={model} has an unknown tag; allowed: {', '.join(tags) or 'none'}.")
+
+
+@architecture(settings=Settings, check=check, label=lambda settings: f"backbone.model={settings.model}")
+def timm(image_shape: Sequence[int], settings: Settings) -> nn.Module:
+    """Any model of timm by name, which starts as timm has it.
+
+    ResNets get a small stem for small images, unless they are pretrained: those stems stay as they were trained. Models
+    of a fixed size are built for the size of the images.
+    """
+    return timm_network(settings.model, image_shape, f"backbone.model={settings.model}", pretrained=settings.pretrained)
 
 
 def timm_network(

@@ -1,9 +1,9 @@
 """Networks of the user's own, by dotted path (``backbone._target_``).
 
 What is named has to be a class derived from `torch.nn.Module`, or a function whose annotation says that it returns one,
-such as torchvision's ``resnet18``; nothing else is called. To look it up its module is imported, which runs that module
-with the user's rights, so only a module that Python finds under its name (installed, or in the working directory) is
-taken, never a path.
+such as torchvision's ``resnet18``; nothing else is called. To look it up, its module is imported, which runs that
+module with the user's rights; so only a module that Python finds under its name (installed, or in the working
+directory) is taken, never a path.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, get_type_hints
@@ -18,22 +19,50 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from pipeline.networks.messages import first_line
+from pipeline.networks.errors import first_line
+from pipeline.networks.registry import architecture
+from pipeline.runtime.settings import knob
 from pipeline.runtime.suggestions import did_you_mean
 
-
-def validate_custom(name: str, target: str | None, kwargs: Mapping[str, Any]) -> None:
-    """Raise ValueError unless target and arguments are given for ``backbone=custom`` and for nothing else."""
-    if name == "custom":
-        _find_target(target)
-        if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-            raise ValueError(f"backbone.kwargs={kwargs} does not name its values; allowed: {{argument: value, ...}}.")
-    elif target is not None or kwargs:
-        given = f"backbone._target_={target}" if target is not None else f"backbone.kwargs={kwargs}"
-        raise ValueError(f"{given}, but backbone={name} is built from its own settings; allowed: backbone=custom.")
-
-
 CLASS = "a class derived from torch.nn.Module"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a network of the user's own."""
+
+    _target_: str | None = knob(None, "dotted path of any class of nn.Module")
+    kwargs: Any = knob(None, "its arguments, {name: value, ...}")
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError unless the target can be found, which imports its module, and the arguments have names."""
+    _find_target(settings._target_)
+    kwargs = {} if settings.kwargs is None else settings.kwargs
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        raise ValueError(f"backbone.kwargs={kwargs} does not name its values; allowed: {{argument: value, ...}}.")
+
+
+@architecture(settings=Settings, check=check, label=lambda settings: f"backbone._target_={settings._target_}")
+def custom(image_shape: Sequence[int], settings: Settings) -> nn.Module:
+    """What the class or function at the dotted path makes with the arguments, which has to be a torch.nn.Module.
+
+    Modules in the working directory can be named, too. The network takes images of this shape or the backbone says no.
+    """
+    target, kwargs = settings._target_, settings.kwargs or {}
+    make = _find_target(target)
+    with _importable_here():
+        try:
+            network = make(**kwargs)
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise ValueError(
+                f"backbone._target_={target} cannot be built with backbone.kwargs={dict(kwargs)} ({reason}); "
+                "allowed: the arguments it takes."
+            ) from error
+    if not isinstance(network, nn.Module):  # a class may make something else than its own
+        raise ValueError(f"backbone._target_={target} gives a {type(network).__name__}; allowed: a torch.nn.Module.")
+    return network.float().cpu().train()
 
 
 def _find_target(target: str | None) -> Callable[..., nn.Module]:
@@ -112,20 +141,3 @@ def _importable_here() -> Iterator[None]:
     finally:
         with suppress(ValueError):
             sys.path.remove(here)
-
-
-def custom_network(target: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """What the class or function at ``target`` makes, on the CPU in float32 and training mode."""
-    make = _find_target(target)
-    with _importable_here():
-        try:
-            network = make(**kwargs)
-        except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise ValueError(
-                f"backbone._target_={target} cannot be built with backbone.kwargs={dict(kwargs)} ({reason}); "
-                "allowed: the arguments it takes."
-            ) from error
-    if not isinstance(network, nn.Module):  # a class may make something else than its own
-        raise ValueError(f"backbone._target_={target} gives a {type(network).__name__}; allowed: a torch.nn.Module.")
-    return network.float().cpu().train()

@@ -1,6 +1,7 @@
+"""Folders of one's own images, one per class."""
+
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,13 +16,18 @@ def save(path: Path, level: int, size: tuple[int, int] = (6, 4), mode: str = "RG
     Image.new("L", size, level).convert(mode).save(path)
 
 
-@pytest.fixture
-def flat(tmp_path):
-    """Three classes of ten images 6 wide and 4 high, each of one level of its class's own."""
+def example_root(folder: Path) -> Path:
+    """Three classes of ten images 6 wide and 4 high, each of one level of its class's own; the tests of all sets, too,
+    fill a folder with it."""
     for name, level in LEVELS.items():
         for number in range(10):
-            save(tmp_path / name / f"{number}.png", level + number)
-    return tmp_path
+            save(folder / name / f"{number}.png", level + number)
+    return folder
+
+
+@pytest.fixture
+def flat(tmp_path):
+    return example_root(tmp_path)
 
 
 def test_class_folders_give_images_labels_and_a_stratified_test_split(flat):
@@ -73,52 +79,11 @@ def test_hidden_folders_are_no_classes(flat):
     assert class_names("image_folder", flat) == ("cat", "dog", "owl")
 
 
-def test_grey_images_stay_grey_and_one_colour_image_makes_all_colour(tmp_path):
-    for name in ("a", "b"):
-        for number, mode in enumerate(("L", "1", "LA")):
-            save(tmp_path / name / f"{number}.png", 255, mode=mode)
-    assert load_images("image_folder", root=tmp_path).image_shape[0] == 1
-    save(tmp_path / "a" / "palette.png", 255, mode="P")
-    data = load_images("image_folder", root=tmp_path)
-    assert data.image_shape[0] == 3 and data.train.images.min() == 255
-
-
-def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for number in range(2):
-            Image.fromarray(np.full((4, 6), 0xAB12, dtype=np.uint16)).save(tmp_path / name / f"{number}.png")
-    data = load_images("image_folder", root=tmp_path)
-    assert data.image_shape == (1, 4, 6) and data.train.images.unique().tolist() == [0xAB]
-
-
-def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for number in range(2):
-            image = Image.new("P", (6, 4), 0)
-            image.putpalette([10, 20, 30])
-            image.save(tmp_path / name / f"{number}.png", transparency=b"\x80")
-    data = load_images("image_folder", root=tmp_path)
-    assert data.train.images[0, :, 0, 0].tolist() == [10, 20, 30]
-
-
 def test_different_sizes_need_image_size_and_two_files_are_named(flat):
     save(flat / "owl" / "odd.png", 9, size=(8, 8))
     with pytest.raises(DataError, match=r"data\.image_size=null, but .*0\.png is 6x4 and .*odd\.png is 8x8 pixels"):
         load_images("image_folder", root=flat)
     assert load_images("image_folder", root=flat, image_size=5).image_shape == (3, 5, 5)
-
-
-def test_resizing_crops_the_middle_square(tmp_path):
-    wide = np.zeros((4, 12), dtype=np.uint8)
-    wide[:, 4:8] = 255
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for number in range(2):
-            Image.fromarray(wide).save(tmp_path / name / f"{number}.png")
-    data = load_images("image_folder", root=tmp_path, image_size=4)
-    assert data.train.images.unique().tolist() == [255]
 
 
 def test_all_unreadable_files_are_listed_by_name(flat):

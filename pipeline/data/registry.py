@@ -1,0 +1,141 @@
+"""Data sets and how they register: a file in `pipeline/data/sets` with a function under `@data_set`.
+
+    @data_set(classes=("circle", "square"))
+    def shapes(request: Request) -> Source:
+        ...
+        return Source.of_tensors((train_images, train_labels), (test_images, test_labels))
+
+The function is named like its file, and that is what the data set is called. Settings of its own are a dataclass of
+`knob` fields, passed to `@data_set` as ``settings``: they become keys of the section ``data`` and keywords of
+`load_images`, and the function finds them in `request.settings`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.data.images import DataError
+from pipeline.runtime.discovery import registered
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a data set: the settings that all share, and its own. Raises DataError for a bad number.
+
+    root: folder of the files, which exists wherever the data set needs one.
+    download, classes, samples_per_class: as asked for; whoever opens a data set sees to them.
+    test_fraction: what to set aside where the data set has no test split (see `selection.split_off_test`).
+    image_size: side length wanted. Images that are all of one size can be left as they are: they are scaled afterwards.
+    seed: of the run, for data that are generated.
+    settings: an instance of the data set's own dataclass, or None.
+    """
+
+    root: Path | None = None
+    download: bool = False
+    classes: Sequence[int | str] | None = None
+    samples_per_class: int | None = None
+    test_fraction: float = 0.2
+    image_size: int | None = None
+    seed: int = 0
+    settings: Any = None
+
+    def __post_init__(self) -> None:
+        for key in ("samples_per_class", "image_size"):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise DataError(f"data.{key}={value} is out of range; allowed: an integer >= 1, or null.")
+        if not 0 < self.test_fraction < 1:
+            raise DataError(f"data.test_fraction={self.test_fraction} is out of range; allowed: 0 < test_fraction < 1.")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An opened data set: all labels, and images for the rows that are wanted.
+
+    train_labels, test_labels: (N,) int64, indices into the data set's class names.
+    read(train_rows, test_rows): the images (n, C, H, W) of both splits, equal in C, H, W and dtype; see `Split`.
+    """
+
+    train_labels: Tensor
+    test_labels: Tensor
+    read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of_tensors(cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> "Source":
+        """From (images, labels) of both splits, already in memory."""
+        return cls(train[1], test[1], lambda train_rows, test_rows: (train[0][train_rows], test[0][test_rows]))
+
+
+def _nothing_can_be_missing(request: Request) -> None:
+    """The check of a data set that brings all it needs."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A registered data set.
+
+    name: of its file.
+    open: reads and verifies everything; DataError, here or in `Source.read`, names a bad file.
+    classes: class names in label order, or a function that finds them without reading an image.
+    needs_root: whether there is nothing without `data.root`.
+    torchvision: name of the class in `torchvision.datasets` that can download the files, if there is one.
+    check: raises DataError if something is missing or settings do not go together; reads no file.
+    settings: dataclass of its own settings, if it has any.
+    """
+
+    name: str
+    open: Callable[[Request], Source]
+    classes: tuple[str, ...] | Callable[[Request], tuple[str, ...]]
+    needs_root: bool = False
+    torchvision: str | None = None
+    check: Callable[[Request], None] = _nothing_can_be_missing
+    settings: type | None = None
+
+    @property
+    def knows_its_classes(self) -> bool:
+        """Whether the class names are the same for every request."""
+        return not callable(self.classes)
+
+    def class_names(self, request: Request) -> tuple[str, ...]:
+        """All class names in label order, without reading an image."""
+        return self.classes if self.knows_its_classes else self.classes(request)
+
+
+def data_set(
+    classes: Sequence[str] | Callable[[Request], tuple[str, ...]],
+    *,
+    needs_root: bool = False,
+    torchvision: str | None = None,
+    check: Callable[[Request], None] = _nothing_can_be_missing,
+    settings: type | None = None,
+) -> Callable[[Callable[[Request], Source]], DataSet]:
+    """Decorator of the function that opens a data set; for the arguments see `DataSet`."""
+
+    def register(open_: Callable[[Request], Source]) -> DataSet:
+        name = open_.__module__.rpartition(".")[2]
+        names = classes if callable(classes) else tuple(classes)
+        return DataSet(name, open_, names, needs_root, torchvision, check, settings)
+
+    return register
+
+
+@cache
+def data_sets() -> dict[str, DataSet]:
+    """All registered data sets by name."""
+    return registered("pipeline.data.sets", DataSet)
+
+
+def find(name: str) -> DataSet:
+    """The data set of that name; DataError if there is none."""
+    if name not in data_sets():
+        raise DataError(f"data={name} is not a known data set; allowed: {', '.join(data_sets())}.")
+    return data_sets()[name]
+
+
+def owners() -> dict[str, type | None]:
+    """Data set -> the dataclass of its own settings, None if it has none."""
+    return {name: dataset.settings for name, dataset in data_sets().items()}

@@ -1,0 +1,1 @@
+"""The data sets, one file each: the file is the registration (see `pipeline.data.registry`)."""

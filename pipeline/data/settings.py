@@ -1,0 +1,40 @@
+"""The section ``data`` of the configuration: what is asked of every data set, and what each one owns."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from omegaconf import MISSING
+
+from pipeline.data.augment import AUGMENTATIONS
+from pipeline.data.load import known_datasets
+from pipeline.data.registry import owners
+from pipeline.runtime.sections import composed, owners_of
+from pipeline.runtime.settings import knob
+
+
+@dataclass
+class SharedSettings:
+    """Which images, which classes, how many."""
+
+    name: str = knob(MISSING, "data set", choices=known_datasets)
+    root: str | None = knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
+    download: bool = knob(False, "let torchvision download missing files into data.root")
+    classes: Any = knob(None, "classes by index or name, in label order; null takes all")
+    samples_per_class: int | None = knob(None, "balanced deterministic training subset; null takes all", ge=1)
+    test_fraction: float = knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
+    image_size: int | None = knob(None, "scale and crop images to this side length", ge=1)
+    augment: str = knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What `pipeline.data` is asked for beside the name, every data set's own settings included: it may object."""
+        return {key: value for key, value in asdict(self).items() if key not in ("name", "augment")}
+
+    @property
+    def relevant(self) -> dict[str, Any]:
+        """All that matters for the chosen data set: what only other ones own is left out."""
+        foreign = {entry.name for entry in fields(self) if owners_of(entry) and self.name not in owners_of(entry)}
+        return {key: value for key, value in asdict(self).items() if key not in foreign}
+
+
+DataConfig = composed("DataConfig", SharedSettings, owners(), section="data", module=__name__)

@@ -1,0 +1,54 @@
+"""What becomes of the pixels of image files of many kinds."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import DataError
+from pipeline.data.image_files import read_images
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves an image and returns its path."""
+
+    def save(name: str, image: Image.Image, **options):
+        image.save(tmp_path / f"{name}.png", **options)
+        return tmp_path / f"{name}.png"
+
+    return save
+
+
+def test_grey_images_stay_grey_and_one_colour_image_makes_all_colour(saved):
+    white = Image.new("L", (6, 4), 255)
+    grey = [saved(mode, white.convert(mode)) for mode in ("L", "1", "LA")]
+    assert read_images(grey, None).shape == (3, 1, 4, 6)
+    images = read_images([*grey, saved("palette", white.convert("P"))], None)
+    assert images.shape == (4, 3, 4, 6) and images.min() == 255
+
+
+def test_sixteen_bit_grey_keeps_its_upper_byte(saved):
+    images = read_images([saved("deep", Image.fromarray(np.full((4, 6), 0xAB12, dtype=np.uint16)))], None)
+    assert images.shape == (1, 1, 4, 6) and images.unique().tolist() == [0xAB]
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(saved):
+    image = Image.new("P", (6, 4), 0)
+    image.putpalette([10, 20, 30])
+    images = read_images([saved("palette", image, transparency=b"\x80")], None)
+    assert images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_resizing_crops_the_middle_square(saved):
+    wide = np.zeros((4, 12), dtype=np.uint8)
+    wide[:, 4:8] = 255
+    images = read_images([saved("wide", Image.fromarray(wide))], 4)
+    assert images.shape == (1, 1, 4, 4) and images.unique().tolist() == [255]
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"1 image file.*pipe\.png \(it is no file\)"):
+        read_images([tmp_path / "pipe.png"], None)
