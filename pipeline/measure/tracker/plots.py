@@ -22,7 +22,7 @@ def plot_over_steps(history: pd.DataFrame, metric: str, ax: Axes | None = None) 
     if metric == "dnc2":
         ax.axhline(1.0, **figures.OPTIMUM)
     ax.legend(fontsize="small")
-    return figures.plain_ticks(ax, metric)
+    return figures.plain_ticks(ax)
 
 
 def plot_profile(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
