@@ -245,6 +245,12 @@ def registered() -> Mapping[str, MetricDisplay]:
     }
 
 
+def judged(place: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
+    """What the verdict says of a metric at one of its places; None where it says nothing."""
+    found = place.get(metric)
+    return found if isinstance(found, Mapping) else None
+
+
 def middle(values: Sequence[float | None]) -> float | None:
     """The median of the known values; None if there are none."""
     known = [value for value in values if value is not None]
@@ -253,17 +259,24 @@ def middle(values: Sequence[float | None]) -> float | None:
 
 def _headline_of_head(written: Mapping[str, Any]) -> Iterable[Headline]:
     """As the summary of a run with a head would say it; medians over the seeds, of the head's last layer."""
-    gaps = written["loss"].get("relative_gap") or [(written.get("fixed_head") or {}).get("relative_gap")]
-    yield Headline("gap_to_optimum", "gap", middle(gaps))
+    gaps = written["loss"].get("relative_gap")
+    yield Headline("gap_to_optimum", "gap", middle(gaps) if gaps else _gap_of_fixed_head(written))
     verdict = written["verdict"]
     places = [place for place in verdict["layers"] if place["stage"] == HEAD]
     for metric in verdict["thresholds"]:
-        judged = places[-1].get(metric) if places else None
-        yield Headline(metric, metric.upper(), (judged or {}).get("value"))
+        found = judged(places[-1], metric) if places else None
+        yield Headline(metric, metric.upper(), found and found["value"])
     yield Headline("collapse", "collapse", _where_collapsed(verdict["collapsed_from_layer"], written["problem"]))
     for split, values in (written.get("accuracy") or {}).items():
         if (share := middle(values or [])) is not None:
             yield Headline(f"{split}_accuracy", f"{split} accuracy", share)
+
+
+def _gap_of_fixed_head(written: Mapping[str, Any]) -> float | None:
+    """A head that was fixed has no optimum of its own; that of its DUFM stands apart."""
+    part = written.get("fixed_head")
+    gap = part.get("relative_gap") if isinstance(part, Mapping) else None
+    return gap if isinstance(gap, float) else None
 
 
 def _where_collapsed(first: int | None, problem: Mapping[str, Any]) -> str:

@@ -114,6 +114,9 @@ def _plot_seeds(rows: pd.DataFrame, names: Sequence[str], axes: Axes) -> None:
         color = TRAIN_COLOR if name.startswith("train_") else TEST_COLOR
         for _, group in rows[rows.metric == name].groupby("seed"):
             axes.plot(group.step, group.value, color=color, alpha=0.6, linewidth=1)
+    if len(names) > 1:
+        sides = {"training split": TRAIN_COLOR, "test split": TEST_COLOR}
+        axes.legend(handles=[Line2D([], [], color=color, linewidth=1, label=side) for side, color in sides.items()])
 
 
 def plot_profile(
@@ -149,7 +152,7 @@ def _plot_points(
 ) -> None:
     values = rows.groupby(["stage", "layer"], sort=False).value
     points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
-    points = points[np.isfinite(points).all(axis=1) & [place in places for place in points.index]]
+    points = points[np.isfinite(points).all(axis=1) & points.index.isin(list(places))]
     if metric.logarithmic:
         points = points[points["mean"] > 0]
     if points.empty:
@@ -250,10 +253,10 @@ def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
 
 
 def plain_ticks(axes: Axes) -> Axes:
-    """2 instead of 2 x 10^0 on logarithmic axes of numbers that live near 1."""
+    """2 instead of 2 x 10^0 on logarithmic axes of numbers that are near 1."""
     low, high = axes.get_ylim()
     # Over many decades matplotlib's own ticks are the right ones (and LogLocator with subs finds none).
-    if axes.get_yscale() == "log" and low > 1e-3 and high < 1e3 * low:
+    if axes.get_yscale() == "log" and low > 0.02 and high < 1e3 * low:
         axes.yaxis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())

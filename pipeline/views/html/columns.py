@@ -8,7 +8,7 @@ from pipeline.storage.summary import Headline
 from pipeline.views.html.formatting import number
 from pipeline.views.html.runs import LocalRun
 
-MOST_NUMBERS = 7
+MOST_NUMBERS = 6
 """Columns of numbers; what some runs have beyond them is told in words."""
 
 
@@ -51,11 +51,10 @@ class Columns:
         """What a run is known by beside the numbers that have columns; why there is nothing if it did not complete."""
         if not run.completed:
             return run.error or ""
-        words = [entry for entry in run.headline if isinstance(entry.value, str)]
-        if words:
-            return str(words[0].value)
-        left = [entry for entry in run.headline if entry.name not in self.numbers and entry.value is not None]
-        return ", ".join(f"{entry.label} {_text(entry.value)}" for entry in left) or run.summary.title
+        words = [str(entry.value) for entry in run.headline if isinstance(entry.value, str)][:1]
+        left = _compared(run.headline) if words else run.headline
+        told = [entry for entry in left if entry.name not in self.numbers and entry.value is not None]
+        return ", ".join([*words, *(f"{entry.label} {_text(entry.value)}" for entry in told)]) or run.summary.title
 
 
 def _compared(headline: Sequence[Headline]) -> list[Headline]:

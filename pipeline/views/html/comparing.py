@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.storage.summary import judged
 from pipeline.views.html.formatting import flat, setting
 from pipeline.views.html.runs import LocalRun
 
@@ -48,8 +49,8 @@ def _of_head(written: Mapping[str, Any]) -> dict[str, Any]:
     for place in written["verdict"]["layers"]:
         where = f"{place['stage']} {place['layer']} {place['tap']}"
         for metric in written["verdict"]["thresholds"]:
-            if judged := place.get(metric):
-                found[f"{where} {metric.upper()}"] = judged["value"]
+            if said := judged(place, metric):
+                found[f"{where} {metric.upper()}"] = said["value"]
     return found
 
 

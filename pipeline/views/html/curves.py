@@ -29,8 +29,13 @@ def curves(run: LocalRun, frame: pd.DataFrame, heading: str) -> Html:
     panels_ = [_stage_panel(run, frame, stage, heading) for stage in run.summary.in_order(set(frame.stage))]
     if not any(panels_):
         return tag("p", "Nothing was measured more than once.")
+    axes = (
+        "both axes are logarithmic"
+        if run.summary.uses.head
+        else "the axis of the steps is logarithmic, and others are where that helps"
+    )
     note = (
-        "Medians over the seeds, in a band from the smallest to the largest seed; both axes are logarithmic, so step 0 "
+        f"Medians over the seeds, in a band from the smallest to the largest seed; {axes}, so step 0 "
         "and values that are zero, negative or undefined are left out."
     )
     return Html(tag("p", note, class_="note") + "".join(panels_))
@@ -120,8 +125,10 @@ def profiles(run: LocalRun, frame: pd.DataFrame) -> Html:
     metrics = panels(run.summary, frame[frame.stage.isin({stage for stage, _ in names})])
     ends = {m: {"train": final(frame, m.name, names), "test": final(frame, f"test_{m.name}", names)} for m in metrics}
     charts = [profile(metric, ends[metric], _thresholds(run).get(metric.name)) for metric in metrics]
-    if not any(charts):
+    if not metrics:
         return Html("")
+    if not any(charts):  # as of a run that diverged
+        return _in_numbers(ends)
     split_entries = [Entry("train", "training split", TRAIN)]
     if any(splits["test"] for splits in ends.values()):
         split_entries.append(Entry("test", "test split", TEST))

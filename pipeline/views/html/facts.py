@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.storage.summary import HEAD
+from pipeline.storage.summary import HEAD, judged
 from pipeline.views.html.formatting import flat, number, setting
 from pipeline.views.html.markup import Html, facts, table, tag
 from pipeline.views.html.runs import LocalRun
@@ -78,7 +78,7 @@ def verdict(run: LocalRun) -> Html:
     for place in found["layers"]:
         name = layer_name(run.summary.stage(place["stage"]), str(place["layer"]))
         of_seeds = seeds if place["stage"] == HEAD else 1
-        rows.append([name, place["tap"], *(_judged(place.get(metric), of_seeds) for metric in metrics)])
+        rows.append([name, place["tap"], *(_judged(judged(place, metric), of_seeds) for metric in metrics)])
     layers = table("Where collapse holds at the end: medians over the seeds", head, rows, class_="numbers verdict")
     return Html(layers + "".join(tag("p", sentence, class_="note") for sentence in _notes(run)))
 
@@ -100,13 +100,13 @@ def _notes(run: LocalRun) -> Iterator[str]:
                 yield f"{metric.upper()} of {layer['layer']} {layer['tap']} is undefined: {reason}."
 
 
-def _judged(judged: Mapping[str, Any] | None, seeds: int) -> Html:
-    if not isinstance(judged, Mapping):
+def _judged(found: Mapping[str, Any] | None, seeds: int) -> Html:
+    if found is None:
         return Html("")
-    some = judged.get("seeds_collapsed")
-    word = "yes" if judged.get("collapsed") else f"{some}/{seeds} seeds" if some else "no"
-    value = "undefined" if judged["value"] is None else number(judged["value"])
-    mark = "*" if judged.get("theorem") else ""
+    some = found.get("seeds_collapsed")
+    word = "yes" if found.get("collapsed") else f"{some}/{seeds} seeds" if some else "no"
+    value = "undefined" if found["value"] is None else number(found["value"])
+    mark = "*" if found.get("theorem") else ""
     return Html(
         tag("span", value) + " " + tag("span", f"{word}{mark}", class_=f"word {word}" if word == "yes" else "word")
     )

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from pipeline.storage.record import Row
-from pipeline.storage.summary import HEAD, RunSummary, Uses
+from pipeline.storage.summary import HEAD, RunSummary, Uses, judged
 
 SMALLEST = ("loss", "relative_gap")
 """How the names of numbers end whose smallest value over the steps is worth keeping beside the last one."""
@@ -145,8 +145,8 @@ def verdict_table(summary: RunSummary) -> Table | None:
     for metric in verdict["thresholds"]:
         columns += [metric, f"{metric}_holds", f"{metric}_promised"]
     for place in verdict["layers"]:
-        judged = [place.get(metric) or {} for metric in verdict["thresholds"]]
-        cells = [entry.get(name) for entry in judged for name in ("value", "collapsed", "theorem")]
+        found = [judged(place, metric) or {} for metric in verdict["thresholds"]]
+        cells = [entry.get(name) for entry in found for name in ("value", "collapsed", "theorem")]
         rows.append([place["stage"], str(place["layer"]), place["tap"], *cells])
     return columns, rows
 
