@@ -13,6 +13,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pipeline.runtime.files import atomic
+from pipeline.storage.summary import HEAD, MetricDisplay, RunSummary, Stage, registered
+from pipeline.views.shown import (
+    drawable,
+    families,
+    layer_name,
+    layers,
+    looks_logarithmic,
+    panels,
+    place_names,
+    stages_at_the_end,
+)
 
 STYLE = {
     "font.size": 8,
@@ -26,11 +37,16 @@ STYLE = {
     "legend.frameon": False,
     "pdf.fonttype": 42,  # editable text, as publishers want it
 }
-TITLES = {
-    "dnc1": "DNC1: within / between variability",
-    "dnc2": "DNC2: condition number of class means",
-    "dnc3": "DNC3: rows of $W_l$ to class means (sine)",
-}
+TITLES = {name: metric.title for name, metric in registered().items() if metric.panel}
+"""Titles of the metrics that are drawn by default."""
+NUMBERED = "$H_{{{}}}$"
+"""What the layers of a head are called on an axis."""
+MARKERS = {"post": ("o", "full"), "pre": ("s", "none")}
+OTHER_MARKER = ("D", "none")
+MOST_NAMED = 16
+"""Layers in a legend; of more only some are named."""
+NO_SUMMARY = RunSummary({})
+"""Of rows that belong to no run: metrics are shown as the registry says."""
 TRAIN_COLOR, TEST_COLOR = "tab:red", "tab:blue"
 OPTIMUM = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
 
@@ -45,73 +61,107 @@ def plot_over_steps(
     frame: pd.DataFrame,
     metric: str,
     axes: Axes,
-    stage: str = "head",
+    stage: str = HEAD,
     colors: Mapping[str, Any] | None = None,
     unit: str | None = None,
+    summary: RunSummary = NO_SUMMARY,
 ) -> Axes:
-    """One line per layer: the geometric mean over seeds, shaded from the smallest to the largest seed.
+    """One line per layer: the mean over seeds, shaded from the smallest to the largest seed.
 
-    Solid lines are post-activation, dashed ones pre-activation (the only tap of layer 1). ``colors`` maps layers to
-    colours, for figures that show heads of several depths. ``unit`` is what a step counts (as in the summary's
-    ``step_units``; by default a gradient step of the head, an epoch of the backbone).
+    The mean is the geometric one on logarithmic axes. Solid lines are post-activation, dashed ones pre-activation (the
+    only tap of layer 1). ``colors`` maps layers to colours, for figures that show heads of several depths. ``unit`` is
+    what a step counts; by default what the summary says of the stage.
     """
-    rows = frame[(frame.stage == stage) & (frame.metric == metric) & (frame.layer != "") & (frame.step > 0)]
-    colors = colors or layer_colors(list(dict.fromkeys(rows.layer)))
-    for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
-        per_step = group[(group.value > 0) & np.isfinite(group.value)].groupby("step").value
-        middle = per_step.apply(lambda values: np.exp(np.log(values).mean()))
-        if middle.empty:
-            continue  # nothing that a logarithmic axis can show
+    shown = summary.metric(metric)
+    rows = frame[(frame.stage == stage) & (frame.layer != "") & (frame.step > 0)]
+    colors = colors or layer_colors(layers(rows[rows.metric == metric], stage))
+    for (layer, tap), group in rows[drawable(rows, shown)].groupby(["layer", "tap"], sort=False):
+        per_step = group.groupby("step").value
+        middle = np.exp(np.log(group.value).groupby(group.step).mean()) if shown.logarithmic else per_step.mean()
         color, dashes = colors[layer], "-" if tap == "post" else (0, (4, 2))
         axes.plot(middle.index, middle, color=color, linestyle=dashes)
         axes.fill_between(middle.index, per_step.min(), per_step.max(), color=color, alpha=0.15, linewidth=0)
-    unit = unit or ("gradient step" if stage == "head" else "epoch")
-    axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel=unit)
-    if metric == "dnc2":
-        axes.axhline(1.0, **OPTIMUM)
-    return plain_ticks(axes, metric)
+    axes.set(xscale="log", yscale=shown.scale, title=shown.title, xlabel=unit or summary.stage(stage).unit)
+    if has_target_line(shown):
+        axes.axhline(shown.target, **OPTIMUM)
+    return plain_ticks(axes)
 
 
-def plot_loss(frame: pd.DataFrame, optimum: float | None, axes: Axes, unit: str = "gradient step") -> Axes:
-    """Total loss over steps, one thin line per seed, and the closed-form value where there is one."""
-    rows = frame[(frame.stage == "head") & (frame.metric == "loss") & (frame.step > 0)]
-    for _, group in rows.groupby("seed"):
-        axes.plot(group.step, group.value, color="tab:blue", alpha=0.6, linewidth=1)
+def has_target_line(metric: MetricDisplay) -> bool:
+    """Whether there is a value at collapse that the metric's axis can show."""
+    return metric.target is not None and (metric.target > 0 or not metric.logarithmic)
+
+
+def plot_loss(
+    frame: pd.DataFrame, optimum: float | None, axes: Axes, unit: str = "gradient step", stage: str = HEAD
+) -> Axes:
+    """Total loss over steps, one thin line per seed, and the closed-form value where there is one.
+
+    Of a stage that has a loss on either split, that of the training split is red.
+    """
+    rows = frame[(frame.stage == stage) & (frame.step > 0)]
+    _plot_seeds(rows, families(rows).get("loss", ()), axes)
     if optimum is not None:
         axes.axhline(optimum, **OPTIMUM)
-    axes.set(xscale="log", yscale="log", title="loss of the head", xlabel=unit)
+    title = "loss of the head" if stage == HEAD else "loss"
+    axes.set(xscale="log", yscale="log", title=title, xlabel=unit)
     return axes
 
 
-def plot_profile(frame: pd.DataFrame, metric: str, axes: Axes, threshold: float | None = None) -> Axes:
-    """The metric at the end against the layer: backbone blocks, then head layers; bars span the seeds.
+def _plot_seeds(rows: pd.DataFrame, names: Sequence[str], axes: Axes) -> None:
+    """Metrics of a whole stage over its steps, one thin line per seed."""
+    for name in names:
+        color = TRAIN_COLOR if name.startswith("train_") else TEST_COLOR
+        for _, group in rows[rows.metric == name].groupby("seed"):
+            axes.plot(group.step, group.value, color=color, alpha=0.6, linewidth=1)
+    if len(names) > 1:
+        sides = {"training split": TRAIN_COLOR, "test split": TEST_COLOR}
+        axes.legend(handles=[Line2D([], [], color=color, linewidth=1, label=side) for side, color in sides.items()])
+
+
+def plot_profile(
+    frame: pd.DataFrame,
+    metric: str,
+    axes: Axes,
+    threshold: float | None = None,
+    summary: RunSummary = NO_SUMMARY,
+) -> Axes:
+    """The metric at the end against the layer: network blocks, then head layers; bars span the seeds.
 
     Training split in red, test split in blue; filled after the activation, open before it.
     """
-    places = _places(final_rows(frame[frame.layer != ""]))
+    shown, names = summary.metric(metric), place_names(summary, frame, NUMBERED)
+    places = {place: position for position, place in enumerate(names)}
+    last = final_rows(frame[frame.layer != ""])
     for prefix, color in (("", TRAIN_COLOR), ("test_", TEST_COLOR)):
         final = final_rows(frame[(frame.metric == prefix + metric) & (frame.layer != "")])
-        for tap, marker, fill in (("post", "o", "full"), ("pre", "s", "none")):
-            rows = final[final.tap == tap]
-            values = rows.groupby(["stage", "layer"], sort=False).value
-            points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
-            points = points[np.isfinite(points).all(axis=1) & (points["mean"] > 0)]
-            if points.empty:
-                continue
-            where = [places[place] for place in points.index]
-            # Clipped, because the mean of equal numbers may be a rounding error away from them.
-            spread = [(points["mean"] - points["low"]).clip(0), (points["high"] - points["mean"]).clip(0)]
-            axes.errorbar(
-                where, points["mean"], spread, fmt=marker, fillstyle=fill, color=color, markersize=4, capsize=2
-            )
+        for tap in sorted(set(last.tap), key=[*MARKERS, *sorted(set(last.tap))].index):
+            _plot_points(final[final.tap == tap], places, axes, shown, tap, color)
     if threshold is not None:
         axes.axhline(threshold, color="grey", linewidth=0.8, linestyle="-.")
-    labels = [f"$H_{{{layer}}}$" if stage == "head" else layer.removeprefix("network.") for stage, layer in places]
-    axes.set_xticks(list(places.values()), labels, rotation=90 if any(s == "backbone" for s, _ in places) else 0)
+    named = any(not summary.stage(stage).numbered for stage, _ in names)
+    axes.set_xticks(list(places.values()), list(names.values()), rotation=90 if named else 0)
     if len(places) > 12:
         axes.tick_params(axis="x", labelsize=6)
-    axes.set(yscale="log", title=f"{metric.upper()} at the end", xlim=(-0.5, len(places) - 0.5))
-    return plain_ticks(axes, metric)
+    axes.set(yscale=shown.scale, title=f"{shown.short} at the end", xlim=(-0.5, len(places) - 0.5))
+    return plain_ticks(axes)
+
+
+def _plot_points(
+    rows: pd.DataFrame, places: Mapping[tuple[str, str], int], axes: Axes, metric: MetricDisplay, tap: str, color: str
+) -> None:
+    values = rows.groupby(["stage", "layer"], sort=False).value
+    points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
+    points = points[np.isfinite(points).all(axis=1) & points.index.isin(list(places))]
+    if metric.logarithmic:
+        points = points[points["mean"] > 0]
+    if points.empty:
+        return
+    marker, fill = MARKERS.get(tap, OTHER_MARKER)
+    # Clipped, because the mean of equal numbers may be a rounding error away from them.
+    spread = [(points["mean"] - points["low"]).clip(0), (points["high"] - points["mean"]).clip(0)]
+    where = [places[place] for place in points.index]
+    axes.errorbar(where, points["mean"], spread, fmt=marker, fillstyle=fill, color=color, markersize=4, capsize=2)
 
 
 def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -119,25 +169,80 @@ def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.step == frame.groupby("stage").step.transform("max")]
 
 
-def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
-    """DNC1-3 and the loss over training (top), and DNC1-3 against the layer at the end (bottom)."""
+def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
+    """A run in one figure: metrics and loss over the steps (top), and metrics against the layer at the end (bottom).
+
+    Over the steps the head is shown, or every stage of a run without one. None where nothing can be drawn.
+
+    Args:
+        frame: the record.
+        summary: the content of ``summary.json``.
+    """
+    run = RunSummary(summary)
+    at_end = stages_at_the_end(run, frame)
+    rows = [stage for stage in at_end if stage.name == HEAD] or run.in_order(set(frame.stage))
+    rows = [stage for stage in rows if _has_curves(run, frame, stage)]
+    frame = frame[frame.stage.isin([stage.name for stage in (*at_end, *rows)])]
+    metrics = panels(run, frame)
+    if not rows and not metrics:
+        return None
+    colors = layer_colors(list(dict.fromkeys(layer for stage in rows for layer in layers(frame, stage.name))))
+    shape = len(rows) + bool(metrics), len(metrics) + 1
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 5.6), layout="constrained")
-        grid = figure.subplots(2, 4)
-        thresholds = summary["verdict"]["thresholds"]
-        unit = summary.get("step_units", {}).get("head", "gradient step")
-        frame = frame[frame.stage != "dufm"]  # solved on the way to a fixed head, and drawn by nobody
-        for column, metric in enumerate(TITLES):
-            plot_over_steps(frame, metric, grid[0, column], unit=unit)
-            plot_profile(frame, metric, grid[1, column], thresholds[metric])
-        plot_loss(frame, summary["loss"]["optimum"], grid[0, 3], unit)
-        _legend(frame, summary, grid[1, 3])
-        figure.suptitle(summary["verdict"]["text"], fontsize=10)
+        figure = Figure(figsize=(2.75 * shape[1], 2.8 * shape[0]), layout="constrained")
+        grid = figure.subplots(*shape, squeeze=False)
+        for stage, line in zip(rows, grid, strict=False):
+            _draw_stage(run, frame, stage, metrics, line, colors)
+            if len(rows) > 1:
+                line[0].set_ylabel(stage.title, fontweight="bold")
+        if metrics:
+            thresholds = (summary.get("verdict") or {}).get("thresholds") or {}
+            for metric, axes in zip(metrics, grid[-1], strict=False):
+                plot_profile(frame, metric.name, axes, thresholds.get(metric.name), run)
+            _legend(run, frame, rows, metrics, colors, grid[-1, -1])
+        figure.suptitle(run.title or run.protocol, fontsize=10)
     return figure
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` (200 dpi) and ``name.pdf``."""
+def _has_curves(run: RunSummary, frame: pd.DataFrame, stage: Stage) -> bool:
+    """Whether anything of a stage can be drawn over its steps."""
+    rows = frame[(frame.stage == stage.name) & (frame.step > 0)]
+    return not rows.empty and bool(panels(run, rows) or families(rows))
+
+
+def _draw_stage(
+    run: RunSummary,
+    frame: pd.DataFrame,
+    stage: Stage,
+    metrics: Sequence[MetricDisplay],
+    line: Sequence[Axes],
+    colors: Mapping[str, Any],
+) -> None:
+    """A stage over its steps: its metrics, and last its loss or what else was recorded of it as a whole."""
+    rows = frame[(frame.stage == stage.name) & (frame.step > 0)]
+    present = {metric.name for metric in panels(run, rows)}
+    for metric, axes in zip(metrics, line, strict=False):
+        if metric.name in present:
+            plot_over_steps(frame, metric.name, axes, stage.name, colors, summary=run)
+        else:
+            axes.axis("off")
+    found = families(rows)
+    if "loss" in found:
+        optimum = (run.written.get("loss") or {}).get("optimum") if stage.name == HEAD else None
+        plot_loss(frame, optimum, line[-1], stage.unit, stage.name)
+    elif found:
+        name, members = next(iter(found.items()))
+        _plot_seeds(rows, members, line[-1])
+        scale = "log" if looks_logarithmic(rows[rows.metric.isin(members)].value) else "linear"
+        line[-1].set(xscale="log", yscale=scale, title=run.metric(name).title.replace("_", " "), xlabel=stage.unit)
+    else:
+        line[-1].axis("off")
+
+
+def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
+    """Write ``name.png`` (200 dpi) and ``name.pdf``; nothing where there is no figure."""
+    if figure is None:
+        return []
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path in paths:
         # No creation date in the file: the same record gives the same bytes.
@@ -147,41 +252,44 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def plain_ticks(axes: Axes, metric: str) -> Axes:
-    """2 instead of 2 x 10^0 on the axes of metrics that live near 1."""
+def plain_ticks(axes: Axes) -> Axes:
+    """2 instead of 2 x 10^0 on logarithmic axes of numbers that are near 1."""
     low, high = axes.get_ylim()
     # Over many decades matplotlib's own ticks are the right ones (and LogLocator with subs finds none).
-    if metric != "dnc1" and high < 1e3 * low:
+    if axes.get_yscale() == "log" and low > 0.02 and high < 1e3 * low:
         axes.yaxis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     return axes
 
 
-def _places(final: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """Position of every measured layer on the profile's axis, in the order of data flow."""
-    pairs = dict.fromkeys(zip(final.stage, final.layer, strict=True))
-    ordered = sorted(pairs, key=lambda pair: pair[0] == "head")  # stable: backbone first
-    return {pair: position for position, pair in enumerate(ordered)}
-
-
-def _legend(frame: pd.DataFrame, summary: Mapping[str, Any], axes: Axes) -> None:
-    layers = list(dict.fromkeys(frame[(frame.stage == "head") & (frame.layer != "")].layer))
-    colors = layer_colors(layers)
-    handles = [Line2D([], [], color=colors[layer], label=f"layer {layer}") for layer in layers]
-    handles += [
-        Line2D([], [], color="grey", label="post-activation"),
-        Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="pre-activation"),
-        Line2D([], [], **OPTIMUM, label="theory's optimum"),
-        Line2D([], [], color=TRAIN_COLOR, marker="o", linestyle="", markersize=4, label="end: post"),
-        Line2D([], [], color=TRAIN_COLOR, marker="s", fillstyle="none", linestyle="", markersize=4, label="end: pre"),
-        Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"),
-    ]
-    if (frame.metric == "test_dnc1").any():
-        handles.append(
-            Line2D([], [], color=TEST_COLOR, marker="o", linestyle="", markersize=4, label="end: test split")
-        )
-    problem = summary["problem"]
+def _legend(
+    run: RunSummary,
+    frame: pd.DataFrame,
+    stages: Sequence[Stage],
+    metrics: Sequence[MetricDisplay],
+    colors: Mapping[str, Any],
+    axes: Axes,
+) -> None:
+    names = {layer: layer_name(stage, layer) for stage in stages for layer in layers(frame, stage.name)}
+    every = -(-len(names) // MOST_NAMED) or 1
+    handles = [Line2D([], [], color=colors[layer], label=name) for layer, name in list(names.items())[::every]]
+    taps = set(frame[frame.layer != ""].tap)
+    if names:
+        handles += [Line2D([], [], color="grey", label="post-activation")] * ("post" in taps)
+        handles += [Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="pre-activation")] * ("pre" in taps)
+    if any(has_target_line(metric) for metric in metrics):
+        handles.append(Line2D([], [], **OPTIMUM, label="theory's optimum" if run.has_head else "value at collapse"))
+    end = {"color": TRAIN_COLOR, "linestyle": "", "markersize": 4}
+    for tap in sorted(taps):
+        marker, fill = MARKERS.get(tap, OTHER_MARKER)
+        handles.append(Line2D([], [], marker=marker, fillstyle=fill, label=f"end: {tap}", **end))
+    if run.has_head:
+        handles.append(Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"))
+    if frame.metric.isin([f"test_{metric.name}" for metric in metrics]).any():
+        handles.append(Line2D([], [], marker="o", label="end: test split", **end | {"color": TEST_COLOR}))
+    problem = run.written.get("problem") or {}
+    sizes = f"K={problem['num_classes']}, L={problem['depth']}, " if problem else ""
+    seeds = len(run.written.get("seeds") or frame.seed.unique())
     axes.axis("off")
-    title = f"K={problem['num_classes']}, L={problem['depth']}, {len(summary['seeds'])} seed(s)"
-    axes.legend(handles=handles, loc="center", title=title, ncols=2 if len(handles) > 11 else 1)
+    axes.legend(handles=handles, loc="center", title=f"{sizes}{seeds} seed(s)", ncols=2 if len(handles) > 11 else 1)

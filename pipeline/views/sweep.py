@@ -1,34 +1,34 @@
 """The command ``scripts/sweep_table``: the runs of a sweep side by side, as a table and as heat maps.
 
+A sweep is a multirun. Runs may be of any kind: the numbers are those of each run's headline.
+
 Reads ``summary.json`` and ``.hydra/config.yaml`` of every run in a folder (a multirun's, or any that holds run folders)
 and writes ``sweep.csv``, ``sweep.md`` and ``sweep.png`` beside them.
 """
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from pipeline.dufm.verdict import METRICS
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, exit_with
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
-from pipeline.storage.record import COMPLETED, read_summary
-from pipeline.views.figures import STYLE, TITLES
+from pipeline.storage.summary import MetricDisplay, RunSummary
+from pipeline.views.figures import STYLE
+from pipeline.views.html.columns import Columns
+from pipeline.views.html.formatting import flat
+from pipeline.views.html.runs import LocalRun, find_runs
 from pipeline.views.wandb.content import headline
 
-EXIT_BAD_ARGUMENTS = 2
-MAPS = {"gap_to_optimum": "gap to the optimum, worst seed"} | {metric: TITLES[metric] for metric in METRICS}
-"""Numbers drawn as heat maps, where runs have them. DNC1-3 are those of the last layer, medians over seeds."""
-LOGARITHMIC = ("gap_to_optimum", "dnc1")
+GAP = MetricDisplay("gap_to_optimum", "gap to the optimum, worst seed")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,74 +37,107 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if len(given) != 1 or given[0].startswith("-"):
             raise ConfigError(f"{' '.join(given) or 'no argument'} is not one folder; allowed: sweep_table FOLDER.")
-        table, varied = sweep_table(Path(given[0]))
+        folder = Path(given[0])
+        table, varied = sweep_table(folder)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_ARGUMENTS)
-    for path in write(table, varied, Path(given[0])):
+        exit_with(f"error: {error}", EXIT_BAD_ARGUMENTS)
+    for path in write(table, varied, folder, heat_maps(sweep_runs(folder))):
         print(path)
+
+
+def sweep_runs(folder: Path) -> list[LocalRun]:
+    """The runs in a folder, in natural order.
+
+    Raises:
+        ConfigError: ``folder`` holds no runs.
+    """
+    runs = [LocalRun(run, run.name) for run in find_runs(folder) if run.parent == folder]
+    if not runs:
+        raise ConfigError(f"{folder} holds no runs; allowed: the folder of a multirun (multirun/<date>/<time>).")
+    return runs
 
 
 def sweep_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """One row per run, and the settings that differ between them.
 
     Returns:
-        The table (columns: run, the settings that differ, status, headline numbers, DNC1-3 of the head's last layer;
-        numbers of runs that did not complete are missing), and the names of those settings, the one with the most
-        values first.
+        The table (columns: run, the settings that differ, status, the numbers of the headlines, of the last layer and
+        medians over seeds; numbers of runs that did not complete are missing), and the names of those settings, the
+        one with the most values first.
 
     Raises:
         ConfigError: ``folder`` holds no runs.
     """
-    runs = sorted((path.parent for path in folder.glob("*/.hydra")), key=lambda run: _natural(run.name))
-    if not runs:
-        raise ConfigError(f"{folder} holds no runs; allowed: the folder of a multirun (multirun/<date>/<time>).")
-    settings = pd.DataFrame([dict(_flat(_config(run))) for run in runs])
+    runs = sweep_runs(folder)
+    settings = pd.DataFrame([flat(run.config) for run in runs])
     values = settings.astype(object).where(settings.notna(), None).map(str)
     counts = values.nunique().sort_values(ascending=False, kind="stable")
     varied = [name for name, count in counts.items() if count > 1 and not str(name).startswith("logger.")]
-    numbers = pd.DataFrame([_numbers(run) for run in runs])
+    numbers = pd.DataFrame([_numbers(run.summary) for run in runs])
     return pd.concat([pd.DataFrame({"run": [run.name for run in runs]}), settings[varied], numbers], axis=1), varied
 
 
-def write(table: pd.DataFrame, varied: Sequence[str], folder: Path) -> list[Path]:
+def write(table: pd.DataFrame, varied: Sequence[str], folder: Path, maps: Sequence[MetricDisplay]) -> list[Path]:
     """Write ``sweep.csv``, ``sweep.md`` and, if settings differ and runs completed, ``sweep.png``; their paths."""
     paths = [folder / "sweep.csv", folder / "sweep.md"]
     with atomic(paths[0]) as path:
         table.to_csv(path, index=False)
     with atomic(paths[1]) as path:
         path.write_text(_markdown(table))
-    if varied and any(table[name].notna().any() for name in MAPS if name in table):
+    maps = [one for one in maps if one.name in table and _numeric(table[one.name]).notna().any()]
+    if varied and maps:
         paths.append(folder / "sweep.png")
         with atomic(paths[-1]) as path, matplotlib.rc_context(STYLE):
-            sweep_figure(table, varied).savefig(path, dpi=200)
+            sweep_figure(table, varied, maps).savefig(path, dpi=200)
     return paths
 
 
-def sweep_figure(table: pd.DataFrame, varied: Sequence[str]) -> Figure:
+def heat_maps(runs: Sequence[LocalRun]) -> list[MetricDisplay]:
+    """What is drawn: the numbers by which the runs are compared, and how each is shown."""
+    known = {name: metric for run in reversed(runs) for name, metric in _metrics(run.summary).items()}
+    labels = Columns.of(runs).numbers
+    return [known.get(name) or MetricDisplay(name, label, scale="linear") for name, label in labels.items()]
+
+
+def sweep_figure(table: pd.DataFrame, varied: Sequence[str], maps: Sequence[MetricDisplay]) -> Figure:
     """Heat maps over the two settings with the most values (or the only one).
 
-    Where runs differ in more than those two, a cell shows the worst (largest) of its runs.
+    Where runs differ in more than those two, a cell shows the largest number of its runs.
     """
-    names = [name for name in MAPS if name in table and table[name].notna().any()]
     rows, columns = varied[0], (*varied, None)[1]
-    figure = Figure(figsize=(4.2 * len(names), 0.8 + 0.5 * table[rows].nunique() + 1.2), layout="constrained")
-    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        grid = table.assign(**({columns: table[columns]} if columns else {"": ""}))
-        _heat_map(grid.pivot_table(name, rows, columns or "", aggfunc="max", dropna=False), axes, name)
-        axes.set(title=MAPS[name], ylabel=rows, xlabel=columns or "")
+    grid = table.assign(**{name: _categories(table[name]) for name in (rows, columns) if name})
+    grid = grid if columns else grid.assign(**{"": ""})
+    height = 0.8 + 0.5 * grid[rows].nunique() + 1.2
+    figure = Figure(figsize=(4.2 * len(maps), height), layout="constrained")
+    for shown, axes in zip(maps, figure.subplots(1, len(maps), squeeze=False)[0], strict=True):
+        grid[shown.name] = _numeric(grid[shown.name])
+        cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc="max", dropna=False, observed=False)
+        _heat_map(cells, axes, shown)
+        axes.set(title=shown.title, ylabel=rows, xlabel=columns or "")
     return figure
 
 
-def _heat_map(cells: pd.DataFrame, axes: Axes, name: str) -> None:
+def _categories(values: pd.Series) -> pd.Categorical:
+    """Settings as their texts, numbers in their own order: a table is not pivoted over lists, nor over mixed types."""
+    plain = [None if isinstance(value, float) and np.isnan(value) else value for value in values]
+    numbers = all(isinstance(value, int | float | None) for value in plain)
+    order = sorted(plain, key=lambda value: (value is not None, value or 0) if numbers else _short(value))
+    return pd.Categorical(map(_short, plain), list(dict.fromkeys(map(_short, order))))
+
+
+def _numeric(values: pd.Series) -> pd.Series:
+    return pd.to_numeric(values, errors="coerce")
+
+
+def _heat_map(cells: pd.DataFrame, axes: Axes, shown: MetricDisplay) -> None:
     values = cells.to_numpy(dtype=float)
     positive = values[np.isfinite(values) & (values > 0)]
     norm = None
-    if name in LOGARITHMIC and positive.size:
+    if shown.logarithmic and positive.size:
         norm = LogNorm(positive.min(), max(positive.max(), positive.min() * 1.01), clip=True)
     axes.imshow(values, aspect="auto", cmap="viridis_r", norm=norm)
-    axes.set_xticks(range(len(cells.columns)), [_short(value) for value in cells.columns])
-    axes.set_yticks(range(len(cells.index)), [_short(value) for value in cells.index])
+    axes.set_xticks(range(len(cells.columns)), list(cells.columns))
+    axes.set_yticks(range(len(cells.index)), list(cells.index))
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
@@ -112,27 +145,19 @@ def _heat_map(cells: pd.DataFrame, axes: Axes, name: str) -> None:
             axes.text(column, row, f"{value:.2g}", ha="center", va="center", bbox=label)
 
 
-def _config(run: Path) -> dict[str, Any]:
-    return yaml.safe_load((run / ".hydra" / "config.yaml").read_text()) or {}
+def _metrics(summary: RunSummary) -> dict[str, MetricDisplay]:
+    known = (entry.name for entry in summary.headline if entry.name in summary.metrics)
+    return {GAP.name: GAP} | {name: summary.metrics[name] for name in known}
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _numbers(run: Path) -> dict[str, Any]:
-    summary = read_summary(run) or {"status": "missing"}
-    if summary["status"] != COMPLETED:
-        return {"status": summary["status"]}
+def _numbers(summary: RunSummary) -> dict[str, Any]:
+    """The status of a run and, if it completed, the numbers of its headline; those of a head as wandb has them."""
+    if not summary.completed:
+        return {"status": summary.status or "missing"}
     found = headline(summary, seed=None)
-    del found["verdict"], found["collapsed"]
-    found.pop("fixed_head", None)
-    *_, last = (place for place in summary["verdict"]["layers"] if place["stage"] == "head")
-    return found | {metric: last[metric] and last[metric]["value"] for metric in METRICS}
+    plain = {name: value for name, value in found.items() if isinstance(value, int | float) and name != "collapsed"}
+    more = {one.name: one.value for one in summary.headline if not isinstance(one.value, str)}
+    return {"status": summary.status} | plain | {name: value for name, value in more.items() if name not in plain}
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -145,11 +170,6 @@ def _short(value: Any) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _natural(name: str) -> list[Any]:
-    """Sort key by which job 10 comes after job 9."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def plot_over_steps(history: pd.DataFrame, metric: str, ax: Axes | None = None) 
     if known is not None and known.target is not None and (known.target > 0 or not logarithmic):
         ax.axhline(known.target, **figures.OPTIMUM)
     ax.legend(fontsize="small")
-    return figures.plain_ticks(ax, metric) if logarithmic else ax
+    return figures.plain_ticks(ax) if logarithmic else ax
 
 
 def plot_profile(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:

@@ -166,7 +166,7 @@ def _decorate(axes: Axes, metric: str, results: Sequence[Result]) -> None:
     if metric == "accuracy":
         return
     axes.set_yscale("log")
-    plain_ticks(axes, metric)
+    plain_ticks(axes)
     axes.axhline(getattr(results[0].config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
     if metric == "dnc2":
         axes.axhline(1.0, **OPTIMUM)

@@ -1,17 +1,22 @@
 """Several runs side by side: a table of what came out, in which settings they differ, and their curves together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.views.html.charts import TITLES, Stroke, across_runs, over_steps
+from pipeline.storage.summary import MetricDisplay, Stage
+from pipeline.views.html.charts import Chart, Ends, Stroke, across_runs, over_steps
+from pipeline.views.html.columns import Columns
 from pipeline.views.html.comparing import differing
-from pipeline.views.html.formatting import flat, number, one_line
+from pipeline.views.html.curves import OF_HEADS
+from pipeline.views.html.formatting import flat, one_line
 from pipeline.views.html.legend import Entry, legend
 from pipeline.views.html.markup import Html, table, tag
-from pipeline.views.html.palette import ramp
-from pipeline.views.html.runs import METRICS, LocalRun
-from pipeline.views.html.series import Line, final, layers, lines
+from pipeline.views.html.palette import Pair, ramp
+from pipeline.views.html.runs import LocalRun
+from pipeline.views.html.series import Line, final, lines
+from pipeline.views.shown import layers, leading_stage, panels, place_names
 
 MOST_NAMED = 3
 """Settings that go into a run's label, if no more differ."""
@@ -30,21 +35,20 @@ def labels(runs: Sequence[LocalRun]) -> list[str]:
 
 def overview(runs: Sequence[LocalRun], anchors: Sequence[str]) -> Html:
     """One row per run, with a link to its part of the page."""
-    head = ["run", "verdict", "status", "protocol", "data / backbone", "gap", *(metric.upper() for metric in METRICS)]
+    columns = Columns.of(runs)
+    head = ["run", "verdict", "status", "protocol", "data / backbone", *columns.numbers.values()]
     rows = [
         [
             tag("a", run.name, href=f"#{anchor}"),
-            one_line(run.verdict, 140),
+            one_line(run.title, 140),
             run.status,
             run.protocol,
             run.subject,
-            *(number(value) for value in (run.gap, *run.last_layer.values())),
+            *columns.cells(run),
         ]
         for run, anchor in zip(runs, anchors, strict=True)
     ]
-    return table(
-        "The runs; gap of the loss to the optimum and DNC1-3 of the head's last layer, medians", head, rows, "overview"
-    )
+    return table("; ".join(filter(None, ("The runs", columns.caption))), head, rows, "overview")
 
 
 def settings(runs: Sequence[LocalRun]) -> Html:
@@ -57,41 +61,84 @@ def settings(runs: Sequence[LocalRun]) -> Html:
     )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A run in the comparison: its place among all, what it is called, its colours, its record, its leading stage."""
+
+    index: int
+    name: str
+    colors: Pair
+    run: LocalRun
+    frame: pd.DataFrame
+    stage: Stage
+
+
 def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) -> Html:
-    """The last layer's DNC1-3, loss and gap of all runs over the steps, and the profiles over the head's layers."""
-    names, colors = labels(runs), ramp(len(runs))
-    shown = [index for index, frame in enumerate(frames) if frame is not None and "head" in set(frame.stage)]
+    """Metrics of the last layer, loss and gap of all runs over the steps, and the profiles over the layers.
+
+    Of each run its head is shown or, where it has none, the last stage with layers.
+    """
+    named = zip(runs, labels(runs), ramp(len(runs)), frames, strict=True)
+    shown = [
+        Compared(index, name, colors, run, frame, stage)
+        for index, (run, name, colors, frame) in enumerate(named)
+        if frame is not None and (stage := leading_stage(run.summary, frame))
+    ]
     if not shown:
-        return tag("p", "None of the runs has recorded anything of a head.")
-    unit = " or ".join(dict.fromkeys(runs[index].step_unit("head") for index in shown))
-    curves, profiles = [], []
-    for metric in (*METRICS, "loss", "relative_gap"):
-        strokes = [
-            Stroke(line, names[index], colors[index], {"run": str(index)})
-            for index in shown
-            for line in _of_last_layer(frames[index], metric)
-        ]
-        where = ", last layer" if metric in METRICS else ""
-        curves.append(over_steps(f"{TITLES[metric]}{where}", strokes, unit))
-    keys = {names[index]: str(index) for index in shown}
-    for metric in METRICS:
-        ends = {names[index]: (colors[index], _entering(frames[index], metric)) for index in shown}
-        profiles.append(across_runs(f"{TITLES[metric]}, at the end", ends, keys))
-    charts = [*curves[: len(METRICS)], *profiles, *curves[len(METRICS) :]]
-    entries = [Entry(str(index), names[index], colors[index]) for index in shown]
-    note = "Medians over the seeds, in a band from the smallest to the largest; head layers after the activation."
+        return tag("p", "None of the runs has recorded anything of a layer.")
+    metrics = _metrics(shown)
+    over = [_over_steps(shown, m.name, f"{m.text}, last layer", m.logarithmic) for m in metrics]
+    charts = [*over, *(_profile(shown, metric) for metric in metrics)]
+    charts += [_over_steps(shown, name, title, logarithmic=True) for name, title in OF_HEADS.items()]
+    entries = [Entry(str(one.index), one.name, one.colors) for one in shown]
+    of_heads = all(one.stage.numbered for one in shown)
+    note = "Medians over the seeds, in a band from the smallest to the largest; " + (
+        "head layers after the activation." if of_heads else "layers after the activation."
+    )
     figures = tag("div", *(chart.html() for chart in charts if chart is not None), class_="charts")
     legends = tag("div", legend("Runs", "run", entries), class_="legends")
     return tag("section", tag("p", note, class_="note"), legends, figures, class_="panel", aria_label="Comparison")
 
 
-def _of_last_layer(frame: pd.DataFrame, metric: str) -> list[Line]:
-    """The metric of what enters the last weight matrix, or of the whole head."""
-    last = layers(frame, "head")[-1:]
-    found = [line for line in lines(frame, "head", metric) if line.layer in ("", *last)]
-    return found[-1:]  # before the activation comes first
+def _metrics(shown: Sequence[Compared]) -> list[MetricDisplay]:
+    """Metrics that any of the runs shows of its leading stage; each once."""
+    found: dict[str, MetricDisplay] = {}
+    for one in shown:
+        for metric in panels(one.run.summary, one.frame[one.frame.stage == one.stage.name]):
+            found.setdefault(metric.name, metric)
+    return list(found.values())
 
 
-def _entering(frame: pd.DataFrame, metric: str) -> list:
-    """The metric of what enters each weight matrix of the head: the features, then activations."""
-    return [p for p in final(frame, metric) if p.stage == "head" and (p.tap == "post" or p.layer == "1")]
+def _over_steps(shown: Sequence[Compared], metric: str, title: str, logarithmic: bool) -> Chart | None:
+    strokes = [
+        Stroke(line, one.name, one.colors, {"run": str(one.index)})
+        for one in shown
+        for line in _of_last_layer(one, metric, logarithmic)
+    ]
+    unit = " or ".join(dict.fromkeys(one.stage.unit for one in shown))
+    return over_steps(title, strokes, unit, logarithmic=logarithmic)
+
+
+def _of_last_layer(one: Compared, metric: str, logarithmic: bool) -> list[Line]:
+    """The metric of what enters the last weight matrix, or of the whole stage."""
+    last = layers(one.frame, one.stage.name)[-1:]
+    found = lines(one.frame, one.stage.name, metric, logarithmic=logarithmic)
+    return [line for line in found if line.layer in ("", *last)][-1:]  # before the activation comes first
+
+
+def _profile(shown: Sequence[Compared], metric: MetricDisplay) -> Chart | None:
+    of_heads = all(one.stage.numbered for one in shown)
+    ends = {one.name: (one.colors, _entering(one, metric.name)) for one in shown}
+    axis = "layer of the head" if of_heads else "layer, in the order of the data's flow"
+    return across_runs(metric, ends, {one.name: str(one.index) for one in shown}, axis)
+
+
+def _entering(one: Compared, metric: str) -> Ends:
+    """The metric of what enters each layer of the leading stage: the features, then activations."""
+    order = layers(one.frame, one.stage.name)
+    places = final(one.frame, metric, place_names(one.run.summary, one.frame))
+    return [
+        (order.index(place.layer) + 1, place)
+        for place in places
+        if place.stage == one.stage.name and (place.tap == "post" or place.layer == order[0])
+    ]

@@ -11,19 +11,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pipeline.storage.summary import MetricDisplay
 from pipeline.views.html.formatting import number
 from pipeline.views.html.markup import Html, data, swatch, tag
 from pipeline.views.html.palette import TEST, TRAIN, Pair
 from pipeline.views.html.series import Line, Place
 
-TITLES = {
-    "dnc1": "DNC1: within / between variability",
-    "dnc2": "DNC2: condition number of class means",
-    "dnc3": "DNC3: weight rows to class means (sine)",
-    "loss": "Loss",
-    "relative_gap": "Relative gap of the loss to the optimum",
-}
 DASHES = {("train", "post"): "solid", ("train", "pre"): "dash", ("test", "post"): "dot", ("test", "pre"): "dashdot"}
+SYMBOLS = {"post": "circle", "pre": "square-open"}
+OTHER_DASH, OTHER_SYMBOL = "longdash", "diamond-open"
+"""Of taps that are neither."""
 
 MANY_DECADES = 1e7
 """Above it not every decade has room for a tick."""
@@ -59,20 +56,26 @@ class Stroke:
 
 
 def over_steps(
-    title: str, strokes: Sequence[Stroke], unit: str, reference: tuple[float, str] | None = None
+    title: str,
+    strokes: Sequence[Stroke],
+    unit: str,
+    reference: tuple[float, str] | None = None,
+    *,
+    logarithmic: bool = True,
 ) -> Chart | None:
-    """Lines over the steps on logarithmic axes, with bands from seed to seed; None if there is nothing to draw.
+    """Lines over the steps, with bands from seed to seed; None if there is nothing to draw.
 
     Args:
         unit: what a step counts.
         reference: a value to draw across, with its name.
+        logarithmic: whether the axis of the values is; that of the steps always is.
     """
     if not strokes:
         return None
     steps = [step for stroke in strokes for step in stroke.line.steps]
     ends = [value for stroke in strokes for value in (*stroke.line.low, *stroke.line.high)]
     ends += [] if reference is None else [reference[0]]
-    figure = _figure(xaxis=_log_axis(steps, title={"text": unit}), yaxis=_log_axis(ends))
+    figure = _figure(xaxis=_log_axis(steps, title={"text": unit}), yaxis=_axis(ends, logarithmic))
     for stroke in strokes:
         if stroke.line.spread:
             figure.add_trace(_band(stroke))
@@ -84,27 +87,33 @@ def over_steps(
         figure.add_trace(_reference([min(steps), max(steps)], *reference))
         said.append(Html(escape(f"Dash-dotted: {reference[1]} {number(reference[0], 4)}.")))
     last = "; ".join(f"{stroke.name} {stroke.line.middle[-1]:.3g}" for stroke in strokes if stroke.split == "train")
-    label = f"{title}, over {unit}s, logarithmic axes. At the end: {last}."
+    axes = "logarithmic axes" if logarithmic else "logarithmic axis of steps"
+    label = f"{title}, over {unit}s, {axes}. At the end: {last}."
     return Chart(title, label, figure, Html(" ".join(said)))
 
 
-def profile(title: str, places: Mapping[str, Sequence[Place]], threshold: float | None) -> Chart | None:
+def profile(
+    metric: MetricDisplay, places: Mapping[str, Sequence[Place]], threshold: float | None = None
+) -> Chart | None:
     """The final metric against the layer, one series per split and tap; None if there is nothing to draw.
 
     Args:
         places: by split (train, test), in the order of data flow.
         threshold: what counts as collapsed, drawn across.
     """
-    order = list(dict.fromkeys(place_name(place) for series in places.values() for place in series))
+    title = metric.text
+    order = list(dict.fromkeys(place.name for series in places.values() for place in series))
+    taps = [*SYMBOLS, *dict.fromkeys(p.tap for series in places.values() for p in series if p.tap not in SYMBOLS)]
     axis = {"categoryorder": "array", "categoryarray": order, "type": "category", "automargin": True}
-    figure = _figure(xaxis=axis, yaxis=_log_axis([]))
+    figure = _figure(xaxis=axis)
     shown: list[float] = []
     for split, colors in (("train", TRAIN), ("test", TEST)):
-        for tap, symbol in (("post", "circle"), ("pre", "square-open")):
-            chosen = [place for place in places.get(split, ()) if place.tap == tap and (place.middle or 0) > 0]
+        for tap in taps:
+            chosen = [place for place in places.get(split, ()) if place.tap == tap and has_a_point(place, metric)]
             shown += [place.middle for place in chosen]
             if chosen:
-                trace = _points(f"{split}, {tap}", chosen, colors, symbol, DASHES[split, tap])
+                symbol, dash = SYMBOLS.get(tap, OTHER_SYMBOL), DASHES.get((split, tap), OTHER_DASH)
+                trace = _points(f"{split}, {tap}", chosen, colors, symbol, dash)
                 trace.meta["keys"] = {"split": split, "tap": tap}
                 figure.add_trace(trace)
     if not shown:
@@ -114,48 +123,59 @@ def profile(title: str, places: Mapping[str, Sequence[Place]], threshold: float 
         shown.append(threshold)
         figure.add_trace(_reference([order[0], order[-1]], threshold, "threshold"))
         caption = f"Dash-dotted: the threshold {threshold:g}."
-    figure.update_yaxes(_log_axis(shown))
+    figure.update_yaxes(_axis(shown, metric.logarithmic))
     ends = "; ".join(
-        f"{place_name(place)} {place.tap} {place.middle:.3g}"
-        for place in places.get("train", ())
-        if place.middle is not None
+        f"{place.name} {place.tap} {place.middle:.3g}" for place in places.get("train", ()) if place.middle is not None
     )
     return Chart(title, f"{title}, against the layer at the end. Training split: {ends}.", figure, caption)
 
 
-def across_runs(title: str, ends: Mapping[str, tuple[Pair, Sequence[Place]]], keys: Mapping[str, str]) -> Chart | None:
-    """The final metric of every run against the layer of its head; None if there is nothing to draw.
+def has_a_point(place: Place, metric: MetricDisplay) -> bool:
+    """Whether the axis of the metric can show the place's value."""
+    return place.middle is not None and (place.middle > 0 or not metric.logarithmic)
+
+
+Ends = Sequence[tuple[int, Place]]
+"""What a run ended at: places with their position on an axis of layers."""
+
+
+def across_runs(
+    metric: MetricDisplay, ends: Mapping[str, tuple[Pair, Ends]], keys: Mapping[str, str], axis: str
+) -> Chart | None:
+    """The final metric of every run against the layer; None if there is nothing to draw.
 
     Args:
         ends: name of a run -> its colours and what it ended at.
         keys: name of a run -> what its checkbox is called.
+        axis: what the axis of layers is called.
     """
-    values = [place.middle for _, places in ends.values() for place in places if (place.middle or 0) > 0]
-    axis = {"title": {"text": "layer of the head"}, "dtick": 1, "automargin": True}
-    figure = _figure(xaxis=axis, yaxis=_log_axis(values))
-    for name, (colors, places) in ends.items():
-        shown = [place for place in places if (place.middle or 0) > 0]
-        if shown:
-            trace = _points(name, shown, colors, "circle", "solid")
-            trace.x = [int(place.layer) for place in shown]
+    title = f"{metric.text}, at the end"
+    shown = {
+        name: (colors, [(at, place) for at, place in places if has_a_point(place, metric)])
+        for name, (colors, places) in ends.items()
+    }
+    values = [place.middle for _, places in shown.values() for _, place in places]
+    if not values:
+        return None
+    layers = {"title": {"text": axis}, "dtick": 1, "automargin": True}
+    figure = _figure(xaxis=layers, yaxis=_axis(values, metric.logarithmic))
+    for name, (colors, places) in shown.items():
+        if places:
+            trace = _points(name, [place for _, place in places], colors, "circle", "solid")
+            trace.x = [at for at, _ in places]
             trace.meta["keys"] = {"run": keys[name]}
             figure.add_trace(trace)
-    if not figure.data:
-        return None
-    lasts = "; ".join(
-        f"{name} {places[-1].middle:.3g}" for name, (_, places) in ends.items() if places and places[-1].middle
-    )
-    return Chart(title, f"{title}, against the layer of the head. Last layer: {lasts}.", figure)
-
-
-def place_name(place: Place) -> str:
-    """Blocks of the backbone by name, layers of the head by number."""
-    return f"layer {place.layer}" if place.stage == "head" else place.layer.removeprefix("network.")
+    lasts = "; ".join(f"{name} {places[-1][1].middle:.3g}" for name, (_, places) in shown.items() if places)
+    return Chart(title, f"{title}, against the {axis}. Last layer: {lasts}.", figure)
 
 
 def _figure(**layout: Any) -> go.Figure:
     """An empty figure; plotly's own template would repeat the same 7 kB in every chart."""
     return go.Figure(layout=go.Layout(template="none", showlegend=False, **layout))
+
+
+def _axis(values: Sequence[float], logarithmic: bool) -> dict[str, Any]:
+    return _log_axis(values) if logarithmic else {"automargin": True}
 
 
 def _log_axis(values: Sequence[float], **more: Any) -> dict[str, Any]:
@@ -186,7 +206,7 @@ def _curve(stroke: Stroke) -> go.Scatter:
         customdata=list(zip(line.low, line.high, strict=True)) if line.spread else None,
         name=_name(stroke.name),
         mode="lines+markers" if len(line.steps) < 12 else "lines",
-        line={"dash": DASHES[stroke.split, line.tap or "post"], "width": 2},
+        line={"dash": DASHES.get((stroke.split, line.tap or "post"), OTHER_DASH), "width": 2},
         marker={"size": 5},
         hovertemplate=f"%{{y:.4g}} at %{{x}}{spread}",
         meta=_meta("line", stroke.colors, stroke.keys),
@@ -211,7 +231,7 @@ def _points(name: str, places: Sequence[Place], colors: Pair, symbol: str, dash:
     up = [place.high - place.middle for place in places]
     down = [place.middle - place.low for place in places]
     return go.Scatter(
-        x=[place_name(place) for place in places],
+        x=[place.name for place in places],
         y=[place.middle for place in places],
         error_y={"array": up, "arrayminus": down, "width": 3, "thickness": 1.2, "visible": any(up) or any(down)},
         name=_name(name),

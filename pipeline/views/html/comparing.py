@@ -6,8 +6,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.storage.summary import judged
 from pipeline.views.html.formatting import flat, setting
-from pipeline.views.html.runs import METRICS, LocalRun
+from pipeline.views.html.runs import LocalRun
 
 ABSENT = "(absent)"
 
@@ -28,17 +29,29 @@ def differing(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def results(run: LocalRun) -> dict[str, Any]:
-    """What came out: status and verdict, losses and accuracies per seed, the verdict's medians per layer."""
-    found: dict[str, Any] = {"status": run.status, "verdict": run.verdict}
-    if not run.completed:
-        return found
+    """What came out: status and title, and of a completed run its headline or, of a head, losses and accuracies per
+    seed and the verdict's medians per layer; then whatever else its sections wrote."""
     summary = run.summary
-    found |= {f"loss.{name}": value for name, value in summary["loss"].items()}
-    found |= {f"accuracy.{split}": value for split, value in summary["accuracy"].items()}
-    for place in summary["verdict"]["layers"]:
+    found: dict[str, Any] = {"status": run.status}
+    if not run.completed:
+        return found | {"verdict": run.title}
+    if summary.has_head:
+        found |= {"verdict": run.title} | _of_head(summary.written)
+    else:
+        found |= {"title": run.title} | {entry.label: entry.value for entry in run.headline}
+    found |= {f"accuracy.{split}": value for split, value in (summary.written.get("accuracy") or {}).items()}
+    aside = {name: summary.written.get(name) or {} for name in ("stopped_early", "diverged")}
+    return found | flat(summary.further) | flat(aside)
+
+
+def _of_head(written: Mapping[str, Any]) -> dict[str, Any]:
+    found = {f"loss.{name}": value for name, value in written["loss"].items()}
+    for place in written["verdict"]["layers"]:
         where = f"{place['stage']} {place['layer']} {place['tap']}"
-        found |= {f"{where} {metric.upper()}": place[metric]["value"] for metric in METRICS if place[metric]}
-    return found | flat({name: summary.get(name) or {} for name in ("fixed_head", "stopped_early", "diverged")})
+        for metric in written["verdict"]["thresholds"]:
+            if said := judged(place, metric):
+                found[f"{where} {metric.upper()}"] = said["value"]
+    return found
 
 
 def comparison_table(first: LocalRun, second: LocalRun) -> Table | None:
@@ -49,7 +62,7 @@ def comparison_table(first: LocalRun, second: LocalRun) -> Table | None:
     parts = {
         "configuration": [flat(run.config) for run in (first, second)],
         "results": [results(run) for run in (first, second)],
-        "environment": [flat(run.summary.get("environment") or {}) for run in (first, second)],
+        "environment": [flat(run.summary.written.get("environment") or {}) for run in (first, second)],
     }
     for title, mappings in parts.items():
         rows = differing(mappings)

@@ -5,48 +5,69 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.views.html.charts import TITLES, Chart, Stroke, over_steps, place_name, profile
+from pipeline.storage.summary import HEAD, MetricDisplay, Stage
+from pipeline.views.html.charts import Chart, Stroke, over_steps, profile
 from pipeline.views.html.formatting import number
 from pipeline.views.html.grams import gram_chart, gram_matrices
 from pipeline.views.html.legend import Entry, legend
 from pipeline.views.html.markup import Html, table, tag
 from pipeline.views.html.palette import TEST, TRAIN, Pair, ramp
-from pipeline.views.html.runs import METRICS, LocalRun
-from pipeline.views.html.series import Place, final, layers, lines, stages
+from pipeline.views.html.runs import LocalRun
+from pipeline.views.html.series import Place, final, lines
+from pipeline.views.shown import MOST_PANELS, families, layer_name, layers, looks_logarithmic, panels, place_names
 
-STAGE_TITLES = {"backbone": "Backbone", "head": "Head", "dufm": "DUFM solved for the fixed head"}
 TAPS = {"post": "after the activation", "pre": "before the activation"}
+SPLITS = {"train_": ("training images", TRAIN), "test_": ("test images", TEST)}
+OF_HEADS = {"loss": "Loss", "relative_gap": "Relative gap of the loss to the optimum"}
+"""What is drawn of a stage as a whole where the run has a head; its axis is logarithmic."""
+OPTIMA = {HEAD: ("loss", "optimum", "optimum_kind"), "dufm": ("fixed_head", "dufm_optimum", "")}
+"""Where the summary says what the loss of a stage could come down to."""
 
 
 def curves(run: LocalRun, frame: pd.DataFrame, heading: str) -> Html:
-    """One panel per stage: DNC1-3 of every layer, loss, gap to the optimum; with legends that hide lines."""
-    panels = [_stage_panel(run, frame, stage, heading) for stage in stages(frame)]
+    """One panel per stage: metrics of every layer, losses, gap to the optimum; with legends that hide lines."""
+    panels_ = [_stage_panel(run, frame, stage, heading) for stage in run.summary.in_order(set(frame.stage))]
+    if not any(panels_):
+        return tag("p", "Nothing was measured more than once.")
+    axes = (
+        "both axes are logarithmic"
+        if run.summary.uses.head
+        else "the axis of the steps is logarithmic, and others are where that helps"
+    )
     note = (
-        "Medians over the seeds, in a band from the smallest to the largest seed; both axes are logarithmic, so step 0 "
+        f"Medians over the seeds, in a band from the smallest to the largest seed; {axes}, so step 0 "
         "and values that are zero, negative or undefined are left out."
     )
-    return Html(tag("p", note, class_="note") + "".join(panels))
+    return Html(tag("p", note, class_="note") + "".join(panels_))
 
 
-def _stage_panel(run: LocalRun, frame: pd.DataFrame, stage: str, heading: str) -> Html:
-    unit = run.step_unit(stage)
-    names = layers(frame, stage)
+def _stage_panel(run: LocalRun, frame: pd.DataFrame, stage: Stage, heading: str) -> Html:
+    """The panel of a stage; empty if nothing of it can be drawn over the steps."""
+    rows = frame[(frame.stage == stage.name) & (frame.step > 0)]
+    names = layers(frame, stage.name)
     colors = dict(zip(names, ramp(len(names)), strict=True))
-    shown = {name: f"layer {name}" if stage != "backbone" else name.removeprefix("network.") for name in names}
-    charts = [over_steps(TITLES[metric], _strokes(frame, stage, metric, colors, shown), unit) for metric in METRICS]
-    charts += _losses(run, frame, stage, unit)
-    present = frame[(frame.stage == stage) & (frame.layer != "")]
+    shown = {name: layer_name(stage, name) for name in names}
+    metrics = panels(run.summary, rows)
+    charts = [_over_steps(metric, _strokes(rows, stage.name, metric, colors, shown), stage.unit) for metric in metrics]
+    charts += _of_whole_stage(run, rows, stage)
+    if not any(charts):
+        return Html("")
+    present = rows[rows.layer != ""]
     legends = [legend("Layers", "layer", [Entry(name, shown[name], colors[name]) for name in names])]
     legends.append(_taps(present))
-    if (present.metric == "test_dnc1").any():
+    if present.metric.isin([f"test_{metric.name}" for metric in metrics]).any():
         splits = [Entry("train", "training split"), Entry("test", "test split (dotted)", dash="dotted", checked=False)]
         legends.append(legend("Splits", "split", splits))
-    title = tag(heading, STAGE_TITLES.get(stage, stage))
+    title = tag(heading, stage.title)
     return tag("section", title, tag("div", *legends, class_="legends"), _grid(charts), class_="panel")
 
 
+def _over_steps(metric: MetricDisplay, strokes: Sequence[Stroke], unit: str) -> Chart | None:
+    return over_steps(metric.text, strokes, unit, logarithmic=metric.logarithmic)
+
+
 def _strokes(
-    frame: pd.DataFrame, stage: str, metric: str, colors: Mapping[str, Pair], shown: Mapping[str, str]
+    rows: pd.DataFrame, stage: str, metric: MetricDisplay, colors: Mapping[str, Pair], shown: Mapping[str, str]
 ) -> list[Stroke]:
     """Lines of both splits; what they are called says tap and split."""
     return [
@@ -58,68 +79,94 @@ def _strokes(
             split,
         )
         for split, prefix in (("train", ""), ("test", "test_"))
-        for line in lines(frame, stage, prefix + metric)
+        for line in lines(rows, stage, prefix + metric.name, logarithmic=metric.logarithmic)
+        if line.layer
     ]
 
 
-def _losses(run: LocalRun, frame: pd.DataFrame, stage: str, unit: str) -> list[Chart | None]:
-    """The loss with the optimum, and the gap between them; of a backbone, the losses of both splits."""
-    if stage == "backbone":
-        both = [
-            Stroke(line, name, color, {})
-            for metric, name, color in (("train_loss", "training images", TRAIN), ("test_loss", "test images", TEST))
-            for line in lines(frame, stage, metric)
-        ]
-        return [over_steps("Loss of the classifier", both, unit)]
-    found = run.summary.get("loss" if stage == "head" else "fixed_head") or {}
-    optimum = found.get("optimum" if stage == "head" else "dufm_optimum")
-    loss, gap = (
-        [Stroke(line, name, TRAIN, {}) for line in lines(frame, stage, metric)]
-        for metric, name in (("loss", "loss"), ("relative_gap", "gap"))
-    )
-    reference = None if optimum is None else (optimum, found.get("optimum_kind") or "optimum")
-    return [over_steps(TITLES["loss"], loss, unit, reference), over_steps(TITLES["relative_gap"], gap, unit)]
+def _of_whole_stage(run: LocalRun, rows: pd.DataFrame, stage: Stage) -> list[Chart | None]:
+    """The loss with its optimum and the gap between them; where there is no head, whatever else was recorded."""
+    found = families(rows)
+    chosen = [name for name in OF_HEADS if name in found]
+    if run.summary.uses.head is None:
+        chosen = [*chosen, *(name for name in found if name not in chosen)][:MOST_PANELS]
+    return [_family(run, rows, stage, name, found[name]) for name in chosen]
+
+
+def _family(run: LocalRun, rows: pd.DataFrame, stage: Stage, name: str, members: list[str]) -> Chart | None:
+    """Metrics of a whole stage in one chart, of both splits if there are two."""
+    logarithmic = name in OF_HEADS or looks_logarithmic(rows[rows.metric.isin(members)].value)
+    title = OF_HEADS.get(name) or run.summary.metric(name).text.replace("_", " ")
+    if name == "loss" and members != ["loss"]:
+        title = "Loss of the classifier"
+    told = {prefix + name: split for prefix, split in SPLITS.items()}
+    strokes = [
+        Stroke(line, *told.get(member, (name.split("_")[-1], TRAIN)), {})
+        for member in members
+        for line in lines(rows, stage.name, member, logarithmic=logarithmic)
+        if not line.layer
+    ]
+    reference = _optimum(run, stage) if members == ["loss"] else None
+    return over_steps(title[:1].upper() + title[1:], strokes, stage.unit, reference, logarithmic=logarithmic)
+
+
+def _optimum(run: LocalRun, stage: Stage) -> tuple[float, str] | None:
+    """The smallest loss that theory knows of the stage, and what it is."""
+    part, value, kind = OPTIMA.get(stage.name, ("", "", ""))
+    found = run.summary.written.get(part)
+    if not isinstance(found, Mapping) or not isinstance(found.get(value), int | float):
+        return None
+    return found[value], found.get(kind) or "optimum"
 
 
 def profiles(run: LocalRun, frame: pd.DataFrame) -> Html:
-    """The final metrics against the layer, drawn and as a table."""
-    ends = {m: {"train": final(frame, m), "test": final(frame, f"test_{m}")} for m in METRICS}
-    thresholds = (run.summary.get("verdict") or {}).get("thresholds") or run.config.get("verdict") or {}
-    charts = [profile(TITLES[metric], ends[metric], thresholds.get(metric)) for metric in METRICS]
-    found = {
-        (place.stage, place.layer, place.tap, metric, split): place
-        for metric, splits in ends.items()
-        for split, places in splits.items()
-        for place in places
-    }
-    rows = [
-        [place_name(place), place.tap]
-        + [
-            _spread(found.get((place.stage, place.layer, place.tap, metric, split)))
-            for metric in METRICS
-            for split in ("train", "test")
-        ]
-        for place in ends["dnc1"]["train"]
-    ]
-    head = ["layer", "tap"] + [f"{metric.upper()} {split}" for metric in METRICS for split in ("train", "test")]
+    """The final metrics against the layer, drawn and as a table; empty if no layer was measured."""
+    names = place_names(run.summary, frame)
+    metrics = panels(run.summary, frame[frame.stage.isin({stage for stage, _ in names})])
+    ends = {m: {"train": final(frame, m.name, names), "test": final(frame, f"test_{m.name}", names)} for m in metrics}
+    charts = [profile(metric, ends[metric], _thresholds(run).get(metric.name)) for metric in metrics]
+    if not metrics:
+        return Html("")
+    if not any(charts):  # as of a run that diverged
+        return _in_numbers(ends)
     split_entries = [Entry("train", "training split", TRAIN)]
-    if ends["dnc1"]["test"]:
+    if any(splits["test"] for splits in ends.values()):
         split_entries.append(Entry("test", "test split", TEST))
     legends = tag("div", legend("Splits", "split", split_entries), _taps(frame[frame.layer != ""]), class_="legends")
-    numbers = table("Final metrics: median over the seeds (smallest to largest)", head, rows, class_="numbers")
     panel = tag("section", legends, _grid(charts), class_="panel", aria_label="Layer profile")
-    return Html(panel + tag("details", tag("summary", "The same in numbers"), numbers))
+    return Html(panel + tag("details", tag("summary", "The same in numbers"), _in_numbers(ends)))
+
+
+def _in_numbers(ends: Mapping[MetricDisplay, Mapping[str, Sequence[Place]]]) -> Html:
+    splits = [split for split in ("train", "test") if any(found[split] for found in ends.values())]
+    columns = [(metric, split) for metric in ends for split in splits]
+    cells = {
+        (place.name, place.tap, metric, split): _spread(place)
+        for metric, split in columns
+        for place in ends[metric][split]
+    }
+    places = dict.fromkeys((name, tap) for name, tap, *_ in cells)
+    rows = [[name, tap, *(cells.get((name, tap, *column), "") for column in columns)] for name, tap in places]
+    head = ["layer", "tap"] + [f"{metric.short} {split}" for metric, split in columns]
+    return table("Final metrics: median over the seeds (smallest to largest)", head, rows, class_="numbers")
+
+
+def _thresholds(run: LocalRun) -> Mapping[str, float]:
+    """What counts as collapsed, where somebody judges it."""
+    if not run.summary.uses.head:
+        return {}
+    found = (run.summary.written.get("verdict") or {}).get("thresholds") or run.group("verdict")
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _taps(rows: pd.DataFrame) -> Html:
-    present = set(rows.tap)
-    entries = [Entry(tap, name, dash="solid" if tap == "post" else "dashed") for tap, name in TAPS.items()]
-    return legend("Taps", "tap", [entry for entry in entries if entry.value in present])
+    present = dict.fromkeys(rows.tap)
+    taps = [*(tap for tap in TAPS if tap in present), *(tap for tap in present if tap not in TAPS)]
+    entries = [Entry(tap, TAPS.get(tap, tap), dash="solid" if tap == "post" else "dashed") for tap in taps]
+    return legend("Taps", "tap", entries)
 
 
-def _spread(place: Place | None) -> str:
-    if place is None:
-        return ""
+def _spread(place: Place) -> str:
     if place.middle is None:
         return "undefined"
     if place.low == place.high:
@@ -130,10 +177,10 @@ def _spread(place: Place | None) -> str:
 def heat_maps(run: LocalRun) -> Html:
     """Gram matrices of the class means per head layer, or a sentence on why there are none."""
     try:
-        found, seed = gram_matrices(run.folder, run.summary)
+        found, seed = gram_matrices(run.folder, run.summary.written)
     except LookupError as reason:
         return tag("p", f"Not drawn: {reason.args[0]}.")
-    problem: Mapping[str, Any] = run.summary["problem"]
+    problem: Mapping[str, Any] = run.summary.written["problem"]
     classes = [str(name) for name in problem.get("classes") or range(problem["num_classes"])]
     charts = [gram_chart(gram, classes, problem["activation"] == "relu") for gram in found]
     note = (

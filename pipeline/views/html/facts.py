@@ -4,9 +4,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.storage.summary import HEAD, judged
 from pipeline.views.html.formatting import flat, number, setting
 from pipeline.views.html.markup import Html, facts, table, tag
-from pipeline.views.html.runs import METRICS, LocalRun
+from pipeline.views.html.runs import LocalRun
+from pipeline.views.shown import layer_name
 
 PAPERS = """\
 @inproceedings{sukenik2023deep,
@@ -24,23 +26,39 @@ PAPERS = """\
 }"""
 
 
+PARTS = {"fixed_head": ("Against the DUFM", "Against the DUFM of the head")}
+"""Heading and caption of results that have better ones than their own name."""
+
+
 def headline(run: LocalRun) -> Html:
     """Status, protocol and the numbers one asks for first."""
     cards = {"status": run.status, "protocol": run.protocol or "unknown", "data / backbone": run.subject or "unknown"}
-    if run.completed:
-        summary = run.summary
-        cards["loss of the head"] = _range(summary["loss"]["total"])
-        if run.gap is not None:
-            cards["gap to the optimum"] = _range(summary["loss"]["relative_gap"] or [run.gap])
-        for split, values in summary["accuracy"].items():
-            known = [100 * value for value in values or () if value is not None]
-            if known:
-                cards[f"accuracy, {split}"] = f"{_range(known, 4)} %"
-        cards["seeds"] = setting(len(summary["seeds"]))
-    seconds = sum((run.summary.get("timings") or {}).values())
+    written = run.summary.written
+    if run.completed and run.summary.has_head:
+        cards |= _cards_of_head(run)
+    elif run.completed:
+        cards |= {entry.label: setting(_digits(entry.value)) for entry in run.headline if entry.value is not None}
+    seconds = sum((written.get("timings") or {}).values())
     if seconds:
         cards["time"] = f"{seconds:.0f} s"
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in cards.items()), class_="cards")
+
+
+def _cards_of_head(run: LocalRun) -> dict[str, str]:
+    written, gap = run.summary.written, run.known_by("gap_to_optimum")
+    cards = {"loss of the head": _range(written["loss"]["total"])}
+    if gap is not None:
+        cards["gap to the optimum"] = _range(written["loss"].get("relative_gap") or [gap])
+    for split, values in (written.get("accuracy") or {}).items():
+        known = [100 * value for value in values or () if value is not None]
+        if known:
+            cards[f"accuracy, {split}"] = f"{_range(known, 4)} %"
+    return cards | {"seeds": setting(len(written["seeds"]))}
+
+
+def _digits(value: Any) -> Any:
+    """A measured number with the digits that are worth showing."""
+    return number(value) if isinstance(value, float) else value
 
 
 def verdict(run: LocalRun) -> Html:
@@ -50,41 +68,45 @@ def verdict(run: LocalRun) -> Html:
         left = "what it had recorded until then is shown below" if kept else "there is no record of it"
         sentence = f"This run {run.fate}; {left}."
         return tag("p", sentence, tag("br"), run.error or "", class_="warning")
-    found = run.summary["verdict"]
-    head = ["layer", "tap"] + [f"{metric.upper()} ≤ {found['thresholds'][metric]:g}" for metric in METRICS]
-    seeds = len(run.summary["seeds"])
+    if not run.summary.has_head:
+        return Html("")
+    found = run.summary.written["verdict"]
+    metrics = found["thresholds"]
+    head = ["layer", "tap"] + [f"{metric.upper()} ≤ {threshold:g}" for metric, threshold in metrics.items()]
+    seeds = len(run.summary.written["seeds"])
     rows = []
     for place in found["layers"]:
-        of_head = place["stage"] == "head"
-        name = f"layer {place['layer']}" if of_head else str(place["layer"]).removeprefix("network.")
-        rows.append([name, place["tap"], *(_judged(place[metric], seeds if of_head else 1) for metric in METRICS)])
+        name = layer_name(run.summary.stage(place["stage"]), str(place["layer"]))
+        of_seeds = seeds if place["stage"] == HEAD else 1
+        rows.append([name, place["tap"], *(_judged(judged(place, metric), of_seeds) for metric in metrics)])
     layers = table("Where collapse holds at the end: medians over the seeds", head, rows, class_="numbers verdict")
     return Html(layers + "".join(tag("p", sentence, class_="note") for sentence in _notes(run)))
 
 
 def _notes(run: LocalRun) -> Iterator[str]:
-    summary, found = run.summary, run.summary["verdict"]
+    summary, found = run.summary.written, run.summary.written["verdict"]
     yield "yes: all seeds meet the threshold. * promised by the theorem at the DUFM's optimum."
-    yield f"{found['optimum'][:1].upper()}{found['optimum'][1:]}."
-    if found["theorem_reason"]:
+    if said := found.get("optimum"):
+        yield f"{said[:1].upper()}{said[1:]}."
+    if found.get("theorem_reason"):
         yield f"The theorem itself does not cover this run: {found['theorem_reason']}."
     for stage, step in (summary.get("stopped_early") or {}).items():
-        yield f"Stopped when collapsed: {stage} after {summary['step_units'][stage]} {step}."
+        yield f"Stopped when collapsed: {stage} after {run.summary.stage(stage).unit} {step}."
     for seed, step in (summary.get("diverged") or {}).items():
         yield f"Seed {seed} diverged by step {step}."
-    for layer in [*summary.get("backbone_layers", ()), *summary["layers"]]:
+    for layer in [*(summary.get("backbone_layers") or ()), *summary["layers"]]:
         for metric, reason in (layer.get("undefined") or {}).items():
-            if metric in METRICS:
+            if metric in found["thresholds"]:
                 yield f"{metric.upper()} of {layer['layer']} {layer['tap']} is undefined: {reason}."
 
 
-def _judged(judged: Mapping[str, Any] | None, seeds: int) -> Html:
-    if judged is None:
+def _judged(found: Mapping[str, Any] | None, seeds: int) -> Html:
+    if found is None:
         return Html("")
-    some = judged["seeds_collapsed"]
-    word = "yes" if judged["collapsed"] else f"{some}/{seeds} seeds" if some else "no"
-    value = "undefined" if judged["value"] is None else number(judged["value"])
-    mark = "*" if judged["theorem"] else ""
+    some = found.get("seeds_collapsed")
+    word = "yes" if found.get("collapsed") else f"{some}/{seeds} seeds" if some else "no"
+    value = "undefined" if found["value"] is None else number(found["value"])
+    mark = "*" if found.get("theorem") else ""
     return Html(
         tag("span", value) + " " + tag("span", f"{word}{mark}", class_=f"word {word}" if word == "yes" else "word")
     )
@@ -98,11 +120,24 @@ def _range(values: list[float | None], digits: int = 3) -> str:
     return " to ".join(ends)
 
 
-def fixed_head(run: LocalRun) -> Html:
-    """How near the network came to the DUFM whose weights are its head."""
-    found = run.summary.get("fixed_head") or {}
-    shown = {name.replace("_", " "): number(v, 4) if isinstance(v, float) else setting(v) for name, v in found.items()}
-    return facts("Against the DUFM of the head", shown)
+def further(run: LocalRun, heading: str) -> Html:
+    """Results that only some protocols have, each under a heading: as names and values."""
+    parts = []
+    for name, found in run.summary.further.items():
+        plain = name.replace("_", " ").capitalize()
+        title, caption = PARTS.get(name, (plain, plain))
+        values = flat(found) if isinstance(found, Mapping) else {name: found}
+        shown = {key.replace("_", " "): _told(value) for key, value in values.items()}
+        parts += [tag(heading, title), facts(caption, shown)]
+    return Html("".join(parts))
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value, 4)
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        return f"{len(value)} entries, in summary.json"
+    return setting(value)
 
 
 def configuration(run: LocalRun) -> Html:
@@ -115,7 +150,7 @@ def configuration(run: LocalRun) -> Html:
 
 def environment(run: LocalRun) -> Html:
     """Versions, device, commit, data, timings."""
-    summary = run.summary
+    summary = run.summary.written
     found = flat({name: summary[name] for name in ("environment", "data", "backbone_weights") if summary.get(name)})
     shown = {
         name.removeprefix("environment.").removeprefix("versions."): setting(value) for name, value in found.items()
@@ -130,7 +165,7 @@ def environment(run: LocalRun) -> Html:
 def again(run: LocalRun) -> Html:
     """The command that repeats the run, and what to cite."""
     where = (run.hydra.get("runtime") or {}).get("cwd")
-    commit = (run.summary.get("environment") or {}).get("git_commit")
+    commit = (run.summary.written.get("environment") or {}).get("git_commit")
     said = [f"in the folder {where}" if where else "", f"at commit {commit}" if commit else ""]
     note = f"It was run {' '.join(filter(None, said))}." if any(said) else ""
     return Html(tag("p", note, class_="note") + tag("pre", tag("code", command_line(run)), tabindex="0"))
@@ -148,7 +183,7 @@ def command_line(run: LocalRun) -> str:
 
 def citation(run: LocalRun) -> Html:
     """BibTeX of this software as the run used it, and of the papers it rests on."""
-    found = run.summary.get("environment") or {}
+    found = run.summary.written.get("environment") or {}
     commit, torch = found.get("git_commit"), (found.get("versions") or {}).get("torch")
     parts = [f"protocol {run.protocol}", f"commit {commit}" if commit else "", f"PyTorch {torch}" if torch else ""]
     software = (

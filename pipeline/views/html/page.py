@@ -41,7 +41,7 @@ def page(runs: Sequence[LocalRun]) -> str:
     scripts = [get_plotlyjs(), _asset("page.js")]
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
-    title = f"{runs[0].name}: {runs[0].verdict}" if len(runs) == 1 else f"{len(runs)} runs: deep neural collapse"
+    title = f"{runs[0].name}: {runs[0].title}" if len(runs) == 1 else f"{len(runs)} runs: deep neural collapse"
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -60,7 +60,7 @@ def page(runs: Sequence[LocalRun]) -> str:
 
 
 def _single(run: LocalRun) -> Html:
-    title = tag("h1", tag("span", run.name, class_="eyebrow"), " ", _sentence(run.verdict))
+    title = tag("h1", tag("span", run.name, class_="eyebrow"), " ", _sentence(run.title))
     return tag("article", title, _body(run, *run.record(), level=2))
 
 
@@ -70,7 +70,7 @@ def _several(runs: Sequence[LocalRun]) -> Html:
     articles = [
         tag(
             "details",
-            tag("summary", tag("h2", tag("span", name, class_="eyebrow"), " ", _sentence(run.verdict))),
+            tag("summary", tag("h2", tag("span", name, class_="eyebrow"), " ", _sentence(run.title))),
             tag("article", _body(run, *record, level=3), id=anchor),
         )
         for run, name, anchor, record in zip(runs, across.labels(runs), anchors, records, strict=True)
@@ -90,15 +90,15 @@ def _several(runs: Sequence[LocalRun]) -> Html:
 def _body(run: LocalRun, frame: pd.DataFrame | None, missing: str | None, level: int) -> Html:
     """Everything about one run, under headings of ``level`` and below."""
     heading, below = f"h{level}", f"h{level + 1}"
-    parts = [facts.headline(run), facts.verdict(run)]
-    if "fixed_head" in run.summary:
-        parts += [tag(heading, "Against the DUFM"), facts.fixed_head(run)]
+    parts = [facts.headline(run), facts.verdict(run), facts.further(run, heading)]
     if frame is None:
         parts += [tag(heading, "Over training"), tag("p", f"Nothing to draw: {missing}.")]
     else:
-        parts += [tag(heading, "Over training"), curves(run, frame, below)]
-        parts += [tag(heading, "Layer by layer, at the end"), profiles(run, frame)]
-    parts += [tag(heading, "Class means, layer by layer"), heat_maps(run)]
+        drawn = {"Over training": curves(run, frame, below), "Layer by layer, at the end": profiles(run, frame)}
+        for title, part in drawn.items():
+            parts += [tag(heading, title), part] if part else []
+    if run.summary.uses.head:
+        parts += [tag(heading, "Class means, layer by layer"), heat_maps(run)]
     parts += [tag(heading, "Run it again"), facts.again(run)]
     parts += [tag(heading, "Configuration and environment"), facts.configuration(run), facts.environment(run)]
     parts += [tag(heading, "Cite it"), facts.citation(run)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -15,29 +14,36 @@ from yaml import YAMLError
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.lock import occupied
-from pipeline.storage.record import COMPLETED, read_record, read_summary
+from pipeline.storage.record import read_record
+from pipeline.storage.summary import Headline, RunSummary, read
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("dnc1", "dnc2", "dnc3")
-FATES = {"running": "is running", "killed": "was killed", "failed": "failed", "interrupted": "was interrupted"}
+FATES = {
+    "running": "is running",
+    "killed": "was killed",
+    "failed": "failed",
+    "interrupted": "was interrupted",
+    "unreadable": "left a summary that cannot be read",
+}
 
 
 @dataclass(frozen=True)
 class LocalRun:
     """One run folder.
 
-    name: what it is called among the runs it is shown with. Files that are absent or unreadable read as empty.
+    name: what it is called among the runs it is shown with. Files that are absent read as empty, and so do unreadable
+    ones but for the summary, which then says why (see `pipeline.storage.summary`).
     """
 
     folder: Path
     name: str
 
     @cached_property
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> RunSummary:
         """``summary.json``."""
-        return _summary(self.folder)
+        return read(self.folder)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -60,37 +66,43 @@ class LocalRun:
     @property
     def status(self) -> str:
         """What became of it, in a word."""
-        return status_of(self.folder, self.summary)
+        return status_of(self.folder, self.summary.status)
 
     @property
     def completed(self) -> bool:
         """Whether the summary holds closing numbers."""
-        return self.summary.get("status") == COMPLETED and "verdict" in self.summary
+        return self.summary.completed
 
     @property
     def error(self) -> str | None:
         """Why it did not complete, in its own words."""
-        return self.summary.get("error")
+        return self.summary.error
 
     @property
     def protocol(self) -> str:
         """Name of the protocol; empty if nothing says it."""
-        return str(self.summary.get("protocol") or (self.config.get("protocol") or {}).get("name") or "")
+        return self.summary.protocol or str(self.group("protocol").get("name") or "")
+
+    def group(self, name: str) -> Mapping[str, Any]:
+        """A group of the configuration; empty where there is none."""
+        found = self.config.get(name)
+        return found if isinstance(found, dict) else {}
 
     @property
     def subject(self) -> str:
-        """Data set and backbone, as ``digits / mlp``; what the DUFM has instead of them."""
-        if self.protocol == "dufm":
-            protocol = self.config.get("protocol") or {}
-            return f"free features, K={protocol.get('num_classes', '?')}, n={protocol.get('samples_per_class', '?')}"
-        names = [str((self.config.get(group) or {}).get("name") or "") for group in ("data", "backbone")]
-        return " / ".join(filter(None, names))
+        """Data set and network, as ``digits / mlp``; what a head without them has instead."""
+        uses = self.summary.uses
+        if uses.head and not uses.images and not uses.network:
+            sizes = self.group("protocol") | (self.summary.written.get("problem") or {})
+            return f"free features, K={sizes.get('num_classes', '?')}, n={sizes.get('samples_per_class', '?')}"
+        groups = ["data"] * uses.images + ["backbone"] * uses.network
+        return " / ".join(filter(None, (str(self.group(group).get("name") or "") for group in groups)))
 
     @property
-    def verdict(self) -> str:
-        """The verdict, or why there is none."""
+    def title(self) -> str:
+        """The run in one sentence: the verdict where there is one, or why the run came to none."""
         if self.completed:
-            return str(self.summary["verdict"]["text"])
+            return self.summary.title or f"the run {self.protocol} completed"
         return f"no verdict: the run {self.fate}" + (f" ({self.error})" if self.error else "")
 
     @property
@@ -99,38 +111,13 @@ class LocalRun:
         return FATES.get(self.status, f"is {self.status}")
 
     @property
-    def collapse(self) -> str:
-        """The verdict in two words."""
-        if not self.completed:
-            return self.error or ""
-        first = self.summary["verdict"]["collapsed_from_layer"]
-        last = self.summary["problem"]["depth"]
-        if first is None:
-            return "none"
-        return "every layer" if first == 1 else "last layer" if first == last else f"layers {first}..{last}"
+    def headline(self) -> tuple[Headline, ...]:
+        """What the run is known by; nothing unless it completed."""
+        return self.summary.headline if self.completed else ()
 
-    @property
-    def gap(self) -> float | None:
-        """Median over seeds of the final loss's relative gap to the optimum; None where there is no closed form."""
-        if not self.completed:
-            return None
-        found = self.summary.get("fixed_head") or {}
-        gaps = self.summary["loss"]["relative_gap"] or [found.get("relative_gap")]
-        return middle(gaps)
-
-    @property
-    def last_layer(self) -> dict[str, float | None]:
-        """DNC1-3 of the head's last layer, medians over seeds as in the verdict."""
-        if not self.completed:
-            return dict.fromkeys(METRICS)
-        *_, place = [place for place in self.summary["verdict"]["layers"] if place["stage"] == "head"]
-        return {metric: (place[metric] or {}).get("value") for metric in METRICS}
-
-    def step_unit(self, stage: str) -> str:
-        """What a step of ``stage`` counts; of a run that did not complete, what its protocol would have said."""
-        joint = self.protocol in ("end_to_end", "fixed_head")
-        usual = "epoch" if stage == "backbone" or (stage == "head" and joint) else "gradient step"
-        return str((self.summary.get("step_units") or {}).get(stage, usual))
+    def known_by(self, name: str) -> float | str | None:
+        """A value of the headline."""
+        return next((one.value for one in self.headline if one.name == name), None)
 
     @property
     def changed(self) -> float:
@@ -151,27 +138,20 @@ class LocalRun:
             return None, f"record.csv cannot be read: {str(error).splitlines()[0]}"
 
 
-def status_of(folder: Path, summary: Mapping[str, Any]) -> str:
-    """What became of the run in ``folder``; the only place that decides whether one is alive.
+def status_of(folder: Path, status: str | None) -> str:
+    """What became of the run in ``folder`` whose summary says ``status``; the only place that decides if one is alive.
 
     A run that was killed had no time to say so, and its summary still reads ``running``; its lock is gone. (Where
     the file system does not pass locks on to other machines, a run on another one is taken for killed.)
     """
-    status = str(summary.get("status") or "not begun")
-    return "killed" if status == "running" and not occupied(folder) else status
-
-
-def middle(values: Sequence[float | None]) -> float | None:
-    """The median of the known values; None if there are none."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    return "killed" if status == "running" and not occupied(folder) else status or "not begun"
 
 
 def is_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
     if (folder / ".hydra" / "config.yaml").is_file():
         return (folder / "summary.json").is_file() or "protocol" in LocalRun(folder, "").config
-    return {"status", "protocol"} <= _summary(folder).keys()
+    return {"status", "protocol"} <= read(folder).written.keys()
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -224,14 +204,6 @@ _ALLOWED = "the folder of a run, or of a multirun"
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key by which job 10 follows job 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        found = read_summary(folder)
-    except UnicodeDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _yaml(path: Path) -> Any:

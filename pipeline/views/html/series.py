@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-STAGES = ("backbone", "head", "dufm")
-"""In the order of data flow; ``dufm`` is the model solved for a fixed head."""
+from pipeline.views.shown import Names
 
 
 @dataclass(frozen=True)
@@ -30,21 +29,12 @@ class Line:
         return self.low != self.high
 
 
-def stages(frame: pd.DataFrame) -> list[str]:
-    """Stages in the record."""
-    present = set(frame.stage)
-    return [stage for stage in STAGES if stage in present] + sorted(present - set(STAGES))
-
-
-def layers(frame: pd.DataFrame, stage: str) -> list[str]:
-    """Layers of a stage, in the order in which they were measured, which is that of data flow."""
-    return list(dict.fromkeys(frame[(frame.stage == stage) & (frame.layer != "")].layer))
-
-
-def lines(frame: pd.DataFrame, stage: str, metric: str) -> Iterator[Line]:
-    """One line per place that has the metric; only what logarithmic axes can show: steps and values above zero."""
+def lines(frame: pd.DataFrame, stage: str, metric: str, *, logarithmic: bool = True) -> Iterator[Line]:
+    """One line per place that has the metric; of steps, and of values unless their axis is linear, those above zero."""
     rows = frame[(frame.stage == stage) & (frame.metric == metric) & (frame.step > 0)]
-    rows = rows[np.isfinite(rows.value) & (rows.value > 0)]
+    rows = rows[np.isfinite(rows.value)]
+    if logarithmic:
+        rows = rows[rows.value > 0]
     for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
         found = group.groupby("step").value.agg(["median", "min", "max"])
         numbers = ([_rounded(value) for value in found[name]] for name in ("median", "min", "max"))
@@ -58,21 +48,25 @@ class Place:
     stage: str
     layer: str
     tap: str
+    name: str
     middle: float | None
     low: float | None
     high: float | None
 
 
-def final(frame: pd.DataFrame, metric: str) -> list[Place]:
-    """The metric at the last step of its stage, for every place that has it, backbone before head."""
+def final(frame: pd.DataFrame, metric: str, names: Names) -> list[Place]:
+    """The metric at the last step of its stage, for every place of ``names`` that has it, in their order of stages."""
     last = frame[frame.step == frame.groupby("stage").step.transform("max")]
-    rows = last[(last.metric == metric) & (last.layer != "") & last.stage.isin(("backbone", "head"))]
+    rows = last[(last.metric == metric) & (last.layer != "")]
     places = []
     for (stage, layer, tap), group in rows.groupby(["stage", "layer", "tap"], sort=False):
+        if (stage, layer) not in names:
+            continue
         known = group.value[np.isfinite(group.value)]
         numbers = [None] * 3 if known.empty else [float(known.median()), float(known.min()), float(known.max())]
-        places.append(Place(str(stage), str(layer), str(tap), *numbers))
-    return sorted(places, key=lambda place: STAGES.index(place.stage))  # stable
+        places.append(Place(str(stage), str(layer), str(tap), names[stage, layer], *numbers))
+    order = list(names)
+    return sorted(places, key=lambda place: order.index((place.stage, place.layer)))
 
 
 def _rounded(value: float) -> float:

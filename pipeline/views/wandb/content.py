@@ -1,7 +1,7 @@
 """What wandb is sent: rows, tables and headline numbers, as plain values made from the record and the summary.
 
-Keys are the record's: ``head/layer_2/post/dnc1``, ``backbone/train_loss``, and their x axis ``head/step`` (gradient
-steps, or epochs where the head is trained with the backbone), ``backbone/step`` (epochs), ``dufm/step``.
+Keys are the record's: ``head/layer_2/post/dnc1``, ``backbone/train_loss``, and their x axis ``head/step``,
+``backbone/step``, ... : whatever the steps of the stage count.
 """
 
 import math
@@ -14,14 +14,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pipeline.dufm.verdict import METRICS
 from pipeline.storage.record import Row
+from pipeline.storage.summary import HEAD, RunSummary, Uses, judged
 
-STAGES = ("head", "backbone", "dufm")
-SMALLEST = ("loss", "relative_gap", "train_loss", "test_loss")
-"""Metrics of a whole network whose smallest value over the steps is worth keeping beside the last one."""
-CURVES = ("loss", "fit", "relative_gap", "train_loss", "test_loss", "train_accuracy", "test_accuracy", *METRICS)
-"""Metrics in the table of per-seed curves."""
+SMALLEST = ("loss", "relative_gap")
+"""How the names of numbers end whose smallest value over the steps is worth keeping beside the last one."""
 
 Table = tuple[list[str], list[list[Any]]]
 """Columns, and rows of text, numbers, booleans and None."""
@@ -52,13 +49,16 @@ def smallest(best: Mapping[str, float], row: Mapping[str, float]) -> dict[str, f
 
     wandb's own ``define_metric(summary="min")`` replaces the last value and is lost for good at the first NaN.
     """
-    new = {f"min/{key}": value for key, value in row.items() if key.split("/", 1)[1] in SMALLEST and value == value}
+    # Numbers of a whole stage have keys of two parts, those of a layer of four.
+    kept = {key: value for key, value in row.items() if key.count("/") == 1 and key.endswith(SMALLEST)}
+    new = {f"min/{key}": value for key, value in kept.items() if value == value}
     return {**best, **{key: min(value, best.get(key, math.inf)) for key, value in new.items()}}
 
 
-def run_config(config: Mapping[str, Any], protocol: str) -> dict[str, Any]:
-    """The run's settings as wandb's nested config, without those of the tracker and those the protocol ignores."""
-    unused = {"logger"} | ({"data", "backbone", "optimizer"} if protocol == "dufm" else set())
+def run_config(config: Mapping[str, Any], uses: Uses) -> dict[str, Any]:
+    """The run's settings as wandb's nested config, without those of the tracker and those the run has no use for."""
+    unused = {"logger"} | ({"data"} if not uses.images else set())
+    unused |= {"backbone", "optimizer"} if not uses.network else set()
     return {section: value for section, value in config.items() if section not in unused}
 
 
@@ -78,83 +78,110 @@ def display_name(protocol: str, overrides: Sequence[str]) -> str:
     return " ".join([protocol, *words])[:128]
 
 
-def headline(summary: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-    """The numbers a run is compared by; over seeds, the gap to the optimum is the worst and all else the mean."""
-    pick = _over_seeds(summary, seed)
-    loss, verdict = summary["loss"], summary["verdict"]
-    gaps = [gap for gap in _of_seed(summary, loss["relative_gap"], seed) if gap is not None]
-    numbers = {
-        "status": summary["status"],
-        "verdict": verdict["text"],
-        "collapsed": verdict["collapsed"],
-        "collapsed_from_layer": verdict["collapsed_from_layer"],
-        "loss": pick(loss["total"]),
-        "optimum": loss["optimum"],
-        "gap_to_optimum": max(gaps, default=None),
-        "train_accuracy": pick(summary["accuracy"]["train"]),
-        "test_accuracy": pick(summary["accuracy"]["test"]),
-        "fixed_head": summary.get("fixed_head"),
-    }
+def headline(summary: RunSummary, seed: int | None) -> dict[str, Any]:
+    """The numbers a run is compared by; of a head, over seeds, the gap to the optimum is the worst and all else the
+    mean."""
+    numbers: dict[str, Any] = {"status": summary.status}
+    if summary.has_head:
+        numbers |= _numbers_of_head(summary.written, seed)
+    else:
+        numbers |= {"title": summary.title} | {entry.name: entry.value for entry in summary.headline}
+    numbers |= {name: value for name, value in summary.further.items() if isinstance(value, Mapping)}
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def layer_table(summary: Mapping[str, Any], seed: int | None) -> Table:
-    """Every place of the network at the end: its name, stage, layer, tap, all its metrics, and DNC1's logarithm.
+def _numbers_of_head(written: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    pick, loss, verdict = _over_seeds(written, seed), written["loss"], written["verdict"]
+    gaps = [gap for gap in _of_seed(written, loss.get("relative_gap"), seed) if gap is not None]
+    accuracy = written.get("accuracy") or {}
+    return {
+        "verdict": verdict["text"],
+        "collapsed": verdict.get("collapsed"),
+        "collapsed_from_layer": verdict["collapsed_from_layer"],
+        "loss": pick(loss["total"]),
+        "optimum": loss.get("optimum"),
+        "gap_to_optimum": max(gaps, default=None),
+        "train_accuracy": pick(accuracy.get("train")),
+        "test_accuracy": pick(accuracy.get("test")),
+    }
 
-    ``log10_dnc1`` is for charts, whose presets have no logarithmic axis.
+
+def layer_table(summary: RunSummary, seed: int | None) -> Table:
+    """Every place of the network at the end: its name, stage, layer, tap, all its metrics, and logarithms.
+
+    ``log10_dnc1`` and the like are for charts, whose presets have no logarithmic axis: of the metrics that are drawn by
+    default and come down to zero.
     """
-    pick = _over_seeds(summary, seed)
-    rows = [{"stage": "backbone", **entry} for entry in summary["backbone_layers"]]
-    rows += [{"stage": "head", **entry} for entry in summary["layers"]]
-    known = {"stage", "layer", "tap", "undefined", *METRICS}
-    metrics = [*METRICS, *sorted({name for row in rows for name in row} - known)]
+    written, pick = summary.written, _over_seeds(summary.written, seed)
+    networks = [stage.name for stage in summary.stages if not stage.numbered and not stage.intermediate]
+    network = networks[-1] if networks else "network"
+    rows = [{"stage": network, **entry} for entry in written.get("backbone_layers") or ()]
+    rows += [{"stage": HEAD, **entry} for entry in written.get("layers") or ()]
+    names = {name for row in rows for name in row} - {"stage", "layer", "tap", "undefined"}
+    drawn = drawn_by_default(summary, names)
+    metrics = [*drawn, *sorted(names - set(drawn))]
+    logarithms = [name for name in drawn if summary.metric(name).falls_to_zero]
     data = []
     for row in rows:
         stage, layer, tap = row["stage"], str(row["layer"]), row["tap"]
         values = {name: pick(row.get(name)) for name in metrics}
-        log10 = math.log10(values["dnc1"]) if values["dnc1"] else None
-        data.append([f"{stage} {layer} {tap}", stage, layer, tap, log10, *values.values()])
-    return ["place", "stage", "layer", "tap", "log10_dnc1", *metrics], data
+        log10 = [math.log10(values[name]) if (values[name] or 0) > 0 else None for name in logarithms]
+        data.append([f"{stage} {layer} {tap}", stage, layer, tap, *log10, *values.values()])
+    return ["place", "stage", "layer", "tap", *(f"log10_{name}" for name in logarithms), *metrics], data
 
 
-def verdict_table(summary: Mapping[str, Any]) -> Table:
-    """The verdict: per place and property the median over seeds, whether it holds, and whether it was promised."""
-    columns = ["stage", "layer", "tap"]
-    for metric in METRICS:
+def drawn_by_default(summary: RunSummary, names: Iterable[str]) -> list[str]:
+    """Those of the metrics that have a panel of their own, in the order of the registry."""
+    known = set(names)
+    return [name for name, metric in summary.metrics.items() if metric.panel and name in known]
+
+
+def verdict_table(summary: RunSummary) -> Table | None:
+    """The verdict: per place and property the median over seeds, whether it holds, and whether it was promised; None
+    where nothing is judged."""
+    if not summary.has_head:
+        return None
+    verdict, columns, rows = summary.written["verdict"], ["stage", "layer", "tap"], []
+    for metric in verdict["thresholds"]:
         columns += [metric, f"{metric}_holds", f"{metric}_promised"]
-    rows = []
-    for place in summary["verdict"]["layers"]:
-        judged = [place[metric] or {} for metric in METRICS]
-        cells = [entry.get(name) for entry in judged for name in ("value", "collapsed", "theorem")]
+    for place in verdict["layers"]:
+        found = [judged(place, metric) or {} for metric in verdict["thresholds"]]
+        cells = [entry.get(name) for entry in found for name in ("value", "collapsed", "theorem")]
         rows.append([place["stage"], str(place["layer"]), place["tap"], *cells])
     return columns, rows
 
 
-def seed_table(record: pd.DataFrame, limit: int) -> Table:
-    """Curves of every seed, one line per stage, step, seed and place; steps are thinned to stay within ``limit``."""
+def seed_table(record: pd.DataFrame, summary: RunSummary, limit: int) -> Table:
+    """Curves of every seed, one line per stage, step, seed and place; steps are thinned to stay within ``limit``.
+
+    Numbers of a whole stage, and the metrics of layers that are drawn by default.
+    """
     places = ["stage", "step", "seed", "layer", "tap"]
-    rows = record[record.metric.isin(CURVES)]
-    table = rows.pivot_table("value", places, "metric", sort=False, dropna=True).reset_index()
+    of_stages = list(dict.fromkeys(record[record.layer == ""].metric))
+    curves = [*of_stages, *drawn_by_default(summary, record.metric.unique())]
+    table = record[record.metric.isin(curves)]
+    table = table.pivot_table("value", places, "metric", sort=False, dropna=True).reset_index()
     steps, sizes = np.unique(table.step, return_counts=True)
     if len(table) > limit:
         every = -(-len(steps) // max(limit // sizes.max(), 1))
         table = table[table.step.isin(steps[::-1][::every])]  # the last step always stays
-    columns = [*places, *(name for name in CURVES if name in table)]
+    columns = [*places, *(name for name in curves if name in table)]
     values = table[columns].astype(object)
     return columns, values.where(values.notna(), None).to_numpy().tolist()
 
 
-def _over_seeds(summary: Mapping[str, Any], seed: int | None) -> Any:
+def _over_seeds(written: Mapping[str, Any], seed: int | None) -> Any:
     def pick(values: Sequence[float | None] | None) -> float | None:
-        known = [value for value in _of_seed(summary, values, seed) if value is not None]
+        known = [value for value in _of_seed(written, values, seed) if value is not None]
         return math.fsum(known) / len(known) if known else None
 
     return pick
 
 
-def _of_seed(summary: Mapping[str, Any], values: Sequence[float | None] | None, seed: int | None) -> Iterator[Any]:
+def _of_seed(written: Mapping[str, Any], values: Sequence[float | None] | None, seed: int | None) -> Iterator[Any]:
     """Values per seed, all or those of one; what has a single value (a backbone's) is the same for every seed."""
-    seeds = summary["seeds"] if values is not None and len(values) == len(summary["seeds"]) else [None]
-    for owner, value in zip(seeds, values or [], strict=False):
+    seeds = written.get("seeds") or ()
+    owners = seeds if values is not None and len(values) == len(seeds) else [None] * len(values or ())
+    for owner, value in zip(owners, values or (), strict=False):
         if owner is None or seed in (None, owner):
             yield value

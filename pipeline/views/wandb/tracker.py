@@ -10,7 +10,8 @@ from typing import Any
 import wandb
 
 from pipeline.config import LoggerConfig
-from pipeline.storage.record import COMPLETED, Row, read_record
+from pipeline.storage.record import Row, read_record
+from pipeline.storage.summary import RunSummary, Uses, read
 from pipeline.views.wandb import content
 from pipeline.views.wandb.runs import close_runs, first_line, is_offline, open_runs, server_answers
 
@@ -25,6 +26,14 @@ class Channel:
     seed: int | None = None
     rows: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    stages: set[str] = field(default_factory=set)
+
+    def announce(self, stage: str) -> None:
+        """Say what the x axis of a stage's curves is, before the first of them."""
+        if stage not in self.stages:
+            self.stages.add(stage)
+            self.run.define_metric(f"{stage}/step", hidden=True)
+            self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
 
     def send(self, row: Mapping[str, Any]) -> None:
         """Log a row at the step that is its number, unless an earlier attempt has."""
@@ -66,9 +75,8 @@ class Tracker:
 
     def _open(self, run_config: Mapping[str, Any], job_type: str) -> None:
         experiment, overrides = content.chosen(self.folder)
-        seeds: list[int | None] = [None]
-        if self.config.runs == "per_seed":
-            seeds = [run_config["seed"] + index for index in range(run_config["descent"]["seeds"])]
+        uses = read(self.folder).uses
+        seeds = self._seeds(run_config, uses)
         runs = open_runs(
             self.config.mode,
             self.folder,
@@ -80,31 +88,35 @@ class Tracker:
             tags=self.config.tags or None,
             notes=self.config.notes,
             job_type=job_type,
-            config=content.run_config(run_config, job_type),
+            config=content.run_config(run_config, uses),
         )
         self.channels = [Channel(run, seed) for run, seed in zip(runs, seeds, strict=True)]
-        for run in runs:
-            for stage in content.STAGES:
-                run.define_metric(f"{stage}/step", hidden=True)
-                run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+
+    def _seeds(self, run_config: Mapping[str, Any], uses: Uses) -> list[int | None]:
+        """Whose wandb runs there are: the seeds' of a head if they are to be told apart, else one of them all."""
+        if self.config.runs != "per_seed" or uses.head is None:
+            return [None]
+        return [run_config["seed"] + index for index in range(run_config["descent"]["seeds"])]
 
     def _send_pending(self) -> None:
         rows, self._pending = self._pending, []
         for channel in self.channels:
             if row := content.history_row(rows, channel.seed):
                 channel.best = content.smallest(channel.best, row)
+                channel.announce(rows[0].stage)
                 channel.send(row)
 
     def _finish(self, summary: Mapping[str, Any], figures: list[Path], failed: bool) -> None:
+        ended = RunSummary(summary)
         # An interrupted run may be started again, and its last row may lack some layers: it will come then, complete.
-        if summary["status"] != "interrupted" and self._pending:
+        if ended.status != "interrupted" and self._pending:
             self._send_pending()
         offline = is_offline(self.channels[0].run)
         reachable = offline or server_answers(self.config.patience)
         for channel in self.channels:
-            channel.run.summary.update(channel.best | {"status": summary["status"]})
-            if summary["status"] == COMPLETED:
-                self._send_results(channel, summary, figures, reachable)
+            channel.run.summary.update(channel.best | {"status": ended.status})
+            if ended.completed:
+                self._send_results(channel, ended, figures, reachable)
         if self.config.artifact and reachable and summary.get("tensors"):
             self._send_tensors(self.channels[0].run, self.folder / summary["tensors"])
         directory = Path(self.channels[0].run.dir).parent
@@ -115,7 +127,7 @@ class Tracker:
                 directory,
             )
 
-    def _send_results(self, channel: Channel, summary: Mapping[str, Any], figures: list[Path], reachable: bool) -> None:
+    def _send_results(self, channel: Channel, summary: RunSummary, figures: list[Path], reachable: bool) -> None:
         """The last row of the history: figures and, because wandb asks its server before it takes any, tables."""
         row: dict[str, Any] = {
             f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.suffix == ".png"
@@ -126,8 +138,9 @@ class Tracker:
                 "verdict_by_layer": content.verdict_table(summary),
             }
             if channel.seed is None:
-                tables["seeds"] = content.seed_table(read_record(self.folder), wandb.Table.MAX_ROWS)
-            row |= {name: wandb.Table(columns=columns, data=data) for name, (columns, data) in tables.items()}
+                tables["seeds"] = content.seed_table(read_record(self.folder), summary, wandb.Table.MAX_ROWS)
+            filled = {name: table for name, table in tables.items() if table is not None and table[1]}
+            row |= {name: wandb.Table(columns=columns, data=data) for name, (columns, data) in filled.items()}
         channel.send(row)
         channel.run.summary.update(content.headline(summary, channel.seed))
 

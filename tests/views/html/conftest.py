@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import handmade
 import pytest
 from commands import dnc
+
+from pipeline.views.html.runs import LocalRun
 
 SMALL = ("protocol.num_features=8", "protocol.samples_per_class=5", "head.width=8", "head.depth=3", "descent.steps=100")
 """Overrides of protocol=dufm that a second is enough for."""
@@ -53,7 +56,9 @@ def killed(copied, digits_run) -> Path:
     """A run that was killed: the opening summary, the settings, and no record."""
 
     def opening(summary: dict) -> None:
-        kept = {name: summary[name] for name in ("schema_version", "protocol", "environment")}
+        kept = {
+            name: summary[name] for name in ("schema_version", "protocol", "uses", "environment") if name in summary
+        }
         summary.clear()
         summary.update(kept | {"status": "running"})
 
@@ -61,6 +66,12 @@ def killed(copied, digits_run) -> Path:
     for file in ("record.csv", "tensors.safetensors"):
         (folder / file).unlink()
     return folder
+
+
+@pytest.fixture
+def handmade_runs(tmp_path) -> dict[str, LocalRun]:
+    """One run of every kind that no protocol of ours makes, by the name of the kind."""
+    return {kind: LocalRun(make(tmp_path / kind), kind) for kind, make in handmade.KINDS.items()}
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Two runs are compared by what differs, and by nothing else."""
 
+from itertools import permutations
+
 from rich.console import Console
 
 from pipeline.views.html.comparing import comparison_table, differing, results
@@ -51,3 +53,12 @@ def test_a_failed_run_is_compared_by_its_status(sweep):
     assert rows["status"] == ["completed", "failed"] and rows["descent.lr"] == ["0.5", "1e+06"]
     assert rows["head 3 post DNC1"][1] == "(absent)" and "diverged" in rows["verdict"][1]
     assert set(results(failed)) == {"status", "verdict"}
+
+
+def test_runs_of_different_kinds_are_compared_by_what_each_has(sweep, handmade_runs):
+    rows = {row[0]: row[1:] for row in shown(comparison_table(LocalRun(sweep / "0", "a"), handmade_runs["two stages"]))}
+    assert rows["head 3 post DNC1"][1] == "(absent)" and rows["idle units"] == ["(absent)", "0.5"]
+    assert rows["pruning.rounds"] == ["(absent)", "[1, 2, 5]"] and rows["verdict"][1] == "(absent)"
+    for first, second in permutations(handmade_runs.values(), 2):
+        assert comparison_table(first, second).row_count > 0
+    assert results(handmade_runs["nothing"])["title"] == "the run silent completed"

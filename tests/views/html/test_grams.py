@@ -16,7 +16,7 @@ def run(request, sweep, digits_run) -> LocalRun:
 
 
 def test_they_are_those_of_a_forward_pass_of_the_kept_weights(run):
-    tensors, problem = load_file(run.folder / "tensors.safetensors"), run.summary["problem"]
+    tensors, problem = load_file(run.folder / "tensors.safetensors"), run.summary.written["problem"]
     features, labels = tensors["features/1"].double(), tensors["labels"]
     layer = features if features.ndim == 2 else features[0]
     wanted = {(1, "pre"): layer}
@@ -24,7 +24,7 @@ def test_they_are_those_of_a_forward_pass_of_the_kept_weights(run):
         before = layer @ tensors[f"weights/{index - 1}"][0].double().T
         layer = before.relu()
         wanted |= {(index, "pre"): before, (index, "post"): layer}
-    grams, seed = gram_matrices(run.folder, run.summary)
+    grams, seed = gram_matrices(run.folder, run.summary.written)
     assert seed == 0 and [(gram.layer, gram.tap) for gram in grams] == list(wanted)
     for gram in grams:
         means = torch.stack([wanted[gram.layer, gram.tap][labels == k].mean(0) for k in labels.unique()])
@@ -33,20 +33,20 @@ def test_they_are_those_of_a_forward_pass_of_the_kept_weights(run):
 
 
 def test_their_condition_is_the_recorded_dnc2(run):
-    grams, _ = gram_matrices(run.folder, run.summary)
-    recorded = {(place["layer"], place["tap"]): place["dnc2"][0] for place in run.summary["layers"]}
+    grams, _ = gram_matrices(run.folder, run.summary.written)
+    recorded = {(place["layer"], place["tap"]): place["dnc2"][0] for place in run.summary.written["layers"]}
     for gram in grams:
         assert np.sqrt(np.linalg.cond(gram.matrix)) == pytest.approx(recorded[gram.layer, gram.tap], rel=1e-6)
 
 
 def test_the_first_seed_that_did_not_diverge_is_drawn(copied, sweep):
     folder = copied(sweep / "0", "run", lambda summary: summary.update(diverged={"0": 3}))
-    assert gram_matrices(folder, LocalRun(folder, "").summary)[1] == 1
+    assert gram_matrices(folder, LocalRun(folder, "").summary.written)[1] == 1
 
 
 def reason(folder) -> str:
     with pytest.raises(LookupError) as caught:
-        gram_matrices(folder, LocalRun(folder, "").summary)
+        gram_matrices(folder, LocalRun(folder, "").summary.written)
     return caught.value.args[0]
 
 
@@ -68,6 +68,6 @@ def test_means_that_are_all_zero_have_no_gram_matrix_and_the_chart_says_so(copie
     folder = copied(sweep / "0", "zero")
     tensors = load_file(folder / "tensors.safetensors")
     save_file({name: t if name == "labels" else t * 0 for name, t in tensors.items()}, folder / "tensors.safetensors")
-    grams, _ = gram_matrices(folder, LocalRun(folder, "").summary)
+    grams, _ = gram_matrices(folder, LocalRun(folder, "").summary.written)
     assert all(gram.matrix is None for gram in grams)
     assert "all class means are zero" in gram_chart(grams[0], ["a", "b", "c"], relu=True).label

@@ -22,7 +22,7 @@ def charts(runs) -> list[dict]:
 
 def test_the_verdict_comes_first_and_every_number_of_its_table_is_there(digits_run):
     run = LocalRun(digits_run, "digits")
-    text, found = told([run]), run.summary["verdict"]
+    text, found = told([run]), run.summary.written["verdict"]
     sentence = found["text"][0].upper() + found["text"][1:]
     assert text.index(sentence) < text.index("status") < text.index("DNC1 ≤ 0.01")
     for place in found["layers"]:
@@ -87,3 +87,53 @@ def test_the_report_of_a_fixed_head_says_how_near_the_network_came(copied, digit
     folder = copied(digits_run, "fixed", lambda summary: summary.update(fixed_head=found))
     text = told([LocalRun(folder, "fixed")])
     assert "Against the DUFM" in text and "alignment rotated 0.9712" in text and "unseen share null" in text
+
+
+def empty_panels(runs) -> list[str]:
+    """Charts without a point, and headings with nothing below them."""
+    points = [sum(len(trace.get("y") or trace.get("z") or ()) for trace in chart["data"]) for chart in charts(runs)]
+    bare = re.findall(r"<h([2-5])>([^<]*)</h\1>(?=<h\1>|</section>|</article>)", page(runs))
+    return [f"chart {index}" for index, count in enumerate(points) if count == 0] + [title for _, title in bare]
+
+
+def test_a_run_without_a_head_has_its_headline_the_curves_of_its_stages_and_its_profile(handmade_runs):
+    run = handmade_runs["no head"]
+    text = told([run])
+    assert text.index("DNC1 0.0909") < text.index("train accuracy 0.955") < text.index("Over training")
+    titles = [match for match in re.findall(r"<figcaption><strong>([^<]*)", page([run]))]
+    assert titles == [
+        "DNC1: within / between variability",
+        "DNC2: condition number of class means",
+        "Loss of the classifier",
+        "Accuracy",
+        "DNC1: within / between variability",
+        "DNC2: condition number of class means",
+    ]
+    for absent in ("threshold", "Class means, layer by layer", "loss of the head", "gap"):
+        assert absent not in text
+    assert empty_panels([run]) == []
+
+
+def test_stages_metrics_and_sections_of_other_names_are_shown_under_them(handmade_runs):
+    run = handmade_runs["two stages"]
+    text = told([run])
+    for part in ("Growing", "Share of idle units", "rounds [1, 2, 5]", "by.magnitude true", "weights kept 123456"):
+        assert part in text
+    assert "Pruning: block1 post" in text and empty_panels([run]) == []
+    units = {chart["layout"]["xaxis"].get("title", {}).get("text") for chart in charts([run])}
+    assert {"round", "epoch"} <= units
+
+
+@pytest.mark.parametrize("kind", ["no layers", "nothing"])
+def test_what_was_not_recorded_has_no_panel(kind, handmade_runs):
+    text = told([handmade_runs[kind]])
+    assert "Layer by layer" not in text and empty_panels([handmade_runs[kind]]) == []
+
+
+def test_runs_of_all_kinds_stand_in_one_report(sweep, killed, handmade_runs):
+    runs = [*open_runs([sweep]), LocalRun(killed, "killed"), *handmade_runs.values()]
+    text = told(runs)
+    assert "7 runs (5 completed, 1 failed, 1 killed)" in text
+    compared = page(runs).split('aria-label="Comparison"')[1].split("</section>")[0]
+    assert "Share of idle units, last layer" in compared and "layer, in the order of the data" in compared
+    assert compared.count('class="plot"') >= 6 and empty_panels(runs) == []

@@ -30,16 +30,20 @@ def test_jobs_are_in_natural_order_and_nothing_within_a_run_is_a_run(tmp_path):
 def test_the_headline_is_the_median_over_seeds_of_the_summary(sweep):
     (run, failed), summary = open_runs([sweep]), json.loads((sweep / "0" / "summary.json").read_text())
     last = next(place for place in summary["layers"] if (place["layer"], place["tap"]) == (3, "post"))
-    assert run.last_layer == {metric: statistics.median(last[metric]) for metric in ("dnc1", "dnc2", "dnc3")}
-    assert run.gap == statistics.median(summary["loss"]["relative_gap"])
+    for metric in ("dnc1", "dnc2", "dnc3"):
+        assert run.known_by(metric) == statistics.median(last[metric])
+    assert run.known_by("gap_to_optimum") == statistics.median(summary["loss"]["relative_gap"])
     assert run.protocol == "dufm" and run.subject == "free features, K=3, n=5"
-    assert failed.status == "failed" and failed.gap is None and "diverged" in failed.collapse
+    assert failed.status == "failed" and failed.headline == () and "diverged" in failed.error
 
 
 @pytest.mark.parametrize(("first", "said"), [(None, "none"), (1, "every layer"), (2, "layers 2..3"), (3, "last layer")])
 def test_where_collapse_begins_in_two_words(sweep, copied, first, said):
-    folder = copied(sweep / "0", "run", lambda summary: summary["verdict"].update(collapsed_from_layer=first))
-    assert LocalRun(folder, "").collapse == said
+    def change(summary: dict) -> None:
+        summary.pop("headline", None)  # as before summaries had one
+        summary["verdict"].update(collapsed_from_layer=first)
+
+    assert LocalRun(copied(sweep / "0", "run", change), "").known_by("collapse") == said
 
 
 def test_a_run_is_running_as_long_as_its_process_holds_the_lock(killed):
@@ -51,7 +55,7 @@ def test_a_run_is_running_as_long_as_its_process_holds_the_lock(killed):
 
 def test_a_killed_run_has_no_numbers(killed):
     run = open_run(killed)
-    assert run.status == "killed" and not run.completed and run.gap is None
+    assert run.status == "killed" and not run.completed and run.headline == ()
     assert run.subject == "digits / mlp"
     frame, reason = run.record()
     assert frame is None and "no record.csv" in reason
@@ -60,22 +64,23 @@ def test_a_killed_run_has_no_numbers(killed):
 def test_a_folder_with_nothing_but_a_configuration_is_a_run_that_never_began(killed):
     (killed / "summary.json").unlink()
     run = open_run(killed)
-    assert run.status == "not begun" == status_of(killed, {}) and run.protocol == "frozen_features"
+    assert run.status == "not begun" == status_of(killed, None) and run.protocol == "frozen_features"
 
 
-def test_what_a_step_counts_is_known_of_runs_that_did_not_complete_too(sweep, killed):
-    assert [run.step_unit("head") for run in open_runs([sweep])] == ["gradient step"] * 2
-    assert (open_run(killed).step_unit("backbone"), open_run(killed).step_unit("head")) == ("epoch", "gradient step")
-    config = killed / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("frozen_features", "end_to_end"))
-    (killed / "summary.json").unlink()
-    assert open_run(killed).step_unit("head") == "epoch"
+def test_what_a_step_counts_is_known_of_runs_that_did_not_complete_too(sweep, copied):
+    described = {"stages": {"head": {"title": "Head", "unit": "epoch", "layers": "numbered"}}}
+    told = copied(sweep / "1", "told", lambda summary: summary.update(described))
+    assert open_run(told).summary.stage("head").unit == "epoch"
+    assert [run.summary.stage("head").unit for run in open_runs([sweep])] == ["gradient step"] * 2
+    assert open_run(sweep / "1").summary.stage("backbone").unit == "epoch"
 
 
-@pytest.mark.parametrize("content", [b"", b"[1, 2]", b'{"status": "comp', b"\xff\xfe\x00"])
-def test_a_damaged_summary_reads_as_none(killed, content):
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b'{"status": "comp', b"\xff\xfe\x00", b'{"status": 7}'])
+def test_a_damaged_summary_is_unreadable_and_says_why(killed, content):
     (killed / "summary.json").write_bytes(content)
-    assert open_run(killed).status == "not begun"
+    run = open_run(killed)
+    assert run.status == "unreadable" and run.error.startswith("summary.json: ") and not run.completed
+    assert run.protocol == "frozen_features" and run.headline == ()
 
 
 @pytest.mark.parametrize("content", ["", "stage,step\n", "stage,step,seed,layer,tap,metric,value\nhead,1,0,2,po", "\0"])

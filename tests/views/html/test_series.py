@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from pipeline.storage.record import Row
+from pipeline.storage.summary import RunSummary
 from pipeline.views.html.runs import LocalRun
-from pipeline.views.html.series import Line, final, layers, lines, stages
+from pipeline.views.html.series import Line, final, lines
+from pipeline.views.shown import place_names
 
 
 def frame(*rows) -> pd.DataFrame:
@@ -60,10 +62,17 @@ def test_final_values_are_of_the_last_step_of_each_stage_and_backbone_comes_firs
         ("dufm", 10, 0, "1", "pre", "dnc1", 9.0),
         ("backbone", 2, 0, "block", "post", "dnc1", 5.0),
     )
-    places = [(place.stage, place.layer, place.middle, place.low, place.high) for place in final(table, "dnc1")]
+    ends = final(table, "dnc1", place_names(RunSummary({}), table))
+    places = [(place.stage, place.layer, place.middle, place.low, place.high) for place in ends]
     assert places == [
         ("backbone", "block", 5.0, 5.0, 5.0),
         ("head", "1", 1.5, 1.0, 3.0),
         ("head", "2", None, None, None),
     ]
-    assert stages(table) == ["backbone", "head", "dufm"] and layers(table, "head") == ["1", "2"]
+    assert [place.name for place in ends] == ["block", "layer 1", "layer 2"]
+
+
+def test_a_linear_axis_shows_what_a_logarithmic_one_cannot():
+    table = frame(("stage", 1, 0, "a", "post", "m", 0.0), ("stage", 2, 0, "a", "post", "m", -2.0))
+    assert list(lines(table, "stage", "m")) == []
+    assert [line.middle for line in lines(table, "stage", "m", logarithmic=False)] == [[0.0, -2.0]]
