@@ -81,11 +81,13 @@ class Job:
 
     def found_in(self, folders: Mapping[Path, Config]) -> "Job":
         """This job, in the folder among those of closed runs that holds its configuration; else in its own."""
-        if not self.is_finished:
-            for folder, config in folders.items():
-                if essence(config) == essence(self.config):
-                    return replace(self, folder=folder)
-        return self
+        if self.is_finished:
+            return self
+        wanted = essence(self.config)
+        same = [folder for folder, config in folders.items() if essence(config) == wanted]
+        # One of the same name, where two points come to the same.
+        same.sort(key=lambda folder: folder.name != self.folder.name)
+        return replace(self, folder=same[0]) if same else self
 
     def order(self, repeat_before: float | None = None) -> "Order":
         """What makes the run; see `Order`."""
@@ -171,15 +173,21 @@ class Order:
 
 @contextmanager
 def _saying_it_to(path: Path) -> Iterator[None]:
-    """What is printed goes to the file instead, what is logged too."""
+    """What is printed or logged goes to the file; only warnings are shown as well."""
     logger = logging.getLogger("pipeline")
+    shown = [handler for handler in logging.root.handlers if handler.level < logging.WARNING]
+    levels = [handler.level for handler in shown]
     with open(path, "a", encoding="utf-8") as stream, redirect_stdout(stream):
-        handler = logging.StreamHandler(stream)
-        logger.addHandler(handler)
+        told = logging.StreamHandler(stream)
+        logger.addHandler(told)
         try:
+            for handler in shown:
+                handler.setLevel(logging.WARNING)
             yield
         finally:
-            logger.removeHandler(handler)
+            logger.removeHandler(told)
+            for handler, level in zip(shown, levels, strict=True):
+                handler.setLevel(level)
 
 
 def holds_finished(folder: Path, config: Config) -> bool:
