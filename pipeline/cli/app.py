@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -19,24 +20,22 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.cli.arguments import check_folder, flags_of
+from pipeline.cli.arguments import flags_of
 from pipeline.cli.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
 from pipeline.cli.invocation import hydra_arguments
 from pipeline.config import Config, conf_folder
 from pipeline.config.messages import explain, one_line, register, version_text
 from pipeline.runs.checking import checked
-from pipeline.runs.inputs import Inputs, prepare
-from pipeline.runs.processes import check as check_processes
+from pipeline.runs.door import Admission, FolderInUse, admit, check_folder, refuse_completed
 from pipeline.runs.processes import is_first
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.interruption import Interrupted, interruption, requeue
-from pipeline.runtime.lock import FolderLock, Occupied
-from pipeline.storage.record import COMPLETED, read_summary
 
 log = logging.getLogger(__name__)
 
-EXIT_FAILED, EXIT_BAD_CONFIG = 1, 2
+EXIT_BAD_CONFIG = EXIT_BAD_ARGUMENTS
 
 
 def main() -> None:
@@ -82,8 +81,7 @@ def _run_or_show(arguments: list[str]) -> None:
         shown = io.StringIO()
         with redirect_stdout(shown):
             run()
-        config = OmegaConf.create(shown.getvalue())
-        checked(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        _ours(OmegaConf.create(shown.getvalue()))
         print(shown.getvalue(), end="")
         return
     try:
@@ -93,10 +91,9 @@ def _run_or_show(arguments: list[str]) -> None:
 
 
 class Session:
-    """What this process is doing, for those whom Hydra calls: checked inputs, the folder's lock, the run begun last."""
+    """What this process is doing, for those whom Hydra calls: the run it has leave for, the folder of the one begun."""
 
-    prepared: ClassVar[list[tuple[Config, Inputs]]] = []
-    lock: ClassVar[FolderLock | None] = None
+    admission: ClassVar[Admission | None] = None
     begun: ClassVar[Path | None] = None  # what fails from now on is not the configuration
 
 
@@ -121,44 +118,30 @@ def _way_back() -> str:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    if is_first():
-        print(one_line(message), file=sys.stderr)
-    sys.exit(code)
+    if not is_first():
+        sys.exit(code)
+    exit_with(one_line(message), code)
 
 
 class ValidateFirst(Callback):
     """Hydra callback: refuse a bad configuration, and data that are not right, before the run's folder is made."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave the validated configuration and its inputs in `Session` for the job that follows."""
+        """Leave in `Session` the admission of the job that follows."""
         folder = Path(config.hydra.run.dir)
         try:
-            _refuse_completed(folder)
-            chosen = checked(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-            check_processes(chosen)
-            Session.prepared.append((chosen, prepare(chosen)))
-            _occupy(folder)
+            check_folder(folder)
+            refuse_completed(folder)  # before anything is said of a configuration that goes on with it
+            Session.admission = admit(_ours(config), folder)
         except Exception as error:
             log.debug("What was refused:", exc_info=True)
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 
-def _refuse_completed(folder: Path) -> None:
-    check_folder(folder)
-    if (read_summary(folder) or {}).get("status") == COMPLETED:
-        raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
-
-
-def _occupy(folder: Path) -> None:
-    """Make the folder and keep other processes out of it; the ranks of one run are one party."""
-    if not is_first():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        Session.lock = FolderLock(folder)
-    except Occupied as error:
-        raise ConfigError(f"hydra.run.dir={folder} is in use by {error}; allowed: another folder.") from error
+def _ours(config: DictConfig) -> Config:
+    """The validated configuration without Hydra's own part."""
+    return checked(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
 
 
 @interruptions_requeue()
@@ -166,9 +149,10 @@ def job(cfg: DictConfig) -> None:
     """Hydra's task: one run in ``hydra.runtime.output_dir``."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     set_levels()
-    if Session.prepared:
+    if Session.admission is not None:
+        admission, Session.admission = Session.admission, None
         try:
-            _run(*Session.prepared.pop(), folder)
+            _run(replace(admission, folder=folder))
         except Exception as error:
             raise Failed from error
         return
@@ -176,16 +160,15 @@ def job(cfg: DictConfig) -> None:
     interruption.listen()  # in a Slurm job, main() was not here
     quiet_beside_first()
     try:
-        _refuse_completed(folder)
-        config = checked(cfg)
-        check_processes(config)
-        inputs = prepare(config)
+        refuse_completed(folder)
+        admission = admit(checked(cfg), folder)
+    except FolderInUse:
+        raise
     except (ConfigError, OmegaConfBaseException):
         _remove_if_unused(folder)
         raise
-    _occupy(folder)
     try:
-        _run(config, inputs, folder)
+        _run(admission)
     except Exception as error:
         # Hydra tells at the end of the multirun, and of the first only; a submitted job has a log of its own.
         if "SUBMITIT_EXECUTOR" not in os.environ:
@@ -193,21 +176,14 @@ def job(cfg: DictConfig) -> None:
         raise
 
 
-def _run(config: Config, inputs: Inputs, folder: Path) -> None:
-    # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
-    from pipeline.runs.execution import execute
-
-    Session.begun = folder
-    interruption.reset()
+def _run(admission: Admission) -> None:
+    Session.begun = admission.folder
     try:
         with failures_name_their_log():
-            execute(config, inputs, folder)
+            admission.perform()
     except Exception:
         log.debug("What ended the run:", exc_info=True)
         raise
-    finally:
-        if Session.lock is not None:
-            Session.lock.release()
 
 
 def _remove_if_unused(folder: Path) -> None:

@@ -6,11 +6,9 @@ taken, and that has to be a network (`pipeline.networks.architectures.custom`). 
 (``--config-dir``) are code of one's own and are not restricted.
 """
 
-import os
 import re
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -18,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from pipeline.config.overrides import readable_override
 from pipeline.runtime.errors import ConfigError
 
 NETWORK = "backbone._target_"
@@ -37,7 +36,7 @@ def readable(arguments: list[str]) -> list[str]:
     """
     for argument in arguments:
         _check_text(argument)
-    arguments = [_quoted(_expand_home(argument)) for argument in arguments]
+    arguments = [readable_override(argument) for argument in arguments]
     flags = flags_of(arguments)
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun runs what a pickle says; allowed: the arguments of that run again.")
@@ -62,25 +61,6 @@ def flags_of(arguments: list[str]) -> Namespace:
     return parser.parse_args([argument for argument in arguments if argument not in ("--version", "-sc")])
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ConfigError unless a run's folder exists or can be made."""
-    key = f"hydra.run.dir={folder}"
-    try:
-        exists = folder.exists()
-        place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{key} cannot be a folder ({_reason(error)}); allowed: a new folder.") from error
-    if not place.is_dir():
-        problem = "is a file" if exists else f"lies in {place}, which is a file"
-        raise ConfigError(f"{key} {problem}; allowed: a new folder.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key} cannot be made or written: no right to write in {place}; allowed: a new folder.")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
 def _check_text(argument: str) -> None:
     if re.search("[\0\ud800-\udfff]", argument):  # surrogates: bytes that are not UTF-8
         raise ConfigError(f"argument {argument!a} is no text; allowed: text in UTF-8.")
@@ -89,19 +69,6 @@ def _check_text(argument: str) -> None:
         depth += 1 if bracket in "[({" else -1
         if depth > DEEPEST:
             raise ConfigError(f"argument {argument[:40]!a}... nests too deep; allowed: at most {DEEPEST} brackets.")
-
-
-def _expand_home(argument: str) -> str:
-    """``data.root=~/data`` with the home folder spelled out: shells leave it alone, Hydra's grammar refuses it."""
-    key, equals, value = argument.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
-
-
-def _quoted(argument: str) -> str:
-    """``data.root=Größe`` with quotes around the value, which Hydra's grammar wants around all but ASCII."""
-    key, equals, value = argument.partition("=")
-    plain = not value.isascii() and value.isprintable() and not re.search(r"""['"\\$,{}()[\]]""", value)
-    return f"{key}='{value}'" if equals and key.isascii() and plain else argument
 
 
 def _refuse_flags(message: str) -> NoReturn:

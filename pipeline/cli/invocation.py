@@ -1,7 +1,6 @@
 """What Hydra is called with: our flags taken out, ``resume=`` spelled out, ranks that must not write kept from it."""
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.cli.arguments import readable
+from pipeline.config.overrides import quoted
 from pipeline.runs.processes import is_first
 from pipeline.runtime.console import QUIET, VERBOSE, showing
 from pipeline.runtime.errors import ConfigError
@@ -72,11 +72,3 @@ def _as_started(folder: str) -> list[str]:
     own = [source["path"] for source in sources if source["provider"] == "command-line"]
     flags = ["--config-dir", own[0]] if own else []
     return [*flags, *(str(override) for override in overrides), f"hydra.run.dir={quoted(str(run))}"]
-
-
-def quoted(value: str) -> str:
-    """A value as Hydra's grammar reads it, whatever characters it holds."""
-    # A backslash is one, except before a quotation mark, the closing one included.
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * trailing + "'"

@@ -22,6 +22,7 @@ import torch
 
 from pipeline.config import Config, from_plain
 from pipeline.runtime import ranks
+from pipeline.runtime.children import module_command
 from pipeline.runtime.errors import ConfigError, RunError
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -127,11 +128,11 @@ def _started_here(config: Config, folder: Path) -> Iterator[None]:
     """This process is the first; the others are its children, and leave with it."""
     count, before = config.trainer.devices, {name: os.environ.get(name) for name in VARIABLES}
     port = _free_port()
-    order = json.dumps({"config": asdict(config), "folder": str(folder)}) + "\n"
+    order = json.dumps({"config": asdict(config), "folder": str(folder.absolute())}) + "\n"
     children = []
     for index in range(1, count):
         variables = Place(index, index, 0, count, "dnc").variables("127.0.0.1", port)
-        command = [sys.executable, "-m", "pipeline.cli.follower"]
+        command = module_command("pipeline.cli.follower")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         child = subprocess.Popen(command, env=os.environ | variables | {FOLLOWER: "1"}, **pipes)
         children.append(child)

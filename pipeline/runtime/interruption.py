@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -89,7 +89,8 @@ class Interruption:
                 raise Interrupted(number)
             return
         self.received, self._when = number, time.monotonic()
-        os.write(2, f"{signal.Signals(number).name}: ending at the next checkpoint ...\n".encode())
+        with suppress(OSError):  # the terminal may be gone; that is no reason to lose the checkpoint
+            os.write(2, f"{signal.Signals(number).name}: ending at the next checkpoint ...\n".encode())
 
 
 interruption = Interruption()

@@ -6,12 +6,15 @@ The lock is the kernel's (`flock`), so that of a dead process is gone with it; w
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 FILE = ".lock"
+ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 10, 0.02
+"""How often a lock is asked for: whoever asks whether a folder is occupied holds it for a moment."""
 
 
 class Occupied(Exception):
@@ -27,34 +30,61 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._stream: IO[str] | None = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 (kept open)
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._stream.seek(0)
-            owner = self._stream.read().strip()
-            self._stream.close()
-            raise Occupied(owner or "another process") from None
+        self.path = (folder / FILE).absolute()
+        self._stream: IO[str] | None = _locked(self.path)
         self._stream.truncate(0)
         self._stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._stream.flush()
 
+    def fileno(self) -> int:
+        """Descriptor of the lock; children it is passed to hold the lock, too, for as long as they live."""
+        assert self._stream is not None, "released"
+        return self._stream.fileno()
+
     def release(self) -> None:
-        """Let others in. The file goes first: whoever has opened it already is refused all the same."""
+        """Let others in."""
         if self._stream is not None:
             self.path.unlink(missing_ok=True)
             self._stream.close()
             self._stream = None
 
 
+def _locked(path: Path) -> IO[str]:
+    """The file at ``path``, open and locked."""
+    owner = ""
+    for _ in range(ATTEMPTS):
+        stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (kept open)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or owner
+            stream.close()
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            continue
+        if _is_at(stream, path):
+            return stream
+        stream.close()  # opened before its owner removed it: others would lock another file
+    raise Occupied(owner or "another process")
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Wait until no other process is within; the file at ``path`` stands for what they take turns at."""
-    with open(path, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-        path.unlink(missing_ok=True)
+    while True:
+        with open(path, "w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if _is_at(stream, path):  # and not what the one before has removed meanwhile
+                yield
+                path.unlink(missing_ok=True)
+                return
 
 
 def occupied(folder: Path) -> bool:

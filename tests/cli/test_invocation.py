@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli.invocation import hydra_arguments, quoted
+from pipeline.cli.invocation import hydra_arguments
+from pipeline.config.overrides import quoted
 from pipeline.runtime.console import verbosity
 from pipeline.runtime.errors import ConfigError
 

@@ -1,13 +1,18 @@
-"""Reproduction of the paper's figures: ``scripts/reproduce``, or ``python -m pipeline.studies.engine``.
+"""What studies have in common: ``scripts/reproduce``, or ``python -m pipeline.studies``.
 
-A `Study` is a named set of ordinary pipeline runs, the figures drawn from their records and the claims those records
-must bear out. What the settings are and where they come from stands in ``conf/experiment/``.
+A study is a module of `pipeline.studies`: a named set of ordinary pipeline runs, the figures drawn from their records
+and the claims those records must bear out. What the settings are and where they come from stands in
+``conf/experiment/``.
 
     command     the command line: which studies, then run, draw, judge
-    catalogue   the studies and their sweeps
-    runs        a point of a sweep as a run folder: composed, repeated only when needed, read back
+    study       what a study is, and which there are
+    places      the folder of a version of a study, or of a variation of it
+    jobs        a run of a study: composed, found where it was made before
+    performing  runs one after another, several at once, or through a Hydra launcher; shared with other processes
+    workers     the processes that make several runs at once (worker: what such a process does)
+    results     what a finished run left behind
     claims      results -> claim | expected | measured | holds
-    drawing     results -> figures (drawing_e1: those of E1)
+    drawing     what figures of several studies share
     tables      results and claims -> CSV, markdown, terminal
     publish     figures and tables -> docs/
 """

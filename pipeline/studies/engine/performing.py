@@ -1,21 +1,29 @@
-"""Getting runs done: one after another, several at once, or through a Hydra launcher."""
+"""Getting runs done: one after another, several at once, or through a Hydra launcher.
+
+Whoever reproduces in the same folder at the same time shares the work: a run that another process makes is left to it,
+and taken as done when it is.
+"""
 
 import logging
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from pipeline.config.overrides import quoted
+from pipeline.runtime.children import module_command
 from pipeline.runtime.errors import RunError
-from pipeline.studies.engine.runs import Job
+from pipeline.runtime.interruption import Interrupted, interruption
+from pipeline.runtime.lock import FolderLock, Occupied, occupied
+from pipeline.studies.engine.jobs import Job, Order
 from pipeline.studies.engine.study import Study
+from pipeline.studies.engine.workers import Workers, working
 
 log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""At signals, and at runs that other processes make."""
 
 
 class Meter:
@@ -27,63 +35,150 @@ class Meter:
         if total > wanted:
             log.info("%d of %d runs were finished before", total - wanted, total)
 
-    def count(self, job: Job) -> None:
+    def count(self, order: Order, note: str = "") -> None:
         """One more run is done."""
         self.done += 1
         elapsed = time.monotonic() - self.started
         left = elapsed / self.done * (self.wanted - self.done)
         log.info(
-            "[%d/%d, %.0f s, about %.0f s left] %s %s",
+            "[%d/%d, %.0f s, about %.0f s left] %s %s%s",
             self.done,
             self.wanted,
             elapsed,
             left,
-            job.folder.parent.name,
-            job.point.name,
+            order.folder.parent.name,
+            order.name,
+            note,
         )
 
 
-def perform_all(jobs: Sequence[Job], workers: int, meter: Meter) -> None:
-    """Run the jobs, ``workers`` at once in processes of their own with an equal share of the CPU threads each."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            job.perform()
-            meter.count(job)
+class Agenda:
+    """Runs that are still to be made, and those that other processes are making."""
+
+    def __init__(self, orders: Sequence[Order], meter: Meter) -> None:
+        self._open, self._meter = list(orders), meter
+        self._elsewhere: dict[Path, str] = {}  # who makes a run, as far as we have been told
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def take(self) -> Order | None:
+        """The next run that nobody makes; None if there is none. What another process has finished is counted."""
+        for order in list(self._open):
+            if occupied(order.folder):
+                continue
+            self._open.remove(order)
+            if order.folder not in self._elsewhere or not order.is_done:
+                return order
+            self._meter.count(order, " (made by another process)")
+        return None
+
+    def report(self, order: Order, owner: str | None) -> None:
+        """A run that was taken is finished, or being made by somebody else."""
+        if owner is None:
+            self._meter.count(order)
+            return
+        self._open.append(order)
+        if order.folder not in self._elsewhere:
+            log.info("%s %s is being made by %s", order.folder.parent.name, order.name, owner)
+        self._elsewhere[order.folder] = owner
+
+    def note_others(self) -> None:
+        """Say which runs are waited for."""
+        for order in self._open:
+            if order.folder not in self._elsewhere:
+                self._elsewhere[order.folder] = "another process"
+                log.info("waiting for %s %s, which another process makes", order.folder.parent.name, order.name)
+
+
+def perform_all(orders: Sequence[Order], workers: int, meter: Meter) -> None:
+    """Make the runs, ``workers`` at once in processes of their own with an equal share of the CPU threads each.
+
+    Raises:
+        ConfigError, RunError: a run could not begin, or broke down; finished ones are kept.
+        Interrupted: a signal has asked for the end; runs in progress have kept what they have.
+    """
+    interruption.exit_if_signalled()  # a signal that came too late for what was done before
+    agenda = Agenda(orders, meter)
+    if workers == 1 or len(orders) < 2:
+        _one_by_one(agenda)
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
-    # Spawned, because a fork of a process whose thread pools have run may hang.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (threads,)) as pool:
-        futures = {pool.submit(job.perform): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                meter.count(futures[future])
-        except BaseException:
-            # What is under way would otherwise be waited for; it is kept as far as its finished stages.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():
-                process.terminate()
-            raise
+    with interruption.deferred(), working(min(workers, len(orders)), threads) as processes:
+        _several_at_once(agenda, processes)
 
 
-def _begin_worker(threads: int) -> None:
-    import torch
+def _one_by_one(agenda: Agenda) -> None:
+    while agenda:
+        interruption.exit_if_signalled()  # a signal that came too late for the run before
+        order = agenda.take()
+        if order is not None:
+            agenda.report(order, order.perform())
+        elif agenda:
+            agenda.note_others()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    torch.set_num_threads(threads)
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)  # warnings only: the lines of many runs would mix
+
+def _several_at_once(agenda: Agenda, workers: Workers) -> None:
+    while agenda or workers.busy:
+        for worker in workers.idle:
+            if (order := agenda.take()) is None:
+                break
+            worker.give(order)
+        if not workers.busy and agenda:
+            agenda.note_others()
+        for worker in workers.ready(SECONDS_BETWEEN_LOOKS):
+            agenda.report(*worker.answer())
+        if interruption.received:
+            workers.stop(workers.busy)
+            raise Interrupted(interruption.received)
 
 
 def launch(
     studies: Sequence[Study], jobs: Mapping[str, list[Job]], overrides: Sequence[str], out: Path, launcher: str
 ) -> None:
-    """Submit every sweep that has unfinished runs as a Hydra multirun, all at once, and wait for them.
+    """Submit every grid that has unfinished runs as a Hydra multirun, all at once, and wait for them.
 
     Raises:
-        RunError: a sweep failed.
+        RunError: a multirun failed, or another process submits these runs at this moment.
     """
+    runs = out / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FolderLock(runs)
+    except Occupied as error:
+        raise RunError(f"the runs in {runs} are being submitted by {error}; the same command later goes on.") from error
     running: dict[str, subprocess.Popen] = {}
-    attempt = time.strftime("%Y%m%d-%H%M%S")  # so that no job meets the folder of an earlier one
+    try:
+        for name, command in _multiruns(studies, jobs, overrides, runs, launcher):
+            log.info("submitting %s: dnc %s", name, " ".join(command))
+            # The children hold the lock as well: should this process be killed, they go on, and it is theirs.
+            running[name] = process = subprocess.Popen(
+                module_command("pipeline", *command), stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()]
+            )
+            if launcher == "basic":  # which makes the runs here: one multirun after another
+                process.wait()
+        failed = [name for name, process in running.items() if process.wait() != 0]
+    except Interrupted:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+        raise
+    finally:
+        lock.release()
+    if failed:
+        raise RunError(
+            f"these multiruns failed: {', '.join(failed)}; what they finished is kept, the same command goes on."
+        )
+
+
+def _multiruns(
+    studies: Sequence[Study], jobs: Mapping[str, list[Job]], overrides: Sequence[str], runs: Path, launcher: str
+) -> list[tuple[str, list[str]]]:
+    """Name and arguments of the multiruns whose jobs are not all finished."""
+    made = []
+    attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"  # so that no job meets the folder of an earlier one
     for study in studies:
         open_points = {job.point.name for job in jobs[study.name] if not job.is_finished}
         for grid in study.grids:
@@ -91,15 +186,7 @@ def launch(
             if rest is None:
                 continue
             named = [] if "experiment" in grid.axes else [f"experiment={study.name}"]
-            command = [sys.executable, "-m", "pipeline", *rest.multirun, *named, *overrides]
-            command += [f"hydra.sweep.dir={out / 'runs' / study.name}", f"hydra/launcher={launcher}"]
-            command += [f"hydra.sweep.subdir={grid.name}-{attempt}-${{hydra.job.num}}"]
-            log.info("submitting %s: %s", grid.name, " ".join(command[1:]))
-            running[f"{study.name} {grid.name}"] = process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-            if launcher == "basic":  # which runs the jobs here: one sweep after another
-                process.wait()
-    failed = [name for name, process in running.items() if process.wait() != 0]
-    if failed:
-        raise RunError(
-            f"these sweeps failed: {', '.join(failed)}; what they finished is kept, the same command goes on."
-        )
+            command = [*rest.multirun, *named, *overrides, f"hydra.sweep.dir={quoted(str(runs / study.name))}"]
+            command += [f"hydra/launcher={launcher}", f"hydra.sweep.subdir={grid.name}-{attempt}-${{hydra.job.num}}"]
+            made.append((f"{study.name} {grid.name}", command))
+    return made

@@ -1,16 +1,31 @@
 """What a study is: named runs in several sizes, and what draws, tabulates and judges them."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline.runtime.discovery import modules_in
 from pipeline.studies.engine.claims import Claim
-from pipeline.studies.engine.runs import Point, Result
+from pipeline.studies.engine.results import Point, Result
 
 FULL, CPU, QUICK = "full", "cpu", "quick"
+VERSIONS = (FULL, CPU, QUICK)
+
+
+def points_along(key: str, *values: Any, also: tuple[str, ...] = ()) -> tuple[Point, ...]:
+    """One point per value of a setting, named after it (``depth_3``); ``also`` are overrides common to all of them."""
+    return tuple(Point(f"{key.rpartition('.')[2]}_{value}", (f"{key}={value}", *also)) for value in values)
+
+
+def shrunk(points: Sequence[Point], names: Sequence[str], overrides: tuple[str, ...]) -> tuple[Point, ...]:
+    """The points of these names, made smaller by the overrides."""
+    return tuple(replace(point, shrunk=overrides) for point in points if point.name in names)
 
 
 @dataclass(frozen=True)
@@ -63,10 +78,10 @@ Tables = Callable[[Sequence[Result]], dict[str, pd.DataFrame]]
 
 @dataclass(frozen=True)
 class Study:
-    """A figure of the paper (or of its ablations).
+    """A figure of a paper, or what we ask beyond it.
 
     Attributes:
-        name: what the command line, the run folders and the experiment file (``conf/experiment/``) call it.
+        name: of its module and of its experiment file in ``conf/experiment/``.
         group: the command line's name for all studies of a kind.
         title: one line for ``--list``.
         versions: size -> its runs; a size that is not there is the full one.
@@ -74,16 +89,16 @@ class Study:
         claims: results -> claims.
         tables: results -> tables by file name.
         expectation: what the table of claims calls the column of what was to be expected.
-        grids: the full version as sweeps, for a Hydra launcher; none if it is not made of sweeps.
+        grids: the full version as multiruns, for a Hydra launcher; none if it is not made of them.
     """
 
     name: str
     group: str
     title: str
     versions: Mapping[str, tuple[Point, ...]]
-    draw: Draw
-    claims: Callable[[Sequence[Result]], list[Claim]]
-    tables: Tables
+    draw: Draw = lambda results: {}
+    claims: Callable[[Sequence[Result]], list[Claim]] = lambda results: []
+    tables: Tables = lambda results: {}
     expectation: str = "expected"
     grids: tuple[Grid, ...] = field(default=())
 
@@ -95,3 +110,21 @@ class Study:
     def chosen(self, version: str) -> tuple[Point, ...]:
         """The runs of a version."""
         return self.versions.get(version, self.points)
+
+
+@cache
+def studies() -> dict[str, Study]:
+    """All studies by name: the ``STUDY`` of every module of `pipeline.studies`; e2 before e10."""
+    found = {}
+    for module in modules_in("pipeline.studies"):
+        name, study = module.__name__.rpartition(".")[2], getattr(module, "STUDY", None)
+        if not isinstance(study, Study) or study.name != name:
+            raise TypeError(
+                f"{module.__name__} has no STUDY by its own name; allowed: STUDY = Study(name={name!r}, ...)"
+            )
+        found[name] = study
+    return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]

@@ -1,6 +1,6 @@
-"""Tables of E3 and E4: one row per network, and the metrics of every layer over the seeds."""
+"""What the studies of real networks (E3, E4) share: the variants of training, numbers of a run, and tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -8,27 +8,41 @@ import pandas as pd
 
 from pipeline.dufm.verdict import METRICS
 from pipeline.runs.solutions import unseen_share
-from pipeline.studies.engine.runs import Result
+from pipeline.studies.engine.results import Result
 
+GROUP = "real"
+EXPECTATION = "what the paper says"
 LAST = ("dnc1", "dnc2", "dnc3", "test_dnc1", "test_dnc2", "test_dnc3", "ncm_accuracy", "test_ncm_accuracy")
+"""Metrics of the last layer that the table of networks shows."""
+QUICK_SHRUNK = ("backbone.batch_size=32", "descent.records_per_decade=3", "descent.steps=500")
+"""What the quick versions change in every run."""
+# Two networks of the same settings differ in what is drawn by their seed; the DUFM of a fixed head is solved from three
+# starts, so that one stuck start does not decide over it.
+VARIANTS = {
+    "end_to_end_dufm": ("protocol=end_to_end", "protocol.regularization=dufm", "descent.seeds=1"),
+    "end_to_end_standard": (
+        "protocol=end_to_end",
+        "protocol.regularization=standard",
+        "optimizer.weight_decay=5e-3",
+        "descent.seeds=1",
+    ),
+    "frozen_features": ("protocol=frozen_features", "descent.seeds=1"),
+    "fixed_head": ("protocol=fixed_head", "descent.seeds=3"),
+    "untrained_backbone": ("protocol=frozen_features", "backbone.epochs=0", "descent.seeds=1"),  # a control
+}
+"""How backbone and head are trained, by the name that begins the points of E3."""
 
 
-def e3_tables(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    """By file name."""
-    return {"e3": networks_table(results), "e3_layers": layers_table(results)}
-
-
-def e4_tables(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    """By file name."""
-    return {"e4": networks_table(results), "e4_layers": layers_table(results)}
+def tables(study: str) -> Callable[[Sequence[Result]], dict[str, pd.DataFrame]]:
+    """What makes the tables of a study, by file name."""
+    return lambda results: {study: networks_table(results), f"{study}_layers": layers_table(results)}
 
 
 def variant(result: Result) -> str:
-    """The protocol, with its regularisation or the lack of training where that makes the difference."""
+    """How the network was trained: by the point's name, which a variant begins, or else by protocol and decay."""
+    named = result.point.name.partition("-")[0]
     protocol = result.config.protocol
-    if protocol.name == "frozen_features" and result.config.backbone.epochs == 0:
-        return "untrained_backbone"
-    return f"end_to_end_{protocol.regularization}" if protocol.name == "end_to_end" else protocol.name
+    return named if named in VARIANTS else f"{protocol.name}_{protocol.regularization}"
 
 
 def images(result: Result) -> str:
@@ -58,16 +72,6 @@ def groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
     for result in results:
         grouped.setdefault(tuple(setting(result).values()), []).append(result)
     return grouped
-
-
-SWEEPS = ("decay", "standard", "width", "depth", "lr", "activation")
-"""Of E4, by the names their points begin with."""
-
-
-def swept(results: Sequence[Result], name: str) -> list[Result]:
-    """The runs of a sweep, with the base point unless that belongs to another regularisation."""
-    base = [] if name == "standard" else [r for r in results if r.point.name.startswith("base")]
-    return [r for r in results if r.point.name.startswith(f"{name}-")] + base
 
 
 def places(result: Result) -> dict[tuple[str, str, str], Mapping[str, Any]]:
@@ -122,7 +126,7 @@ def gap(result: Result) -> float:
 
 def unseen(result: Result) -> float:
     """Of a network under a fixed head, the share of its squared feature norm that the head cannot see; else NaN."""
-    if not result.completed or result.config.protocol.name != "fixed_head":
+    if not result.completed or "fixed_head" not in result.summary:
         return float("nan")
     return unseen_share(result.tensors["features/1"], result.tensors["weights/1"][0])
 

@@ -1,0 +1,131 @@
+"""The door of a run folder: every run, of the command or of a study, comes in here.
+
+What can be wrong is found before anything is written, a completed run is not overwritten, and while a run lasts nobody
+else gets into its folder.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.runs.inputs import Inputs, prepare
+from pipeline.runs.processes import check as check_processes
+from pipeline.runs.processes import is_first
+from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.interruption import interruption
+from pipeline.runtime.lock import FILE, FolderLock, Occupied
+from pipeline.storage.record import COMPLETED, read_summary
+
+
+class FolderInUse(ConfigError):
+    """Another process works in the folder; `owner` says which."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        super().__init__(f"hydra.run.dir={folder} is in use by {owner}; allowed: another folder.")
+        self.owner = owner
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Leave to run: a checked configuration, its inputs, and a folder that is this process's until `release`.
+
+    Of the processes (ranks) of one run, which are one party, only the first holds the lock.
+    """
+
+    config: Config
+    inputs: Inputs
+    folder: Path
+    lock: FolderLock | None
+
+    def perform(self) -> None:
+        """Run, going on where an earlier attempt in the folder left off, and release the folder.
+
+        Raises:
+            RunError, Interrupted: see `pipeline.runs.execution.execute`.
+        """
+        # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
+        from pipeline.runs.execution import execute
+
+        interruption.reset()
+        try:
+            execute(self.config, self.inputs, self.folder)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let others into the folder; twice is once."""
+        if self.lock is not None:
+            self.lock.release()
+
+
+def admit(config: Config, folder: Path, *, replace: bool = False) -> Admission:
+    """Check everything, then make the folder and keep others out of it.
+
+    Args:
+        config: validated (`pipeline.config.settings`).
+        replace: what an earlier run has left in the folder is removed, even if that run is complete.
+
+    Raises:
+        FolderInUse: another process works there.
+        ConfigError: anything else that a run cannot begin with; nothing was written.
+    """
+    if not replace:
+        refuse_completed(folder)
+    check_folder(folder)
+    check_processes(config)
+    inputs = prepare(config)
+    lock = _occupy(folder) if is_first() else None
+    admission = Admission(config, inputs, folder, lock)
+    try:
+        if replace:
+            _clear(folder)
+        else:
+            refuse_completed(folder)  # again: another process may have completed one meanwhile
+    except BaseException:
+        admission.release()
+        raise
+    return admission
+
+
+def refuse_completed(folder: Path) -> None:
+    """Raise ConfigError if the folder holds a completed run."""
+    if (read_summary(folder) or {}).get("status") == COMPLETED:
+        raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError unless a run's folder exists or can be made."""
+    key = f"hydra.run.dir={folder}"
+    try:
+        exists = folder.exists()
+        place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key} cannot be a folder ({_reason(error)}); allowed: a new folder.") from error
+    if not place.is_dir():
+        problem = "is a file" if exists else f"lies in {place}, which is a file"
+        raise ConfigError(f"{key} {problem}; allowed: a new folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key} cannot be made or written: no right to write in {place}; allowed: a new folder.")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _occupy(folder: Path) -> FolderLock:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FolderLock(folder)
+    except Occupied as error:
+        raise FolderInUse(folder, str(error)) from error
+
+
+def _clear(folder: Path) -> None:
+    """Empty a folder but for its lock, whose file has to stay where others look for it."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != FILE:
+            entry.unlink()

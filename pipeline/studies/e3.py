@@ -1,0 +1,226 @@
+"""E3: trained networks recover the features that the deep unconstrained features model assumes.
+
+Every point is one network and one seed: five variants of training, two backbones, three pairs of classes, two depths.
+
+Paper: Súkeník et al., arXiv 2305.13165 and 2405.14468; what they say is recalled, not read (conf/experiment/e3.yaml).
+Shows: DNC1-3 of every block of the backbone and every layer of the head, over training and at the end.
+Expects: DNC1-3 falling through the head and over training, and a loss near the DUFM's optimum.
+Evidence: docs/reproduction/real.md and e3*.csv there, of --cpu. DNC1 of the last layer at most 0.0134 in all 42
+    settings with a trained backbone; DNC2 and DNC3 mostly not in time; under a fixed head the loss within 10 % of the
+    optimum in 5 of 12 settings, in 11 of 12 apart from what the head cannot see of the features.
+    Command: scripts/reproduce e3 --cpu --jobs 2 data.root=DATA
+    Machine: 2 cores of an Intel Xeon (AVX-512, model not named), 24 GiB, no GPU, torch 2.14.1; 93 min with E4.
+    Date: committed 2026-11-24. Commit of the code: not recorded. The full version (300 networks) was not run.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline.studies._networks import (
+    EXPECTATION,
+    GROUP,
+    QUICK_SHRUNK,
+    VARIANTS,
+    gap,
+    images,
+    seen_gap,
+    tables,
+    variant,
+)
+from pipeline.studies._networks_drawing import count_of_networks, record_of, split_handles
+from pipeline.studies._settings import (
+    NEAR,
+    OURS,
+    SHRINKS,
+    at_most,
+    falls,
+    falls_in_backbone,
+    generalises,
+    near_optimal,
+    over_settings,
+    shrinks,
+)
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
+from pipeline.views.figures import STYLE, TITLES, layer_colors, plot_over_steps, plot_profile
+
+SEEDS = (0, 1, 2, 3, 4)
+DEPTHS = (3, 5)
+PRESETS = tuple(
+    f"e3_{data}_{backbone}" for backbone in ("mlp", "resnet20") for data in ("mnist01", "mnist49", "cifar10")
+)
+NAMES = {
+    "end_to_end_dufm": "end to end,\nDUFM's penalties",
+    "end_to_end_standard": "end to end,\nstandard decay",
+    "frozen_features": "head on\nfrozen features",
+    "fixed_head": "backbone under\na fixed head",
+    "untrained_backbone": "head on an\nuntrained backbone",
+}
+# Small batches, because what a network must take to collapse are steps: in units of 1 / (lr x decay) about three.
+CPU_SHRUNK = ("descent.records_per_decade=5", "descent.steps=3000")
+CPU_SIZES = {
+    "mlp": ("data.samples_per_class=1000", "backbone.batch_size=64", "backbone.epochs=200"),
+    "resnet20": ("data.samples_per_class=500", "backbone.batch_size=32", "backbone.epochs=80"),
+}
+CPU_SEEDS = {"mlp": (0, 1, 2), "resnet20": (0,)}
+QUICK_RESNET = ("data.samples_per_class=64", "backbone.epochs=4")
+
+
+def _grid(
+    variant: str, presets: tuple[str, ...] = PRESETS, depths: tuple[int, ...] = DEPTHS, seeds: tuple[int, ...] = SEEDS
+) -> Grid:
+    return Grid(variant, {"experiment": presets, "head.depth": depths, "seed": seeds}, VARIANTS[variant])
+
+
+def _cpu_points() -> tuple[Point, ...]:
+    points = []
+    for preset in PRESETS:
+        backbone = preset.rpartition("_")[2]
+        for name in VARIANTS:
+            if name == "end_to_end_standard" and backbone == "resnet20":
+                continue  # the MLP shows the difference between the two regularisations, for a tenth of the time
+            points += _shrunk(name, preset, DEPTHS, CPU_SEEDS[backbone], (*CPU_SIZES[backbone], *CPU_SHRUNK))
+    return tuple(points)
+
+
+def _quick_points() -> tuple[Point, ...]:
+    points = []
+    for preset in PRESETS:
+        mlp = preset.endswith("mlp")
+        size = ("data.samples_per_class=200", "backbone.epochs=30") if mlp else QUICK_RESNET
+        for name in VARIANTS:
+            if "mnist49" not in preset and (mlp or name != "end_to_end_standard"):
+                points += _shrunk(name, preset, (3,), (0,), (*size, *QUICK_SHRUNK))
+    return tuple(points)
+
+
+def _shrunk(
+    name: str, preset: str, depths: tuple[int, ...], seeds: tuple[int, ...], smaller: tuple[str, ...]
+) -> list[Point]:
+    """Points of one preset; what ``smaller`` says of the epochs does not count where nothing is to be trained."""
+    fixed = {override.partition("=")[0] for override in VARIANTS[name]}
+    kept = tuple(override for override in smaller if override.partition("=")[0] not in fixed)
+    return _grid(name, (preset,), depths, seeds).points(lambda values: kept)
+
+
+GRIDS = tuple(_grid(name) for name in VARIANTS)
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """All claims, protocol by protocol."""
+    made = []
+    for name in dict.fromkeys(map(variant, results)):
+        own = [result for result in results if variant(result) == name]
+        limits = own[0].config.verdict
+        for text, paper, judge in (
+            ("DNC1 falls from layer to layer of the head", "decreases with depth", lambda g: falls(g, "dnc1")),
+            ("DNC3 falls from layer to layer of the head", "decreases with depth", lambda g: falls(g, "dnc3")),
+            (f"DNC1 of the last layer falls to {SHRINKS:g} of its start", "decreases over training", shrinks("dnc1")),
+            (f"DNC3 of the last layer falls to {SHRINKS:g} of its start", "decreases over training", shrinks("dnc3")),
+            (f"DNC1 of the last layer <= {limits.dnc1:g}", "tends to 0", at_most("dnc1", limits.dnc1)),
+            (f"DNC2 of the last layer <= {limits.dnc2:g}", "tends to 1", at_most("dnc2", limits.dnc2)),
+            (f"DNC3 of the last layer <= {limits.dnc3:g}", "tends to 0", at_most("dnc3", limits.dnc3)),
+            ("DNC1 falls from the first to the last block of the backbone", OURS, falls_in_backbone),
+            ("on the test images too, DNC1 is smaller in the last layer than in the features", OURS, generalises),
+        ):
+            made.append(over_settings(f"{name}: {text}", paper, own, judge))
+        if name in ("end_to_end_dufm", "fixed_head"):
+            text = f"{name}: loss within {NEAR:.0%} of the DUFM's optimum"
+            made.append(over_settings(text, "reaches near-optimal loss", own, near_optimal(gap)))
+        if name == "fixed_head":
+            text = f"{name}: the same without the penalty on what W_1 cannot see of the features"
+            made.append(over_settings(text, OURS, own, near_optimal(seen_gap)))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Two figures per backbone and pair of classes, of its deepest head, by file name."""
+    figures = {}
+    for pair in dict.fromkeys((images(result), result.config.backbone.name) for result in results):
+        own = [r for r in results if (images(r), r.config.backbone.name) == pair and r.completed]
+        if not own:
+            continue
+        deepest = max(result.config.head.depth for result in own)
+        own = [result for result in own if result.config.head.depth == deepest]
+        name = "e3_" + "_".join(pair).replace(" ", "_").replace("/", "_")
+        figures[f"{name}_training"] = over_training(own, pair)
+        figures[f"{name}_layers"] = through_layers(own, pair)
+    return figures
+
+
+def over_training(results: Sequence[Result], pair: tuple[str, str]) -> Figure:
+    """DNC1-3 of every layer over training: one row per protocol, and one for the backbone before it is frozen."""
+    variants = list(dict.fromkeys(map(variant, results)))
+    rows = [(name, "head") for name in variants]
+    rows += [("frozen_features", "backbone")] if "frozen_features" in variants else []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.2 * len(rows) + 0.9), layout="constrained")
+        grid = figure.subplots(len(rows), 3, squeeze=False)
+        for (name, stage), line in zip(rows, grid, strict=True):
+            own = [result for result in results if variant(result) == name]
+            frame = record_of(own)
+            frame = frame[(frame.stage == stage) & ((stage == "head") | (frame.tap == "post"))]
+            colors = layer_colors(list(dict.fromkeys(frame[frame.layer != ""].layer)))
+            for metric, axes in zip(TITLES, line, strict=True):
+                if (frame.metric == metric).any():
+                    plot_over_steps(frame, metric, axes, stage, colors, own[0].summary["step_units"][stage])
+                else:
+                    axes.axis("off")  # a block has no weight matrix of the head's kind, hence no DNC3
+            text = NAMES[name] if stage == "head" else "the backbone\nthat is frozen"
+            line[0].set_ylabel(text, fontweight="bold")
+            line[2].legend(handles=_layer_handles(colors, stage), loc="center left", bbox_to_anchor=(1.01, 0.5))
+        for axes in grid[1:].flat:
+            axes.set_title("")
+        depth, networks = results[0].config.head.depth, count_of_networks(results)
+        figure.suptitle(
+            f"{pair[0]}, {pair[1]}, L = {depth}, training images: geometric mean over {networks}, shaded from "
+            "smallest to largest (solid: after the activation, dashed: before)"
+        )
+    return figure
+
+
+def through_layers(results: Sequence[Result], pair: tuple[str, str]) -> Figure:
+    """DNC1-3 at the end against the layer, backbone blocks and head layers together, training and test images."""
+    variants = list(dict.fromkeys(map(variant, results)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.5 * len(variants) + 0.9), layout="constrained")
+        grid = figure.subplots(len(variants), 3, squeeze=False)
+        for name, line in zip(variants, grid, strict=True):
+            own = [result for result in results if variant(result) == name]
+            frame = record_of(own)
+            for metric, axes in zip(TITLES, line, strict=True):
+                plot_profile(frame, metric, axes, getattr(own[0].config.verdict, metric))
+            line[0].set_ylabel(NAMES[name], fontweight="bold")
+        figure.legend(handles=split_handles(), loc="outside lower center", ncols=5)
+        for axes in grid[1:].flat:
+            axes.set_title("")
+        depth, networks = results[0].config.head.depth, count_of_networks(results)
+        figure.suptitle(f"{pair[0]}, {pair[1]}, L = {depth}, at the end: mean over {networks}, bars span them")
+    return figure
+
+
+def _layer_handles(colors: dict[str, Any], stage: str) -> list[Line2D]:
+    names = {layer: f"layer {layer}" if stage == "head" else layer.removeprefix("network.") for layer in colors}
+    return [Line2D([], [], color=color, label=names[layer]) for layer, color in colors.items()]
+
+
+STUDY = Study(
+    name="e3",
+    group=GROUP,
+    title="real networks: three protocols, two backbones, three pairs of classes, heads of 3 and 5 layers",
+    versions={
+        FULL: tuple(point for grid in GRIDS for point in grid.points()),
+        CPU: _cpu_points(),
+        QUICK: _quick_points(),
+    },
+    draw=draw,
+    claims=claims,
+    tables=tables("e3"),
+    expectation=EXPECTATION,
+    grids=GRIDS,
+)

@@ -1,0 +1,211 @@
+"""E4: how collapse in a real network depends on decay, width, depth, learning rate and activation of the head.
+
+Every point is one network and one seed, the MLP on MNIST 4 and 9 trained together with its head.
+
+Paper: ours; what is expected is recalled from arXiv 2305.13165, and of linear heads from 2410.04887, not read.
+Shows: DNC1-3 of the last layer of the head and the accuracies against each setting.
+Expects: the last layer collapses at every setting but for narrow heads; DNC2 the nearer to 1 the larger lr x decay.
+Evidence: docs/reproduction/real.md and e4*.csv there, of --cpu.
+    Command: scripts/reproduce e4 --cpu --jobs 2 data.root=DATA
+    Machine: 2 cores of an Intel Xeon (AVX-512, model not named), 24 GiB, no GPU, torch 2.14.1; 93 min with E3.
+    Date: committed 2026-11-24. Commit of the code: not recorded. The full version was not run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._networks import (
+    EXPECTATION,
+    GROUP,
+    QUICK_SHRUNK,
+    accuracy,
+    chain,
+    chain_of,
+    groups,
+    images,
+    tables,
+)
+from pipeline.studies._networks_drawing import count_of_networks, split_handles
+from pipeline.studies._settings import OURS, TERMINAL, at_most, completed, over_settings
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.drawing import plot_seeds
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
+from pipeline.views.figures import OPTIMUM, STYLE, TEST_COLOR, TITLES, TRAIN_COLOR, plain_ticks
+
+SEEDS = (0, 1, 2, 3, 4)
+WIDE = 16
+"""From this width on a head must collapse."""
+SWEPT = {
+    "decay": {"head.weight_decay": (5e-4, 2e-3, 1e-2, 2e-2)},
+    "standard": {"optimizer.weight_decay": (1e-4, 5e-4, 1e-3, 5e-3, 1e-2)},
+    "width": {"head.width": (2, 4, 8, 16, 256)},
+    "depth": {"head.depth": (2, 3, 6, 8)},
+    "lr": {"optimizer.lr": (0.002, 0.01, 0.02, 0.1)},
+    "activation": {"head.activation": ("linear",)},
+    "base": {},
+}
+"""What is swept over, by the names of the grids. The value of the base point, which belongs to all, is left out."""
+FIXED = {"standard": ("protocol.regularization=standard",)}
+QUICK_SWEPT = {
+    "decay": {"head.weight_decay": (5e-4, 2e-2)},
+    "standard": {"optimizer.weight_decay": (1e-3,)},
+    "width": {"head.width": (4,)},
+    "depth": {"head.depth": (2,)},
+    "lr": {"optimizer.lr": (0.01,)},
+    "activation": {"head.activation": ("linear",)},
+    "base": {},
+}
+CPU_SHRUNK = ("data.samples_per_class=1000", "backbone.epochs=150", "backbone.batch_size=64")
+SMALLER = (*QUICK_SHRUNK, "data.samples_per_class=200", "backbone.epochs=30")
+PANELS: dict[str, tuple[str, str, Callable[[Result], Any], bool]] = {
+    # name -> (title, axis, value of a run, logarithmic)
+    "decay": ("decay of head (DUFM's penalties)", "head.weight_decay", lambda r: r.config.head.weight_decay, True),
+    "standard": ("decay of all weights", "optimizer.weight_decay", lambda r: r.config.optimizer.weight_decay, True),
+    "width": ("width", "head.width", lambda r: r.config.head.width, True),
+    "depth": ("depth", "head.depth", lambda r: r.config.head.depth, False),
+    "lr": ("learning rate", "optimizer.lr", lambda r: r.config.optimizer.lr, True),
+    "activation": ("activation", "head.activation", lambda r: r.config.head.activation, False),
+}
+
+
+def _grids(swept: Mapping[str, Mapping[str, tuple]], seeds: tuple[int, ...]) -> tuple[Grid, ...]:
+    return tuple(Grid(name, {**axes, "seed": seeds}, FIXED.get(name, ())) for name, axes in swept.items())
+
+
+def _points(grids: tuple[Grid, ...], shrunk: tuple[str, ...] = ()) -> tuple[Point, ...]:
+    return tuple(point for grid in grids for point in grid.points(lambda values: shrunk))
+
+
+GRIDS = _grids(SWEPT, SEEDS)
+
+
+def swept(results: Sequence[Result], name: str) -> list[Result]:
+    """The runs of a sweep, with the base point unless that belongs to another regularisation."""
+    base = [] if name == "standard" else [r for r in results if r.point.name.startswith("base")]
+    return [r for r in results if r.point.name.startswith(f"{name}-")] + base
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """How collapse depends on the settings of the head."""
+    sweeps = {name: swept(results, name) for name in PANELS}
+    limits = results[0].config.verdict
+    narrow = [result for result in sweeps["width"] if result.config.head.width < 4]
+    wide = [result for result in sweeps["width"] if result.config.head.width >= WIDE]
+    made = [
+        over_settings(f"{text}: DNC1 of the last layer <= {limits.dnc1:g}", paper, own, at_most("dnc1", limits.dnc1))
+        for text, paper, own in (
+            ("at every decay of the head (dufm)", "collapses", sweeps["decay"]),
+            ("at every decay of all weights (standard)", "collapses", sweeps["standard"]),
+            (f"at every width from {WIDE} on", "collapses", wide),
+            ("at every depth", "collapses", sweeps["depth"]),
+            ("at every learning rate", OURS, sweeps["lr"]),
+            ("with a linear head", "collapses (arXiv 2410.04887)", [r for r in sweeps["activation"] if not _relu(r)]),
+        )
+    ]
+    made += [
+        over_settings(f"{text}: DNC2 of the last layer <= {limits.dnc2:g}", paper, own, at_most("dnc2", limits.dnc2))
+        for text, paper, own in (
+            ("at every decay of the head (dufm)", "tends to 1", sweeps["decay"]),
+            (f"at every width from {WIDE} on", "tends to 1", wide),
+            ("at every depth", "tends to 1", sweeps["depth"]),
+        )
+    ]
+    if narrow:
+        text = f"width {narrow[0].config.head.width}: some networks do not fit their training images"
+        shares = [accuracy(result, "train") for result in narrow]
+        stuck = sum(not share >= TERMINAL for share in shares)
+        made.append(Claim(text, "narrow heads get stuck", f"{stuck} of {len(shares)} networks", stuck > 0))
+    made.append(_ordered("stronger decay of the head brings DNC2 closer to 1", sweeps["decay"], "weight_decay"))
+    made.append(_ordered("a larger learning rate brings DNC2 closer to 1", sweeps["lr"], "lr"))
+    return made
+
+
+def _ordered(text: str, results: Sequence[Result], key: str) -> Claim:
+    """DNC2 of the last layer falls strictly from the smallest to the largest value of a setting (ends compared)."""
+    fitted = {}
+    for group in groups(results).values():
+        shares = [accuracy(result, "train") for result in completed(group)]
+        if shares and median(shares) >= TERMINAL:
+            config = group[0].config
+            value = config.head.weight_decay if key == "weight_decay" else config.optimizer.lr
+            fitted[value] = chain(completed(group), "dnc2")[-1]
+    ends = sorted(fitted)
+    measured = ", ".join(f"{value:g}: {fitted[value]:.3g}" for value in ends)
+    return Claim(text, OURS, measured, None if len(ends) < 2 else fitted[ends[-1]] < fitted[ends[0]])
+
+
+def _relu(result: Result) -> bool:
+    return result.config.head.activation == "relu"
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """The last layer's DNC1-3 and the accuracy against every setting, training and test images."""
+    panels = {name: own for name in PANELS if (own := swept(results, name))}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.5 * len(panels), 8.5), layout="constrained")
+        grid = figure.subplots(4, len(panels), squeeze=False, sharey="row")
+        for (name, own), column in zip(panels.items(), grid.T, strict=True):
+            title, key, value, logarithmic = PANELS[name]
+            values = sorted({value(result) for result in own}, key=lambda v: (isinstance(v, str), v))
+            at = {v: (v if logarithmic or not isinstance(v, str) else index) for index, v in enumerate(values)}
+            for metric, axes in zip((*TITLES, "accuracy"), column, strict=True):
+                for split, color in (("train", TRAIN_COLOR), ("test", TEST_COLOR)):
+                    seeds = [[_last(r, metric, split) for r in own if value(r) == v] for v in values]
+                    plot_seeds(axes, [at[v] for v in values], [np.array(s) for s in seeds], color=color)
+                _decorate(axes, metric, own)
+                if logarithmic:
+                    axes.set_xscale("log")
+                axes.set_xticks(list(at.values()), [f"{v:g}" if not isinstance(v, str) else v for v in values])
+                axes.minorticks_off()
+                axes.tick_params(axis="x", labelsize=6)
+            column[0].set_title(title)
+            column[-1].set_xlabel(key)
+        for metric, axes in zip((*TITLES, "accuracy"), grid[:, 0], strict=True):
+            axes.set_ylabel(metric.upper() if metric in TITLES else metric, fontweight="bold")
+        figure.legend(handles=split_handles()[:1] + split_handles()[2:3], loc="outside lower center", ncols=2)
+        config = results[0].config
+        figure.suptitle(
+            f"{images(results[0])}, {config.backbone.name}, backbone and head trained together: last layer of the head "
+            f"after {config.backbone.epochs} epochs, {count_of_networks(results)} per setting (line: median)"
+        )
+    return {"e4": figure}
+
+
+def _last(result: Result, metric: str, split: str) -> float:
+    if metric == "accuracy":
+        return accuracy(result, split)
+    return chain_of(result, metric if split == "train" else f"test_{metric}")[-1]
+
+
+def _decorate(axes: Axes, metric: str, results: Sequence[Result]) -> None:
+    if metric == "accuracy":
+        return
+    axes.set_yscale("log")
+    plain_ticks(axes)
+    axes.axhline(getattr(results[0].config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
+    if metric == "dnc2":
+        axes.axhline(1.0, **OPTIMUM)
+
+
+STUDY = Study(
+    name="e4",
+    group=GROUP,
+    title="real networks against decay, width, depth, learning rate and activation of the head",
+    versions={
+        FULL: _points(GRIDS),
+        CPU: _points(_grids(SWEPT, (0, 1, 2)), (*CPU_SHRUNK, "descent.records_per_decade=5")),
+        QUICK: _points(_grids(QUICK_SWEPT, (0,)), SMALLER),
+    },
+    draw=draw,
+    claims=claims,
+    tables=tables("e4"),
+    expectation=EXPECTATION,
+    grids=GRIDS,
+)

@@ -1,0 +1,77 @@
+"""``python -m pipeline.studies.engine.worker THREADS``: a process in which runs of studies are made, one after another.
+
+Its standard input holds one order a line (`Order.plain` as JSON), its standard output one answer for each: ``{done}``,
+``{in_use_by: WHO}``, or ``{refused | failed: WHY}``. The input ends when the parent has no more orders, or is gone: a
+run that is then in progress keeps what it has, as if it had got a SIGTERM.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from queue import SimpleQueue
+from typing import Any
+
+from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.interruption import Interrupted, interruption
+
+SECONDS_TO_LEAVE = 60.0
+"""After the parent is gone; whoever has not kept what it has by then is stuck."""
+
+
+def main() -> None:
+    """Work until there are no more orders."""
+    interruption.listen()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what else is printed is no answer
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)  # the lines of many runs would mix
+    logging.root.handlers[0].setLevel(logging.WARNING)
+    logging.getLogger("pipeline").setLevel(logging.INFO)  # for the log of each run
+    orders: SimpleQueue[str | None] = SimpleQueue()
+    busy = threading.Event()
+    threading.Thread(target=_listen, args=(orders, busy), daemon=True, name="orders").start()
+    try:
+        import torch
+
+        torch.set_num_threads(int(sys.argv[1]))
+        while (line := orders.get()) is not None:
+            answer = _perform(json.loads(line))
+            busy.clear()
+            print(json.dumps(answer), file=answers, flush=True)
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)  # nobody is there to hear it
+
+
+def _listen(orders: "SimpleQueue[str | None]", busy: threading.Event) -> None:
+    """Pass orders on; at their end, end a run that is in progress."""
+    for line in sys.stdin:
+        busy.set()
+        orders.put(line)
+    orders.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SECONDS_TO_LEAVE)
+        os._exit(1)
+
+
+def _perform(order: dict[str, Any]) -> dict[str, Any]:
+    from pipeline.studies.engine.jobs import Order
+
+    try:
+        owner = Order.from_plain(order).perform()
+    except ConfigError as error:
+        return {"refused": str(error)}
+    except Exception as error:  # a bug: its traceback is for the eyes, its name for the parent
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {error}"}
+    return {"done": True} if owner is None else {"in_use_by": owner}
+
+
+if __name__ == "__main__":
+    main()
