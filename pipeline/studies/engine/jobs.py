@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 from pipeline.config import Config, conf_folder, from_plain
 from pipeline.config.messages import register
+from pipeline.runs.checking import checked
 from pipeline.runs.door import FolderInUse, admit
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
