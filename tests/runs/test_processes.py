@@ -89,9 +89,9 @@ def test_a_configuration_survives_the_way_to_another_process():
 
 
 def test_a_broken_connection_is_told_as_what_it_is_and_nothing_else_is():
-    with pytest.raises(RunError, match="lost another process of the run"), processes._others_may_leave():
+    with pytest.raises(RunError, match="lost another process of the run"), processes._lost_rank_explained():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1")
-    with pytest.raises(RuntimeError, match="shapes"), processes._others_may_leave():
+    with pytest.raises(RuntimeError, match="shapes"), processes._lost_rank_explained():
         raise RuntimeError("shapes differ")
-    with pytest.raises(RunError, match="of our own"), processes._others_may_leave():
+    with pytest.raises(RunError, match="of our own"), processes._lost_rank_explained():
         raise RunError("gloo, of our own")
