@@ -1,4 +1,4 @@
-"""What a run works on, made before its folder is: everything that can still be wrong with a configuration."""
+"""The images and the network of a run, made before its folder is, so that what is wrong with them leaves no trace."""
 
 import hashlib
 import logging
@@ -120,7 +120,7 @@ def _check_same_network(run: str, theirs: dict, config: Config) -> None:
 
 
 def _check_shares(config: Config, images: ImageData) -> None:
-    """Every process needs an image of every batch: a network cannot pass, nor a batch norm normalise, none."""
+    """Every process needs at least one image of every batch: a batch norm cannot normalise an empty one."""
     processes, count = config.trainer.devices * config.trainer.num_nodes, len(images.train)
     batch = min(config.backbone.batch_size, count)
     for images_in_batch, words in ((batch, ""), (count % batch or batch, f" (the last of {count} images)")):
@@ -132,7 +132,7 @@ def _check_shares(config: Config, images: ImageData) -> None:
 
 
 def _check_flattened(config: Config, images: ImageData, backbone: Backbone) -> None:
-    """Whole maps are wide: K class means of each place have to fit into memory."""
+    """Flattened maps are wide: K class means of each place have to fit into memory."""
     if config.backbone.pooling != "flatten":
         return
     found = widths(backbone, images.image_shape, "flatten").values()

@@ -1,4 +1,4 @@
-"""The processes of one run: who started them, who is missing, and how they find each other.
+"""The processes of one run: who started them, and how they find each other.
 
 Three ways lead to several processes: ``torchrun``, ``srun`` (also under Hydra's submitit launcher), and the command by
 itself, which then starts the others on this machine. Started from outside, every process composes the configuration
@@ -26,19 +26,19 @@ from pipeline.runtime.children import module_command
 from pipeline.runtime.errors import ConfigError, RunError
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What PyTorch and Lightning read of a process's place."""
+"""Environment variables in which PyTorch and Lightning look for a process's rank."""
 SECONDS_TO_LEAVE = 20.0
 FOLLOWER = "DNC_FOLLOWER"
-"""Set for a process that another one of the run has started."""
+"""Environment variable, set for a process that another one of the run has started."""
 READY = "ready\n"
-"""What a child says when it has all it needs and is about to join."""
+"""What a child prints when it has all it needs and is about to join the group."""
 PROCESSES_PER_CORE = 4
-"""More only wait for one another."""
+"""With more, processes only wait for one another."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a process stands: among all, on its machine, and its machine among the machines."""
+class RankAssignment:
+    """The rank of a process: among all, on its machine, and of its machine; and who assigned it."""
 
     rank: int
     local_rank: int
@@ -47,29 +47,31 @@ class Place:
     launcher: str
 
     def variables(self, address: str, port: int) -> dict[str, str]:
-        """The environment variables that say so."""
+        """The environment variables that tell PyTorch and Lightning."""
         values = (self.rank, self.local_rank, self.world_size, self.node_rank, address, port)
         return dict(zip(VARIABLES, map(str, values), strict=True))
 
 
-def place_from_outside(environment: Any = os.environ) -> Place | None:
-    """The place that torchrun, srun or another process of the run gave this one; None if nobody did."""
+def launched_rank(environment: Any = os.environ) -> RankAssignment | None:
+    """The rank that torchrun, srun or another process of the run gave this process; None if nobody did."""
     if FOLLOWER in environment:
-        return Place(*(int(environment[name]) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")), "dnc")
+        return RankAssignment(
+            *(int(environment[name]) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")), "dnc"
+        )
     if "TORCHELASTIC_RUN_ID" in environment:
         numbers = (int(environment[name]) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE"))
-        return Place(*numbers, "torchrun")
+        return RankAssignment(*numbers, "torchrun")
     # Not SLURM_NTASKS: a batch script that starts one process has that too.
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS")
-        return Place(*(int(environment[name]) for name in names), "srun")
+        return RankAssignment(*(int(environment[name]) for name in names), "srun")
     return None
 
 
 def is_first() -> bool:
     """Whether this process writes, as far as its environment tells: also before the processes have met."""
-    place = place_from_outside()
-    return place is None or place.rank == 0
+    assigned = launched_rank()
+    return assigned is None or assigned.rank == 0
 
 
 def check(config: Config) -> None:
@@ -78,22 +80,22 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: it does not, or several machines are asked for and nobody started processes on them.
     """
-    trainer, place = config.trainer, place_from_outside()
+    trainer, assigned = config.trainer, launched_rank()
     asked = trainer.devices * trainer.num_nodes
     named = f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes}"
-    if place is not None and place.world_size != asked:
+    if assigned is not None and assigned.world_size != asked:
         raise ConfigError(
-            f"{named} make {asked} process(es), but {place.launcher} started {place.world_size}; allowed: settings "
-            "and a launch that agree."
+            f"{named} make {asked} process(es), but {assigned.launcher} started {assigned.world_size}; allowed: "
+            "settings and a launch that agree."
         )
-    if place is None and trainer.num_nodes > 1:
+    if assigned is None and trainer.num_nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={trainer.num_nodes} needs a launcher that reaches other machines; allowed: 1, or srun, "
             "torchrun, or hydra/launcher=slurm."
         )
     cores = os.cpu_count() or 1
     most = PROCESSES_PER_CORE * cores
-    if place is None and config.device.type == "cpu" and asked > most:
+    if assigned is None and config.device.type == "cpu" and asked > most:
         raise ConfigError(f"trainer.devices={asked}, but this machine has {cores} CPU cores; allowed: 1..{most}.")
     gpus = torch.cuda.device_count()
     if config.device.type == "cuda" and trainer.devices > gpus:
@@ -102,50 +104,55 @@ def check(config: Config) -> None:
 
 @contextmanager
 def processes(config: Config, folder: Path) -> Iterator[Path]:
-    """Bring the run's processes together; yields the run folder, the first process's on all of them.
+    """Bring the run's processes together; yields the first process's run folder on all of them.
 
     Raises:
-        RunError: another process of the run ended, which the others notice at their next word with it.
+        RunError: another process of the run ended, which shows when this one next communicates with it.
     """
     if config.trainer.devices * config.trainer.num_nodes == 1:
         yield folder
         return
-    place = place_from_outside()
-    if place is None:
+    assigned = launched_rank()
+    if assigned is None:
         with _started_here(config, folder):
             yield ranks.broadcast(folder)
         return
-    if place.launcher == "srun":
-        os.environ.update(place.variables(*_slurm_address()))
-    elif place.launcher == "dnc":
-        _say_ready()
-    with _group(config), _others_may_leave():
+    if assigned.launcher == "srun":
+        os.environ.update(assigned.variables(*_slurm_address()))
+    elif assigned.launcher == "dnc":
+        _announce_ready()
+    with _group(config), _lost_rank_explained():
         yield ranks.broadcast(folder)
 
 
 @contextmanager
 def _started_here(config: Config, folder: Path) -> Iterator[None]:
-    """This process is the first; the others are its children, and leave with it."""
+    """This process is the first; the others are its children, and end when it does."""
     count, before = config.trainer.devices, {name: os.environ.get(name) for name in VARIABLES}
     port = _free_port()
     order = json.dumps({"config": asdict(config), "folder": str(folder.absolute())}) + "\n"
     children = []
     for index in range(1, count):
+<<<<<<< HEAD
         variables = Place(index, index, 0, count, "dnc").variables("127.0.0.1", port)
         command = module_command("pipeline.cli.follower")
+=======
+        variables = RankAssignment(index, index, 0, count, "dnc").variables("127.0.0.1", port)
+        command = [sys.executable, "-m", "pipeline.cli.follower"]
+>>>>>>> w/b
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         child = subprocess.Popen(command, env=os.environ | variables | {FOLLOWER: "1"}, **pipes)
         children.append(child)
-        with suppress(BrokenPipeError):  # told by what it does not say
+        with suppress(BrokenPipeError):  # the child is dead already, which its missing answer will tell
             child.stdin.write(order)
             child.stdin.flush()  # and stays open: its end tells the child that this process is gone
-    os.environ.update(Place(0, 0, 0, count, "dnc").variables("127.0.0.1", port))
+    os.environ.update(RankAssignment(0, 0, 0, count, "dnc").variables("127.0.0.1", port))
     try:
         for rank, child in enumerate(children, start=1):
             # Whoever waits for a dead process to join waits long.
             if child.stdout.readline() != READY:
                 raise RunError(f"process {rank} of the run ended before it joined the others; its last words say why.")
-        with _group(config), _others_may_leave():
+        with _group(config), _lost_rank_explained():
             yield
     except BaseException:
         for child in children:
@@ -153,15 +160,15 @@ def _started_here(config: Config, folder: Path) -> Iterator[None]:
                 child.stdin.close()
         raise
     finally:
-        _see_off(children)
+        _wait_for_children(children)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 
 
-def _see_off(children: list[subprocess.Popen]) -> None:
-    """Wait for the children to end; kill those that don't."""
+def _wait_for_children(children: list[subprocess.Popen]) -> None:
+    """Wait for the children to end; kill those that do not."""
     for child in children:
         try:
             child.wait(SECONDS_TO_LEAVE)
@@ -193,14 +200,14 @@ def _group(config: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        place = place_from_outside()
-        if place is None or place.launcher == "dnc":
+        assigned = launched_rank()
+        if assigned is None or assigned.launcher == "dnc":
             ranks.disconnect()
 
 
 @contextmanager
-def _others_may_leave() -> Iterator[None]:
-    """What a rank sees of another's end is a broken connection; say what it means.
+def _lost_rank_explained() -> Iterator[None]:
+    """Within, a broken connection, which is all that a rank sees of another's end, is explained.
 
     Raises:
         RunError: instead of gloo's RuntimeError.
@@ -217,8 +224,8 @@ def _others_may_leave() -> Iterator[None]:
         ) from error
 
 
-def _say_ready() -> None:
-    """In a child: it joins now. What else it prints goes to standard error, because nobody reads on."""
+def _announce_ready() -> None:
+    """In a child: say that it joins now; what it prints from here on goes to standard error, as nobody reads on."""
     print(READY, end="", flush=True)
     os.dup2(2, 1)
 

@@ -1,4 +1,4 @@
-"""What protocols make of a network: train a backbone (alone or under a head), extract its features.
+"""Stages that involve a network: train a backbone (alone or under a head), extract its features.
 
 Every stage takes the `Run` (configuration, inputs, record) and plain tensors, and writes what it measures into the
 record; none of them knows which protocol it serves. What a stage leaves is kept in the run folder and found again when

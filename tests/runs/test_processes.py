@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config, from_plain, settings
 from pipeline.runs import processes
-from pipeline.runs.processes import Place, check, place_from_outside
+from pipeline.runs.processes import RankAssignment, check, launched_rank
 from pipeline.runtime.errors import ConfigError, RunError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "4"}
@@ -24,16 +24,16 @@ def config(**trainer) -> Config:
 
 @pytest.mark.parametrize(("variables", "launcher"), [(TORCHRUN, "torchrun"), (SRUN, "srun")])
 def test_the_place_is_what_the_launcher_says(variables, launcher):
-    assert place_from_outside(variables) == Place(3, 1, 1, 4, launcher)
+    assert launched_rank(variables) == RankAssignment(3, 1, 1, 4, launcher)
 
 
 def test_a_follower_stands_where_the_first_process_put_it():
-    given = Place(1, 1, 0, 2, "dnc")
-    assert place_from_outside(given.variables("127.0.0.1", 1) | {processes.FOLLOWER: "1"}) == given
+    given = RankAssignment(1, 1, 0, 2, "dnc")
+    assert launched_rank(given.variables("127.0.0.1", 1) | {processes.FOLLOWER: "1"}) == given
 
 
 def test_torchrun_within_a_slurm_job_is_torchrun():
-    assert place_from_outside(SRUN | TORCHRUN).launcher == "torchrun"
+    assert launched_rank(SRUN | TORCHRUN).launcher == "torchrun"
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_torchrun_within_a_slurm_job_is_torchrun():
     ],
 )
 def test_a_process_that_nobody_placed_stands_alone(variables):
-    assert place_from_outside(variables) is None
+    assert launched_rank(variables) is None
 
 
 def test_the_variables_of_a_place_are_those_that_pytorch_reads():
-    assert Place(3, 1, 1, 4, "srun").variables("10.0.0.1", 4711) == {
+    assert RankAssignment(3, 1, 1, 4, "srun").variables("10.0.0.1", 4711) == {
         "RANK": "3",
         "LOCAL_RANK": "1",
         "WORLD_SIZE": "4",
@@ -89,9 +89,9 @@ def test_a_configuration_survives_the_way_to_another_process():
 
 
 def test_a_broken_connection_is_told_as_what_it_is_and_nothing_else_is():
-    with pytest.raises(RunError, match="lost another process of the run"), processes._others_may_leave():
+    with pytest.raises(RunError, match="lost another process of the run"), processes._lost_rank_explained():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1")
-    with pytest.raises(RuntimeError, match="shapes"), processes._others_may_leave():
+    with pytest.raises(RuntimeError, match="shapes"), processes._lost_rank_explained():
         raise RuntimeError("shapes differ")
-    with pytest.raises(RunError, match="of our own"), processes._others_may_leave():
+    with pytest.raises(RunError, match="of our own"), processes._lost_rank_explained():
         raise RunError("gloo, of our own")

@@ -1,8 +1,8 @@
-"""How fast a training computes, where that changes its numbers: precision, compiling, deterministic algorithms.
+"""What makes a training faster and changes its numbers: precision, compilation, deterministic algorithms.
 
-`decide` settles `trainer.precision` and `trainer.compile` by what the settings, the hardware and the network are, and
-`Acceleration.prepare` readies a learner for it. Compiling leaves the network as it is: no module is wrapped or renamed,
-the learner only gets another way to call it.
+`decide` resolves `trainer.precision` and `trainer.compile` from the settings, the hardware and the network, and
+`Acceleration.applied` prepares a learner accordingly. Compilation leaves the network as it is: no module is wrapped or
+renamed, the learner only gets another way to call it.
 """
 
 import importlib.util
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPILING_PAYS = 5e13
-"""Floating-point operations of a training above which compiling is earned back.
+"""Floating-point operations of a training above which compiling saves time.
 
-Compiling ResNet-20 took 100 s on two busy cores, and saves a fifth of every step: it is earned back after 600 steps of
-128 images, which are 2e13 operations. The rest is margin.
+Compiling ResNet-20 took 100 s on two busy cores and saves a fifth of every step, so it pays after 600 steps of 128
+images, which are 2e13 operations. The rest is margin.
 """
 
 
@@ -54,7 +54,7 @@ class Acceleration:
 
     @property
     def key(self) -> str:
-        """What a training's numbers depend on."""
+        """What of this the numbers of a training depend on."""
         return f"{self.precision}, compiled={self.compiled}, deterministic={self.deterministic}"
 
     @property
@@ -64,17 +64,17 @@ class Acceleration:
 
     @contextmanager
     def applied(self, learner: "Learner", images: ImageData, batch_size: int) -> Iterator[None]:
-        """Within, the learner, which is on its device, trains like this; one line in the log says how.
+        """Within, the learner, which is on its device already, trains this way; one line in the log says how.
 
-        Where it pays, the channels of a pixel then lie together (channels_last): on GPUs and in compiled code. Not on a
-        CPU otherwise, whose batch norm sums such maps naively in float32: its gradients lose two digits.
+        On GPUs and in compiled code memory is laid out as channels_last, which is faster there. Not on a CPU otherwise:
+        its batch norm sums such maps naively in float32, and its gradients lose two digits.
         """
         outcome, others = self.why, ranks.world_size() - 1
         compiling = self.compiled and not others
         if self.compiled and others:
             outcome = f"{self.precision}, not compiled: batch norms talk to {others} other process(es)"
         if _has_convolutions(learner.backbone) and (compiling or learner.device.type == "cuda"):
-            _lay_out(learner.backbone, images)
+            _use_channels_last(learner.backbone, images)
         try:
             if compiling:
                 outcome = self._compile(learner, (batch_size, *images.image_shape))
@@ -102,9 +102,9 @@ class Acceleration:
 
 
 class CompiledBackbone:
-    """Images ``(B, C, H, W)`` to features ``(B, d)``: compiled for one B, and as ever for the smaller last batch.
+    """Images ``(B, C, H, W)`` to features ``(B, d)``: compiled for one B, not compiled for a smaller last batch.
 
-    Not a module, so that it can hold one without becoming part of a state dict.
+    Not a module, so that the network it holds does not show up in a state dict twice.
     """
 
     def __init__(self, backbone: nn.Module, batch_size: int) -> None:
@@ -120,9 +120,9 @@ class CompiledBackbone:
 
 
 def decide(config: Config, backbone: nn.Module, images: ImageData) -> Acceleration:
-    """What `trainer.precision` and `trainer.compile` come to for a training of this backbone on these images.
+    """Resolve `trainer.precision` and `trainer.compile` for a training of this backbone on these images.
 
-    The number of processes plays no part, so that it is the same on all of them and however many there are.
+    The number of processes plays no part, so that the answer is the same on all of them and for any number.
     """
     settings = config.trainer
     precision = settings.precision
@@ -144,7 +144,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
-    """Within, an operation without a deterministic algorithm is refused, or else cuDNN picks the fastest by trying.
+    """Within, operations without a deterministic algorithm are errors; if not wanted, cuDNN picks the fastest by trial.
 
     cuBLAS also needs CUBLAS_WORKSPACE_CONFIG, which has to be set before CUDA starts (see `pipeline.__main__`).
     """
@@ -182,11 +182,11 @@ def _why_no_compiler(device: torch.device) -> str | None:
     return None if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
 
 
-def _lay_out(backbone: nn.Module, images: ImageData) -> None:
-    """Let the channels of a pixel lie together, unless the network uses `view` on its maps, which fails."""
+def _use_channels_last(backbone: nn.Module, images: ImageData) -> None:
+    """Lay out memory as channels_last, unless the network uses `view` on its maps, which would fail."""
     backbone.to(memory_format=torch.channels_last)
     try:
-        _pass_two(backbone, images)
+        _forward_two_images(backbone, images)
     except Exception:
         backbone.to(memory_format=torch.contiguous_format)
 
@@ -196,7 +196,7 @@ def training_flops(backbone: nn.Module, images: ImageData, epochs: int) -> float
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        _pass_two(backbone, images)
+        _forward_two_images(backbone, images)
     return 3 * counter.get_total_flops() / 2 * len(images.train) * epochs
 
 
@@ -205,15 +205,15 @@ def _has_convolutions(backbone: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _pass_two(backbone: nn.Module, images: ImageData) -> None:
-    """Pass two black images in evaluation mode."""
+def _forward_two_images(backbone: nn.Module, images: ImageData) -> None:
+    """Run the network on two black images in evaluation mode."""
     with evaluating(backbone):
         backbone(torch.zeros(2, *images.image_shape, device=next(backbone.parameters()).device))
 
 
 @contextmanager
 def _undone(learner: "Learner") -> Iterator[None]:
-    """What happens within leaves no trace in buffers, gradients and the global generators."""
+    """Afterwards buffers, gradients and the global generators are as they were before."""
     buffers = [(buffer, buffer.clone()) for buffer in learner.buffers()]
     devices = [learner.device] if learner.device.type == "cuda" else []
     try:

@@ -30,7 +30,7 @@ def synchronised_norms(network: nn.Module) -> Iterator[None]:
 
 
 class _Synchronised:
-    """The forward pass of one batch norm; also of timm's, which are followed by an activation of their own."""
+    """The forward pass of one batch norm, timm's included, which applies an activation of its own afterwards."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         self.norm = norm

@@ -1,4 +1,4 @@
-"""Mini-batch training under Lightning: what is trained is a learner's business, how it runs is decided here."""
+"""Mini-batch training with Lightning: the learner says what is trained, this module how."""
 
 import logging
 import warnings
@@ -68,7 +68,7 @@ class StartedProcesses(LightningEnvironment):
 
 
 class BatchByBatch(DDPStrategy):
-    """A training step is many batches, each of which is passed by the learner through the wrapper of the processes."""
+    """A training step is many batches; the learner passes each of them through the DDP wrapper itself."""
 
     def training_step(self, *arguments: Any, **more: Any) -> Any:
         with self.precision_plugin.train_step_context():
@@ -77,7 +77,7 @@ class BatchByBatch(DDPStrategy):
 
 @contextmanager
 def _advice_on_norms(batch_size: int, num_images: int) -> Iterator[None]:
-    """A batch norm over single numbers cannot take a batch of one image; say which setting made one.
+    """Within, the error of a batch norm that gets a batch of one image names the setting that made one.
 
     Raises:
         RunError: instead of PyTorch's ValueError.
@@ -95,7 +95,7 @@ def _advice_on_norms(batch_size: int, num_images: int) -> Iterator[None]:
 
 @torch.no_grad()
 def calibrate_norms(backbone: nn.Module, images: ImageData, batch_size: int, seed: int) -> None:
-    """Start the running statistics of batch norms at those of the training images instead of at mean 0, variance 1.
+    """Set the running statistics of batch norms to those of the training images, instead of mean 0 and variance 1.
 
     In evaluation mode an untrained network would otherwise not be normalised at all: its features explode with depth,
     and neither the measurement before training nor the control without training (``backbone.epochs=0``) would mean

@@ -1,6 +1,8 @@
 """What holds of every registered protocol: it runs small, uses what it says, and its summary can be read without it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -70,6 +72,14 @@ def test_the_file_is_the_registration(name):
     found = protocol_named(name)
     assert isinstance(found, Protocol) and found.name == name
     assert found.images or not found.network
+
+
+def test_protocols_are_looked_up_without_waiting_for_lightning():
+    code = (
+        "import sys; from pipeline.runs.protocols import protocol_named, protocol_names; "
+        "[protocol_named(name) for name in protocol_names()]; print('pytorch_lightning' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("name", protocol_names())

@@ -187,7 +187,7 @@ def test_the_work_of_a_training_is_three_forward_passes_an_image(images):
 def test_channels_last_is_for_networks_that_can_take_it(images):
     for kind, expected in ((Small, True), (Viewing, False)):
         small = backbone_of(kind, images)
-        acceleration._lay_out(small, images)
+        acceleration._use_channels_last(small, images)
         last = [part for part in small.modules() if isinstance(part, nn.Conv2d)][-1]
         assert (last.weight.stride(1) == 1) is expected and all(part.training for part in small.modules())
         assert small(images.standardise(images.train.images)).isfinite().all()
