@@ -76,9 +76,12 @@ def test_anything_that_changes_the_features_changes_the_key(images, tmp_path, mo
     assert passes_of(tmp_path, backbone(), replace(images, test=Split(images.test.images, 1 - images.test.labels))) == 2
     assert passes_of(tmp_path, backbone(), replace(images, std=2 * images.std)) == 2
     assert passes_of(tmp_path, backbone(), images, "flatten") == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(feature_cache.registry, "signature", lambda: "a metric more, or another version of one")
+        assert passes_of(tmp_path, backbone(), images) == 2
     monkeypatch.setattr(Network, "sign", -1)  # the code, which nothing in the weights or the structure tells
     assert passes_of(tmp_path, backbone(), images) == 2
-    assert len(list(tmp_path.glob("*.safetensors"))) == 7
+    assert len(list(tmp_path.glob("*.safetensors"))) == 8
 
 
 @pytest.mark.parametrize("damage", ["bit", "short", "empty"])
@@ -119,7 +122,7 @@ def test_a_value_that_is_undefined_stays_so(images, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_costs_one_warning(images, tmp_path, caplog, monkeypatch):
-    def full(tensors, story):
+    def full(tensors, metadata):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     blocked = tmp_path / "file"

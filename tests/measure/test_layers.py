@@ -11,7 +11,8 @@ from pipeline.data import Split, load_images
 from pipeline.measure import extraction
 from pipeline.measure import layers as measuring
 from pipeline.measure.extraction import backbone_features
-from pipeline.measure.layers import measure_backbone, measure_head
+from pipeline.measure.layers import measure_backbone, measure_head, state_bytes
+from pipeline.metrics.engine.plan import Plan
 from pipeline.networks import Backbone, build_backbone
 
 
@@ -103,6 +104,29 @@ def test_what_enters_a_shared_activation_last_is_the_pre_activation():
     )
     after = metrics.dnc1(torch.relu(entering), labels, 2).item()
     assert layers["network.3", "post"]["dnc1"].item() == pytest.approx(after, rel=1e-5)
+
+
+def test_every_registered_metric_stands_where_it_can_be_had_and_its_twin_where_it_depends_on_the_split(images):
+    known = metrics.metrics()
+    of_rows = {name for name, metric in known.items() if metric.of_rows}
+    features = {name for name, metric in known.items() if not set(metric.takes) & set(metrics.registry.OF_WEIGHTS)}
+    backbone = build_backbone("mlp", images.image_shape, hidden=[8])
+    for decide, lacking in ((None, {"nc4"}), (lambda rows: rows[:, :2], set())):
+        for at in measure_backbone(backbone, images, decide).layers:
+            names = features - lacking
+            assert at.values.keys() == names | {f"test_{name}" for name in names}
+    test = torch.randn(6, 5), torch.arange(6) % 2
+    weights = [torch.randn(1, 4, 5), torch.randn(1, 2, 4)]
+    first, _, last = measure_head(torch.randn(8, 5), weights, torch.arange(8) % 2, 2, "relu", test)
+    measured = first.values.keys() | last.values.keys()
+    assert measured == known.keys() | {f"test_{name}" for name in of_rows}
+
+
+def test_the_bytes_of_a_state_are_those_that_are_held(images):
+    plan = Plan.full(without=metrics.registry.OF_WEIGHTS)
+    found = plan.first_look(torch.randn(50, 7), torch.arange(50) % 3, 3)
+    held = found.anchors.nbytes + found.drifts.nbytes + sum(extra.nbytes for extra in found.extras.values())
+    assert state_bytes([7], 3) == 2 * held and state_bytes([7, 9], 3) == 2 * held + state_bytes([9], 3)
 
 
 def test_a_class_without_test_images_is_undefined_and_says_so(images):

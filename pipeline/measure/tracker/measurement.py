@@ -100,14 +100,16 @@ class Measurement:
             reference = self._reference.get(place)
             self._metrics[place].look_again(values, labels.to(values.device), decided, reference)
 
-    def judge_kept(self) -> bool:
-        """Look at all batches a second time; False if they were too many to keep."""
-        if self._kept is None:
-            return False
-        for batch in self._kept:
+    @property
+    def has_kept_all(self) -> bool:
+        """Whether the rows of all batches are at hand, or none is needed."""
+        return self._kept is not None
+
+    def judge_kept(self) -> None:
+        """Look at all batches a second time, if they are at hand."""
+        for batch in self._kept or ():
             self.judge(*batch)
-        self._kept = []
-        return True
+        self._kept = self._kept and []
 
     def compute(self) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
         """Values of all ranks together, and why some of them are undefined.

@@ -173,7 +173,9 @@ class CollapseTracker:
         measurement = self._new_measurement()
         self._pass_over(loader, measurement.add)
         measurement.settle(device_of(self.model), training)
-        if measurement.looks_again and not measurement.judge_kept():
+        if measurement.has_kept_all:
+            measurement.judge_kept()
+        else:
             # What it draws at random is the same again, because a pass leaves all random states as they were.
             self._pass_over(loader, measurement.judge)
         return measurement

@@ -20,6 +20,8 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pipeline import CollapseTracker
+from pipeline.measure.tracker import measurement
+from pipeline.metrics import ClassStatistics, layer_metrics, metrics, registry
 
 ROOT = Path(__file__).parents[3]
 spec = importlib.util.spec_from_file_location("definitions", ROOT / "tests/metrics/brute_force.py")
@@ -27,6 +29,7 @@ definitions = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(definitions)
 
 OF_FEATURES = ("dnc1", "nc1_pinv", "cdnv", "dnc2", "nc2_frame", "nc2_simplex")
+EVERYTHING = list(metrics())
 CLASSES, SAMPLES = 3, 41
 
 
@@ -111,8 +114,72 @@ def test_values_are_those_of_features_collected_by_hand(build, layers, places, d
             weight = model.get_submodule(layer).weight.detach().numpy()
             expected |= {f"{layer}/{side}/dnc3": definitions.dnc3(weight, *arguments)}
             expected |= {f"{layer}/{side}/nc3_duality": definitions.nc3_duality(weight, *arguments)}
-    assert_close(tracker.latest, expected)
+    assert_close({key: tracker.latest[key] for key in expected}, expected)
     assert tracker.undefined == {}
+
+
+def expected_of(model: nn.Module, own: TensorDataset, training: TensorDataset, prefix: str = "") -> dict[str, float]:
+    """Every metric of what enters the last layer, by the function of all rows at once."""
+    rows, of_training = (torch.from_numpy(by_hand(model, model.fc, "pre", data.tensors[0])) for data in (own, training))
+    reference = ClassStatistics.from_features(of_training, training.tensors[1], CLASSES)
+    decisions = model.eval()(own.tensors[0]).argmax(1)
+    found = layer_metrics(
+        rows, own.tensors[1], CLASSES, model.fc.weight, decisions=decisions, reference=reference, nearest=True
+    )
+    names = [name for name in found if not prefix or metrics()[name].of_rows]
+    return {f"fc/pre/{prefix}{name}": float(found[name]) for name in names}
+
+
+@pytest.mark.parametrize("kept", [measurement.KEPT_BYTES, 0])
+@pytest.mark.parametrize("covariance", [True, False])
+def test_everything_can_be_asked_for_and_another_split_by_the_means_of_the_first(
+    covariance: bool, kept: int, data, monkeypatch
+) -> None:
+    monkeypatch.setattr(measurement, "KEPT_BYTES", kept)  # by a second pass, if none are kept
+    model = cnn()
+    other = TensorDataset(data.tensors[0].flip(0) * 0.7 + 0.3, data.tensors[1])
+    shuffled = DataLoader(Noisy(data), batch_size=7, shuffle=True)
+    tracker = CollapseTracker(model, CLASSES, "fc:pre", covariance=covariance, metrics=EVERYTHING)
+    tracker.measure(DataLoader(data, batch_size=7), test=DataLoader(other, batch_size=6))
+    expected = expected_of(model, data, data) | expected_of(model, other, data, registry.TEST)
+    assert_close(tracker.latest, expected)
+    tracker.measure(shuffled)  # both looks are at the same noise, and at the same order of samples
+    assert tracker.undefined == {} and tracker.latest["fc/pre/nc1_pinv"] > 0
+
+
+def test_passes_of_ones_own_are_judged_too_while_there_is_room(data, monkeypatch) -> None:
+    model = cnn().eval()
+    tracker = CollapseTracker(model, CLASSES, "fc:pre", metrics=EVERYTHING)
+    for images, labels in DataLoader(data, batch_size=6):
+        with tracker.listen(labels):
+            model(images)
+    tracker.compute()
+    assert_close(tracker.latest, expected_of(model, data, data))
+    monkeypatch.setattr(measurement, "KEPT_BYTES", 0)
+    with tracker.listen(data.tensors[1]):
+        model(data.tensors[0])
+    with pytest.raises(ValueError, match=r"a second time.* have no room for more than .*use measure\(loader\)"):
+        tracker.listen(data.tensors[1]).__enter__()
+
+
+def test_what_a_second_look_lacks_is_said(data, monkeypatch) -> None:
+    class Named(Cnn):
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"outputs": super().forward(images)}
+
+    loader = DataLoader(data, batch_size=7)
+    with pytest.raises(ValueError, match=r"metrics must be among dnc1, .*, got 'dnc9' \(did you mean dnc.\?\)"):
+        CollapseTracker(cnn(), CLASSES, "fc:pre", metrics=["dnc9"])
+    with pytest.raises(ValueError, match=r"outputs as a float tensor \(N, K\), got dict: pass decide="):
+        CollapseTracker(Named().double(), CLASSES, "fc:pre", metrics=["nc4"]).measure(loader)
+    tracker = CollapseTracker(
+        Named().double(), CLASSES, "fc:pre", metrics=["nc4"], decide=lambda found: found["outputs"]
+    )
+    tracker.measure(loader)
+    assert 0 <= tracker.latest["fc/pre/nc4"] <= 1
+    monkeypatch.setattr(measurement, "KEPT_BYTES", 0)
+    with pytest.raises(ValueError, match="need the same ones, got 41 samples and then 0: pass a loader that can be"):
+        CollapseTracker(cnn(), CLASSES, "fc:pre", metrics=["ncm_accuracy"]).measure(iter(list(loader)))
 
 
 def test_odd_batches_and_passes_of_ones_own_equal_one_batch(data) -> None:
@@ -252,9 +319,14 @@ def test_two_ranks_agree_with_one_process(lightning_on_two_ranks: Path) -> None:
     tracker.measure(DataLoader(tracker_worker.dataset(), batch_size=23))
     for rank in range(2):
         results = torch.load(lightning_on_two_ranks / f"rank{rank}.pt", weights_only=True)
+        asked = results.pop("everything")
         assert len(results) == 4
         for values in results.values():
             assert_close(values, tracker.latest)
+        assert_close({key: asked[key] for key in tracker.latest}, tracker.latest)
+        alone = CollapseTracker(model, tracker_worker.CLASSES, ["conv", "fc:pre"], metrics=EVERYTHING)
+        alone.measure(DataLoader(tracker_worker.dataset()), test=DataLoader(tracker_worker.dataset()))
+        assert_close(asked, alone.latest)
     logged = pd.read_csv(lightning_on_two_ranks / "metrics.csv", float_precision="round_trip")
     assert len(logged) == 2
     assert_close(logged.iloc[-1][list(tracker.latest)].to_dict(), tracker.latest)
@@ -410,7 +482,7 @@ def test_without_covariance_only_nc1_pinv_is_missing(data) -> None:
     for covariance in (True, False):
         tracker = CollapseTracker(cnn(), CLASSES, "fc:pre", covariance=covariance)
         names.append(set(tracker.measure(DataLoader(data, batch_size=7)).metric))
-    assert names[0] - names[1] == {"nc1_pinv"}
+    assert names[0] - names[1] == {"nc1_pinv"} and names[1] < names[0]
 
 
 def test_plots_draw_the_history_on_the_axes_given_or_on_new_ones(data) -> None:

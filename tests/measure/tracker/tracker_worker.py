@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from pipeline import CollapseTracker
+from pipeline.metrics import metrics
 
 SAMPLES, CLASSES = 23, 3
 
@@ -77,6 +78,10 @@ class OtherWays(pl.Callback):
             trainer.strategy.model.eval()(data.tensors[0])
         wrapped.compute()
         results["wrapped"] = wrapped.latest
+        asked = CollapseTracker(pl_module, CLASSES, ["conv", "fc:pre"], metrics=list(metrics()))
+        sampler = DistributedSampler(data, trainer.world_size, trainer.global_rank, shuffle=True)
+        asked.measure(DataLoader(data, batch_size=5, sampler=sampler), test=DataLoader(data, batch_size=4))
+        results["everything"] = asked.latest
         torch.save(results, self.folder / f"rank{trainer.global_rank}.pt")
 
 
