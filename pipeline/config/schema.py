@@ -143,7 +143,7 @@ class LoggerConfig:
 
 @dataclass
 class VerdictConfig:
-    """A layer counts as collapsed when the metrics that tell so for ``head.loss`` are at most their thresholds."""
+    """A layer counts as collapsed when the metrics that tell so for head.loss are at most their thresholds."""
 
     dnc1: float = _knob(1e-2, "within-class over between-class variability", gt=0)
     dnc2: float = _knob(1.1, "condition number of the class means (1 is orthogonal)", ge=1)

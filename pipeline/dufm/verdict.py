@@ -82,7 +82,7 @@ def features_collapsed(objective: Objective, features: Mapping[str, Any], thresh
     """
     place = _place(dict(features) | {"layer": 1, "tap": "pre"}, "head", thresholds, objective, depth=1)
     promised = [place[promise.metric] for promise in objective.collapse if place.get(promise.metric)]
-    return all(judged["collapsed"] for judged in promised if judged["theorem"])
+    return bool(promised) and all(judged["collapsed"] for judged in promised if judged["theorem"])
 
 
 def _depth(head_layers: Sequence[Mapping[str, Any]]) -> int:

@@ -3,9 +3,9 @@
 import pytest
 
 from pipeline.dufm.objectives import load_objective
-from pipeline.dufm.verdict import judge, theorem_speaks_of
+from pipeline.dufm.verdict import all_collapsed, features_collapsed, judge, theorem_speaks_of
 
-MSE = load_objective("mse")
+MSE, CROSS_ENTROPY = load_objective("mse"), load_objective("cross_entropy")
 THRESHOLDS = {"dnc1": 1e-2, "dnc2": 1.1, "dnc3": 0.1}
 
 
@@ -82,3 +82,34 @@ def test_backbone_blocks_are_judged_but_promised_nothing():
     assert verdict["theorem_reason"] == "the input features are frozen"
     first = verdict["layers"][0]
     assert first["stage"] == "backbone" and not first["dnc1"]["collapsed"] and first["dnc3"] is None
+
+
+def test_what_collapse_is_and_how_it_is_told_depends_on_the_objective():
+    layers = [entry | {"nc2_simplex": [0.0], "dnc1": [0.0], "dnc2": [9.0], "dnc3": [0.9]} for entry in head(3)]
+    layers[-1]["nc3_duality"] = [0.05]
+    thresholds = THRESHOLDS | {"nc2_simplex": 0.1, "nc3_duality": 0.1}
+    verdict = judge(CROSS_ENTROPY, layers, [], thresholds, None)
+    assert verdict["collapsed"] and all_collapsed(CROSS_ENTROPY, layers, thresholds, first_layer=1)
+    assert not verdict["layers"][-1]["dnc2"]["collapsed"] and not verdict["layers"][-1]["dnc2"]["theorem"]
+    assert not all_collapsed(MSE, layers, THRESHOLDS, first_layer=1)
+    layers[-1]["nc3_duality"] = [0.5]
+    verdict = judge(CROSS_ENTROPY, layers, [], thresholds, None)
+    told = "DNC1 in layers 1..3, NC2_SIMPLEX in layers 2..3, NC3_DUALITY nowhere"
+    assert verdict["text"] == f"no deep neural collapse: {told}"
+
+
+def test_another_metric_with_a_threshold_is_judged_but_promised_nothing():
+    layers = [entry | {"cdnv": [0.1, 0.9]} for entry in head(2)]
+    verdict = judge(MSE, layers, [], THRESHOLDS | {"cdnv": 0.5}, None)
+    assert verdict["collapsed"] and list(verdict["holds_from_layer"]) == ["dnc1", "dnc2", "dnc3"]
+    assert verdict["layers"][0]["cdnv"] == {"value": 0.5, "collapsed": False, "seeds_collapsed": 1, "theorem": False}
+
+
+def test_features_under_a_linear_classifier_are_held_to_what_their_objective_promises():
+    features = {"layer": "network.hidden1", "tap": "post", "dnc1": [1e-3], "dnc2": [9.0], "dnc3": None}
+    thresholds = THRESHOLDS | {"nc2_simplex": 0.1, "nc3_duality": 0.1}
+    assert features_collapsed(MSE, features, THRESHOLDS)
+    assert not features_collapsed(MSE, features | {"dnc1": [1.0]}, THRESHOLDS)
+    assert not features_collapsed(MSE, features | {"dnc1": [None]}, THRESHOLDS)
+    assert features_collapsed(CROSS_ENTROPY, features | {"nc2_simplex": [0.01]}, thresholds)
+    assert not features_collapsed(CROSS_ENTROPY, features | {"nc2_simplex": [0.5]}, thresholds)

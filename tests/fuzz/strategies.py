@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import choices_of, conf_folder
 from pipeline.config.schema import Config
+from pipeline.dufm.objectives import known_objectives
 
 
 def _words(text: str) -> list[str]:
@@ -379,6 +380,7 @@ SIZES = {
     "head.width": st.integers(1, 8),
     "head.activation": _one_of("relu", "linear"),
     "head.inputs": _one_of("free", "frozen"),
+    "head.loss": _one_of(*known_objectives()),
     "head.weight_decay": st.floats(1e-5, 2, exclude_min=True),
     "head.feature_decay": _one_of(1e-30, 1e-6, 1e-3, 0.1, 10.0, 1e30),
     "head.init_scale": _one_of(1e-30, 1e-3, 1.0, 100.0, 1e30),

@@ -15,13 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.theory import (
+    Diagnosis,
     DufmProblem,
+    Reference,
     collapsed_optimum,
     construct_optimum,
     critical_decay,
     critical_product,
     diagnose,
+    diagnose_among,
+    lowest,
     partial_loss,
+    references,
 )
 
 DEPTHS = (1, 2, 3, 6, 12, 25, 50)
@@ -581,6 +586,33 @@ def test_beyond_the_fold_only_zero_is_left(depth):
     loss = (1 - q) * (1 + depth * q) / 2
     assert diagnose(near_threshold(2, 3, depth, fold * (1 - 1e-9)), loss).name == "metastable collapsed solution"
     assert diagnose(near_threshold(2, 3, depth, fold * (1 + 1e-9)), loss).name == "none of them"
+
+
+# References
+
+
+@pytest.mark.parametrize(("classes", "factor", "cheapest"), [(2, 0.5, "optimum"), (3, 0.5, "stationary")])
+def test_references_are_the_states_of_all_numbers_of_fitted_classes(classes, factor, cheapest):
+    problem = near_threshold(classes, 5, 3, factor)
+    known = references(problem)
+    assert [reference.value for reference in known] == [partial_loss(problem, m) for m in range(classes + 1)]
+    assert lowest(known).value == collapsed_optimum(problem).loss and lowest(known).kind == cheapest
+    assert [reference.kind for reference in known[:-1]] == ["stationary"] * classes
+    assert not lowest(known).is_zero and known[0].is_zero
+
+
+@pytest.mark.parametrize(("factor", "count"), [(1.1, 3), (5.0, 1)])
+def test_beyond_the_threshold_the_cheapest_reference_is_zero(factor, count):
+    known = references(near_threshold(2, 5, 3, factor))
+    assert len(known) == count and lowest(known) is known[0]
+    assert known[0].is_zero and known[0].kind == "optimum"
+
+
+def test_a_bound_is_no_value_to_sit_at():
+    bound, point = Reference("linear bound", 0.1, "bound"), Reference("frames", 0.2, "attained", (2, 2, 3))
+    assert lowest([bound, point]) is point and not bound.is_zero
+    assert diagnose_among([bound, point], 0.1).name == "below the frames"
+    assert diagnose_among([bound, point], 0.2001) == Diagnosis("frames", None, 0.2, pytest.approx(5e-4))
 
 
 # Bad input

@@ -1,0 +1,78 @@
+"""What a descent is called with, checked before it begins: every error names the argument and what it may be."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline import dufm
+from pipeline.dufm.descent_torch import Constraint
+
+BACKENDS = ("auto", "native", "torch")
+
+
+def check_tensors(features: Tensor, weights: Sequence[Tensor], labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError unless the tensors fit together, are of one dtype and device, and finite."""
+    dufm.check_shapes(features, weights)
+    if features.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"features must be float32 or float64, got {features.dtype}")
+    for name, tensor in [("features", features), *((f"weights[{i}]", weight) for i, weight in enumerate(weights))]:
+        if tensor.dtype != features.dtype or tensor.device != features.device:
+            expected, found = (features.dtype, str(features.device)), (tensor.dtype, str(tensor.device))
+            raise ValueError(f"{name} must be of the features' dtype and device {expected}, got {found}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite entries")
+    if weights[-1].shape[-2] != num_classes:
+        raise ValueError(
+            f"num_classes must be what the last weight puts out, {weights[-1].shape[-2]}, got {num_classes}"
+        )
+    if labels.shape != features.shape[-2:-1]:
+        raise ValueError(f"labels must be one per sample, ({features.shape[-2]},), got shape {tuple(labels.shape)}")
+
+
+def check_choices(
+    features: Tensor,
+    feature_decay: float | Tensor | None,
+    momentum: float,
+    constraint: Constraint | None,
+    tf32: bool,
+    backend: str,
+) -> None:
+    """Raise ValueError unless each setting is in its range and goes with the others."""
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+    if tf32 and features.dtype != torch.float32:
+        raise ValueError(f"tf32 must be off unless the tensors are float32, got tf32=True with {features.dtype}")
+    if constraint is not None and feature_decay is None:
+        raise ValueError("constraint must be None for frozen features (feature_decay=None), got one")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+
+
+def count_members(
+    features: Tensor,
+    weights: Sequence[Tensor],
+    lr: float | Tensor,
+    weight_decay: float | Tensor,
+    feature_decay: float | Tensor | None,
+) -> int:
+    """S: how many members the arguments speak of; each speaks of one (shared by all) or of all."""
+    counts = {"features and weights": dufm.num_members(features, weights)}
+    settings = {"lr": (lr, 1), "weight_decay": (weight_decay, 2), "feature_decay": (feature_decay, 1)}
+    for name, (value, dims_with_members) in settings.items():
+        if isinstance(value, Tensor) and value.dim() == dims_with_members:
+            counts[name] = value.shape[0]
+    members = max(counts.values())
+    if any(count not in (1, members) for count in counts.values()):
+        raise ValueError(f"all arguments must speak of one number of members (or of one for all), got {counts}")
+    return members
+
+
+def per_member(name: str, value: float | Tensor, members: int, zero_allowed: bool = True) -> Tensor:
+    """A setting as float64 `(S,)` on the CPU."""
+    setting = torch.as_tensor(value, dtype=torch.float64).cpu()
+    if setting.dim() > 1:
+        raise ValueError(f"{name} must be a number or ({members},), got shape {tuple(setting.shape)}")
+    if not bool((torch.isfinite(setting) & ((setting > 0) | (setting.eq(0) & zero_allowed))).all()):
+        raise ValueError(f"{name} must be finite and {'>= 0' if zero_allowed else '> 0'}, got {setting.tolist()}")
+    return setting.expand(members)
