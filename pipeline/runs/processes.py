@@ -133,13 +133,8 @@ def _started_here(config: Config, folder: Path) -> Iterator[None]:
     order = json.dumps({"config": asdict(config), "folder": str(folder.absolute())}) + "\n"
     children = []
     for index in range(1, count):
-<<<<<<< HEAD
-        variables = Place(index, index, 0, count, "dnc").variables("127.0.0.1", port)
-        command = module_command("pipeline.cli.follower")
-=======
         variables = RankAssignment(index, index, 0, count, "dnc").variables("127.0.0.1", port)
-        command = [sys.executable, "-m", "pipeline.cli.follower"]
->>>>>>> w/b
+        command = module_command("pipeline.cli.follower")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         child = subprocess.Popen(command, env=os.environ | variables | {FOLLOWER: "1"}, **pipes)
         children.append(child)

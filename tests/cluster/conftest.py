@@ -52,7 +52,7 @@ def launch(slurm) -> Iterator[Callable[..., Command]]:
     launched: list[Command] = []
 
     def start(folder: Path, *arguments: str) -> Command:
-        launched.append(commands().start(*arguments, folder=folder, environment=slurm.env, seconds=300))
+        launched.append(commands().start(*arguments, folder=folder, environment=slurm.env))
         return launched[-1]
 
     yield start

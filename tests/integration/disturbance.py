@@ -4,19 +4,17 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Command, Done, commands
+from commands import Command, Done, commands, wait_until
 from recomputation import record_of
 from safetensors.numpy import load_file
 
 from pipeline.runs.training.checkpoints import read_checkpoint
 
-SECONDS = 100.0
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[8]", "head.width=8", "head.depth=2", "descent.seeds=2"]
 SMALL += ["descent.records_per_decade=2", "logger=none", "record.figures=false", "trainer=cpu", "trainer.threads=1"]
 RUN = [*SMALL, "backbone.epochs=15", "backbone.batch_size=8", "descent.steps=200000"]
@@ -35,25 +33,16 @@ def troubled(network: str) -> list[str]:
     return [*TROUBLED, "backbone=custom", f"backbone._target_=troubled.{network}"]
 
 
-def wait_until(so: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Fail unless something becomes true in time."""
-    end = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.001)
-
-
 class Running:
     """A run in a folder, going on."""
 
     def __init__(self, folder: Path, command: Command) -> None:
-        self.folder, self.pid = folder, command.pid
+        self.folder, self.pid, self._command = folder, command.pid, command
         self.is_over, self.end = command.is_over, command.end
 
     def wait_for(self, *files: Path) -> "Running":
         """Until these files of the run folder are there, and the process still is."""
-        wait_until(lambda: self.is_over() or all((self.folder / file).exists() for file in files))
-        assert not self.is_over(), self.end()
+        self._command.wait_for(*[self.folder / file for file in files])
         return self
 
     def kill_when(self, *files: Path, newer_than: int = 0) -> Done:
@@ -94,7 +83,7 @@ class Stage:
         return self._start(folder, f"resume={folder}")
 
     def _start(self, folder: Path, *arguments: str) -> Running:
-        return Running(folder, commands().start(*arguments, folder=self._directory, seconds=SECONDS))
+        return Running(folder, commands().start(*arguments, folder=self._directory))
 
 
 def family(pid: int) -> dict[int, str]:

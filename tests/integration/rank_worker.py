@@ -11,9 +11,7 @@ import traceback
 from pathlib import Path
 
 import torch
-from float64_training import trained_in_float64
 from omegaconf import OmegaConf
-from torch import nn
 
 from pipeline.config import Config, settings
 from pipeline.data import load_images
@@ -27,6 +25,10 @@ from pipeline.runs.run import Run
 from pipeline.runs.training.training import calibrate_norms
 from pipeline.runtime import ranks
 from pipeline.storage.record import Record
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "running"))
+
+from float64_training import smoothed, trained_in_float64
 
 extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
 measuring.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
@@ -79,18 +81,8 @@ def training(name: str) -> Config:
 
 
 def smooth(setting: Config) -> Backbone:
-    """The network that is trained, its kinks rounded off.
-
-    A unit of a ReLU that is at zero up to rounding is on one side of the kink in one sum and on the other in another:
-    the gradient then jumps by what that unit contributes, a hundred times the rounding, and which machines see such a
-    unit is chance.
-    """
-    network = build_backbone(setting.backbone.name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0)
-    for part in list(network.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(part, name, nn.GELU())
-    return network
+    """The network that is trained, without kinks."""
+    return smoothed(build_backbone(setting.backbone.name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0))
 
 
 def trained(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -4,10 +4,10 @@ import os
 import signal
 import time
 
-from disturbance import RUN, TRAINING, TRAINING_BEFORE, family, wait_until, whole_files
+from commands import wait_until
+from disturbance import RUN, TRAINING, TRAINING_BEFORE, family, whole_files
 from recomputation import summary_of
 
-SECONDS = 60.0
 TWO = [*RUN, "descent.steps=2000", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
@@ -19,10 +19,9 @@ def follower(pid: int) -> int:
 def test_whichever_process_is_killed_nothing_is_left_behind_and_the_run_goes_on(here, tmp_path):
     run = tmp_path / "run"
     running = here.start(run, *TWO).wait_for(TRAINING_BEFORE, TRAINING)
-    began = time.monotonic()
     os.kill(follower(running.pid), signal.SIGKILL)
     done = running.end()
-    assert done.code == 1 and time.monotonic() - began < SECONDS
+    assert done.code == 1  # and was not killed because it hung
     assert done.err.count("error: ") == 1 and "rank 0 lost another process of the run" in done.err, done.err
     assert "Traceback" not in done.err and family(running.pid) == {}
     assert summary_of(run)["status"] == "failed"
@@ -31,7 +30,7 @@ def test_whichever_process_is_killed_nothing_is_left_behind_and_the_run_goes_on(
     running = here.start(run, *TWO)
     done = running.kill_when(TRAINING, newer_than=time.time_ns())
     assert f"going on from {run / TRAINING}" in done.out
-    wait_until(lambda: family(running.pid) == {}, seconds=SECONDS)
+    wait_until(lambda: family(running.pid) == {})
 
     done = here.resume(run).end()
     assert done.code == 0, done.err

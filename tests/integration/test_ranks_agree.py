@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from float64_training import assert_as_near
 
 WORKER = Path(__file__).parent / "rank_worker.py"
 WORLDS = (1, 2, 3, 4)
@@ -54,36 +55,12 @@ def test_a_cache_serves_all_ranks_whoever_filled_it(results, where):
                 torch.testing.assert_close(found[name], value, rtol=1e-10 if "train" not in name else 0, atol=0)
 
 
-FACTOR = 10.0
-"""How much farther from float64 several processes may be than one. Both are rounded, by other sums: neither is exact."""
-
-
 @pytest.mark.parametrize("where", OTHERS)
 @pytest.mark.parametrize("network", ["mlp", "resnet20"])
 def test_training_is_as_near_to_float64_as_that_of_one_process(results, network, where):
     exact, one = results[1, 0][f"float64 {network}"], results[1, 0][f"trained {network}"]
-    found = results[where][f"trained {network}"]
-    assert found.keys() == exact.keys() and len(exact["losses"]) >= 2
-    for name, value in exact.items():
-        error, allowed = (distance(tensors[name], value) for tensors in (found, one))
-        print(
-            "RATIO",
-            network,
-            where,
-            name,
-            error / max(allowed, 1e-300),
-            error,
-            allowed,
-            float(value.double().norm()),
-            value.numel(),
-        )
-        # Of a tensor of few numbers that one process happens to meet, float32's own rounding of what it holds remains.
-        rounding = torch.finfo(torch.float32).eps * float(value.double().norm())
-        assert error <= FACTOR * max(allowed, rounding), name
-
-
-def distance(found: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((found.double() - exact.double()).norm())
+    assert len(exact["losses"]) >= 2
+    assert_as_near(results[where][f"trained {network}"], one, exact)
 
 
 @pytest.mark.parametrize("where", OTHERS)

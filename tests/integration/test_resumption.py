@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,14 @@ SMALL = ["data.samples_per_class=40", "backbone.hidden=[32,16]", "backbone.epoch
 SMALL += ["descent.records_per_decade=3", "descent.seeds=2", "logger=none"]
 RUN = [*SMALL, "descent.steps=20000", "hydra.run.dir=a run"]
 FILE = Path("checkpoints", "backbone.safetensors")
+FEATURES = Path("stages", "features.safetensors")
+"""What is kept last before the head descends."""
 
 
 def kill_once(folder: Path, file: Path, *arguments: str) -> None:
     """Start a run and kill it as soon as ``file`` is there."""
     running = commands().start(*arguments, folder=folder)
-    while not file.exists():
-        assert not running.is_over(), running.end()
-        time.sleep(0.01)
-    time.sleep(0.2)  # into the next stage
+    running.wait_for(file)
     os.kill(running.pid, signal.SIGKILL)
     running.end()
     assert summary_of(folder / "a run")["status"] == "running"
@@ -38,7 +36,7 @@ def undisturbed(tmp_path_factory):
 def killed(tmp_path_factory):
     """The same run, killed while its head was descending; the folder, and what its checkpoints were then."""
     folder = tmp_path_factory.mktemp("killed")
-    kill_once(folder, folder / "a run" / FILE, *RUN)
+    kill_once(folder, folder / "a run" / FEATURES, *RUN)
     assert not (folder / "a run" / "stages" / "head.safetensors").exists()
     assert not (folder / "a run" / "tensors.safetensors").exists()
     before = times(folder / "a run" / "checkpoints")

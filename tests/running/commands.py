@@ -8,12 +8,15 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = 120.0
-"""After which a command line counts as hanging, and is killed."""
+SECONDS = 300.0
+"""After which a command line counts as hanging and is killed, and what is waited for as not coming."""
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
 """What the server sets, for every command line, too: tests share few cores."""
 SERVICE = "WANDB_SERVICE"
@@ -35,6 +38,7 @@ class Command:
 
     def __init__(self, connection: socket.socket, request: dict) -> None:
         self._connection, self._done = connection, None
+        weakref.finalize(self, connection.close)  # also of a test that failed before it asked for the end
         connection.sendall(f"{json.dumps(request)}\n".encode())
         with connection.makefile("rb", buffering=0) as answer:  # not a byte of what is said in the end
             self.pid: int = json.loads(answer.readline())["pid"]
@@ -42,12 +46,25 @@ class Command:
     def is_over(self) -> bool:
         return self._done is not None or bool(select.select([self._connection], [], [], 0)[0])
 
+    def wait_for(self, *files: Path) -> None:
+        """Return when these files are there; fail if the process ends before."""
+        wait_until(lambda: self.is_over() or all(file.exists() for file in files))
+        assert not self.is_over(), self.end()
+
     def end(self) -> Done:
         """What it comes to, when it has ended."""
         if self._done is None:
             with self._connection, self._connection.makefile() as answer:
                 self._done = Done(**json.loads(answer.readline()))
         return self._done
+
+
+def wait_until(so: Callable[[], object], seconds: float = SECONDS, pause: float = 0.001) -> None:
+    """Return when something is true; fail if it is not in time."""
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, f"nothing happened within {seconds:g} s"
+        time.sleep(pause)
 
 
 class Commands:
@@ -58,8 +75,10 @@ class Commands:
         environment = os.environ | QUIET
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, str(Path(__file__).with_name("server.py"))]
-        with door:
+        with door, ExitStack() as undone:
+            undone.callback(self._door.close)
             self._server = subprocess.Popen(command, stdin=door, env=environment)
+            undone.pop_all()
 
     def close(self) -> None:
         self._door.close()
@@ -86,9 +105,12 @@ class Commands:
         variables.pop(SERVICE, None)
         request = {"arguments": arguments, "folder": str(folder), "environment": variables}
         ours, its = socket.socketpair()
-        with its:
+        with its, ExitStack() as undone:
+            undone.callback(ours.close)  # where the server, or its start, has failed
             socket.send_fds(self._door, [b"."], [its.fileno()])
-        return Command(ours, request | {"execute": execute, "seconds": seconds, "privileged": privileged})
+            started = Command(ours, request | {"execute": execute, "seconds": seconds, "privileged": privileged})
+            undone.pop_all()
+        return started
 
     def run(self, *arguments: str, **options: object) -> Done:
         """Run a command line to its end; options as of `start`."""
@@ -107,7 +129,7 @@ def dnc(
     *arguments: str, cwd: Path, check: bool = True, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess:
     """Run the command in ``cwd``, with ``environment`` instead of this process's; ``check`` that it exits with 0."""
-    done = commands().run(*arguments, folder=cwd, environment=environment, seconds=300)
+    done = commands().run(*arguments, folder=cwd, environment=environment)
     assert not check or done.code == 0, done.err
     return subprocess.CompletedProcess(["dnc", *arguments], done.code, done.out, done.err)
 

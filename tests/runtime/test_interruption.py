@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,8 @@ def interruption():
 
 
 def raise_here(number: int) -> None:
-    """Send this process a signal and give Python the chance to handle it."""
-    os.kill(os.getpid(), number)
-    time.sleep(0.01)
+    """Send this thread a signal, which is handled when this returns."""
+    signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -2,11 +2,21 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from tracked import IMAGES, assert_same, curves, expected_rows, pause_in_the_head, rows_on_disk, run, start, wandb
+from tracked import (
+    IMAGES,
+    assert_same,
+    curves,
+    expected_rows,
+    pause_in_the_head,
+    rows_on_disk,
+    run,
+    start,
+    wait_for_rows_on_disk,
+    wandb,
+)
 from wandb_server import serving
 
 from pipeline.storage.record import read_record
@@ -59,7 +69,7 @@ def test_the_summary_of_an_online_run_that_went_on_is_complete(online_again):
 def offline_again(tmp_path_factory):
     """The same without a server; then ``wandb sync`` of the whole folder. The run folder, files, and the server."""
     folder = tmp_path_factory.mktemp("offline_again")
-    interrupt(folder, LONG, {}, until=lambda: time.sleep(2.5))  # wandb's file is a second behind
+    interrupt(folder, LONG, {}, until=lambda: wait_for_rows_on_disk(EPOCHS - 1, folder))
     run(folder, LONG)
     files = sorted((folder / "run" / "wandb").glob("offline-run-*/*.wandb"))
     with serving() as server:

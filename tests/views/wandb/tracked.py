@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pandas as pd
-from commands import Command, commands, dnc
+from commands import Command, commands, dnc, wait_until
 
 REPO = Path(__file__).parents[3]
 DUFM = ["protocol=dufm", "descent.steps=300", "head.width=8", "protocol.samples_per_class=4", "head.depth=2"]
@@ -51,25 +50,40 @@ def run(folder: Path, arguments: Sequence[str], more: Mapping[str, str] | None =
 
 def pause_in_the_head(command: Command, folder: Path) -> None:
     """Stop the process in the middle of the descent; wandb's own process goes on."""
-    while not (folder / "run" / "checkpoints" / "backbone.safetensors").exists():
-        assert not command.is_over(), command.end()
-        time.sleep(0.01)
-    time.sleep(0.2)
+    command.wait_for(folder / "run" / "stages" / "features.safetensors")  # the head is next
     os.kill(command.pid, signal.SIGSTOP)
     assert not (folder / "run" / "tensors.safetensors").exists(), "the run was over before it could be stopped"
 
 
 def wandb(*arguments: str, folder: Path, more: Mapping[str, str] | None = None) -> str:
     """Run wandb's own command; what it printed."""
-    command = [sys.executable, "-m", "wandb", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment(folder / "home", more), capture_output=True, text=True)
+    done = _wandb(*arguments, folder=folder, more=more)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def _wandb(*arguments: str, folder: Path, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "wandb", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder / "home", more), capture_output=True, text=True)
+
+
 def rows_on_disk(file: Path, folder: Path) -> list[dict[str, Any]]:
     """The history in a run's transaction log, read by wandb's own reader."""
-    printed = wandb("leet", "inspect", "--json", str(file), folder=folder)
+    return _history(wandb("leet", "inspect", "--json", str(file), folder=folder))
+
+
+def wait_for_rows_on_disk(count: int, folder: Path) -> None:
+    """Return when the one transaction log of ``folder/run``, to which wandb is writing, has so many rows."""
+
+    def enough() -> bool:
+        (file,) = (folder / "run" / "wandb").glob("offline-run-*/*.wandb")
+        done = _wandb("leet", "inspect", "--json", str(file), folder=folder)
+        return done.returncode == 0 and len(_history(done.stdout)) >= count  # its last record may be half written
+
+    wait_until(enough, pause=0.2)
+
+
+def _history(printed: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in printed.splitlines()]
     return [record["history"]["item"] for record in records if record["type"] == "history"]
 

@@ -9,12 +9,47 @@ from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader
 from pipeline.runs.training.learners import Classifier
 
+FACTOR = 10.0
+"""How much farther from float64 one float32 training may be than another of the same network, or than rounding."""
 
-def trained_in_float64(config: Config, images: ImageData, network: nn.Module) -> dict[str, Tensor]:
-    """Weights of the network after `frozen_features` has trained it, and the loss before and after every epoch.
+
+def smoothed(network: nn.Module) -> nn.Module:
+    """A network whose ReLUs have become GELUs, in place.
+
+    A unit of a ReLU that is at zero up to rounding is on one side of the kink in one order of summing and on the other
+    in another: the gradient then jumps by what that unit contributes, a hundred times the rounding, and on which
+    machines there is such a unit is chance.
+    """
+    for part in list(network.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(part, name, nn.GELU())
+    return network
+
+
+def assert_as_near(found: dict[str, Tensor], other: dict[str, Tensor], exact: dict[str, Tensor]) -> None:
+    """Fail unless every tensor is as near to float64 as that of another float32 training, up to `FACTOR`.
+
+    Neither of the two is right: both are rounded, in other orders. Of a tensor of few numbers that the other happens
+    to meet, the rounding of what it holds is allowed all the same.
+    """
+    assert found.keys() == exact.keys()
+    for name, value in exact.items():
+        error, usual = (float((tensors[name].double() - value.double()).norm()) for tensors in (found, other))
+        rounding = torch.finfo(torch.float32).eps * float(value.double().norm())
+        assert error <= FACTOR * max(usual, rounding), f"{name}: {error:.2e} from float64, the other {usual:.2e}"
+
+
+def trained_in_float64(
+    config: Config, images: ImageData, network: nn.Module, *, start_norms: bool = True
+) -> dict[str, Tensor]:
+    """Weights of the network after a run has trained it, and the loss before and after every epoch (``losses``).
 
     Batches, starting weights and the optimizer are those of the run; the sums, in float64 and in one process, are as
     they are written here.
+
+    Args:
+        start_norms: as `frozen_features` does before it trains.
     """
     backbone, optimizer = config.backbone, config.optimizer
     classifier = Classifier(network, images.num_classes, backbone.loss, optimizer, backbone.epochs, config.seed)
@@ -38,7 +73,8 @@ def trained_in_float64(config: Config, images: ImageData, network: nn.Module) ->
         network.train()
         return value
 
-    _start_norms(network, [shown.double() for shown, _ in batches(0, drop_last=True)])
+    if start_norms:
+        _start_norms(network, [shown.double() for shown, _ in batches(0, drop_last=True)])
     assert (optimizer.name, optimizer.schedule, backbone.loss) == ("sgd", "cosine", "mse")
     step = torch.optim.SGD(
         [*network.parameters(), *head.parameters()],
