@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """A run leaves a closed record however it ends. In this process, of the smallest DUFM."""
 
 import json
@@ -64,35 +63,3 @@ def test_whatever_ends_a_run_its_summary_tells(error, status, raised, execute, t
     with pytest.raises(raised):
         execute()
     assert summary_in(tmp_path)["status"] == status
-=======
-"""What a run draws: an overview of its record, and the figures that its sections bring."""
-
-import pandas as pd
-import pytest
-from matplotlib.figure import Figure
-
-from pipeline.runs import execution
-from pipeline.runs.outcome import Outcome
-from pipeline.runs.sections import FactsSection
-from pipeline.storage.record import Record
-
-
-class Drawn(FactsSection):
-    def figure(self, record, summary):
-        assert isinstance(record, pd.DataFrame) and summary["title"] == "a title"
-        return Figure()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    Record(tmp_path).save()
-    return tmp_path
-
-
-def test_a_section_may_bring_a_figure_beside_the_overview(folder, monkeypatch):
-    monkeypatch.setattr(execution, "run_figure", lambda record, summary: Figure())
-    outcome = Outcome((FactsSection("plain", {}), Drawn("drawn", {})))
-    made = execution._draw(outcome, {"title": "a title"}, folder)
-    assert {path.name for path in made} == {"collapse.png", "collapse.pdf", "drawn.png", "drawn.pdf"}
-    assert all(path.is_file() for path in made)
->>>>>>> w/b
