@@ -76,7 +76,7 @@ class Result:
         """The problem the run descended on; of a run that failed, the one its configuration asks for.
 
         Raises:
-            ValueError: the classes differ in size, which the theory does not speak of.
+            ValueError: the theory does not speak of it: classes differ in size, or features do not descend.
         """
         if not self.completed:
             head, protocol = self.config.head, self.config.protocol

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.runtime.lock import FolderLock
 from pipeline.storage.record import write_summary
-from pipeline.studies.engine.catalogue import STUDIES
 from pipeline.studies.engine.command import main
-from pipeline.studies.engine.study import FULL, QUICK, Grid
+from pipeline.studies.engine.places import folder_of
+from pipeline.studies.engine.study import FULL, QUICK, Grid, Study, studies
 
 TINY = [
     "descent.steps=12",
@@ -28,15 +29,39 @@ TINY = [
 def test_list_names_every_study(capsys):
     main(["--list"])
     listed = capsys.readouterr().out
-    assert [line.split()[0] for line in listed.splitlines()] == list(STUDIES)
+    assert [line.split()[0] for line in listed.splitlines()] == list(studies())
+
+
+@pytest.fixture
+def with_study(monkeypatch):
+    """Let a study of these points, or grids, take another's place."""
+
+    def change(name: str, **changes: object) -> Study:
+        changed = replace(studies()[name], **changes)
+        monkeypatch.setitem(studies(), name, changed)
+        return changed
+
+    return change
+
+
+@pytest.fixture
+def first_points(with_study):
+    """Let the quick version of a study have so many points."""
+
+    def change(name: str, count: int) -> Study:
+        study = studies()[name]
+        return with_study(name, versions={**study.versions, QUICK: study.chosen(QUICK)[:count]})
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         (["e9"], ("e9", "e2_width", "dufm", "real")),
+        (["e2_dept"], ("e2_dept", "did you mean e2_depth?")),
         (["e1", "nonsense"], ("nonsense", "e2_width")),
-        ([], ("no figure", "dufm")),
+        ([], ("no study", "dufm")),
         (["--frobnicate"], ("--frobnicate",)),
         (["e1", "--out"], ("--out",)),
         (["e1", "head.width=0"], ("head.width=0", ">= 1")),
@@ -69,10 +94,15 @@ def test_bad_arguments_get_one_sentence_and_exit_2_and_leave_nothing(arguments, 
 def reproduced(tmp_path_factory) -> tuple[Path, str]:
     """A study, shrunk, as a real process in an empty folder."""
     folder = tmp_path_factory.mktemp("reproduction")
-    command = [sys.executable, "-m", "pipeline.studies.engine", "e2_lr", "--quick", *TINY, "--docs", "docs"]
+    command = [sys.executable, "-m", "pipeline.studies", "e2_lr", "--quick", *TINY, "--docs", "docs"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return folder / "outputs" / "reproduction" / "quick", done.stdout
+    return place(folder, TINY), done.stdout
+
+
+def place(folder: Path, overrides: list[str]) -> Path:
+    """Where a quick study with these settings lies."""
+    return folder_of(folder / "outputs" / "reproduction", QUICK, overrides)
 
 
 def summaries(out: Path) -> dict[str, int]:
@@ -93,7 +123,7 @@ def test_a_study_leaves_runs_figures_tables_and_claims(reproduced):
     assert claims[claims.claim == "lr = 0.5: gap of the loss to the closed form"].holds.item() == "no"
     assert (out / "tables" / "e2_lr_claims.md").read_text().count("\n") == len(claims) + 2
     assert "lr = 0.5: gap of the loss" in printed and f"of {len(claims)} claims hold" in printed
-    docs = out.parents[2] / "docs"
+    docs = out.parents[3] / "docs"
     assert (docs / "e2_lr.png").stat().st_size < (out / "figures" / "e2_lr.png").stat().st_size
     assert (docs / "e2_lr_claims.csv").read_bytes() == (out / "tables" / "e2_lr_claims.csv").read_bytes()
 
@@ -106,19 +136,17 @@ def test_the_table_says_what_the_record_says(reproduced):
     assert table.to_numpy() == pytest.approx(final.to_numpy(), rel=1e-6)
 
 
-def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeypatch, caplog):
+def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, first_points, monkeypatch, caplog):
     out, _ = reproduced
     caplog.set_level("INFO")
-    monkeypatch.chdir(out.parents[2])
+    monkeypatch.chdir(out.parents[3])
     before = summaries(out)
     main(["e2_lr", "--quick", *TINY])
     assert summaries(out) == before
     assert "3 of 3 runs were finished before" in caplog.text
 
     # From here on two of the runs are enough.
-    study = STUDIES["e2_lr"]
-    short = replace(study, versions={**study.versions, QUICK: study.chosen(QUICK)[:2]})
-    monkeypatch.setitem(STUDIES, "e2_lr", short)
+    first_points("e2_lr", 2)
     (out / "runs" / "e2_lr" / "lr_0.2" / "summary.json").write_text('{"status": "interrupted"}')
     main(["e2_lr", "--quick", *TINY])
     after = summaries(out)
@@ -128,6 +156,66 @@ def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, monkeyp
     assert [name for name in after if after[name] != summaries(out)[name]] == ["lr_0.2", "lr_0.5"]
 
 
+def test_a_variation_leaves_what_is_finished_alone(reproduced, first_points, monkeypatch):
+    folder = reproduced[0].parents[3]
+    monkeypatch.chdir(folder)
+    first_points("e2_lr", 2)
+    out = folder / "outputs" / "reproduction" / "quick"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    main(["e2_lr", "--quick", *TINY, "head.init_scale=0.5"])
+    assert all(path.read_bytes() == content for path, content in before.items())
+    varied = place(folder, [*TINY, "head.init_scale=0.5"])
+    assert list(summaries(varied)) == ["lr_0.2", "lr_0.5"] and (varied / "figures" / "e2_lr.png").exists()
+
+
+def test_a_finished_run_of_another_configuration_is_replaced_only_by_force(tmp_path, first_points, capsys):
+    first_points("e2_lr", 1)
+    arguments = ["e2_lr", "--quick", "--out", str(tmp_path), *TINY]
+    main(arguments)
+    (runs,) = tmp_path.rglob("runs")
+    config = runs / "e2_lr" / "lr_0.2" / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 12", "steps: 13"))
+    before = summaries(runs.parent)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert exit_.value.code == 2 and "descent.steps=13, here 12" in err and "--force" in err
+    assert summaries(runs.parent) == before
+    main([*arguments, "--force"])
+    assert summaries(runs.parent) != before
+
+
+def test_runs_of_a_variation_from_the_time_before_it_had_a_folder_are_found(tmp_path, first_points, caplog):
+    caplog.set_level("INFO")
+    first_points("e2_lr", 1)
+    arguments = ["e2_lr", "--quick", "--out", str(tmp_path), *TINY]
+    main(arguments)
+    (runs,) = tmp_path.rglob("runs")
+    runs.rename(tmp_path / "quick" / "runs")
+    caplog.clear()
+    main(arguments)
+    assert "1 of 1 runs were finished before" in caplog.text and not runs.exists()
+
+
+def test_a_run_that_cannot_begin_is_told_in_one_sentence(tmp_path, first_points, capsys):
+    first_points("e4", 1)
+    with pytest.raises(SystemExit) as exit_:
+        main(
+            [
+                "e4",
+                "--quick",
+                "--out",
+                str(tmp_path),
+                "data=digits",
+                "data.classes=[0,1]",
+                "data.samples_per_class=9999",
+            ]
+        )
+    err = capsys.readouterr().err
+    assert exit_.value.code == 2 and err.startswith("error: data.samples_per_class=9999") and err.count("\n") == 1
+
+
 DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2", "record.figures=false"]
 
 
@@ -135,7 +223,7 @@ DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "bac
 def reproduced_networks(tmp_path_factory) -> tuple[Path, str]:
     """E4 on tiny networks, two at once, as a real process in an empty folder."""
     folder = tmp_path_factory.mktemp("networks")
-    command = [sys.executable, "-m", "pipeline.studies.engine", "e4", "--quick", "--jobs", "2", *DIGITS]
+    command = [sys.executable, "-m", "pipeline.studies", "e4", "--quick", "--jobs", "2", *DIGITS]
     command += ["--docs", "docs"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -144,8 +232,8 @@ def reproduced_networks(tmp_path_factory) -> tuple[Path, str]:
 
 def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(reproduced_networks):
     folder, printed = reproduced_networks
-    out = folder / "outputs" / "reproduction" / "quick"
-    names = [point.name for point in STUDIES["e4"].chosen(QUICK)]
+    out = place(folder, DIGITS)
+    names = [point.name for point in studies()["e4"].chosen(QUICK)]
     assert sorted(summaries(out)) == sorted(names)
     assert f"[{len(names)}/{len(names)}, " in printed and "s left]" in printed
     networks = pd.read_csv(out / "tables" / "e4.csv").set_index("point")
@@ -163,7 +251,7 @@ def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(r
 
 def test_the_table_of_networks_says_what_the_summaries_say(reproduced_networks):
     folder, _ = reproduced_networks
-    out = folder / "outputs" / "reproduction" / "quick"
+    out = place(folder, DIGITS)
     for row in pd.read_csv(out / "tables" / "e4.csv").itertuples():
         summary = json.loads((out / "runs" / "e4" / row.point / "summary.json").read_text())
         last = summary["layers"][-1]
@@ -173,18 +261,20 @@ def test_the_table_of_networks_says_what_the_summaries_say(reproduced_networks):
         assert row.train_accuracy == pytest.approx(summary["accuracy"]["train"][0], rel=1e-6)
 
 
-def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(tmp_path, monkeypatch, caplog):
+def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(
+    tmp_path, with_study, monkeypatch, caplog
+):
     caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
     grid = Grid("depth", {"head.depth": (2, 3), "seed": (0,)})
-    small = replace(STUDIES["e4"], versions={FULL: tuple(grid.points())}, grids=(grid,))
-    monkeypatch.setitem(STUDIES, "e4", small)
+    with_study("e4", versions={FULL: tuple(grid.points())}, grids=(grid,))
     arguments = ["e4", "--launcher", "basic", *DIGITS]
     main(arguments)
-    runs = Path("outputs/reproduction/runs/e4")
+    (out,) = Path("outputs/reproduction").iterdir()  # the variation
+    runs = out / "runs" / "e4"
     names = sorted(path.parent.name for path in runs.glob("*/summary.json"))
     assert [name.partition("-")[0] for name in names] == ["depth"] * 2 and [name[-2:] for name in names] == ["-0", "-1"]
-    table = pd.read_csv("outputs/reproduction/tables/e4.csv")
+    table = pd.read_csv(out / "tables" / "e4.csv")
     assert table.depth.tolist() == [2, 3] and "submitting depth" in caplog.text
     caplog.clear()
     main(arguments)
@@ -196,11 +286,24 @@ def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(t
     assert len(list(runs.glob("*/summary.json"))) == 3
 
 
-def test_a_launcher_that_is_not_installed_fails_in_one_sentence(tmp_path, monkeypatch, capfd):
+def test_a_launcher_that_is_not_installed_fails_in_one_sentence(tmp_path, with_study, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     grid = Grid("depth", {"head.depth": (2,), "seed": (0,)})
-    monkeypatch.setitem(STUDIES, "e4", replace(STUDIES["e4"], versions={FULL: tuple(grid.points())}, grids=(grid,)))
+    with_study("e4", versions={FULL: tuple(grid.points())}, grids=(grid,))
     with pytest.raises(SystemExit) as exit_:
         main(["e4", "--launcher", "nonsense", *DIGITS])
     err = capfd.readouterr().err.strip().splitlines()
     assert exit_.value.code != 0 and "nonsense" in err[0] and "Traceback" not in "".join(err)
+
+
+def test_runs_that_another_process_submits_are_left_to_it(tmp_path, with_study, capfd):
+    grid = Grid("depth", {"head.depth": (2,), "seed": (0,)})
+    with_study("e4", versions={FULL: tuple(grid.points())}, grids=(grid,))
+    runs = tmp_path / "data=digits,data.classes=0,1" / "runs"
+    runs.mkdir(parents=True)
+    lock = FolderLock(runs)
+    with pytest.raises(SystemExit) as exit_:
+        main(["e4", "--launcher", "basic", "--out", str(tmp_path), "data=digits", "data.classes=[0,1]"])
+    assert exit_.value.code == 1 and "being submitted by process " in capfd.readouterr().err
+    assert [path.name for path in runs.iterdir()] == [".lock"]
+    lock.release()

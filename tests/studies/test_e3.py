@@ -1,0 +1,47 @@
+"""E3: claims about networks, and the figures by name."""
+
+import pytest
+from handmade import held
+
+from pipeline.studies.e3 import claims, draw
+
+
+def test_a_collapsed_network_bears_out_every_claim(network):
+    assert set(held([network()]).values()) == {True}
+
+
+@pytest.mark.parametrize(
+    ("change", "claim"),
+    [
+        ({"dnc1": (1e-1, 1e-4, 1e-3)}, "DNC1 falls from layer to layer of the head"),
+        ({"dnc3": (0.01, 0.05, 0.09)}, "DNC3 falls from layer to layer of the head"),
+        ({"dnc1": (1e-1, 5e-2, 2e-2)}, "DNC1 of the last layer <= 0.01"),
+        ({"dnc2": (1.5, 1.3, 1.2)}, "DNC2 of the last layer <= 1.1"),
+        ({"dnc3": (0.5, 0.3, 0.2)}, "DNC3 of the last layer <= 0.1"),
+        ({"start": 2e-4}, "DNC1 of the last layer falls to 0.1 of its start"),
+        ({"gap": 0.2}, "loss within 10% of the DUFM's optimum"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_claim_that_is_wrong_is_said_to_be_wrong(network, change, claim):
+    assert held([network(**change)])[claim] is False
+
+
+def test_one_failing_setting_is_named_among_those_that_hold(network):
+    results = [network(), network(classes=(4, 9), dnc2=(1.5, 1.3, 1.2))]
+    (claim,) = [claim for claim in claims(results) if "DNC2 of the last" in claim.claim]
+    assert claim.holds is False and claim.measured.startswith(
+        "1 of 2 settings, 1.02 to 1.2; not: mnist 4/9 mlp L=3 (1.2)"
+    )
+
+
+def test_a_setting_is_judged_by_the_median_of_its_seeds(network):
+    results = [network(seed=0), network(seed=1), network(seed=2, dnc1=(1e-1, 5e-2, 2e-2))]
+    assert held(results)["DNC1 of the last layer <= 0.01"] is True
+
+
+def test_the_figures_are_named_after_images_and_backbone(network):
+    figures = draw([network(), network(classes=(4, 9)), network(status="failed", classes=(7, 8))])
+    assert list(figures) == [
+        f"e3_mnist_{pair}_mlp_{kind}" for pair in ("0_1", "4_9") for kind in ("training", "layers")
+    ]
