@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from local_cluster import job_number, until, written
+from recomputation import assert_same_course
 
 from pipeline.cli.app import EXIT_BAD_CONFIG
 from pipeline.storage.record import read_record, read_summary
@@ -61,9 +61,7 @@ def test_two_processes_of_a_node_make_the_run_of_one(ranks_of_a_node, started, s
     assert done.code == 0, done.err
     alone = started.folder / "alone" / "run"
     assert [read_summary(run)["environment"]["processes"] for run in (ranks_of_a_node, alone)] == [2, 1]
-    ours, expected = read_record(ranks_of_a_node), read_record(alone)
-    assert ours.drop(columns="value").equals(expected.drop(columns="value"))
-    np.testing.assert_allclose(ours.value, expected.value, rtol=1e-5, atol=1e-9)
+    assert_same_course(read_record(ranks_of_a_node), read_record(alone))
     number = job_number(ranks_of_a_node.parent)
     until(lambda: slurm.history(number) == ["COMPLETED 0:0"], "completed in accounting")
 

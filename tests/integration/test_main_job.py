@@ -12,7 +12,13 @@ import pytest
 from commands import commands, dnc
 from disturbance import HEAD
 from PIL import Image
-from recomputation import assert_summary_is_recomputed_from_tensors, collapsed_value, record_of, summary_of
+from recomputation import (
+    assert_same_features,
+    assert_summary_is_recomputed_from_tensors,
+    collapsed_value,
+    record_of,
+    summary_of,
+)
 from safetensors.torch import load_file as load_torch_file
 
 SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]
@@ -107,7 +113,7 @@ def test_frozen_features_are_stored_once_and_are_those_of_the_frozen_backbone(di
     with torch.no_grad():
         expected = backbone.eval()(images.standardise(images.train.images)).double()
     assert tensors["features/1"].shape == (288, 64)
-    torch.testing.assert_close(tensors["features/1"], expected, rtol=1e-5, atol=1e-6)
+    assert_same_features(tensors["features/1"], expected)
     assert torch.equal(tensors["labels"], images.train.labels)
 
 
