@@ -3,6 +3,7 @@
 import platform
 from dataclasses import Field, fields, is_dataclass
 from importlib.metadata import version
+from textwrap import wrap
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -17,6 +18,7 @@ from omegaconf.errors import (
 
 from pipeline.config import Config, allowed, choices_of, conf_folder
 from pipeline.config.environment import environment_variable
+from pipeline.metrics.registry import metrics
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -124,6 +126,9 @@ def help_text(root: DictConfig) -> str:
     lines += [
         "",
         "  hydra.run.dir             the run's folder (default: outputs/<date>/<time>-<protocol>)",
+        "",
+        "Metrics of every layer (python -m pipeline.metrics says what they are):",
+        *wrap(", ".join(metrics()), 118, initial_indent="  ", subsequent_indent="  "),
         "",
         "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted,",
         "143 terminated (128 + the signal's number).",

@@ -12,7 +12,7 @@ def main() -> None:
         interruption.listen()
         from pipeline.studies.engine.command import main as run
     run()
-    interruption.cease()
+    interruption.ignore_signals()
 
 
 if __name__ == "__main__":
