@@ -506,6 +506,13 @@ def test_plots_draw_the_history_on_the_axes_given_or_on_new_ones(data) -> None:
     np.testing.assert_allclose(drawn, sorted(final))
     new = tracker.plot("nc1_pinv").figure
     assert new is not figure
+    for name in dict.fromkeys(tracker.history.metric):  # titles, scales and targets are those of the registry
+        axes, known = tracker.plot(name), metrics()[name]
+        assert (axes.get_title(), axes.get_yscale()) == (known.title, known.scale)
+        levels = [line.get_ydata()[0] for line in axes.get_lines() if len(set(line.get_ydata())) == 1]
+        drawable = known.target is not None and (known.target > 0 or known.scale == "linear")
+        assert not drawable or known.target in levels
+        pyplot.close(axes.figure)
     with pytest.raises(ValueError, match=r"metric must be one of dnc1, .*, dnc3, nc3_duality, got 'dnc4'"):
         tracker.plot("dnc4", ax=left)
     pyplot.close("all")
