@@ -14,7 +14,7 @@ from pipeline.runs.checking import checked
 from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
 from pipeline.runs.protocols import Protocol, protocol_named, protocol_names
-from pipeline.storage.record import read_record, read_summary
+from pipeline.storage.record import SCHEMA_VERSION, read_record, read_summary
 
 SMALL = {
     "data.name": "digits",
@@ -96,7 +96,7 @@ def test_inputs_are_those_that_the_protocol_uses_and_no_others(name, monkeypatch
 @pytest.mark.parametrize("name", protocol_names())
 def test_the_summary_says_what_the_run_used_and_what_its_steps_count(name, performed):
     found, summary, record = performed(name)
-    assert summary["status"] == "completed" and summary["schema_version"] == 2
+    assert summary["status"] == "completed" and summary["schema_version"] == SCHEMA_VERSION
     assert summary["uses"] == {"images": found.images, "network": found.network, "head": found.head}
     recorded = set(record.stage)
     assert recorded <= found.stages.keys()

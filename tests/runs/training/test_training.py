@@ -116,8 +116,8 @@ class Ending(TrainingCheckpoints):
 
     left = -1
 
-    def _keep(self, *arguments) -> None:
-        super()._keep(*arguments)
+    def _save(self, *arguments) -> None:
+        super()._save(*arguments)
         self.left -= 1
         if not self.left:
             raise EOFError
