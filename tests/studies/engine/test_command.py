@@ -275,7 +275,7 @@ def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(
     names = sorted(path.parent.name for path in runs.glob("*/summary.json"))
     assert [name.partition("-")[0] for name in names] == ["depth"] * 2 and [name[-2:] for name in names] == ["-0", "-1"]
     table = pd.read_csv(out / "tables" / "e4.csv")
-    assert table.depth.tolist() == [2, 3] and "submitting depth" in caplog.text
+    assert table.depth.tolist() == [2, 3] and "submitting e4 depth" in caplog.text
     caplog.clear()
     main(arguments)
     assert "submitting" not in caplog.text and "2 of 2 runs were finished before" in caplog.text

@@ -1,0 +1,177 @@
+"""All registered studies, and one that is added by writing files."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from pipeline.config import conf_folder
+from pipeline.studies.engine.jobs import Job, essence
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Grid, Study, points_along, shrunk, studies
+from pipeline.studies.engine.tables import claims_frame
+
+MOST = 8
+"""Points of a quick version that are run shrunk."""
+ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2"]
+SMALL = ["descent.steps=12", "descent.seeds=2", "protocol.samples_per_class=3", "record.figures=false"]
+
+
+def jobs_of(study: Study, version: str, folder: Path, *overrides: str) -> list[Job]:
+    """Its runs; `data.download` spares it the files of data sets that this machine may not have."""
+    without_files = ["data.download=true", f"data.root={folder}"]
+    points = study.chosen(version)
+    return [Job.plan(study.name, point, [*without_files, *overrides], folder / point.name) for point in points]
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        pytest.param(name, version, marks=[] if version == QUICK else pytest.mark.slow)
+        for name in studies()
+        for version in VERSIONS
+        if version == FULL or version in studies()[name].versions
+    ],
+)
+def test_every_point_is_a_valid_configuration_unlike_all_others(name, version, tmp_path):
+    jobs = jobs_of(studies()[name], version, tmp_path)
+    assert jobs and len({job.point.name for job in jobs}) == len(jobs)
+    assert all(Path(job.point.name).name == job.point.name for job in jobs)
+    seen = [essence(job.config) for job in jobs]
+    assert all(config not in seen[:place] for place, config in enumerate(seen))
+
+
+@pytest.mark.parametrize("name", studies())
+def test_a_study_says_what_it_is_about_and_what_it_rests_on(name):
+    header = sys.modules[f"pipeline.studies.{name}"].__doc__
+    for part in ("Paper:", "Shows:", "Expects:", "Evidence:", "Command:", "Machine:", "Date:", "Commit"):
+        assert part in header
+    assert (conf_folder() / "experiment" / f"{name}.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", studies())
+def test_smaller_versions_do_less(name, tmp_path):
+    study = studies()[name]
+    full = {point.name for point in study.points}
+    for version in (CPU, QUICK):
+        assert {point.name for point in study.chosen(version)} <= full
+    assert QUICK not in study.versions or all(point.shrunk for point in study.chosen(QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", studies())
+def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path):
+    study = studies()[name]
+    varied = {override.partition("=")[0] for point in study.points for override in point.overrides}
+    results = []
+    for job in jobs_of(study, QUICK, tmp_path)[:MOST]:
+        smaller = [*SMALL, *(ON_DIGITS if job.config.uses_images else [])]
+        kept = [override for override in smaller if override.partition("=")[0] not in varied - {"descent.steps"}]
+        job = Job.plan(study.name, job.point, kept, job.folder)
+        assert job.order().perform() is None
+        results.append(Result(job.point, job.config, job.folder))
+    figures, tables = study.draw(results), study.tables(results)
+    assert figures and all(key.startswith(name) for key in (*figures, *tables))
+    assert all(len(table) for table in tables.values())
+    claims = claims_frame({name: study.claims(results)})
+    assert len(claims) and claims.claim.is_unique and claims.map(bool).all(axis=None)
+
+
+def test_studies_come_in_the_order_of_their_numbers():
+    assert list(studies()) == sorted(studies(), key=lambda name: (int(name[1]), name))
+
+
+def test_points_along_a_setting_are_named_after_its_values():
+    points = points_along("descent.lr", 0.5, 1, also=("descent.steps=3",))
+    assert points[0] == Point("lr_0.5", ("descent.lr=0.5", "descent.steps=3"))
+    assert shrunk(points, ["lr_1"], ("seed=1",)) == (Point("lr_1", ("descent.lr=1", "descent.steps=3"), ("seed=1",)),)
+
+
+def test_a_grid_is_the_multirun_of_its_points():
+    grid = Grid("variant", {"experiment": ("a", "b"), "head.depth": (3, 5)}, ("protocol=dufm",))
+    assert grid.multirun == ["--multirun", "protocol=dufm", "experiment=a,b", "head.depth=3,5"]
+    points = grid.points(lambda values: (f"descent.steps={values['head.depth']}",))
+    assert [point.name for point in points] == [
+        "variant-a-depth_3",
+        "variant-a-depth_5",
+        "variant-b-depth_3",
+        "variant-b-depth_5",
+    ]
+    assert points[1] == Point(
+        "variant-a-depth_5", ("protocol=dufm", "experiment=a", "head.depth=5"), ("descent.steps=5",)
+    )
+
+
+def test_what_is_left_of_a_grid_is_the_smallest_that_holds_its_open_points():
+    grid = Grid("g", {"head.depth": (3, 5), "seed": (0, 1, 2)})
+    left = grid.without(lambda name: not name.endswith("seed_1"))
+    assert left.axes == {"head.depth": (3, 5), "seed": (1,)}
+    assert grid.without(lambda name: True) is None
+
+
+NEW_STUDY = '''"""E5: the start. Paper: ours. Shows and expects: a larger start takes longer. Evidence: not recorded."""
+
+import pandas as pd
+
+from pipeline.studies.engine.claims import at_most
+from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
+
+POINTS = points_along("head.init_scale", 1, 2)
+
+
+def losses(results):
+    return {"e5": pd.DataFrame({"point": [r.point.name for r in results], "loss": [max(r.losses) for r in results]})}
+
+
+STUDY = Study(
+    name="e5",
+    group="ours",
+    title="the start",
+    versions={FULL: POINTS, QUICK: shrunk(POINTS, ("init_scale_1", "init_scale_2"), ("descent.steps=8",))},
+    claims=lambda results: [at_most(r.point.name, r.losses, 0.6) for r in results],
+    tables=losses,
+)
+'''
+NEW_EXPERIMENT = """# @package _global_
+# E5: the start.
+defaults:
+  - e1
+  - _self_
+
+head:
+  width: 4
+protocol:
+  num_features: 4
+  samples_per_class: 3
+record:
+  figures: false
+"""
+
+
+@pytest.mark.slow
+def test_a_new_study_is_a_file_and_its_experiment(tmp_path):
+    overlay = tmp_path / "overlay"
+    shutil.copytree(Path(pipeline.__file__).parent, overlay / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    if not (overlay / "pipeline" / "conf").exists():
+        shutil.copytree(conf_folder(), overlay / "conf")
+    experiments = next(overlay.rglob("main.yaml")).parent / "experiment"
+    (overlay / "pipeline" / "studies" / "e5.py").write_text(NEW_STUDY)
+    (experiments / "e5.yaml").write_text(NEW_EXPERIMENT)
+
+    def reproduce(*arguments: str) -> str:
+        command = [sys.executable, "-m", "pipeline.studies", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(overlay)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert reproduce("--list").splitlines()[-1].startswith("e5 ")
+    said = reproduce("ours", "--quick", "--out", "out", "--jobs", "2")
+    assert "[2/2, " in said and "of 2 claims hold" in said
+    out = tmp_path / "out" / "quick"
+    assert {path.parent.name for path in out.glob("runs/e5/*/record.csv")} == {"init_scale_1", "init_scale_2"}
+    assert (out / "tables" / "e5.csv").exists() and (out / "tables" / "e5_claims.md").exists()
