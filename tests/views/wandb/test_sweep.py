@@ -7,6 +7,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import handmade
 import pandas as pd
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import serving
 
 from pipeline.storage.record import read_record, read_summary
-from pipeline.views.sweep import main, sweep_table, write
+from pipeline.views.sweep import heat_maps, main, sweep_figure, sweep_runs, sweep_table, write
 
 FILES = sorted((REPO / "conf" / "sweep").glob("*.yaml"))
 
@@ -135,7 +136,39 @@ def test_the_command_writes_table_and_heat_maps(multirun, capsys):
 
 def test_runs_that_differ_in_nothing_have_a_table_and_no_figure(multirun, tmp_path):
     table, _ = sweep_table(multirun)
-    assert [path.name for path in write(table.drop(columns=["head.width"]), [], tmp_path)] == ["sweep.csv", "sweep.md"]
+    written = write(table.drop(columns=["head.width"]), [], tmp_path, heat_maps(sweep_runs(multirun)))
+    assert [path.name for path in written] == ["sweep.csv", "sweep.md"]
+
+
+def test_heat_maps_of_heads_are_the_gap_and_the_metrics_of_the_last_layer(multirun):
+    shown = heat_maps(sweep_runs(multirun))
+    assert [one.name for one in shown] == ["gap_to_optimum", "dnc1", "dnc2", "dnc3"]
+    assert shown[0].title == "gap to the optimum, worst seed" and shown[1].title.startswith("DNC1: ")
+
+
+def test_runs_of_other_kinds_stand_in_one_table_with_what_each_has(tmp_path):
+    for kind, make in handmade.KINDS.items():
+        make(tmp_path / kind)
+    broken = handmade.without_head(tmp_path / "broken")
+    (broken / "summary.json").write_text("{")
+    main([str(tmp_path)])
+    assert {"sweep.csv", "sweep.md", "sweep.png"} <= {path.name for path in tmp_path.iterdir()}
+    table = sweep_table(tmp_path)[0].set_index("run")
+    assert table.loc["no head", "train_accuracy"] == 0.954545 and table.loc["two stages", "idle_share"] == 0.5
+    assert table.loc["no layers", "distance"] == 0.01 and table.loc["broken", "status"] == "unreadable"
+    assert table.loc[["broken", "nothing"], ["dnc1", "distance", "idle_share"]].isna().all(axis=None)
+
+
+def test_settings_that_are_lists_and_settings_that_are_missing_can_be_drawn(tmp_path):
+    for index, value in enumerate(("[3, 8]", "null", "[1, 2]", "16")):
+        folder = handmade.without_head(tmp_path / str(index))
+        with open(folder / ".hydra" / "config.yaml", "a") as stream:
+            stream.write(f"classes: {value}\nwidth: {10 - index}\n")
+    table, varied = sweep_table(tmp_path)
+    assert set(varied) == {"classes", "width"}
+    figure = sweep_figure(table, ["width", "classes"], heat_maps(sweep_runs(tmp_path)))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["7", "8", "9", "10"]
 
 
 def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path, capsys):
