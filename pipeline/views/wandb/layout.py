@@ -87,7 +87,6 @@ def logged_by(folders: Sequence[Path]) -> tuple[Logged, ...]:
             before = {metric.name for metric in panels(summary, later)}
             shown = tuple((metric, metric.name in before) for metric in panels(summary, rows))
             found[stage.name] = Logged(stage, tuple(map(tuple, families(rows).values())), shown)
-        found = {stage.name: found[stage.name] for stage in summary.in_order(found)}
     return tuple(found.values())
 
 
