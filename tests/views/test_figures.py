@@ -1,11 +1,14 @@
 """Figures draw what the record says."""
 
+import json
+
+import handmade
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline.storage.record import Row
+from pipeline.storage.record import Row, read_record
 from pipeline.views.figures import plot_loss, plot_over_steps, plot_profile, run_figure, save_figure
 
 STEPS = (0, 1, 10, 100)
@@ -102,3 +105,53 @@ def test_values_a_log_axis_cannot_show_are_left_out(value, frame):
     plot_profile(frame, "dnc1", profile)
     over_steps.figure.draw_without_rendering()
     assert all(len(line.get_ydata()) == 0 for axes in (over_steps, profile) for line in axes.get_lines())
+
+
+def figure_of(kind: str, folder) -> Figure | None:
+    run = handmade.KINDS[kind](folder / "run")
+    return run_figure(read_record(run), json.loads((run / "summary.json").read_text()))
+
+
+def drawn(figure: Figure) -> list[str]:
+    """Titles of the panels that show something; none may show nothing."""
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert all(axes.get_lines() or axes.containers for axes in panels)
+    return [axes.get_title() for axes in panels]
+
+
+def test_a_run_without_a_head_shows_its_stages_and_its_layers(tmp_path):
+    figure = figure_of("no head", tmp_path)
+    over_steps = ["DNC1: within / between variability", "DNC2: condition number of class means", "loss"]
+    assert drawn(figure) == [*over_steps, "DNC1 at the end", "DNC2 at the end"]
+    assert "last place of the network" in figure.get_suptitle()
+    legend = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    assert {"conv1", "block1", "block2", "value at collapse"} <= set(legend) and "threshold" not in legend
+    figure.draw_without_rendering()
+
+
+def test_every_stage_has_a_row_with_its_own_unit_and_a_linear_metric_a_linear_axis(tmp_path):
+    figure = figure_of("two stages", tmp_path)
+    share = [axes for axes in figure.axes if axes.get_title() == "Share of idle units"]
+    assert [(axes.get_ylabel(), axes.get_xlabel()) for axes in share] == [("Growing", "epoch"), ("Pruning", "round")]
+    assert {axes.get_yscale() for axes in share} == {"linear"}
+    assert all(list(axes.get_lines()[-1].get_ydata()) == [0.5, 0.5] for axes in share)  # the value at collapse
+    ends = next(axes for axes in figure.axes if axes.get_title() == "Share of idle units at the end")
+    labels = [label.get_text() for label in ends.get_xticklabels()]
+    assert len(labels) == 6 and labels[0] == "Growing: conv1" and labels[-1] == "Pruning: block2"
+
+
+def test_a_run_without_layers_shows_its_numbers_and_one_without_numbers_has_no_figure(tmp_path):
+    assert drawn(figure_of("no layers", tmp_path / "a")) == ["distance"]
+    assert figure_of("nothing", tmp_path / "b") is None
+    assert save_figure(None, tmp_path, "nothing") == [] and not list(tmp_path.glob("nothing.*"))
+
+
+def test_what_was_solved_on_the_way_to_a_head_is_left_out(frame, axes):
+    solved = [Row("dufm", 100, 0, layer, "pre", "dnc1", 5.0) for layer in ("1", "2")]
+    plot_profile(pd.concat([frame, pd.DataFrame(solved, columns=Row._fields)]), "dnc1", axes)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["hidden1", "$H_{1}$", "$H_{2}$"]
+
+
+def test_a_metric_that_nobody_knows_is_drawn_under_its_name(frame, axes):
+    frame.loc[frame.metric == "dnc1", "metric"] = "brand_new"
+    assert plot_over_steps(frame, "brand_new", axes).get_title() == "brand_new" and len(axes.get_lines()) == 3

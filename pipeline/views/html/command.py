@@ -103,9 +103,9 @@ def _parser() -> Parser:
     listing = commands.add_parser(
         "list",
         help="list the runs on this machine",
-        description="List runs, the latest first: status, protocol, data and backbone, the median final gap of the "
-        "loss to the optimum and DNC1-3 of the head's last layer, where deep neural collapse holds, and the time "
-        "since the run last wrote its summary.",
+        description="List runs, the latest first: status, protocol, data and backbone, what each is known by, and the "
+        "time since it last wrote its summary. A head is known by the median final gap of its loss to the optimum, "
+        "the metrics of its last layer, and where deep neural collapse holds.",
     )
     listing.add_argument(
         "folders",

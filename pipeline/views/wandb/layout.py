@@ -87,7 +87,6 @@ def logged_by(folders: Sequence[Path]) -> tuple[Logged, ...]:
             before = {metric.name for metric in panels(summary, later)}
             shown = tuple((metric, metric.name in before) for metric in panels(summary, rows))
             found[stage.name] = Logged(stage, tuple(map(tuple, families(rows).values())), shown)
-        found = {stage.name: found[stage.name] for stage in summary.in_order(found)}
     return tuple(found.values())
 
 
@@ -96,7 +95,8 @@ def layout(logged: Sequence[Logged] | None = None) -> tuple[Section, ...]:
     logged = usually_logged() if logged is None else logged
     head = next((one for one in logged if one.stage.name == HEAD), None)
     sections = [] if head is None else [_loss_of(head), _layers_of(head)]
-    sections.append(_profile(head or logged[-1], judged=head is not None))
+    if logged:
+        sections.append(_profile(head or logged[-1], judged=head is not None))
     sections += [_stage(one) for one in logged if one is not head]
     system = (  # in wandb's own namespace: what arrives as system.cpu is called system/cpu in a panel
         Panel("curve", "CPU, %", ("system/cpu",), x="_runtime"),

@@ -1,5 +1,6 @@
 """Run folders are found and read, whatever became of the run."""
 
+import copy
 import json
 import statistics
 
@@ -7,6 +8,9 @@ import pytest
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.lock import FolderLock
+from pipeline.views.html import facts
+from pipeline.views.html.comparing import comparison_table
+from pipeline.views.html.listing import runs_table
 from pipeline.views.html.runs import LocalRun, find_runs, is_run, open_run, open_runs, status_of
 
 
@@ -81,6 +85,33 @@ def test_a_damaged_summary_is_unreadable_and_says_why(killed, content):
     run = open_run(killed)
     assert run.status == "unreadable" and run.error.startswith("summary.json: ") and not run.completed
     assert run.protocol == "frozen_features" and run.headline == ()
+
+
+def places(value, path=()):
+    """Places within nested JSON; of long lists the first two."""
+    yield path
+    pairs = value.items() if isinstance(value, dict) else list(enumerate(value))[:2] if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, "text", -1, {"a": {}}], ids=repr)
+def test_no_value_at_any_place_of_a_summary_stops_a_look_at_the_runs(wrong, sweep, copied):
+    folder, good = copied(sweep / "0", "run"), LocalRun(sweep / "0", "good")
+    written = json.loads((folder / "summary.json").read_text())
+    for path in places(written):
+        changed = copy.deepcopy({"root": written})
+        node = changed
+        for key in ("root", *path)[:-1]:
+            node = node[key]
+        node[("root", *path)[-1]] = wrong
+        (folder / "summary.json").write_text(json.dumps(changed["root"]))
+        run = LocalRun(folder, "run")
+        assert runs_table([good, run]).row_count == 2
+        comparison_table(good, run)
+        for part in (facts.headline, facts.verdict, facts.environment, facts.citation):
+            part(run)
+        facts.further(run, "h2")
 
 
 @pytest.mark.parametrize("content", ["", "stage,step\n", "stage,step,seed,layer,tap,metric,value\nhead,1,0,2,po", "\0"])

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 
+import handmade
 import pytest
 import wandb as client
 from tracked import curves, environment
 from wandb_server import ENTITY, KEY, serving
 
-from pipeline.views.wandb.dashboard import figure_panels, layout, main
+from pipeline.views.wandb.dashboard import main
+from pipeline.views.wandb.layout import figure_panels, layout, logged_by
 
 
 def dashboard(folder, *arguments: str, before: str = "", **variables: str) -> subprocess.CompletedProcess:
@@ -92,6 +94,30 @@ def test_print_needs_neither_server_nor_the_extra(tmp_path):
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert [section["name"] for section in shown["workspace"]] == [section.name for section in layout()]
+
+
+def test_panels_are_those_of_what_the_runs_in_a_folder_recorded(tmp_path, capsys):
+    folders = {kind: make(tmp_path / kind) for kind, make in handmade.KINDS.items()}
+    main(["--print", "--runs", str(folders["no head"]), str(folders["two stages"])])
+    shown = json.loads(capsys.readouterr().out)["workspace"]
+    assert [section["name"] for section in shown] == ["Layer profile", "Backbone", "Growing", "Pruning", "System"]
+    backbone = next(section["panels"] for section in shown if section["name"] == "Backbone")
+    assert [panel["title"] for panel in backbone[:2]] == ["loss", "accuracy"]
+    assert [panel["pattern"] for panel in backbone[2:]] == ["^backbone/layer_.*/dnc1$", "^backbone/layer_.*/dnc2$"]
+    pruning = next(section["panels"] for section in shown if section["name"] == "Pruning")
+    assert pruning[-1]["title"] == "Share of idle units" and pruning[-1]["log"] == ""
+    assert not any("head/" in str(panel) for section in shown for panel in section["panels"])
+
+
+def test_runs_that_recorded_nothing_leave_the_system_alone(tmp_path):
+    assert [section.name for section in layout(logged_by([handmade.with_nothing(tmp_path / "run")]))] == ["System"]
+
+
+def test_a_folder_without_a_record_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--print", "--runs", str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2 and line.startswith(f"error: {tmp_path} holds no record.csv")
 
 
 @pytest.fixture

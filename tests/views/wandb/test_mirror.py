@@ -4,13 +4,15 @@ import json
 import logging
 from pathlib import Path
 
+import handmade
 import pandas as pd
 import pytest
 import wandb
 from tracked import rows_on_disk
 
 from pipeline.config import LoggerConfig
-from pipeline.storage.record import Row
+from pipeline.storage.record import Row, read_record
+from pipeline.storage.summary import RunSummary, Uses, read
 from pipeline.views.wandb import content, track
 
 FAILED = {"status": "failed"}
@@ -129,7 +131,7 @@ def test_a_long_table_of_seeds_keeps_the_last_step_and_whole_steps():
     record = pd.DataFrame(
         [Row("head", step, seed, "", "", "loss", step + seed / 10) for step in range(100) for seed in range(3)]
     )
-    columns, table = content.seed_table(record, limit=50)
+    columns, table = content.seed_table(record, RunSummary({}), limit=50)
     assert columns == ["stage", "step", "seed", "layer", "tap", "loss"] and 3 < len(table) <= 50
     steps = [row[1] for row in table]
     assert max(steps) == 99 and {steps.count(step) for step in steps} == {3}
@@ -142,3 +144,45 @@ def test_names_and_groups_come_from_what_hydra_noted(tmp_path):
     assert content.chosen(tmp_path) == ("e1", ["experiment=e1", "head.depth=6"])
     assert content.display_name("dufm", ["experiment=e1", "logger.mode=online", "head.depth=6"]) == "dufm head.depth=6"
     assert content.chosen(tmp_path / "nothing") == (None, [])
+
+
+def test_settings_that_a_run_has_no_use_for_are_not_its_configuration(tmp_path):
+    config = {"data": 1, "backbone": 2, "optimizer": 3, "head": 4, "logger": 5}
+    assert content.run_config(config, Uses()) == {"data": 1, "backbone": 2, "optimizer": 3, "head": 4}
+    assert content.run_config(config, Uses(images=True, network=False)) == {"data": 1, "head": 4}
+    assert content.run_config(config, Uses(images=False, network=False)) == {"head": 4}
+    opened = handmade.summary("p", status="running", uses={"images": False, "network": False, "head": "descent"})
+    (tmp_path / "summary.json").write_text(json.dumps(opened))
+    tracker = start(tmp_path)
+    assert "data" not in tracker.channels[0].run.config.keys()  # noqa: SIM118
+    tracker.finish(FAILED, [])
+
+
+@pytest.mark.parametrize("kind", list(handmade.KINDS))
+def test_a_run_of_any_kind_is_mirrored_whole(kind, tmp_path, caplog):
+    folder = handmade.KINDS[kind](tmp_path / "run")
+    record, written = read_record(folder), json.loads((folder / "summary.json").read_text())
+    with caplog.at_level(logging.WARNING):
+        tracker = start(folder, runs="per_seed")
+        (channel,) = tracker.channels  # without a head there are no seeds to tell apart
+        tracker.rows([Row(*row) for row in record.itertuples(index=False)])
+        tracker.finish(written, [])
+    assert "wandb failed" not in caplog.text
+    run = channel.run
+    history = rows_on_disk(Path(run.dir).parent / f"run-{run.id}.wandb", tmp_path)
+    stages = {key.split("/")[0] for row in history for key in row if key.endswith("/step")}
+    assert stages == set(record.stage)
+    numbers = content.headline(read(folder), None)
+    assert numbers["status"] == "completed" and numbers["title"] == written["title"]
+    assert {entry["name"]: entry["value"] for entry in written["headline"]}.items() <= numbers.items()
+
+
+def test_tables_of_a_run_without_a_head_have_what_it_measured(tmp_path):
+    folder = handmade.without_head(tmp_path / "run")
+    summary = read(folder)
+    columns, rows = content.layer_table(summary, None)
+    assert columns == ["place", "stage", "layer", "tap", "log10_dnc1", "dnc1", "dnc2", "dnc3"]
+    assert rows[0] == ["backbone network.conv1 post", "backbone", "network.conv1", "post", -1.0, 0.1, 1.1, None]
+    assert content.verdict_table(summary) is None
+    columns, rows = content.seed_table(read_record(folder), summary, limit=1000)
+    assert columns[5:] == ["train_loss", "train_accuracy", "test_loss", "test_accuracy", "dnc1", "dnc2"] and rows

@@ -146,4 +146,3 @@ def test_runs_per_seed_share_a_group_and_the_config(per_seed):
     groups = {arrived.said("groupName") for arrived in server.runs.values()}
     assert len(groups) == 1 and groups.pop()
     assert {json.dumps(arrived.config["head"], sort_keys=True) for arrived in server.runs.values()} != set()
-    assert all("data" not in arrived.config for arrived in server.runs.values())  # a DUFM has none

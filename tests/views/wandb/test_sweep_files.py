@@ -1,24 +1,21 @@
-"""Sweep files describe one grid twice, wandb's own command takes them, and a sweep ends in one table."""
+"""Sweep files describe one grid twice, wandb's own command takes them, and its agent fills the folder of one table."""
 
-import math
 import os
 import re
 import sys
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from commands import dnc
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from matplotlib.image import imread
 from tracked import DUFM, REPO, curves, expected_rows, wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import serving
 
-from pipeline.storage.record import read_record, read_summary
-from pipeline.views.sweep import main, sweep_table, write
+from pipeline.storage.record import read_record
+from pipeline.views.sweep import sweep_table
 
 FILES = sorted((REPO / "conf" / "sweep").glob("*.yaml"))
 
@@ -87,61 +84,3 @@ def test_an_agent_runs_a_point_of_a_sweep_into_the_folder_of_its_table(tmp_path)
 def test_sweeps_are_no_choice_of_a_run(tmp_path):
     shown = dnc("--help", cwd=tmp_path).stdout
     assert "  logger " in shown and "  sweep " not in shown
-
-
-@pytest.fixture(scope="module")
-def multirun(tmp_path_factory) -> Path:
-    """A real multirun over decay and width, with a job that failed."""
-    folder = tmp_path_factory.mktemp("multirun")
-    grid = [
-        "head.weight_decay=1e-3,1e6",
-        "head.width=4,8",
-        "logger=none",
-        "record.figures=false",
-        "hydra.sweep.dir=grid",
-    ]
-    dnc("--multirun", *DUFM, "descent.steps=30", *grid, cwd=folder, check=False)
-    return folder / "grid"
-
-
-def test_the_table_has_one_row_per_run_with_what_differs(multirun):
-    table, varied = sweep_table(multirun)
-    assert set(varied) == {"head.weight_decay", "head.width"} and list(table.run) == [str(job) for job in range(4)]
-    pairs = list(zip(table["head.weight_decay"], table["head.width"], strict=True))
-    assert set(pairs) == set(product((1e-3, 1e6), (4, 8)))
-    for row in table.itertuples():
-        kept = read_summary(multirun / row.run)
-        asked = yaml.safe_load((multirun / row.run / ".hydra" / "overrides.yaml").read_text())
-        assert f"head.width={pairs[int(row.run)][1]}" in asked
-        assert row.status == kept["status"]
-        if kept["status"] == "completed":
-            assert row.gap_to_optimum == max(kept["loss"]["relative_gap"])
-            last = read_record(multirun / row.run).query("layer == '2' and tap == 'post' and metric == 'dnc1'")
-            assert row.dnc1 == pytest.approx(last[last.step == last.step.max()].value.median(), rel=1e-12)
-        else:
-            assert math.isnan(row.gap_to_optimum) and math.isnan(row.dnc1)
-    assert set(table.status) == {"completed", "failed"}
-
-
-def test_the_command_writes_table_and_heat_maps(multirun, capsys):
-    main([str(multirun)])
-    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["sweep.csv", "sweep.md", "sweep.png"]
-    table, _ = sweep_table(multirun)
-    pd.testing.assert_frame_equal(pd.read_csv(multirun / "sweep.csv", dtype={"run": str}), table, rtol=1e-12)
-    lines = (multirun / "sweep.md").read_text().splitlines()
-    assert len(lines) == 2 + 4 and lines[2].startswith("| 0 | 4 | 0.001 | completed |")
-    assert imread(multirun / "sweep.png").std() > 0.05
-
-
-def test_runs_that_differ_in_nothing_have_a_table_and_no_figure(multirun, tmp_path):
-    table, _ = sweep_table(multirun)
-    assert [path.name for path in write(table.drop(columns=["head.width"]), [], tmp_path)] == ["sweep.csv", "sweep.md"]
-
-
-def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path, capsys):
-    for arguments in ([str(tmp_path)], [], ["--what"]):
-        with pytest.raises(SystemExit) as exit_:
-            main(arguments)
-        (line,) = capsys.readouterr().err.splitlines()
-        assert exit_.value.code == 2 and line.startswith("error: ") and "allowed: " in line
-    assert list(tmp_path.iterdir()) == []
