@@ -20,6 +20,8 @@ from recomputation import (
 )
 from safetensors.torch import load_file as load_torch_file
 
+from pipeline.storage.record import SCHEMA_VERSION
+
 SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]
 DUFM = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "head.width=8"]
 DUFM += ["descent.steps=2000", "descent.seeds=2", "record.figures=false", "logger=none"]
@@ -62,7 +64,7 @@ def test_the_main_job_leaves_every_file(digits_run):
 
 def test_the_main_jobs_summary_says_what_was_run(digits_run):
     summary = summary_of(digits_run[0])
-    assert summary["schema_version"] >= 1
+    assert summary["schema_version"] == SCHEMA_VERSION
     assert summary["protocol"] == "frozen_features" and summary["status"] == "completed"
     problem = summary["problem"]
     assert (problem["num_classes"], problem["depth"], problem["widths"]) == (2, 3, [64, 16, 16, 2])
