@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.measure.feature_cache import FeatureCache
+from pipeline.metrics import registry
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import Protocol, protocol_named
 from pipeline.runs.training.acceleration import decide
@@ -71,8 +72,8 @@ class Run:
         """Fingerprint of what a stage depends on: sections of the configuration, weights that were given, and, if the
         backbone is one of the sections, how it is trained."""
         given = self.inputs.weights
-        # The metric registry's signature joins these, so that stages are measured anew when the metrics change.
-        more = [str(self.config.descent.records_per_decade), given.digest if given else ""]
+        # With the registered metrics, so that stages are measured anew when these change.
+        more = [str(self.config.descent.records_per_decade), given.digest if given else "", registry.signature()]
         return fingerprint(self.config, sections, *more, self._training if "backbone" in sections else "")
 
     @cached_property

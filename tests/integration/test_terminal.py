@@ -87,14 +87,16 @@ def test_a_pipe_gets_plain_lines_in_its_own_encoding_and_no_noise(piped):
 
 def test_a_run_ends_with_the_paths_of_what_it_left(piped):
     folder, done = piped
-    printed = [line.split(maxsplit=1) for line in done.stdout.decode().splitlines()[-9:]]
-    assert [name for name, _ in printed] == [
-        *["record", "summary", "tensors", "figures", "checkpoints", "log", "wandb", "upload", "report"]
-    ]
-    paths = dict(printed)
-    assert all(Path(paths[name]).exists() for name in list(paths)[:7])
-    assert paths["report"] == f"dnc report {folder}"
-    assert paths["upload"] == f"wandb sync {folder}/wandb/offline-run-*" and list(folder.glob("wandb/offline-run-*"))
+    table, _, end = done.stdout.decode().rpartition("+\n")
+    printed = dict(line.split(maxsplit=1) for line in end.splitlines())
+    assert table and len(printed) == len(end.splitlines()) > 2
+    commands = {name: text for name, text in printed.items() if text.startswith(("dnc ", "wandb "))}
+    assert commands["report"] == f"dnc report {folder}"
+    assert commands["upload"] == f"wandb sync {folder}/wandb/offline-run-*" and list(folder.glob("wandb/offline-run-*"))
+    left = {Path(text) for name, text in printed.items() if name not in commands}
+    assert all(path.exists() for path in left)
+    named = {path.relative_to(folder).parts[0] for path in left}
+    assert named == {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def test_quiet_runs_show_their_verdict_and_every_failure_and_nothing_else(quiet):

@@ -8,7 +8,6 @@ from torch import nn
 
 from pipeline.networks import Backbone, build_backbone, known_backbones, validate_backbone
 
-REPO = Path(__file__).parents[2]
 DIGIT, CIFAR = (1, 8, 8), (3, 32, 32)
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
 # One of each kind: small stem, deep small stem, patches of fixed number, stages within stages, no stacks at all.

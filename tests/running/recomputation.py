@@ -57,7 +57,7 @@ def record_of(run: Path) -> pd.DataFrame:
 
 
 def assert_same_course(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    """Two records have the same rows and, while float32 has not parted them, the same losses and metrics of collapse.
+    """Two records have the same rows, and losses and metrics of collapse that float32 has not parted too far.
 
     Gradients are float32 sums in another order, and everything after them is float64: before training to 1e-10,
     afterwards to a thousandth. How near to each other such trainings have to be, test_ranks_agree.py says.

@@ -13,7 +13,7 @@ import pytest
 TESTS = str(Path(__file__).parents[1])
 STARTERS = {"subprocess", "multiprocessing", "pty", "playwright", "commands", "wandb_server", "local_cluster"}
 """Modules whose use starts something."""
-STARTING = ("hydra/launcher=", "trainer=ddp", "trainer.devices=")
+STARTING = ("hydra/launcher=", "--launcher", "trainer=ddp", "trainer.devices=")
 """Beginnings of arguments of the command by which it starts processes itself."""
 _known: dict[object, bool] = {}
 
