@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from pipeline.cli.invocation import hydra_arguments
-from pipeline.config.overrides import quoted
 from pipeline.runtime.console import verbosity
 from pipeline.runtime.errors import ConfigError
 
@@ -69,14 +68,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     (tmp_path / ".hydra" / "hydra.yaml").write_text("{]")
     with pytest.raises(ConfigError, match="is not the folder of a run"):
         seen(f"resume={tmp_path}")
-
-
-@pytest.mark.parametrize("value", ["plain", "with space", "it's", "back\\slash", "a,b=c", "end\\", "a\\'b"])
-def test_quoted_values_come_back_from_hydras_grammar(value):
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parsed = OverridesParser.create().parse_override(f"key={quoted(value)}")
-    assert parsed.value() == value
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """A run folder belongs to one process at a time, and to nobody once that process is dead."""
 
+import fcntl
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +56,56 @@ def test_a_process_that_opened_the_file_before_its_release_does_not_share_the_fo
     second = FolderLock(tmp_path)
     assert occupied(tmp_path)
     second.release()
+
+
+def test_a_file_that_its_owner_has_removed_is_no_lock(tmp_path, monkeypatch):
+    first = FolderLock(tmp_path)
+    lock = fcntl.flock
+
+    def released_first(stream, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.release()  # between the second's opening of the file and its locking it
+        lock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", released_first)
+    second = FolderLock(tmp_path)
+    assert occupied(tmp_path)  # whoever looks, looks at the file that the second holds
+    with pytest.raises(Occupied):
+        FolderLock(tmp_path)
+    second.release()
+
+
+def test_somebody_who_only_looks_is_no_owner(tmp_path, monkeypatch):
+    with open(tmp_path / FILE, "a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as `occupied` does, for a moment
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(stream, fcntl.LOCK_UN))
+        FolderLock(tmp_path).release()
+
+
+def test_children_that_are_given_the_lock_hold_it_when_its_owner_is_gone(tmp_path):
+    code = (
+        HOLD.rpartition("print(")[0]
+        + "import subprocess; child = [sys.executable, '-c', 'import sys; sys.stdin.read()']; "
+    )
+    code += "subprocess.Popen(child, pass_fds=[lock.fileno()]); print('held', flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout.readline() == b"held\n"
+        owner.wait()
+        assert occupied(tmp_path)
+        owner.stdin.close()  # which the child reads
+        owner.stdout.read()
+    FolderLock(tmp_path).release()
+
+
+def test_the_lock_is_released_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lock = FolderLock(Path())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    lock.release()
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_folder_that_is_not_there_is_not_occupied(tmp_path):

@@ -1,0 +1,35 @@
+"""E4: what is swept, and claims about the order of settings."""
+
+from dataclasses import replace
+
+from handmade import one
+
+from pipeline.studies.e4 import GRIDS, claims, swept
+from pipeline.studies.engine.results import Point
+
+
+def at(result, name: str, lr: float = 0.05):
+    """The result as that of a point of E4."""
+    config = replace(result.config, optimizer=replace(result.config.optimizer, lr=lr))
+    return replace(result, point=Point(name, ()), config=config)
+
+
+def test_the_base_point_belongs_to_every_sweep_but_that_of_another_regularisation(network):
+    results = [
+        at(network(), name) for name in ("lr-lr_0.1-seed_0", "standard-weight_decay_0.001-seed_0", "base-seed_0")
+    ]
+    assert [result.point.name for result in swept(results, "lr")] == ["lr-lr_0.1-seed_0", "base-seed_0"]
+    assert [result.point.name for result in swept(results, "standard")] == ["standard-weight_decay_0.001-seed_0"]
+
+
+def test_the_names_of_points_begin_with_those_of_their_grids():
+    for grid in GRIDS:
+        assert all(point.name.startswith(f"{grid.name}-") for point in grid.points())
+
+
+def test_a_larger_rate_is_compared_by_the_ends(network):
+    slow, fast = network(dnc2=(1.5, 1.3, 1.2)), network(dnc2=(1.5, 1.1, 1.01))
+    for rates, holds in (((0.01, 0.1), True), ((0.1, 0.01), False)):
+        results = [at(result, f"lr-lr_{lr}-seed_0", lr) for result, lr in zip((slow, fast), rates, strict=True)]
+        assert one(claims(results), "a larger learning rate").holds is holds
+    assert one(claims([at(slow, "lr-lr_0.01-seed_0", 0.01)]), "a larger learning rate").holds is None
