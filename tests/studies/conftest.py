@@ -1,7 +1,7 @@
 """Results made by hand, in folders that a test finds empty."""
 
 import pytest
-from handmade import descents_in, networks_in
+from study_results import descents_in, networks_in
 
 
 @pytest.fixture

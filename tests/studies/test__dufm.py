@@ -1,7 +1,7 @@
 """What is read off the final state of a DUFM."""
 
 import pytest
-from handmade import optimum, with_optimal_tensors
+from study_results import optimum, with_optimal_tensors
 
 from pipeline.studies._dufm import dead_samples, outputs
 from pipeline.theory import collapsed_optimum

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from handmade import held
+from study_results import held
 
 from pipeline.storage.record import write_summary, write_tensors
 from pipeline.studies._networks import layers_table, networks_table, seen_gap, unseen

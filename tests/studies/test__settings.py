@@ -1,7 +1,7 @@
 """Settings are judged by medians over seeds, and not where training cannot tell."""
 
 import pytest
-from handmade import held
+from study_results import held
 
 from pipeline.studies._settings import decay_times
 from pipeline.studies.e3 import claims

@@ -1,7 +1,7 @@
 """The claims of E1 are judged from the records alone, and one that fails is reported as failing."""
 
 import pytest
-from handmade import collapsed_layers, one, optimum, verdicts
+from study_results import collapsed_layers, one, optimum, verdicts
 
 from pipeline.studies.e1 import claims
 

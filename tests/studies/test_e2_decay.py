@@ -1,7 +1,7 @@
 """Weight decay: the phase transition, claim by claim."""
 
 import pytest
-from handmade import optimum, verdicts, with_optimal_tensors
+from study_results import optimum, verdicts, with_optimal_tensors
 
 from pipeline.studies.e2_decay import claims, fold_multiple
 from pipeline.studies.engine.results import Result

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from handmade import optimum, verdicts
+from study_results import optimum, verdicts
 
 from pipeline.storage.record import write_summary
 from pipeline.studies import e1, e2_depth

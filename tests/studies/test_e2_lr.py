@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from handmade import gap_rows, one, optimum
+from study_results import gap_rows, one, optimum
 
 from pipeline.studies.e2_lr import claims, steps_to_gap
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from handmade import one, optimum
+from study_results import one, optimum
 
 from pipeline.studies.e2_width import claims
 from pipeline.theory import DufmProblem, partial_loss

@@ -1,7 +1,7 @@
 """E3: claims about networks, and the figures by name."""
 
 import pytest
-from handmade import held
+from study_results import held
 
 from pipeline.studies.e3 import claims, draw
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from handmade import one
+from study_results import one
 
 from pipeline.studies.e4 import GRIDS, claims, swept
 from pipeline.studies.engine.results import Point

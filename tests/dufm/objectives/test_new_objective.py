@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import pipeline
-from pipeline.config.check import conf_folder
+from pipeline.config import conf_folder
 
 LOGISTIC = '''
 """One logistic regression per class."""

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from handmade import descents_in, optimum
+from study_results import descents_in, optimum
 
 from pipeline.storage.record import Row, write_summary
 from pipeline.studies.engine.results import Result
