@@ -18,7 +18,8 @@ from pipeline.config import (
     ProtocolConfig,
     VerdictConfig,
 )
-from pipeline.storage.record import COMPLETED, Row, write_summary, write_tensors
+from pipeline.storage.record import COMPLETED, Row, write_summary
+from pipeline.storage.tensors import write_tensors
 from pipeline.studies import e3
 from pipeline.studies._networks import VARIANTS
 from pipeline.studies.engine.claims import Claim
@@ -176,7 +177,9 @@ def with_optimal_tensors(result: Result) -> Result:
     members = len(result.seeds)
     features = point.features.expand(members, -1, -1)
     weights = tuple(weight.expand(members, -1, -1) for weight in point.weights)
-    write_tensors(result.folder, point.labels, features, weights, max_mb=10)
+    tensors = {"labels": point.labels, "features/1": features}
+    tensors |= {f"weights/{layer}": weight for layer, weight in enumerate(weights, start=1)}
+    write_tensors(result.folder, tensors, max_mb=10)
     return result
 
 

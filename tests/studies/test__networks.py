@@ -7,7 +7,8 @@ import pytest
 import torch
 from study_results import held
 
-from pipeline.storage.record import write_summary, write_tensors
+from pipeline.storage.record import write_summary
+from pipeline.storage.tensors import write_tensors
 from pipeline.studies._networks import layers_table, networks_table, seen_gap, unseen
 from pipeline.studies.engine.results import Result
 
@@ -34,7 +35,9 @@ def test_under_a_fixed_head_the_part_of_the_features_it_cannot_see_is_told_apart
     weights = torch.zeros(1, 4, 3)
     weights[0, :2, :2] = torch.eye(2)
     features = torch.tensor([[3.0, 0.0, 4.0], [0.0, 5.0, 0.0]], dtype=torch.float64)  # squared norm 50, 16 unseen
-    write_tensors(result.folder, torch.tensor([0, 1]), features, (weights,), max_mb=1)
+    write_tensors(
+        result.folder, {"labels": torch.tensor([0, 1]), "features/1": features, "weights/1": weights}, max_mb=1
+    )
     # optimum 1, loss 1.3, of which 0.2 are the penalty on all of the features
     decay = 2 * 0.2 / 50
     fixed = {"relative_gap": 0.3, "loss": 1.3, "dufm_optimum": 1.0}

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import conf_folder
+from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.lock import FolderLock
 from pipeline.storage.record import COMPLETED, read_summary, write_summary
@@ -43,7 +44,7 @@ def plan(experiment: str, folder: Path, *overrides: str, point: Point | None = N
 def shrunk(experiment: str, folder: Path) -> Job:
     """Valid for any experiment: `data.download` spares it the files of data sets that this machine may not have."""
     found = plan(experiment, folder, "data.download=true", f"data.root={folder}")
-    return plan(experiment, folder, *SHRUNK, *(ON_DIGITS if found.config.uses_images else []))
+    return plan(experiment, folder, *SHRUNK, *(ON_DIGITS if protocol_named(found.config.protocol.name).images else []))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -10,6 +10,7 @@ import pytest
 
 import pipeline
 from pipeline.config import conf_folder
+from pipeline.runs.protocols import protocol_named
 from pipeline.studies.engine.jobs import Job, essence
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Grid, Study, points_along, shrunk, studies
@@ -69,7 +70,7 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
     varied = {override.partition("=")[0] for point in study.points for override in point.overrides}
     results = []
     for job in jobs_of(study, QUICK, tmp_path)[:MOST]:
-        smaller = [*SMALL, *(ON_DIGITS if job.config.uses_images else [])]
+        smaller = [*SMALL, *(ON_DIGITS if protocol_named(job.config.protocol.name).images else [])]
         kept = [override for override in smaller if override.partition("=")[0] not in varied - {"descent.steps"}]
         job = Job.plan(study.name, job.point, kept, job.folder)
         assert job.order().perform() is None
