@@ -230,3 +230,15 @@ def test_names_that_are_scripts_are_harmless(browser, copied, sweep, digits_run,
     for shown in ("<script>window.hacked=1", "<img src=x onerror=window.hacked=1>", EVIL):
         assert seen.page.get_by_text(shown).first.is_visible()
     seen.close()
+
+
+def test_runs_of_any_kind_are_drawn_whole_and_without_a_complaint(browser, handmade_runs, tmp_path):
+    path = tmp_path / "report.html"
+    write_page(list(handmade_runs.values()), path)
+    seen = Visit(browser, path).draw_all()
+    drawn = seen.page.evaluate(
+        """() => [...document.querySelectorAll(".plot")].map((plot) => [
+          plot.querySelectorAll(".scatterlayer .trace path").length, plot.getAttribute("aria-label")])"""
+    )
+    assert len(drawn) >= 15 and [label for shapes, label in drawn if shapes == 0] == []
+    seen.close()
