@@ -95,7 +95,7 @@ class HeadSection(Section):
         last = [place for place in summary["verdict"]["layers"] if place["stage"] == "head"][-1]
         values = {name: (last[name] or {}).get("value") for name in summary["verdict"]["thresholds"]}
         return [
-            Headline("gap_to_optimum", "gap to the optimum", median(gaps)),
+            Headline("gap_to_optimum", "gap", median(gaps)),
             *(Headline(name, name.upper(), value) for name, value in values.items()),
             Headline("collapse", "collapse", _where_collapsed(summary)),
             *accuracy_entries(summary["accuracy"]),
