@@ -234,6 +234,7 @@ def measure_head(
     num_classes: int,
     activation: str,
     test: tuple[Tensor, Tensor] | None = None,
+    computed_in: torch.dtype | None = None,
 ) -> Iterator[LayerMeasurement]:
     """Metrics of every layer of S heads at once, layer by layer.
 
@@ -243,6 +244,8 @@ def measure_head(
     Args:
         features: ``(N, d_1)`` or ``(S, N, d_1)``; weights: W_l ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
         test: features ``(M, d_1)`` and labels ``(M,)`` of the test split, to be measured too.
+        computed_in: the dtype that the features were computed in, by default their own. Means that are dependent up to
+            its rounding stay so in the layers after, so it counts in all of them.
     """
     splits = [(features, labels)] + ([] if test is None else [test])
     taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
@@ -252,10 +255,11 @@ def measure_head(
         entered = layer == 1 or tap == "post"
         weight = weights[layer - 1] if entered else None
         following = weights[layer] if entered and layer < len(weights) else None
-        statistics = plan.first_look(tensor.expand(len(weights[0]), -1, -1), labels, num_classes)
+        statistics = plan.first_look(tensor.expand(len(weights[0]), -1, -1), labels, num_classes, computed_in)
         values, reasons = plan.at_once(statistics, None, weight, following, decisions[0])
         for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
-            found = plan.of_rows.first_look(other.expand(len(weights[0]), -1, -1), other_labels, num_classes)
+            rows = other.expand(len(weights[0]), -1, -1)
+            found = plan.of_rows.first_look(rows, other_labels, num_classes, computed_in)
             own, why = plan.of_rows.at_once(found, statistics, weight, following, decided)
             values |= {f"{TEST}{name}": value for name, value in own.items()}
             reasons |= {f"{TEST}{name}": reason for name, reason in why.items()}

@@ -80,6 +80,12 @@ def nc4(z: np.ndarray, y: np.ndarray, decisions: np.ndarray, k: int) -> float:
     return sum(nearest[i] != decisions[i] for i in range(len(z))) / len(z)
 
 
+def effective_rank(z: np.ndarray, y: np.ndarray, k: int) -> float:
+    centred = class_means(z, y, k) - z.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    return float(min(k - 1, sum(value > 1e-10 * values[0] for value in values)))
+
+
 def stable_rank(a: np.ndarray) -> float:
     return np.sum(a**2) / np.linalg.norm(a, 2) ** 2
 

@@ -393,7 +393,7 @@ def test_features_that_are_all_zero_are_undefined() -> None:
     coincide, zero = "the class means coincide", "all class means are zero"
     expected = {"dnc1": coincide, "nc1_pinv": coincide, "nc2_simplex": coincide, "cdnv": "two class means coincide"}
     expected |= {"dnc2": zero, "nc2_frame": zero, "dnc3": zero, "stable_rank_means": zero}
-    assert_undefined(z, y, 2, expected, {"active_units", "rank_means", *OF_WEIGHT})
+    assert_undefined(z, y, 2, expected, {"active_units", "effective_rank", "rank_means", *OF_WEIGHT})
 
 
 def test_class_means_equal_up_to_rounding_have_no_between_class_scatter() -> None:
@@ -406,7 +406,7 @@ def test_class_means_equal_up_to_rounding_have_no_between_class_scatter() -> Non
         y,
         2,
         {"dnc1": reason, "nc1_pinv": reason},
-        {"active_units", "rank_means", "stable_rank_means", "nc2_frame", "dnc3", *OF_WEIGHT},
+        {"active_units", "effective_rank", "rank_means", "stable_rank_means", "nc2_frame", "dnc3", *OF_WEIGHT},
     )
     assert metrics.dnc2(both, y, 2) == math.inf
     assert "linearly dependent" in undefined_reasons(both, y, 2)["dnc2"]
@@ -420,7 +420,7 @@ def test_means_that_cancel_up_to_rounding_are_zero() -> None:
         torch.arange(12).repeat(2) % 2,
         2,
         {"dnc2": "all class means are zero", "dnc3": "all class means are zero"},
-        {"active_units", "rank_means", *OF_WEIGHT},
+        {"active_units", "effective_rank", "rank_means", *OF_WEIGHT},
     )
 
 

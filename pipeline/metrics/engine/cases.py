@@ -19,7 +19,7 @@ EQUAL_MEANS = Exceptional(
 )
 ZERO_MEANS = Exceptional("all class means are zero", lambda s, *_: (s.mean_norms == 0).all(-1))
 DEPENDENT_MEANS = Exceptional(
-    "the class means are linearly dependent (the K-th singular value is zero)",
+    "the class means are linearly dependent (the K-th singular value is zero at the precision of the features)",
     lambda s, *_: s.mean_singular_values[..., -1] <= s.negligible(s.mean_singular_values[..., 0]),
     value=float("inf"),
 )

@@ -52,10 +52,21 @@ def nc1_pinv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """tr(Sigma_W Sigma_B^+) / K, `(...)` (NC1, Papyan et al. 2020).
 
     The pseudo-inverse is truncated to rank K - 1, and further to the directions in which the class means differ by more
-    than rounding noise. NaN if the class means coincide.
+    than the rounding of the features (`effective_rank` of them). A singular value of the centred means counts above
+    u (max_c ||mu_c|| + max_j ||M_j||), M_j the columns of the uncentred means (and the root-mean-square feature in
+    place of a longer mean), with u = 16 eps for float64 features, 2 eps for float32, eps / 3 for half types:
+    convert features to float64 only if they were computed in it. NaN if no direction counts.
     """
     statistics = _statistics(features, labels, num_classes)
     return core.nc1_pinv(statistics, _row_sum(core.squares, statistics, statistics))
+
+
+def effective_rank(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Number of directions in which the class means differ by more than the rounding of the features, `(...)`.
+
+    At most K - 1; the cut-off is that of `nc1_pinv`.
+    """
+    return core.effective_rank(_statistics(features, labels, num_classes))
 
 
 def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -70,8 +81,9 @@ def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def dnc2(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Largest over K-th singular value of the uncentred M, `(...)`: 1 is an orthogonal frame (DNC2).
 
-    Infinite if the class means are linearly dependent (always so for d < K), NaN if they are all zero. Unchanged by
-    rotation and scaling of the features, but not by translation.
+    Infinite if the class means are linearly dependent at the precision of the features (always so for d < K; the
+    cut-off is that of `nc1_pinv`, of the uncentred M), NaN if they are all zero. Unchanged by rotation
+    and scaling of the features, but not by translation.
     """
     return core.dnc2(_statistics(features, labels, num_classes))
 

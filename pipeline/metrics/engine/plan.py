@@ -88,9 +88,13 @@ class Plan:
     def _substituted(self) -> tuple[RowSum, ...]:
         return tuple(row_sum for row_sum in self._row_sums if self.substitutes and row_sum.instead is not None)
 
-    def first_look(self, features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
+    def first_look(
+        self, features: Tensor, labels: Tensor, num_classes: int, computed_in: torch.dtype | None = None
+    ) -> ClassStatistics:
         """Class statistics of rows `(..., n, d)`; those of several parts are merged by `ClassStatistics.merged`."""
-        return ClassStatistics.from_features(features, labels, num_classes, extras=self.statistics)
+        return ClassStatistics.from_features(
+            features, labels, num_classes, extras=self.statistics, computed_in=computed_in
+        )
 
     def directions(self, own: ClassStatistics) -> dict[str, Tensor]:
         """What the second look needs to be told, of the class statistics of all rows."""

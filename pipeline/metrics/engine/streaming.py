@@ -200,6 +200,13 @@ class CollapseMetrics(Metric):
         # Follow a move to another device, but not a cast: `.to(torch.float16)` of a model that holds the metric.
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        size = sum(shape.numel() for shape in self._shapes.values())
+        kept = state_dict.get(f"{prefix}state")
+        if kept is not None and len(kept) == size - 1:  # of before the roundoff was carried: as float64 features
+            state_dict = {**state_dict, f"{prefix}state": torch.cat([kept, kept.new_zeros(1)])}
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     @property
     def statistics(self) -> ClassStatistics:
         """What was accumulated so far on this rank."""
@@ -236,7 +243,7 @@ class CollapseMetrics(Metric):
 
 
 BASE = ("counts", "anchors", "drifts", "scatter", "active", "samples")
-"""What of `ClassStatistics` the state vector begins with; declared statistics follow."""
+"""What of `ClassStatistics` the state vector begins with; declared statistics follow, and last the roundoff."""
 
 
 def _shapes(num_classes: int, num_features: int, extras: Iterable[Statistic]) -> dict[str, torch.Size]:
@@ -244,18 +251,19 @@ def _shapes(num_classes: int, num_features: int, extras: Iterable[Statistic]) ->
     of_base = [(num_classes,), (num_classes, num_features), (num_classes, num_features), (num_classes,), (), ()]
     shapes = dict(zip(BASE, of_base, strict=True))
     shapes |= {statistic.name: statistic.shape(num_classes, num_features) for statistic in extras}
+    shapes["roundoff"] = ()
     return {name: torch.Size(shape) for name, shape in shapes.items()}
 
 
 def _pack(statistics: ClassStatistics) -> Tensor:
-    parts = [*(getattr(statistics, name) for name in BASE), *statistics.extras.values()]
+    parts = [*(getattr(statistics, name) for name in BASE), *statistics.extras.values(), statistics.roundoff]
     return torch.cat([part.reshape(-1) for part in parts])
 
 
 def _unpack(shapes: dict[str, torch.Size], state: Tensor) -> ClassStatistics:
     pieces = state.split([shape.numel() for shape in shapes.values()])
     parts = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
-    return ClassStatistics(**{name: parts.pop(name) for name in BASE}, extras=parts)
+    return ClassStatistics(**{name: parts.pop(name) for name in (*BASE, "roundoff")}, extras=parts)
 
 
 def _merge_states(shapes: dict[str, torch.Size], states: Tensor) -> Tensor:
