@@ -122,6 +122,19 @@ def dnc1(statistics: ClassStatistics) -> Tensor:
 @metric(
     *MEANS_EXIST,
     NO_BETWEEN_SCATTER,
+    title="DNC1, every class counting alike",
+    target=0.0,
+    invariant=ANY_MOTION,
+)
+def dnc1_balanced(statistics: ClassStatistics) -> Tensor:
+    """Mean variance of a class over that of the class means about their own mean: dnc1 without the class sizes."""
+    variances = (statistics.scatter / statistics.counts).sum(-1)
+    return variances / statistics.balanced_means.square().sum((-2, -1))
+
+
+@metric(
+    *MEANS_EXIST,
+    NO_BETWEEN_SCATTER,
     NO_DIRECTION,
     title="NC1: spread along the class means",
     target=0.0,
@@ -272,10 +285,13 @@ def balancedness(next_weight: Tensor, weight: Tensor) -> Tensor:
     title="NC3: last weight to its class means",
     target=0.0,
     invariant=ANY_MOTION,
+    version=2,
 )
 def nc3_duality(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
-    """|| W / ||W||_F - B / ||B||_F ||_F of the last weight and the centred means that enter it."""
-    return torch.linalg.matrix_norm(_unit(classifier) - _unit(statistics.centred_means))
+    """|| W / ||W||_F - B / ||B||_F ||_F of the last weight and the means that enter it, B, less their own mean."""
+    # Centred as for nc2_simplex: about mu_G the rows would not sum to zero where classes differ in size, as those of a
+    # collapsed classifier do.
+    return torch.linalg.matrix_norm(_unit(classifier) - _unit(statistics.balanced_means))
 
 
 @metric(

@@ -232,7 +232,8 @@ def test_dnc3_weighs_rows_by_their_squared_norm_and_passes_over_zero_means() -> 
 
 def test_nc3_duality_of_proportional_weights_is_zero_and_of_opposite_ones_two() -> None:
     z, y = draw(10, (5, 9, 3), 8)
-    centred = metrics.class_means(z, y, 3) - z.mean(0)
+    centred = metrics.class_means(z, y, 3)
+    centred = centred - centred.mean(0)
     assert_equal(metrics.nc3_duality(7 * centred, z, y, 3), 0, atol=1e-14)
     assert_equal(metrics.nc3_duality(-centred, z, y, 3), 2)
 

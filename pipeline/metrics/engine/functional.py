@@ -48,8 +48,17 @@ def dnc1(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return core.dnc1(_statistics(features, labels, num_classes))
 
 
+def dnc1_balanced(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Mean variance of a class over that of the class means, (1/K sum v_c) / (1/K sum ||mu_c - m||^2), `(...)`.
+
+    v_c is the mean of ||z - mu_c||^2 over class c, m the unweighted mean of the class means: dnc1 where classes are of
+    one size, and unlike it the same whatever their sizes. To be used where these differ. NaN if the means coincide.
+    """
+    return core.dnc1_balanced(_statistics(features, labels, num_classes))
+
+
 def nc1_pinv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """tr(Sigma_W Sigma_B^+) / K, `(...)` (NC1, Papyan et al. 2020).
+    """tr(Sigma_W Sigma_B^+) / K, `(...)` (NC1, Papyan et al. 2020; their notebook leaves out the 1 / K).
 
     The pseudo-inverse is truncated to rank K - 1, and further to the directions in which the class means differ by more
     than the rounding of the features (`effective_rank` of them). A singular value of the centred means counts above
@@ -123,7 +132,9 @@ def dnc3(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> 
 def nc3_duality(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Distance of the last weight matrix to its class means, `(...)` (NC3, Papyan et al. 2020).
 
-    || W / ||W||_F - B / ||B||_F ||_F for W `(..., K, d)` and the means centred at mu_G, B = [mu_c - mu_G]^T.
+    || W / ||W||_F - B / ||B||_F ||_F for W `(..., K, d)` and the means centred at their unweighted mean m, as for
+    nc2_simplex: B = [mu_c - m]^T. About mu_G a collapsed classifier of classes of different sizes would be far from its
+    means. Papyan's notebook reports the square of this.
     """
     statistics, weight = _with_weight(weight, features, labels, num_classes)
     if weight.shape[-2] != num_classes:
