@@ -216,6 +216,18 @@ def stable_rank_means(statistics: ClassStatistics) -> Tensor:
     return stable_rank_of_spectrum(statistics.mean_singular_values)
 
 
+@metric(NOT_FINITE, title="Classes that are measured", scale="linear", invariant=ANY_MOTION)
+def classes_counted(statistics: ClassStatistics) -> Tensor:
+    """K', the number of classes that have `min_samples` samples or more, and so are measured."""
+    return torch.full_like(statistics.active, statistics.num_counted)
+
+
+@metric(NOT_FINITE, title="Classes left out", scale="linear", invariant=ANY_MOTION)
+def classes_left_out(statistics: ClassStatistics) -> Tensor:
+    """Number of classes that have fewer than `min_samples` samples, and so are left out of all metrics."""
+    return torch.full_like(statistics.active, statistics.left_out)
+
+
 @metric(NOT_FINITE, NO_SAMPLES, title="Share of active units", scale="linear", invariant=("scaling",))
 def active_units(statistics: ClassStatistics) -> Tensor:
     """Share of non-zero entries among the N d activations."""

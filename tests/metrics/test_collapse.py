@@ -14,6 +14,8 @@ AT_COLLAPSE = {
     "active_units": lambda classes: 1 / classes,
     "balancedness": lambda classes: 0,
     "cdnv": lambda classes: 0,
+    "classes_counted": lambda classes: classes,
+    "classes_left_out": lambda classes: 0,
     "dnc1": lambda classes: 0,
     "dnc1_balanced": lambda classes: 0,
     "dnc2": lambda classes: 1,

@@ -47,6 +47,8 @@ class ClassStatistics:
         samples: number of samples seen, including those whose label is outside [0, K), `()`.
         roundoff: relative rounding of the coarsest dtype that features were in, `()` (`roundoff_of`); 0 if none came.
         extras: what was accumulated of the statistics that families declare, by name, `(..., *shape)`.
+        left_out: how many classes have been left out of these, see `counting`.
+        counted: how many classes count, where these are fewer than two and so have not been taken out.
         source: the features `(..., N, d)` and labels `(N,)` themselves where they are at hand, or None.
     """
 
@@ -58,6 +60,8 @@ class ClassStatistics:
     samples: Tensor
     roundoff: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    left_out: int = 0
+    counted: int | None = None
     source: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -133,14 +137,51 @@ class ClassStatistics:
 
     def to(self, device: torch.device | str) -> ClassStatistics:
         """The same on another device, without the `source`."""
-        names = [entry.name for entry in fields(self) if entry.name not in ("extras", "source")]
+        names = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), Tensor)]
         extras = {name: extra.to(device) for name, extra in self.extras.items()}
-        return ClassStatistics(**{name: getattr(self, name).to(device) for name in names}, extras=extras)
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved, extras=extras, source=None)
+
+    def emptied(self, kept: Tensor) -> ClassStatistics:
+        """The same with no samples in classes that are not `kept` `(K,)`; extras and source stay as they are."""
+        counts, scatter = (torch.where(kept, values, 0.0) for values in (self.counts, self.scatter))
+        return replace(self, counts=counts, scatter=scatter)
+
+    def counting(self, kept: Tensor | None) -> ClassStatistics:
+        """Those of the classes that are `kept` `(K,)` alone, K' of them; all if None.
+
+        What is accumulated class by class is left out; what is accumulated over all rows (the share of active units)
+        stays, but for declared statistics, which become NaN where rows of classes left out have gone into them. With
+        fewer than two classes kept there is nothing to measure, and `counted` says so.
+        """
+        if kept is None:
+            return self
+        chosen, width = kept.nonzero().squeeze(-1), self.means.shape[-1]
+        left_out = self.num_classes - len(chosen)
+        if len(chosen) < 2:
+            return replace(self, left_out=left_out, counted=len(chosen))
+        clean = not bool(self.counts[~kept].any())
+        extras = {}
+        for name, values in self.extras.items():
+            shape = registry.statistics()[name].shape
+            sizes = zip(shape(self.num_classes, width), shape(len(chosen), width), strict=True)
+            of_classes = [full != less for full, less in sizes]
+            for dim, of_class in enumerate(reversed(of_classes), start=1):
+                values = values.index_select(-dim, chosen) if of_class else values
+            extras[name] = values if clean or any(of_classes) else torch.full_like(values, float("nan"))
+        rows = {name: getattr(self, name).index_select(-2, chosen) for name in ("anchors", "drifts")}
+        of_classes = {name: getattr(self, name).index_select(-1, chosen) for name in ("counts", "scatter")}
+        return replace(self, **rows, **of_classes, extras=extras, left_out=left_out)
 
     @property
     def num_classes(self) -> int:
         """K, classes without samples included."""
         return self.counts.shape[-1]
+
+    @property
+    def num_counted(self) -> int:
+        """K', the number of classes that count."""
+        return self.num_classes if self.counted is None else self.counted
 
     @cached_property
     def occupied(self) -> Tensor:
