@@ -152,6 +152,13 @@ class VerdictConfig:
 
 
 @dataclass
+class MeasureConfig:
+    """How layers are measured."""
+
+    min_samples: int = _knob(1, "classes with fewer images of a split than this are left out of its metrics", ge=1)
+
+
+@dataclass
 class RecordConfig:
     """What the run folder keeps."""
 
@@ -175,6 +182,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
 
     @property

@@ -27,6 +27,7 @@ def judge(
     backbone_layers: Sequence[Mapping[str, Any]],
     thresholds: Mapping[str, float],
     theorem: str | None,
+    unpromised: str | None = None,
 ) -> dict[str, Any]:
     """The verdict on one run.
 
@@ -40,15 +41,18 @@ def judge(
         backbone_layers: the same for named blocks.
         thresholds: largest value that counts as collapsed, for each metric to judge.
         theorem: why the theorem does not cover this run, or None when it does.
+        unpromised: why no theorem promises collapse to the optima of such a head, even with free features; None when
+            one does.
 
     Returns:
-        ``layers`` (one entry per place: layer, tap, and per metric ``{value, collapsed, seeds_collapsed, theorem}``),
-        ``collapsed`` (everything the theorem would speak of holds), ``collapsed_from_layer`` (the first head layer
+        ``layers`` (one entry per place: layer, tap, and per metric ``{value, collapsed, seeds_collapsed, counts,
+        theorem}``: whether collapse has the property there, and whether a theorem promises it at the optimum),
+        ``collapsed`` (everything that counts holds), ``collapsed_from_layer`` (the first head layer
         from which on it does; None if not even the last), ``holds_from_layer`` (the same for each property of
         collapse), ``theorem_applies``, ``theorem_reason``, ``text``.
     """
     properties = [promise.metric for promise in objective.collapse]
-    head = _judged_head(objective, head_layers, thresholds)
+    head = _judged_head(objective, head_layers, thresholds, promised=unpromised is None)
     first = _collapsed_from(head, properties)
     each = {metric: _collapsed_from(head, [metric]) for metric in properties}
     return {
@@ -61,6 +65,18 @@ def judge(
         "theorem_reason": theorem,
         "text": _text(first, each, _depth(head_layers)),
     }
+
+
+def notes(objectives: Sequence[Objective], num_classes: int, class_sizes: Sequence[int]) -> list[str]:
+    """What to mind when the verdict is read: ideal values out of reach under these objectives, sizes of classes."""
+    found = [objective.unreachable(num_classes) for objective in objectives]
+    sizes = [size for size in class_sizes if size]
+    if sizes and max(sizes) > 2 * min(sizes):
+        found.append(
+            f"the largest class has {max(sizes) / min(sizes):.3g} times the samples of the smallest: dnc1 moves with "
+            "the sizes alone, dnc1_balanced does not"
+        )
+    return list(dict.fromkeys(note for note in found if note))
 
 
 def all_collapsed(
@@ -82,7 +98,7 @@ def features_collapsed(objective: Objective, features: Mapping[str, Any], thresh
     """
     place = _place(dict(features) | {"layer": 1, "tap": "pre"}, "head", thresholds, objective, depth=1)
     promised = [place[promise.metric] for promise in objective.collapse if place.get(promise.metric)]
-    return bool(promised) and all(judged["collapsed"] for judged in promised if judged["theorem"])
+    return bool(promised) and all(judged["collapsed"] for judged in promised if judged["counts"])
 
 
 def _depth(head_layers: Sequence[Mapping[str, Any]]) -> int:
@@ -90,10 +106,13 @@ def _depth(head_layers: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _judged_head(
-    objective: Objective, head_layers: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+    objective: Objective,
+    head_layers: Sequence[Mapping[str, Any]],
+    thresholds: Mapping[str, float],
+    promised: bool = True,
 ) -> list[dict[str, Any]]:
     depth = _depth(head_layers)
-    return [_place(entry, "head", thresholds, objective, depth) for entry in head_layers]
+    return [_place(entry, "head", thresholds, objective, depth, promised) for entry in head_layers]
 
 
 def _place(
@@ -102,20 +121,23 @@ def _place(
     thresholds: Mapping[str, float],
     objective: Objective | None = None,
     depth: int = 0,
+    promised: bool = True,
 ) -> dict[str, Any]:
-    """One place judged; without an objective nothing is promised."""
+    """One place judged; without an objective nothing counts, and nothing is promised."""
     place: dict[str, Any] = {"stage": stage, "layer": entry["layer"], "tap": entry["tap"]}
     for metric, threshold in thresholds.items():
         values = entry.get(metric)
         if values is None:
             place[metric] = None
             continue
+        counts = objective is not None and promises(objective, entry["layer"], entry["tap"], metric, depth)
         passed = [value is not None and value <= threshold for value in values]
         place[metric] = {
             "value": _median([value for value in values if value is not None]),
             "collapsed": all(passed),
             "seeds_collapsed": sum(passed),
-            "theorem": objective is not None and promises(objective, entry["layer"], entry["tap"], metric, depth),
+            "counts": counts,
+            "theorem": counts and promised,
         }
     return place
 
@@ -125,7 +147,7 @@ def _collapsed_from(head: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -
     first = None
     for layer in sorted({place["layer"] for place in head}, reverse=True):
         places = [place for place in head if place["layer"] == layer]
-        promised = [place[m] for place in places for m in metrics if place[m] and place[m]["theorem"]]
+        promised = [place[m] for place in places for m in metrics if place[m] and place[m]["counts"]]
         if not all(judged["collapsed"] for judged in promised):
             break
         first = layer if promised else first

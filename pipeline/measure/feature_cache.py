@@ -37,9 +37,9 @@ VERSION = 1
 class FeatureCache:
     """The entries of ``features.cache``, or none if that is null; the first rank reads and writes for all."""
 
-    def __init__(self, folder: str | None, pooling: str) -> None:
+    def __init__(self, folder: str | None, pooling: str, min_samples: int = 1) -> None:
         self._folder = None if folder is None else Path(os.path.expanduser(folder))
-        self._pooling = pooling
+        self._pooling, self._min_samples = pooling, min_samples
         self._writable = True
 
     def features(self, backbone: Backbone, images: ImageData) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class FeatureCache:
         if found is not None:
             tensors, layers = found
             return BackboneMeasurement(tensors["train"], tensors["test"], layers)
-        measured = measure_backbone(backbone, images, pooling=self._pooling)
+        measured = measure_backbone(backbone, images, pooling=self._pooling, min_samples=self._min_samples)
         self._keep(path, {"train": measured.train, "test": measured.test}, measured.layers)
         return measured
 
@@ -69,7 +69,7 @@ class FeatureCache:
             return None, None
         path, entry = None, None
         if ranks.is_first():
-            key = _key(backbone, images, self._pooling)
+            key = _key(backbone, images, self._pooling, self._min_samples)
             path = self._folder / f"{key}.safetensors"
             entry = tensor_files.read(path, key, "it is made anew", lambda metadata: _layers(metadata["layers"] or []))
             if entry is not None and with_layers and entry[1]["layers"] is None:
@@ -117,7 +117,7 @@ def _layers(plain: list[dict]) -> list[LayerMeasurement]:
 
 
 @torch.inference_mode()
-def _key(backbone: Backbone, images: ImageData, pooling: str) -> str:
+def _key(backbone: Backbone, images: ImageData, pooling: str, min_samples: int) -> str:
     facts = [
         VERSION,
         torch.__version__,
@@ -125,6 +125,7 @@ def _key(backbone: Backbone, images: ImageData, pooling: str) -> str:
         backbone.name,
         str(backbone),
         pooling,
+        min_samples,
         images.num_classes,
     ]
     digest = hashlib.sha256(json.dumps(facts).encode())

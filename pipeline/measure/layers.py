@@ -55,7 +55,11 @@ class BackboneMeasurement:
 
 
 def measure_backbone(
-    backbone: nn.Module, images: ImageData, decide: Decide | None = None, pooling: str = "average"
+    backbone: nn.Module,
+    images: ImageData,
+    decide: Decide | None = None,
+    pooling: str = "average",
+    min_samples: int = 1,
 ) -> BackboneMeasurement:
     """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
 
@@ -67,9 +71,10 @@ def measure_backbone(
     Args:
         decide: the network on top of the backbone; None leaves out nc4.
         pooling: how conv maps are read, ``average`` or ``flatten``.
+        min_samples: classes with fewer samples in a split are left out there; those of the training split everywhere.
     """
     lacking = OF_WEIGHTS if decide is not None else (*OF_WEIGHTS, "decisions")
-    plan = Plan.full(without=lacking)
+    plan = Plan.full(lacking, min_samples)
     train = _measure_split(backbone, images, images.train, plan, decide, pooling)
     test = _measure_split(backbone, images, images.test, plan, decide, pooling, train.statistics)
     layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
@@ -192,7 +197,7 @@ class SecondLook:
     ) -> None:
         self._plan, self._own, self._reference = plan, own, reference
         self._decide = decide if plan.needs_decisions else None
-        self._directions = _shared(own, lambda _, statistics: _on_cpu(plan.directions(statistics)))
+        self._aims = _shared(own, lambda place, statistics: plan.aim(statistics, reference[place]).to("cpu"))
         self._judged = 0
         self._sums = {place: part.counts.new_zeros(len(plan.row_sums)) for place, part in own.items()}
 
@@ -200,11 +205,12 @@ class SecondLook:
         """Judge the images of a block."""
         labels = block.labels
         decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
-        self._judged += len(labels)
-        for place, rows in block.rows.items():
+        for index, (place, rows) in enumerate(block.rows.items()):
+            aim = self._aims[place].to(rows.device)
+            if index == 0:  # the classes that count are the same in all places
+                self._judged += int(aim.judged(labels))
             own = replace(self._own[place], source=(rows, labels))
-            directions = {name: found.to(rows.device) for name, found in self._directions[place].items()}
-            found = self._plan.second_look(own, self._reference[place], directions, decisions)
+            found = self._plan.second_look(own, self._reference[place], aim, decisions)
             self._sums[place] = self._sums[place] + found
 
     def join_ranks(self) -> None:
@@ -218,12 +224,14 @@ class SecondLook:
     def evaluate(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics of a place, and reasons for those that are not finite."""
         sums = dict(zip((row_sum.name for row_sum in self._plan.row_sums), self._sums[place], strict=True))
-        inputs = Inputs(self._own[place], self._reference[place], sums=sums, judged=self._judged)
+        inputs = Inputs(
+            self._own[place],
+            self._reference[place],
+            sums=sums,
+            judged=self._judged,
+            min_samples=self._plan.min_samples,
+        )
         return self._plan.evaluate(inputs)
-
-
-def _on_cpu(directions: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: found.cpu() for name, found in directions.items()}
 
 
 @torch.no_grad()
@@ -234,6 +242,8 @@ def measure_head(
     num_classes: int,
     activation: str,
     test: tuple[Tensor, Tensor] | None = None,
+    computed_in: torch.dtype | None = None,
+    min_samples: int = 1,
 ) -> Iterator[LayerMeasurement]:
     """Metrics of every layer of S heads at once, layer by layer.
 
@@ -243,19 +253,23 @@ def measure_head(
     Args:
         features: ``(N, d_1)`` or ``(S, N, d_1)``; weights: W_l ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
         test: features ``(M, d_1)`` and labels ``(M,)`` of the test split, to be measured too.
+        computed_in: the dtype that the features were computed in, by default their own. Means that are dependent up to
+            its rounding stay so in the layers after, so it counts in all of them.
+        min_samples: as of `measure_backbone`.
     """
     splits = [(features, labels)] + ([] if test is None else [test])
     taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
     decisions = [dufm.forward(inputs, weights, activation)[-1].argmax(dim=-1) for inputs, _ in splits]
-    plan = Plan.full()
+    plan = Plan.full(min_samples=min_samples)
     for (layer, tap, tensor), *others in zip(*taps, strict=True):
         entered = layer == 1 or tap == "post"
         weight = weights[layer - 1] if entered else None
         following = weights[layer] if entered and layer < len(weights) else None
-        statistics = plan.first_look(tensor.expand(len(weights[0]), -1, -1), labels, num_classes)
+        statistics = plan.first_look(tensor.expand(len(weights[0]), -1, -1), labels, num_classes, computed_in)
         values, reasons = plan.at_once(statistics, None, weight, following, decisions[0])
         for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
-            found = plan.of_rows.first_look(other.expand(len(weights[0]), -1, -1), other_labels, num_classes)
+            rows = other.expand(len(weights[0]), -1, -1)
+            found = plan.of_rows.first_look(rows, other_labels, num_classes, computed_in)
             own, why = plan.of_rows.at_once(found, statistics, weight, following, decided)
             values |= {f"{TEST}{name}": value for name, value in own.items()}
             reasons |= {f"{TEST}{name}": reason for name, reason in why.items()}

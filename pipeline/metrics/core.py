@@ -29,7 +29,7 @@ from pipeline.metrics.engine.cases import (
 from pipeline.metrics.engine.chunks import Chunk
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
-from pipeline.metrics.engine.undefined import except_when
+from pipeline.metrics.engine.undefined import Exceptional, except_when
 from pipeline.metrics.registry import metric, row_sum, statistic
 
 # Weight decay shrinks an unused direction exponentially but never to zero: a thousandth of the largest is out of use.
@@ -54,17 +54,29 @@ def pooled(chunk: Chunk) -> Tensor:
     return chunk.centred.mT @ chunk.centred
 
 
+def _spread(statistics: ClassStatistics) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular values `(..., r)` of the K centred means, their right singular vectors `(..., r, d)`, and which of the
+    at most K - 1 are more than rounding of the features (`ClassStatistics.negligible`)."""
+    _, values, rows = torch.linalg.svd(finite_part(statistics.centred_means), full_matrices=False)
+    rank = min(statistics.num_classes - 1, values.shape[-1])
+    values, rows = values[..., :rank], rows[..., :rank, :]
+    return values, rows, values > statistics.negligible(values[..., 0])[..., None]
+
+
+def _no_direction(statistics: ClassStatistics, *_: object) -> Tensor:
+    return ~_spread(statistics)[-1].any(-1)
+
+
+NO_DIRECTION = Exceptional("the class means differ by no more than the rounding of the features", _no_direction)
+
+
 def inverse_spread(statistics: ClassStatistics) -> Tensor:
     """V S^-1 `(..., d, r)` of the thin SVD U S V^T of the K centred means, without its negligible directions.
 
     Sigma_B^+ = K V S^-2 V^T, so tr(Sigma_W Sigma_B^+) / K is the mean squared length of the deviations along these
     K - 1 directions at most, and there is no d x d inverse.
     """
-    centred = finite_part(statistics.centred_means)
-    _, values, rows = torch.linalg.svd(centred, full_matrices=False)
-    rank = min(statistics.num_classes - 1, values.shape[-1])
-    values, rows = values[..., :rank], rows[..., :rank, :]
-    kept = values > statistics.negligible(values[..., 0])[..., None]
+    values, rows, kept = _spread(statistics)
     return torch.where(kept[..., None], rows / values[..., None], 0.0).mT
 
 
@@ -107,10 +119,37 @@ def dnc1(statistics: ClassStatistics) -> Tensor:
     return statistics.within_trace / statistics.between_trace
 
 
-@metric(*MEANS_EXIST, NO_BETWEEN_SCATTER, title="NC1: spread along the class means", target=0.0, invariant=ANY_MOTION)
+@metric(
+    *MEANS_EXIST,
+    NO_BETWEEN_SCATTER,
+    title="DNC1, every class counting alike",
+    target=0.0,
+    invariant=ANY_MOTION,
+)
+def dnc1_balanced(statistics: ClassStatistics) -> Tensor:
+    """Mean variance of a class over that of the class means about their own mean: dnc1 without the class sizes."""
+    variances = (statistics.scatter / statistics.counts).sum(-1)
+    return variances / statistics.balanced_means.square().sum((-2, -1))
+
+
+@metric(
+    *MEANS_EXIST,
+    NO_BETWEEN_SCATTER,
+    NO_DIRECTION,
+    title="NC1: spread along the class means",
+    target=0.0,
+    invariant=ANY_MOTION,
+    version=2,
+)
 def nc1_pinv(statistics: ClassStatistics, squares: Tensor) -> Tensor:
-    """tr(Sigma_W Sigma_B^+) / K, the pseudo-inverse truncated to rank K - 1."""
+    """tr(Sigma_W Sigma_B^+) / K, the pseudo-inverse truncated to the `effective_rank` directions, K - 1 at most."""
     return squares / statistics.counts.sum().clamp(min=1)
+
+
+@metric(*MEANS_EXIST, title="Directions in which class means differ", scale="linear", invariant=("rotation", "scaling"))
+def effective_rank(statistics: ClassStatistics) -> Tensor:
+    """Number of singular values of the centred class means above the rounding of the features, K - 1 at most."""
+    return _spread(statistics)[-1].sum(-1).to(torch.float64)
 
 
 @metric(*MEANS_EXIST, EQUAL_MEANS, title="CDNV: class-distance normalised variance", target=0.0, invariant=ANY_MOTION)
@@ -129,6 +168,7 @@ def cdnv(statistics: ClassStatistics) -> Tensor:
     target=1.0,
     panel=True,
     invariant=ABOUT_ZERO,
+    version=2,
 )
 def dnc2(statistics: ClassStatistics) -> Tensor:
     """Largest over K-th singular value of the uncentred M: 1 is an orthogonal frame."""
@@ -162,16 +202,30 @@ def nc2_simplex(statistics: ClassStatistics) -> Tensor:
     return _gram_distance(statistics.balanced_means, simplex)
 
 
-@metric(*MEANS_EXIST, title="Rank of the class means", scale="linear", invariant=ABOUT_ZERO)
+@metric(*MEANS_EXIST, title="Rank of the class means", scale="linear", invariant=ABOUT_ZERO, version=2)
 def rank_means(statistics: ClassStatistics) -> Tensor:
-    """Number of singular values of M above a thousandth of the largest."""
-    return rank_of_spectrum(statistics.mean_singular_values)
+    """Number of singular values of M above a thousandth of the largest and the rounding of the features."""
+    values = statistics.mean_singular_values
+    above = values > statistics.negligible(values[..., 0])[..., None]
+    return rank_of_spectrum(torch.where(above, values, 0.0))
 
 
 @metric(*MEANS_EXIST, ZERO_MEANS, title="Stable rank of the class means", scale="linear", invariant=ABOUT_ZERO)
 def stable_rank_means(statistics: ClassStatistics) -> Tensor:
     """||M||_F^2 / ||M||_2^2."""
     return stable_rank_of_spectrum(statistics.mean_singular_values)
+
+
+@metric(NOT_FINITE, title="Classes that are measured", scale="linear", invariant=ANY_MOTION)
+def classes_counted(statistics: ClassStatistics) -> Tensor:
+    """K', the number of classes that have `min_samples` samples or more, and so are measured."""
+    return torch.full_like(statistics.active, statistics.num_counted)
+
+
+@metric(NOT_FINITE, title="Classes left out", scale="linear", invariant=ANY_MOTION)
+def classes_left_out(statistics: ClassStatistics) -> Tensor:
+    """Number of classes that have fewer than `min_samples` samples, and so are left out of all metrics."""
+    return torch.full_like(statistics.active, statistics.left_out)
 
 
 @metric(NOT_FINITE, NO_SAMPLES, title="Share of active units", scale="linear", invariant=("scaling",))
@@ -243,10 +297,13 @@ def balancedness(next_weight: Tensor, weight: Tensor) -> Tensor:
     title="NC3: last weight to its class means",
     target=0.0,
     invariant=ANY_MOTION,
+    version=2,
 )
 def nc3_duality(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
-    """|| W / ||W||_F - B / ||B||_F ||_F of the last weight and the centred means that enter it."""
-    return torch.linalg.matrix_norm(_unit(classifier) - _unit(statistics.centred_means))
+    """|| W / ||W||_F - B / ||B||_F ||_F of the last weight and the means that enter it, B, less their own mean."""
+    # Centred as for nc2_simplex: about mu_G the rows would not sum to zero where classes differ in size, as those of a
+    # collapsed classifier do.
+    return torch.linalg.matrix_norm(_unit(classifier) - _unit(statistics.balanced_means))
 
 
 @metric(

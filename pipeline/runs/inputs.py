@@ -11,6 +11,7 @@ from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
 from pipeline.measure.extraction import widths
 from pipeline.measure.layers import state_bytes
+from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
@@ -54,6 +55,8 @@ def prepare(config: Config) -> Inputs:
         raise unusable(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if inputs.images is not None:
+        _tell_left_out(config, inputs.images)
     if protocol.network:
         _check_shares(config, inputs.images)
         _check_flattened(config, inputs.images, inputs.backbone)
@@ -63,6 +66,14 @@ def prepare(config: Config) -> Inputs:
     if protocol.check_inputs:
         protocol.check_inputs(config, inputs)
     return inputs
+
+
+def _tell_left_out(config: Config, images: ImageData) -> None:
+    least = config.measure.min_samples
+    for split in ("train", "test"):
+        few = [name for name, count in images.class_counts(split).items() if count < least]
+        if few:
+            log.warning("%s split: %s", split, left_out_sentence(few, images.num_classes, least))
 
 
 def check_head_memory(config: Config, inputs: Inputs, members: int, num_samples: int, *, free: bool) -> None:

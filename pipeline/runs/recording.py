@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from pipeline.config import Config
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed
@@ -26,7 +28,8 @@ MeasureToo = Callable[[int, BackboneMeasurement], None]
 def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: MeasureToo | None) -> str:
     """Record the whole network after an epoch; returns the headline."""
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
-    measured = measure_backbone(learner.backbone, images, learner.decide, run.config.backbone.pooling)
+    pooling, least = run.config.backbone.pooling, run.config.measure.min_samples
+    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, least)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         loss, share = learner.score(rows, split.labels.to(rows.device))
@@ -57,7 +60,11 @@ def measure_solution(config: Config, head: HeadSolution, test: Features | None) 
         losses["relative_gap"] = head.objective.total / lowest(known).value - 1
     other = None if test is None else (test.test.to(head.weights[0]), test.test_labels.to(head.labels.device))
     features = head.features.to(head.weights[0])
-    layers = measure_head(features, head.weights, head.labels, head.num_classes, config.head.activation, other)
+    # A network computes in float32, whatever its features are kept in.
+    computed_in = None if head.inputs == "free" else torch.float32
+    activation = config.head.activation
+    least = config.measure.min_samples
+    layers = measure_head(features, head.weights, head.labels, head.num_classes, activation, other, computed_in, least)
     return HeadMeasurement(
         list(head.seeds),
         {name: value.tolist() for name, value in losses.items()},

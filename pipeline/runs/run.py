@@ -14,9 +14,9 @@ from pipeline.runtime.environment import Stopwatch
 from pipeline.storage.record import Record
 from pipeline.storage.stages import StageCache, fingerprint
 
-TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict")
+TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict", "measure")
 """The sections of the configuration that the training of a backbone depends on."""
-HEAD = ("head", "descent")
+HEAD = ("head", "descent", "measure")
 """Those that a head depends on beside its features, and so does a backbone that is trained under it."""
 
 
@@ -59,7 +59,7 @@ class Run:
     @cached_property
     def feature_cache(self) -> FeatureCache:
         """Where features of frozen backbones are looked for."""
-        return FeatureCache(self.config.features.cache, self.config.backbone.pooling)
+        return FeatureCache(self.config.features.cache, self.config.backbone.pooling, self.config.measure.min_samples)
 
     @property
     def feature_sections(self) -> tuple[str, ...]:

@@ -7,7 +7,12 @@ from pipeline.storage.shapes import ANY, NULL, NUMBER
 
 _PER_SEED = ([(NUMBER, NULL)], NULL)
 _LAYER = {"layer": (str, int), "tap": str, "undefined?": ({ANY: str}, NULL), ANY: _PER_SEED}
-_JUDGED = ({"value": (NUMBER, NULL), "collapsed?": bool, "seeds_collapsed?": int, "theorem?": bool}, str, int, NULL)
+_JUDGED = (
+    {"value": (NUMBER, NULL), "collapsed?": bool, "seeds_collapsed?": int, "counts?": bool, "theorem?": bool},
+    str,
+    int,
+    NULL,
+)
 SUMMARY = {
     "schema_version?": int,
     "status?": str,
@@ -39,6 +44,7 @@ SUMMARY = {
         "collapsed_from_layer": (int, NULL),
         "optimum?": (str, NULL),
         "theorem_reason?": (str, NULL),
+        "notes?": ([str], NULL),
     },
     "tensors?": (str, NULL),
     "tensors_reason?": (str, NULL),

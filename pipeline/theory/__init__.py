@@ -13,6 +13,7 @@ from pipeline.theory._references import (
     lowest,
     references,
 )
+from pipeline.theory._small_code import small_code_loss
 from pipeline.theory.collapsed import (
     CollapsedOptimum,
     collapsed_optimum,
@@ -41,4 +42,5 @@ __all__ = [
     "lowest",
     "partial_loss",
     "references",
+    "small_code_loss",
 ]

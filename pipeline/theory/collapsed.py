@@ -27,8 +27,10 @@ which also describe the zero solution, p = 1 and q = 0. Two thresholds follow, b
 
 Between them the collapsed solution is a local minimum above 1/2. At L = 1 the two coincide, with q = 0.
 
-For K = 2 the collapsed solution is the global optimum (theorem above). For K > 2 and ReLU it need not be (Súkeník,
-Lampert, Mondelli, NeurIPS 2024, arXiv 2405.14468: low-rank solutions can be cheaper), so it is never called so here.
+For K = 2 the collapsed solution is the global optimum (theorem above). For K >= 3, L >= 4 and ReLU it never is,
+whatever the decays at which it beats zero: three classes on two units cost less (`small_code_loss`; Súkeník, Lampert,
+Mondelli, NeurIPS 2024, arXiv 2405.14468, for larger codes). For K >= 3 and L = 3 lower points are known for many
+classes (K = 15), and for L = 2 none; it is called an optimum for K = 2 only.
 """
 
 import math

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.dufm.objectives import load_objective
-from pipeline.dufm.verdict import all_collapsed, features_collapsed, judge, theorem_speaks_of
+from pipeline.dufm.verdict import all_collapsed, features_collapsed, judge, notes, theorem_speaks_of
 
 MSE, CROSS_ENTROPY = load_objective("mse"), load_objective("cross_entropy")
 THRESHOLDS = {"dnc1": 1e-2, "dnc2": 1.1, "dnc3": 0.1}
@@ -65,7 +65,7 @@ def test_no_collapse_in_the_last_layer_is_no_collapse_but_says_what_holds_where(
 def test_one_seed_out_of_two_is_not_collapse_and_the_median_is_shown():
     verdict = judge(MSE, head(2, dnc2_2_post=[1.0, 3.0]), [], THRESHOLDS, None)
     judged = verdict["layers"][-1]["dnc2"]
-    assert judged == {"value": 2.0, "collapsed": False, "seeds_collapsed": 1, "theorem": True}
+    assert judged == {"value": 2.0, "collapsed": False, "seeds_collapsed": 1, "counts": True, "theorem": True}
 
 
 def test_an_undefined_value_is_not_collapse():
@@ -102,7 +102,31 @@ def test_another_metric_with_a_threshold_is_judged_but_promised_nothing():
     layers = [entry | {"cdnv": [0.1, 0.9]} for entry in head(2)]
     verdict = judge(MSE, layers, [], THRESHOLDS | {"cdnv": 0.5}, None)
     assert verdict["collapsed"] and list(verdict["holds_from_layer"]) == ["dnc1", "dnc2", "dnc3"]
-    assert verdict["layers"][0]["cdnv"] == {"value": 0.5, "collapsed": False, "seeds_collapsed": 1, "theorem": False}
+    judged = {"value": 0.5, "collapsed": False, "seeds_collapsed": 1, "counts": False, "theorem": False}
+    assert verdict["layers"][0]["cdnv"] == judged
+
+
+@pytest.mark.parametrize("layers", [head(3), head(3, dnc2_2_post=[9.0, 9.0])])
+def test_what_no_theorem_promises_counts_all_the_same_and_has_no_star(layers):
+    promised, unpromised = judge(MSE, layers, [], THRESHOLDS, None), judge(MSE, layers, [], THRESHOLDS, "why", "why")
+    assert promised["collapsed_from_layer"] == unpromised["collapsed_from_layer"]
+    judged = {name: [place[m] for place in found["layers"] for m in THRESHOLDS if place[m]] for name, found in
+              (("promised", promised), ("unpromised", unpromised))}  # fmt: skip
+    assert [it["counts"] for it in judged["promised"]] == [it["counts"] for it in judged["unpromised"]]
+    assert [it["theorem"] for it in judged["promised"]] == [it["counts"] for it in judged["promised"]]
+    assert not any(it["theorem"] for it in judged["unpromised"])
+
+
+@pytest.mark.parametrize(("classes", "sine"), [(2, "0.707"), (10, "0.316"), (100, "0.1")])
+def test_the_notes_say_which_ideal_values_are_out_of_reach(classes, sine):
+    assert notes([MSE], classes, [5] * classes) == []
+    (note,) = notes([CROSS_ENTROPY, MSE, CROSS_ENTROPY], classes, [5] * classes)
+    assert f"DNC3 {sine} " in note and "infinite DNC2" in note and "nc2_simplex and nc3_duality" in note
+
+
+@pytest.mark.parametrize(("sizes", "told"), [((10, 5), False), ((11, 5), True), ((11, 5, 0), True), ((4, 4, 0), False)])
+def test_the_notes_tell_classes_that_differ_in_size_by_more_than_two(sizes, told):
+    assert [("dnc1_balanced" in note) for note in notes([MSE], len(sizes), sizes)] == [True] * told
 
 
 def test_features_under_a_linear_classifier_are_held_to_what_their_objective_promises():

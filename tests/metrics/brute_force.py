@@ -70,7 +70,8 @@ def dnc3(w: np.ndarray, z: np.ndarray, y: np.ndarray, k: int) -> float:
 
 
 def nc3_duality(w: np.ndarray, z: np.ndarray, y: np.ndarray, k: int) -> float:
-    centred = class_means(z, y, k) - z.mean(0)
+    centred = class_means(z, y, k)
+    centred = centred - centred.mean(0)
     return np.linalg.norm(w / np.linalg.norm(w) - centred / np.linalg.norm(centred))
 
 
@@ -78,6 +79,18 @@ def nc4(z: np.ndarray, y: np.ndarray, decisions: np.ndarray, k: int) -> float:
     means = class_means(z, y, k)
     nearest = [min(range(k), key=lambda c: np.sum((z[i] - means[c]) ** 2)) for i in range(len(z))]
     return sum(nearest[i] != decisions[i] for i in range(len(z))) / len(z)
+
+
+def dnc1_balanced(z: np.ndarray, y: np.ndarray, k: int) -> float:
+    means = class_means(z, y, k)
+    within = sum(sum(np.sum((row - means[c]) ** 2) for row in z[y == c]) / np.sum(y == c) for c in range(k)) / k
+    return within / (sum(np.sum((mean - sum(means) / k) ** 2) for mean in means) / k)
+
+
+def effective_rank(z: np.ndarray, y: np.ndarray, k: int) -> float:
+    centred = class_means(z, y, k) - z.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    return float(min(k - 1, sum(value > 1e-10 * values[0] for value in values)))
 
 
 def stable_rank(a: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline import metrics
 from pipeline.metrics import ClassStatistics, core, layer_metrics, undefined_reasons
 from pipeline.metrics.engine import functional
-from pipeline.metrics.engine.rows import second_look
+from pipeline.metrics.engine.rows import Aim, second_look
 
 
 def is_defined_by_features(name: str) -> bool:
@@ -98,6 +98,8 @@ def test_layer_metrics_are_the_single_functions_under_their_names() -> None:
         "rank_means": metrics.numerical_rank(metrics.class_means(z, y, 3)),
         "stable_rank_means": metrics.stable_rank(metrics.class_means(z, y, 3)),
         "active_units": metrics.active_units(z),
+        "classes_counted": torch.tensor(3.0, dtype=torch.float64),
+        "classes_left_out": torch.tensor(0.0, dtype=torch.float64),
         "dnc3": metrics.dnc3(weight, z, y, 3),
         "rank_weight": metrics.numerical_rank(weight),
         "stable_rank_weight": metrics.stable_rank(weight),
@@ -164,11 +166,10 @@ def test_ncm_accuracy_is_that_of_the_training_means_on_any_split() -> None:
     assert_equal(values["nc4"], 1 / 3)
 
 
-def test_ncm_accuracy_is_undefined_without_training_samples_of_a_class() -> None:
+def test_ncm_accuracy_leaves_out_samples_of_classes_without_training_samples() -> None:
     z, y = torch.eye(3), torch.tensor([0, 0, 1])
-    assert metrics.ncm_accuracy(z, torch.tensor([0, 1, 2]), z, y, 3).isnan()
-    reasons = metrics.undefined_reasons(z, y, 3, nearest=True)
-    assert reasons["ncm_accuracy"] == "a class has no samples"
+    # The mean of class 0 lies between both; the third sample has no class to be right about.
+    assert_equal(metrics.ncm_accuracy(z, torch.tensor([0, 1, 2]), z, y, 3), 0.5)
 
 
 def test_nc4_counts_disagreements_with_the_nearest_mean() -> None:
@@ -232,7 +233,8 @@ def test_dnc3_weighs_rows_by_their_squared_norm_and_passes_over_zero_means() -> 
 
 def test_nc3_duality_of_proportional_weights_is_zero_and_of_opposite_ones_two() -> None:
     z, y = draw(10, (5, 9, 3), 8)
-    centred = metrics.class_means(z, y, 3) - z.mean(0)
+    centred = metrics.class_means(z, y, 3)
+    centred = centred - centred.mean(0)
     assert_equal(metrics.nc3_duality(7 * centred, z, y, 3), 0, atol=1e-14)
     assert_equal(metrics.nc3_duality(-centred, z, y, 3), 2)
 
@@ -296,7 +298,7 @@ def test_the_second_look_is_what_samples_and_means_say(monkeypatch: pytest.Monke
     directions = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     monkeypatch.setattr("pipeline.metrics.engine.chunks.CHUNK_ELEMENTS_CPU", 35)  # seven samples at a time
     row_sums, along = [core.hits, core.misses, core.squares], {"squares": directions}
-    hits, misses, squares = second_look(own, reference, row_sums, along, decisions).tolist()
+    hits, misses, squares = second_look(own, reference, row_sums, Aim(along), decisions).tolist()
     exact, classes = z.numpy().astype(np.longdouble), y.numpy()
     nearest = ((exact[:, None] - other.numpy().astype(np.longdouble)) ** 2).sum(-1).argmin(1)
     centred = exact - np.stack([exact[classes == c].mean(0) for c in range(3)])[classes]
@@ -361,6 +363,7 @@ def assert_undefined(z: Tensor, y: Tensor, k: int, reasons: dict[str, str], defi
 
 
 OF_WEIGHT = {"rank_weight", "stable_rank_weight"}
+OF_LABELS = {"classes_counted", "classes_left_out"}
 
 
 def test_one_class_in_the_data_is_undefined() -> None:
@@ -371,21 +374,22 @@ def test_one_class_in_the_data_is_undefined() -> None:
         torch.ones(10, dtype=torch.int64),
         2,
         {"dnc1": reason, "dnc2": reason, "dnc3": reason},
-        {"active_units", *OF_WEIGHT},
+        {"active_units", *OF_LABELS, *OF_WEIGHT},
     )
 
 
-def test_a_class_without_samples_is_undefined() -> None:
+def test_a_class_without_samples_is_left_out() -> None:
     z, y = draw(20, (5, 5), 3)
-    reason = "a class has no samples"
-    assert_undefined(z, y, 3, {"dnc1": reason, "cdnv": reason, "dnc3": reason}, {"active_units", *OF_WEIGHT})
+    assert undefined_reasons(z, y, 3) == {}
+    for name in FEATURE_METRICS:
+        assert_equal(getattr(metrics, name)(z, y, 3), getattr(metrics, name)(z, y, 2), rtol=0, atol=0)
     assert metrics.class_means(z, y, 3).isnan().all(-1).tolist() == [False, False, True]
 
 
 def test_no_samples_at_all_are_undefined() -> None:
     reason = "there are no samples"
     z, y = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
-    assert_undefined(z, y, 2, {"dnc1": reason, "dnc2": reason, "active_units": reason}, OF_WEIGHT)
+    assert_undefined(z, y, 2, {"dnc1": reason, "dnc2": reason, "active_units": reason}, OF_LABELS | OF_WEIGHT)
 
 
 def test_features_that_are_all_zero_are_undefined() -> None:
@@ -393,7 +397,7 @@ def test_features_that_are_all_zero_are_undefined() -> None:
     coincide, zero = "the class means coincide", "all class means are zero"
     expected = {"dnc1": coincide, "nc1_pinv": coincide, "nc2_simplex": coincide, "cdnv": "two class means coincide"}
     expected |= {"dnc2": zero, "nc2_frame": zero, "dnc3": zero, "stable_rank_means": zero}
-    assert_undefined(z, y, 2, expected, {"active_units", "rank_means", *OF_WEIGHT})
+    assert_undefined(z, y, 2, expected, {"active_units", "effective_rank", "rank_means", *OF_LABELS, *OF_WEIGHT})
 
 
 def test_class_means_equal_up_to_rounding_have_no_between_class_scatter() -> None:
@@ -406,7 +410,16 @@ def test_class_means_equal_up_to_rounding_have_no_between_class_scatter() -> Non
         y,
         2,
         {"dnc1": reason, "nc1_pinv": reason},
-        {"active_units", "rank_means", "stable_rank_means", "nc2_frame", "dnc3", *OF_WEIGHT},
+        {
+            "active_units",
+            "effective_rank",
+            "rank_means",
+            "stable_rank_means",
+            "nc2_frame",
+            "dnc3",
+            *OF_LABELS,
+            *OF_WEIGHT,
+        },
     )
     assert metrics.dnc2(both, y, 2) == math.inf
     assert "linearly dependent" in undefined_reasons(both, y, 2)["dnc2"]
@@ -420,7 +433,7 @@ def test_means_that_cancel_up_to_rounding_are_zero() -> None:
         torch.arange(12).repeat(2) % 2,
         2,
         {"dnc2": "all class means are zero", "dnc3": "all class means are zero"},
-        {"active_units", "rank_means", *OF_WEIGHT},
+        {"active_units", "effective_rank", "rank_means", *OF_LABELS, *OF_WEIGHT},
     )
 
 

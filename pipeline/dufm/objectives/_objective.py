@@ -84,3 +84,8 @@ class Objective(ABC):
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:
         """Why no theorem promises collapse to the global optima of such a head with free features; None if one does."""
         return f"no theorem is known for {self.title}"
+
+    def unreachable(self, num_classes: int) -> str | None:
+        """Which metrics of the verdict are not at their ideal values at perfect collapse, and what tells it instead;
+        None if all are."""
+        return None

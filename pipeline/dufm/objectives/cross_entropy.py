@@ -49,5 +49,12 @@ class CrossEntropy(Objective):
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:
         return None if depth == 1 else "for cross-entropy the theorem is about depth 1"
 
+    def unreachable(self, num_classes: int) -> str | None:
+        sine = 1 / num_classes**0.5
+        return (
+            f"under cross-entropy, perfect collapse has DNC3 {sine:.3g} (1/sqrt(K), K = {num_classes}) where class "
+            "means are orthogonal, and infinite DNC2 where they are a centred simplex: nc2_simplex and nc3_duality tell it"
+        )
+
 
 OBJECTIVE = CrossEntropy()

@@ -21,7 +21,8 @@ class MeanSquaredError(Objective):
 
     For K = 2, L >= 2, free inputs and balanced classes every global optimum has (arXiv 2305.13165, main theorem): DNC1
     in all layers before and after the ReLU; DNC2 after the ReLU for layers l >= 2 and before it for l >= 3; DNC3 of W_l
-    for l >= 2. It promises nothing else, so nothing else counts against a run.
+    for l >= 2. It promises nothing else, so nothing else counts against a run. For K >= 3 and L >= 4 no optimum is
+    collapsed (`pipeline.theory.small_code_loss`): the same properties tell collapse, and nothing promises it.
     """
 
     title = "mean squared error"
@@ -48,7 +49,8 @@ class MeanSquaredError(Objective):
 
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:
         if num_classes != 2:
-            return f"the theorem is about two classes, here are {num_classes}"
+            beaten = ", and from depth 4 on the collapsed solution is not the optimum" if depth >= 4 else ""
+            return f"the theorem is about two classes, here are {num_classes}{beaten}"
         if depth < 2:
             return "the theorem is about depth 2 and more"
         if activation != "relu":

@@ -28,7 +28,7 @@ class Measurement:
     Args:
         num_classes: K.
         weights: the linear modules that the features of some places enter.
-        covariance, metrics: those of `CollapseMetrics`.
+        covariance, metrics, min_samples: those of `CollapseMetrics`.
 
     Attributes:
         looks_again: whether some metric needs a second look.
@@ -41,10 +41,12 @@ class Measurement:
         weights: Mapping[Place, nn.Linear],
         covariance: bool,
         metrics: Iterable[str] | None = None,
+        min_samples: int = 1,
     ) -> None:
         self._num_classes, self._weights = num_classes, weights
         self._covariance, self._names = covariance, metrics
-        plan = Plan.one_pass(metrics, substitutes=covariance)
+        self._min_samples = min_samples
+        plan = Plan.one_pass(metrics, covariance, min_samples)
         self.looks_again, self.needs_decisions = bool(plan.row_sums), plan.needs_decisions
         self._is_merged_early = self.looks_again or plan.takes_reference
         self._metrics: dict[Place, CollapseMetrics] = {}
@@ -131,9 +133,17 @@ class Measurement:
             reasons |= {(*place, name): why for name, why in metric.undefined.items()}
         return values, reasons
 
+    @property
+    def left_out(self) -> list[int]:
+        """Classes with fewer than `min_samples` samples, once all is settled."""
+        for metric in self._metrics.values():
+            counts = metric.merged_statistics().counts
+            return (counts < self._min_samples).nonzero().squeeze(-1).tolist()
+        return []
+
     def _metric(self, place: Place, size: int, device: torch.device) -> CollapseMetrics:
         if place not in self._metrics:
-            metric = CollapseMetrics(self._num_classes, size, self._covariance, self._names)
+            metric = CollapseMetrics(self._num_classes, size, self._covariance, self._names, self._min_samples)
             self._metrics[place] = metric.to(device)
         return self._metrics[place]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,13 +16,16 @@ from pipeline.measure.tracker.evaluation import Split, batches, call, device_of,
 from pipeline.measure.tracker.layers import find_places, plain
 from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quantity
 from pipeline.metrics import registry
-from pipeline.metrics.engine.checks import check_label_range, check_num_classes
+from pipeline.metrics.engine.cases import left_out_sentence
+from pipeline.metrics.engine.checks import check_label_range, check_min_samples, check_num_classes
 from pipeline.networks.taps import Place, Taps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pipeline.measure.tracker.callback import CollapseCallback
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ["step", "layer", "tap", "metric", "value"]
 
@@ -57,6 +61,8 @@ class CollapseTracker:
         covariance: False drops nc1_pinv, and with it the (d, d) matrix that very wide layers have no room for; asked
             for by name, nc1_pinv then comes from a second look.
         metrics: names of the metrics to measure; None for those of one pass.
+        min_samples: classes with fewer samples are left out of all metrics; how many is told once, and in every table
+            (classes_counted, classes_left_out).
         decide: makes outputs `(N, K)`, whose largest entry is the network's decision, of what the model returns; None
             if it returns that. Only nc4 needs it.
 
@@ -77,8 +83,10 @@ class CollapseTracker:
         covariance: bool = True,
         metrics: Sequence[str] | None = None,
         decide: Callable[[object], Tensor] | None = None,
+        min_samples: int = 1,
     ) -> None:
         check_num_classes(num_classes)
+        check_min_samples(min_samples)
         self.model = plain(model)
         self.num_classes = num_classes
         self.latest: dict[str, float] = {}
@@ -86,6 +94,7 @@ class CollapseTracker:
         self._taps = find_places(self.model, layers)
         self._split, self._covariance = split, covariance
         self._names, self._decide = None if metrics is None else list(metrics), decide
+        self._min_samples, self._told = min_samples, False
         self._rows: list[tuple] = []
         self._listened = self._new_measurement()
 
@@ -105,6 +114,7 @@ class CollapseTracker:
             RuntimeError: if a layer did not run in the pass, or ran more than once in it.
         """
         found = self._measured(loader)
+        self._tell_left_out(found)
         values, reasons = found.compute()
         if test is not None:
             values_of_test, reasons_of_test = self._measured(test, found).compute()
@@ -137,6 +147,7 @@ class CollapseTracker:
         found, self._listened = self._listened, self._new_measurement()
         found.settle(device_of(self.model))
         found.judge_kept()
+        self._tell_left_out(found)
         return self._close(*found.compute(), step)
 
     @property
@@ -166,7 +177,7 @@ class CollapseTracker:
         weights = {
             place: module for place, module in modules.items() if place[1] == "pre" and isinstance(module, nn.Linear)
         }
-        return Measurement(self.num_classes, weights, self._covariance, self._names)
+        return Measurement(self.num_classes, weights, self._covariance, self._names, self._min_samples)
 
     def _measured(self, loader: Iterable, training: Measurement | None = None) -> Measurement:
         """All looks at what a loader yields, with the class means of another measurement's for reference."""
@@ -230,6 +241,12 @@ class CollapseTracker:
             yield found
         finally:
             handle.remove()
+
+    def _tell_left_out(self, found: Measurement) -> None:
+        left_out = [] if self._told else found.left_out
+        if left_out:
+            self._told = True
+            log.warning(left_out_sentence(left_out, self.num_classes, self._min_samples))
 
     def _close(self, values: dict[Quantity, float], reasons: dict[Quantity, str], step: int | None) -> pd.DataFrame:
         if step is None:

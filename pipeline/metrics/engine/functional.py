@@ -7,8 +7,8 @@ are those of the result. All values are float64, accumulated in float64, with th
 Notation: class means mu_c, mean of all samples mu_G, M = [mu_1 .. mu_K]; within- and between-class covariances
 Sigma_W = 1/N sum (z - mu_c)(z - mu_c)^T and Sigma_B = 1/K sum_c (mu_c - mu_G)(mu_c - mu_G)^T.
 
-A metric that is undefined on its input (a class without samples, coinciding class means, zero weights, values that are
-not finite) is NaN, and `undefined_reasons` says why. Malformed arguments raise ValueError.
+Classes without samples are left out. A metric that is undefined on its input (coinciding class means, zero weights,
+values that are not finite) is NaN, and `undefined_reasons` says why. Malformed arguments raise ValueError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.metrics import core
+from pipeline.metrics import core, registry
 from pipeline.metrics.engine.checks import (
     check_decisions,
     check_features,
@@ -24,15 +24,14 @@ from pipeline.metrics.engine.checks import (
     check_next_weight,
     check_weight,
 )
-from pipeline.metrics.engine.plan import Plan, spectrum
-from pipeline.metrics.engine.rows import sums_at_once
+from pipeline.metrics.engine.plan import Plan, kept_classes, spectrum
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import OF_WEIGHTS, RowSum
+from pipeline.metrics.registry import OF_WEIGHTS
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Class means, one per row, `(..., K, d)`; NaN for a class without samples."""
-    statistics = _statistics(features, labels, num_classes)
+    statistics = _all_statistics(features, labels, num_classes)
     return torch.where(statistics.counts[:, None] > 0, statistics.means, float("nan"))
 
 
@@ -48,14 +47,33 @@ def dnc1(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return core.dnc1(_statistics(features, labels, num_classes))
 
 
+def dnc1_balanced(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Mean variance of a class over that of the class means, (1/K sum v_c) / (1/K sum ||mu_c - m||^2), `(...)`.
+
+    v_c is the mean of ||z - mu_c||^2 over class c, m the unweighted mean of the class means: dnc1 where classes are of
+    one size, and unlike it the same whatever their sizes. To be used where these differ. NaN if the means coincide.
+    """
+    return core.dnc1_balanced(_statistics(features, labels, num_classes))
+
+
 def nc1_pinv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """tr(Sigma_W Sigma_B^+) / K, `(...)` (NC1, Papyan et al. 2020).
+    """tr(Sigma_W Sigma_B^+) / K, `(...)` (NC1, Papyan et al. 2020; their notebook leaves out the 1 / K).
 
     The pseudo-inverse is truncated to rank K - 1, and further to the directions in which the class means differ by more
-    than rounding noise. NaN if the class means coincide.
+    than the rounding of the features (`effective_rank` of them). A singular value of the centred means counts above
+    u (max_c ||mu_c|| + max_j ||M_j||), M_j the columns of the uncentred means (and the root-mean-square feature in
+    place of a longer mean), with u = 16 eps for float64 features, 2 eps for float32, eps / 3 for half types:
+    convert features to float64 only if they were computed in it. NaN if no direction counts.
     """
-    statistics = _statistics(features, labels, num_classes)
-    return core.nc1_pinv(statistics, _row_sum(core.squares, statistics, statistics))
+    return _alone("nc1_pinv", _all_statistics(features, labels, num_classes))
+
+
+def effective_rank(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Number of directions in which the class means differ by more than the rounding of the features, `(...)`.
+
+    At most K - 1; the cut-off is that of `nc1_pinv`.
+    """
+    return core.effective_rank(_statistics(features, labels, num_classes))
 
 
 def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -70,8 +88,9 @@ def cdnv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def dnc2(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Largest over K-th singular value of the uncentred M, `(...)`: 1 is an orthogonal frame (DNC2).
 
-    Infinite if the class means are linearly dependent (always so for d < K), NaN if they are all zero. Unchanged by
-    rotation and scaling of the features, but not by translation.
+    Infinite if the class means are linearly dependent at the precision of the features (always so for d < K; the
+    cut-off is that of `nc1_pinv`, of the uncentred M), NaN if they are all zero. Unchanged by rotation
+    and scaling of the features, but not by translation.
     """
     return core.dnc2(_statistics(features, labels, num_classes))
 
@@ -105,18 +124,23 @@ def dnc3(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> 
     count, and a class mean of zero is never the closest. NaN if the weight or all class means are zero. Features
     `(N, d)` shared by weights `(S, out, d)` are allowed.
     """
-    return core.dnc3(*_with_weight(weight, features, labels, num_classes))
+    statistics = _all_statistics(features, labels, num_classes)
+    check_weight(weight, features)
+    return _alone("dnc3", statistics, weight=weight)
 
 
 def nc3_duality(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Distance of the last weight matrix to its class means, `(...)` (NC3, Papyan et al. 2020).
 
-    || W / ||W||_F - B / ||B||_F ||_F for W `(..., K, d)` and the means centred at mu_G, B = [mu_c - mu_G]^T.
+    || W / ||W||_F - B / ||B||_F ||_F for W `(..., K, d)` and the means centred at their unweighted mean m, as for
+    nc2_simplex: B = [mu_c - m]^T. About mu_G a collapsed classifier of classes of different sizes would be far from its
+    means. Papyan's notebook reports the square of this.
     """
-    statistics, weight = _with_weight(weight, features, labels, num_classes)
+    statistics = _all_statistics(features, labels, num_classes)
+    check_weight(weight, features)
     if weight.shape[-2] != num_classes:
         raise ValueError(f"weight must have num_classes = {num_classes} rows, got shape {tuple(weight.shape)}.")
-    return core.nc3_duality(statistics, weight)
+    return _alone("nc3_duality", statistics, weight=weight)
 
 
 def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -> Tensor:
@@ -124,9 +148,9 @@ def nc4(features: Tensor, labels: Tensor, decisions: Tensor, num_classes: int) -
 
     `decisions` `(..., N)` are the classes the network chose; among equally near means the first counts as nearest.
     """
-    statistics = _statistics(features, labels, num_classes)
+    statistics = _all_statistics(features, labels, num_classes)
     check_decisions(decisions, features)
-    return core.nc4(statistics, _row_sum(core.misses, statistics, statistics, decisions), len(labels))
+    return _alone("nc4", statistics, decisions=decisions)
 
 
 def ncm_accuracy(
@@ -135,10 +159,10 @@ def ncm_accuracy(
     """Share of samples whose nearest class mean is that of their own class, `(...)`.
 
     The means are those of `train_features` `(..., M, d)`; `features` `(..., N, d)` may be of the same or another split.
-    NaN if a class has no training samples.
+    Samples of classes without training samples do not count.
     """
-    reference, own = _statistics(train_features, train_labels, num_classes), _statistics(features, labels, num_classes)
-    return core.ncm_accuracy(reference, _row_sum(core.hits, own, reference), len(labels))
+    reference = _all_statistics(train_features, train_labels, num_classes)
+    return _alone("ncm_accuracy", _all_statistics(features, labels, num_classes), reference)
 
 
 def balancedness(weight: Tensor, next_weight: Tensor) -> Tensor:
@@ -169,6 +193,7 @@ def layer_metrics(
     decisions: Tensor | None = None,
     reference: ClassStatistics | None = None,
     nearest: bool = False,
+    min_samples: int = 1,
 ) -> dict[str, Tensor]:
     """Every metric of one layer from one set of statistics, `(...)` each, by name.
 
@@ -179,7 +204,7 @@ def layer_metrics(
     class means of these two are those of `reference`, e.g. of the training split, if given, else those of the features
     themselves.
     """
-    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)[0]
+    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest, min_samples)[0]
 
 
 def undefined_reasons(
@@ -191,12 +216,13 @@ def undefined_reasons(
     decisions: Tensor | None = None,
     reference: ClassStatistics | None = None,
     nearest: bool = False,
+    min_samples: int = 1,
 ) -> dict[str, str]:
     """Say for each of the `layer_metrics` that is not finite why it is not; {} if all are.
 
     With member dimensions the text names the members concerned: "member 3: the class means coincide (...)".
     """
-    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest)[1]
+    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest, min_samples)[1]
 
 
 def _measured(
@@ -208,6 +234,7 @@ def _measured(
     decisions: Tensor | None,
     reference: ClassStatistics | None,
     nearest: bool,
+    min_samples: int,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     check_features(features, labels, num_classes)
     if next_weight is not None and weight is None:
@@ -219,26 +246,31 @@ def _measured(
     if decisions is not None:
         check_decisions(decisions, features)
     lacking = [name for name, there in (("nearest", nearest), ("decisions", decisions is not None)) if not there]
-    plan = Plan.full(without=lacking if weight is not None else [*lacking, *OF_WEIGHTS])
+    plan = Plan.full(lacking if weight is not None else [*lacking, *OF_WEIGHTS], min_samples)
     statistics = plan.first_look(features, labels, num_classes)
     return plan.at_once(statistics, reference, weight, next_weight, decisions)
 
 
-def _statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
+def _all_statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
     check_features(features, labels, num_classes)
     return ClassStatistics.from_features(features, labels, num_classes)
 
 
-def _row_sum(
-    row_sum: RowSum, own: ClassStatistics, reference: ClassStatistics, decisions: Tensor | None = None
+def _statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
+    """Those of the classes that have samples."""
+    found = _all_statistics(features, labels, num_classes)
+    return found.counting(kept_classes(1, found)[0])
+
+
+def _alone(
+    name: str,
+    own: ClassStatistics,
+    reference: ClassStatistics | None = None,
+    weight: Tensor | None = None,
+    decisions: Tensor | None = None,
 ) -> Tensor:
-    return sums_at_once([row_sum], own, reference, decisions)[row_sum.name]
-
-
-def _with_weight(weight: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> tuple[ClassStatistics, Tensor]:
-    statistics = _statistics(features, labels, num_classes)
-    check_weight(weight, features)
-    return statistics, _double(weight)
+    """One metric of statistics that have their rows at hand."""
+    return Plan(registry.chosen([name])).at_once(own, reference, weight, decisions=decisions)[0][name]
 
 
 def _double(matrix: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,6 +13,43 @@ from torch import Tensor
 from pipeline.metrics.engine.chunks import chunks_of, minus_rows, scratch_for
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
 from pipeline.metrics.registry import RowSum
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the second look needs to be told besides class statistics.
+
+    Attributes:
+        directions: of the sums over rows that look along some, `(..., d, r)` each, by name.
+        kept: which classes' rows count, `(K,)`; None: all.
+        candidates: which classes' means may be the nearest, `(K,)`; None: all.
+    """
+
+    directions: Mapping[str, Tensor]
+    kept: Tensor | None = None
+    candidates: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Aim:
+        """The same on another device."""
+        move = lambda tensor: None if tensor is None else tensor.to(device)  # noqa: E731
+        moved = {name: found.to(device) for name, found in self.directions.items()}
+        return Aim(moved, move(self.kept), move(self.candidates))
+
+    def judged(self, labels: Tensor) -> Tensor | int:
+        """How many rows with these labels count."""
+        return len(labels) if self.kept is None else self.kept[labels].sum()
+
+    def rows(
+        self, own: ClassStatistics, reference: ClassStatistics, decisions: Tensor | None
+    ) -> tuple[ClassStatistics, ClassStatistics, Tensor | None]:
+        """The same without the rows and classes that do not count."""
+        if self.kept is None:
+            return own, reference, decisions
+        features, labels = own.source
+        counting = self.kept[labels].nonzero().squeeze(-1)
+        source = features.index_select(-2, counting), labels.index_select(0, counting)
+        decided = None if decisions is None else decisions.index_select(-1, counting)
+        return replace(own.emptied(self.kept), source=source), reference.emptied(self.candidates), decided
 
 
 class Rows:
@@ -45,7 +84,9 @@ class Rows:
     def nearest(self) -> Tensor:
         """argmin_c ||z - mu_c||^2 over the class means of `reference`, the first of equally near ones, `(..., n)`."""
         shared = self._shared
-        return (shared.half_norms - (self.features.to(torch.float64) - shared.origin) @ shared.means.mT).argmin(-1)
+        return (
+            shared.half_norms + shared.excluded - (self.features.to(torch.float64) - shared.origin) @ shared.means.mT
+        ).argmin(-1)
 
     def along(self, name: str) -> Tensor:
         """Deviations from class means along the directions of the sum over rows called `name`, `(..., n, r)`."""
@@ -60,7 +101,7 @@ class _FusedRows(Rows):
     def nearest(self) -> Tensor:
         # ||z - mu_k||^2 = ||z - a||^2 + 2 (z - a)(a - mu_k) + ||a - mu_k||^2 with the anchor a of the sample's class:
         # for one sample the first term is the same for all k, and so is a in the second; differences of means are left.
-        own_half = self._shared.half_distances.index_select(0, self.labels)
+        own_half = self._shared.half_distances.index_select(0, self.labels) + self._shared.excluded
         return (own_half - self._products[:, : len(self._shared.means)]).argmin(-1)
 
     def along(self, name: str) -> Tensor:
@@ -75,8 +116,9 @@ class _FusedRows(Rows):
 class _Shared:
     """What all chunks of one look have in common."""
 
-    def __init__(self, own: ClassStatistics, reference: ClassStatistics, directions: Mapping[str, Tensor]) -> None:
-        self.own, self.reference, self.directions = own, reference, directions
+    def __init__(self, own: ClassStatistics, reference: ClassStatistics, aim: Aim) -> None:
+        self.own, self.reference, self.directions = own, reference, aim.directions
+        self._candidates = aim.candidates
         self._drifts: dict[str, Tensor] = {}
 
     def chunks(self, kind: type[Rows], decisions: Tensor | None) -> Iterator[Rows]:
@@ -92,7 +134,14 @@ class _Shared:
     def origin(self) -> Tensor:
         """A sample, `(..., 1, d)`: measured from it, an offset common to all classes does not drown their
         differences."""
-        return self.reference.anchors[..., :1, :]
+        # Of the first class that has one.
+        return self.reference.anchors.index_select(-2, (self.reference.counts > 0).byte().argmax().reshape(1))
+
+    @cached_property
+    def excluded(self) -> Tensor:
+        """Infinity for classes whose means cannot be the nearest, else 0, `(K,)`."""
+        nothing = torch.zeros_like(self.reference.counts)
+        return nothing if self._candidates is None else nothing.masked_fill(~self._candidates, math.inf)
 
     @cached_property
     def means(self) -> Tensor:
@@ -135,7 +184,7 @@ def second_look(
     own: ClassStatistics,
     reference: ClassStatistics,
     row_sums: Sequence[RowSum],
-    directions: Mapping[str, Tensor],
+    aim: Aim,
     decisions: Tensor | None = None,
 ) -> Tensor:
     """What the source of `own` comes to once class means are known, in one pass and one product.
@@ -144,7 +193,7 @@ def second_look(
         own: statistics with a `source` `(N, d)`; no member dimensions.
         reference: those of the class means that nearest ones are sought among.
         row_sums: what to add up.
-        directions: of those with `along`, by name.
+        aim: with the directions of those with `along`.
         decisions: int64 `(N,)`, for those that need them.
 
     Returns:
@@ -153,16 +202,22 @@ def second_look(
     found = own.counts.new_zeros(len(row_sums))
     if not row_sums:
         return found
-    for rows in _Shared(own, reference, directions).chunks(_FusedRows, decisions):
+    own, reference, decisions = aim.rows(own, reference, decisions)
+    for rows in _Shared(own, reference, aim).chunks(_FusedRows, decisions):
         found += torch.stack([_measured(row_sum, rows).to(torch.float64) for row_sum in row_sums])
     return found
 
 
 def sums_at_once(
-    row_sums: Sequence[RowSum], own: ClassStatistics, reference: ClassStatistics, decisions: Tensor | None = None
+    row_sums: Sequence[RowSum],
+    own: ClassStatistics,
+    reference: ClassStatistics,
+    aim: Aim,
+    decisions: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The same by name, `(...)` each, with member dimensions, and with the directions of `own`."""
-    shared = _Shared(own, reference, {sums.name: sums.along(own) for sums in row_sums if sums.along is not None})
+    """The same by name, `(...)` each, with member dimensions."""
+    own, reference, decisions = aim.rows(own, reference, decisions)
+    shared = _Shared(own, reference, aim)
     found: dict[str, Tensor] = {}
     for rows in shared.chunks(Rows, decisions):
         for row_sum in row_sums:

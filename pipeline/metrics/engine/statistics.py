@@ -25,6 +25,15 @@ from pipeline.metrics.engine.chunks import Chunk, chunks_of, scratch_for
 NOISE = 16 * torch.finfo(torch.float64).eps
 
 
+def roundoff_of(dtype: torch.dtype) -> float:
+    """Relative rounding of features computed in a dtype, as it enters cut-offs: 16 eps of float64, 2 eps of float32,
+    and a third of the eps of half types, which are rounded once, after sums in float32."""
+    eps = torch.finfo(dtype).eps
+    if dtype == torch.float64:
+        return NOISE
+    return max(2 * torch.finfo(torch.float32).eps, eps / 3)
+
+
 @dataclass(frozen=True, eq=False)
 class ClassStatistics:
     """Sufficient statistics of labelled features, all float64; arguments are taken as checked.
@@ -36,7 +45,10 @@ class ClassStatistics:
         scatter: sum over the samples of a class of ||z - mu_c||^2, `(..., K)`.
         active: number of non-zero entries of the features, `(...)`.
         samples: number of samples seen, including those whose label is outside [0, K), `()`.
+        roundoff: relative rounding of the coarsest dtype that features were in, `()` (`roundoff_of`); 0 if none came.
         extras: what was accumulated of the statistics that families declare, by name, `(..., *shape)`.
+        left_out: how many classes have been left out of these, see `counting`.
+        counted: how many classes count, where these are fewer than two and so have not been taken out.
         source: the features `(..., N, d)` and labels `(N,)` themselves where they are at hand, or None.
     """
 
@@ -46,15 +58,25 @@ class ClassStatistics:
     scatter: Tensor
     active: Tensor
     samples: Tensor
+    roundoff: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    left_out: int = 0
+    counted: int | None = None
     source: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_features(
-        cls, features: Tensor, labels: Tensor, num_classes: int, *, extras: Sequence[registry.Statistic] = ()
+        cls,
+        features: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        *,
+        extras: Sequence[registry.Statistic] = (),
+        computed_in: torch.dtype | None = None,
     ) -> ClassStatistics:
         """Measure features `(..., N, d)` of any float dtype with int64 labels `(N,)`, and these statistics besides.
 
+        `computed_in` is the dtype that the features were computed in, where they have been converted since.
         Never waits for a GPU, and its memory does not grow with N.
         """
         features = features.detach()
@@ -65,6 +87,8 @@ class ClassStatistics:
             cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch), extras)
             for chunk in chunks
         ]
+        roundoff = max(roundoff_of(features.dtype), roundoff_of(computed_in or features.dtype))
+        parts[0] = replace(parts[0], roundoff=parts[0].counts.new_full((), roundoff if len(labels) else 0.0))
         return replace(cls.merged(parts), source=(features, labels))
 
     @classmethod
@@ -78,6 +102,7 @@ class ClassStatistics:
             scatter=scatter,
             active=chunk.nonzero,
             samples=chunk.counts.new_full((), len(chunk.labels)),
+            roundoff=chunk.counts.new_zeros(()),  # that of all chunks together is known
             extras={statistic.name: statistic.measure(chunk) for statistic in extras},
         )
 
@@ -104,6 +129,7 @@ class ClassStatistics:
             scatter=torch.stack([part.scatter for part in parts]).sum(0) + (weighted * shifts).sum((0, -1)),
             active=torch.stack([part.active for part in parts]).sum(0),
             samples=torch.stack([part.samples for part in parts]).sum(0),
+            roundoff=torch.stack([part.roundoff for part in parts]).amax(0),
             extras={
                 name: _merged(name, [part.extras[name] for part in parts], shifts, weights) for name in parts[0].extras
             },
@@ -111,14 +137,51 @@ class ClassStatistics:
 
     def to(self, device: torch.device | str) -> ClassStatistics:
         """The same on another device, without the `source`."""
-        names = [entry.name for entry in fields(self) if entry.name not in ("extras", "source")]
+        names = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), Tensor)]
         extras = {name: extra.to(device) for name, extra in self.extras.items()}
-        return ClassStatistics(**{name: getattr(self, name).to(device) for name in names}, extras=extras)
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved, extras=extras, source=None)
+
+    def emptied(self, kept: Tensor) -> ClassStatistics:
+        """The same with no samples in classes that are not `kept` `(K,)`; extras and source stay as they are."""
+        counts, scatter = (torch.where(kept, values, 0.0) for values in (self.counts, self.scatter))
+        return replace(self, counts=counts, scatter=scatter)
+
+    def counting(self, kept: Tensor | None) -> ClassStatistics:
+        """Those of the classes that are `kept` `(K,)` alone, K' of them; all if None.
+
+        What is accumulated class by class is left out; what is accumulated over all rows (the share of active units)
+        stays, but for declared statistics, which become NaN where rows of classes left out have gone into them. With
+        fewer than two classes kept there is nothing to measure, and `counted` says so.
+        """
+        if kept is None:
+            return self
+        chosen, width = kept.nonzero().squeeze(-1), self.means.shape[-1]
+        left_out = self.num_classes - len(chosen)
+        if len(chosen) < 2:
+            return replace(self, left_out=left_out, counted=len(chosen))
+        clean = not bool(self.counts[~kept].any())
+        extras = {}
+        for name, values in self.extras.items():
+            shape = registry.statistics()[name].shape
+            sizes = zip(shape(self.num_classes, width), shape(len(chosen), width), strict=True)
+            of_classes = [full != less for full, less in sizes]
+            for dim, of_class in enumerate(reversed(of_classes), start=1):
+                values = values.index_select(-dim, chosen) if of_class else values
+            extras[name] = values if clean or any(of_classes) else torch.full_like(values, float("nan"))
+        rows = {name: getattr(self, name).index_select(-2, chosen) for name in ("anchors", "drifts")}
+        of_classes = {name: getattr(self, name).index_select(-1, chosen) for name in ("counts", "scatter")}
+        return replace(self, **rows, **of_classes, extras=extras, left_out=left_out)
 
     @property
     def num_classes(self) -> int:
         """K, classes without samples included."""
         return self.counts.shape[-1]
+
+    @property
+    def num_counted(self) -> int:
+        """K', the number of classes that count."""
+        return self.num_classes if self.counted is None else self.counted
 
     @cached_property
     def occupied(self) -> Tensor:
@@ -195,10 +258,22 @@ class ClassStatistics:
         """The classes of all pairs i < j, `(2, K (K - 1) / 2)`."""
         return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self.means.device)
 
+    @cached_property
+    def spectrum_floor(self) -> Tensor:
+        """Singular value up to which one of a matrix of K class means is rounding of the features, `(...)`.
+
+        Features computed in a dtype are off by its `roundoff` times themselves, whatever is taken off them later, and
+        a matrix of such errors has singular values up to about that times the longest row and column of the uncentred
+        M together. Errors alike in all samples of a class do not average out, so n does not enter.
+        """
+        longest_row = torch.maximum(self.energy.sqrt(), torch.linalg.vector_norm(self.means, dim=-1).amax(-1))
+        longest_column = torch.linalg.vector_norm(self.means, dim=-2).amax(-1)
+        return self.roundoff.clamp(min=NOISE) * (longest_row + longest_column)
+
     def negligible(self, largest: Tensor) -> Tensor:
         """Singular value of class means up to which it is rounding noise: of the decomposition, or of the features."""
         of_svd = max(self.means.shape[-2:]) * torch.finfo(torch.float64).eps * largest
-        return torch.maximum(of_svd, self.noise_floor.sqrt())
+        return torch.maximum(of_svd, self.spectrum_floor)
 
 
 def finite_part(matrix: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from pipeline.metrics.engine.checks import (
     check_weight,
 )
 from pipeline.metrics.engine.plan import Inputs, Plan
+from pipeline.metrics.engine.rows import Aim
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.registry import Statistic
 
@@ -55,6 +56,8 @@ class CollapseMetrics(Metric):
         covariance: accumulate the pooled `(d, d)` scatter that nc1_pinv needs; False drops nc1_pinv or, if it is asked
             for by name, takes it from the second look.
         metrics: names of the metrics to compute; None for those of one pass.
+        min_samples: classes with fewer samples are left out of all metrics (but the share of active units, which is of
+            all rows); nc1_pinv then needs the second look if there are such classes that have samples.
         kwargs: those of `torchmetrics.Metric`.
 
     Attributes:
@@ -77,6 +80,7 @@ class CollapseMetrics(Metric):
         num_features: int,
         covariance: bool = True,
         metrics: Iterable[str] | None = None,
+        min_samples: int = 1,
         **kwargs: Any,
     ) -> None:
         # What it computes depends on the weights that it is given.
@@ -88,10 +92,11 @@ class CollapseMetrics(Metric):
         self.num_features = num_features
         self.covariance = covariance
         self._names = None if metrics is None else tuple(metrics)
-        self._plan = Plan.one_pass(self._names, substitutes=covariance)
+        self.min_samples = min_samples
+        self._plan = Plan.one_pass(self._names, covariance, min_samples)
         # Statistics of all ranks, and the directions of the second look, once it has begun.
         self._merged: ClassStatistics | None = None
-        self._directions: dict[str, Tensor] | None = None
+        self._aim: Aim | None = None
         self.undefined: dict[str, str] = {}
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
@@ -131,12 +136,13 @@ class CollapseMetrics(Metric):
         if self._plan.needs_decisions:
             check_decisions(decisions, features)
         merged = self.merged_statistics()
-        if self._directions is None:
+        if self._aim is None:
             self._check_strays(merged)
-            self._directions = self._plan.directions(merged)
+            self._aim = self._plan.aim(merged, reference)
         own = replace(merged, source=(features.detach(), labels))
-        found = self._plan.second_look(own, reference or merged, self._directions, decisions)
-        self.sums = self.sums + torch.cat([found, found.new_full((1,), len(labels))])
+        found = self._plan.second_look(own, reference or merged, self._aim, decisions)
+        judged = torch.as_tensor(self._aim.judged(labels), dtype=found.dtype, device=found.device)
+        self.sums = self.sums + torch.cat([found, judged.reshape(1)])
 
     def compute(
         self,
@@ -159,23 +165,24 @@ class CollapseMetrics(Metric):
             check_next_weight(next_weight, weight)
         names = [row_sum.name for row_sum in self._plan.row_sums]
         *sums, judged = self.sums if names else (None,)
-        inputs = Inputs(statistics, reference, weight, next_weight, dict(zip(names, sums, strict=True)), judged)
+        inputs = Inputs(
+            statistics, reference, weight, next_weight, dict(zip(names, sums, strict=True)), judged, self.min_samples
+        )
         values, self.undefined = self._plan.evaluate(inputs)
         if names and not judged:
             waiting = [metric.name for metric in self._plan.metrics if set(metric.takes) & set(names)]
             values |= {name: torch.full_like(values[name], float("nan")) for name in waiting}
-            self.undefined |= dict.fromkeys(waiting, NOT_JUDGED)
+            known = {} if self._aim is None else self.undefined  # of rows that were shown, but do not count
+            self.undefined = self.undefined | dict.fromkeys(waiting, NOT_JUDGED) | known
         return values
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add what another metric of the same sizes has seen, e.g. of another shard of the data, in its first look."""
         if isinstance(incoming_state, CollapseMetrics):
-            ours = (self.num_classes, self.num_features, self.covariance)
-            theirs = (incoming_state.num_classes, incoming_state.num_features, incoming_state.covariance)
+            same = ("num_classes", "num_features", "covariance", "min_samples")
+            ours, theirs = (tuple(getattr(own, name) for name in same) for own in (self, incoming_state))
             if ours != theirs:
-                raise ValueError(
-                    f"incoming_state must have the same (num_classes, num_features, covariance), {ours}, got {theirs}."
-                )
+                raise ValueError(f"incoming_state must have the same ({', '.join(same)}), {ours}, got {theirs}.")
             if self._plan.metrics != incoming_state._plan.metrics:
                 raise ValueError(
                     f"incoming_state must have the same metrics, {self._names}, got {incoming_state._names}."
@@ -199,6 +206,13 @@ class CollapseMetrics(Metric):
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> CollapseMetrics:
         # Follow a move to another device, but not a cast: `.to(torch.float16)` of a model that holds the metric.
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        size = sum(shape.numel() for shape in self._shapes.values())
+        kept = state_dict.get(f"{prefix}state")
+        if kept is not None and len(kept) == size - 1:  # of before the roundoff was carried: as float64 features
+            state_dict = {**state_dict, f"{prefix}state": torch.cat([kept, kept.new_zeros(1)])}
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def statistics(self) -> ClassStatistics:
@@ -230,13 +244,13 @@ class CollapseMetrics(Metric):
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {strays} of them outside.")
 
     def _forget_second_look(self) -> None:
-        self._merged = self._directions = None
+        self._merged = self._aim = None
         if self._plan.row_sums:
             self.sums = torch.zeros_like(self.sums)
 
 
 BASE = ("counts", "anchors", "drifts", "scatter", "active", "samples")
-"""What of `ClassStatistics` the state vector begins with; declared statistics follow."""
+"""What of `ClassStatistics` the state vector begins with; declared statistics follow, and last the roundoff."""
 
 
 def _shapes(num_classes: int, num_features: int, extras: Iterable[Statistic]) -> dict[str, torch.Size]:
@@ -244,18 +258,19 @@ def _shapes(num_classes: int, num_features: int, extras: Iterable[Statistic]) ->
     of_base = [(num_classes,), (num_classes, num_features), (num_classes, num_features), (num_classes,), (), ()]
     shapes = dict(zip(BASE, of_base, strict=True))
     shapes |= {statistic.name: statistic.shape(num_classes, num_features) for statistic in extras}
+    shapes["roundoff"] = ()
     return {name: torch.Size(shape) for name, shape in shapes.items()}
 
 
 def _pack(statistics: ClassStatistics) -> Tensor:
-    parts = [*(getattr(statistics, name) for name in BASE), *statistics.extras.values()]
+    parts = [*(getattr(statistics, name) for name in BASE), *statistics.extras.values(), statistics.roundoff]
     return torch.cat([part.reshape(-1) for part in parts])
 
 
 def _unpack(shapes: dict[str, torch.Size], state: Tensor) -> ClassStatistics:
     pieces = state.split([shape.numel() for shape in shapes.values()])
     parts = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
-    return ClassStatistics(**{name: parts.pop(name) for name in BASE}, extras=parts)
+    return ClassStatistics(**{name: parts.pop(name) for name in (*BASE, "roundoff")}, extras=parts)
 
 
 def _merge_states(shapes: dict[str, torch.Size], states: Tensor) -> Tensor:

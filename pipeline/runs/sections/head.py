@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from pipeline.dufm.verdict import judge
+from pipeline.dufm.objectives import load_objective
+from pipeline.dufm.verdict import judge, notes
 from pipeline.runs.closed_form import ClosedForm
 from pipeline.runs.outcome import Headline, Section
 from pipeline.runs.sections.network import accuracy_entries, median
@@ -62,7 +63,10 @@ class HeadSection(Section):
         closed = ClosedForm(known, total) if known else None
         layers = run.record.final_layers("head", seeds)
         backbone_layers = run.record.final_layers("backbone", [config.seed])
-        verdict = judge(head.loss, layers, backbone_layers, config.thresholds_of(head.loss), _not_covered(run, head))
+        unpromised = head.loss.not_covered(head.num_classes, config.head.depth, config.head.activation)
+        thresholds = config.thresholds_of(head.loss)
+        verdict = judge(head.loss, layers, backbone_layers, thresholds, _not_covered(run, head), unpromised)
+        verdict["notes"] = _notes(run, head, bool(backbone_layers))
         return {
             "problem": _problem(run, head, self.classes),
             "seeds": seeds,
@@ -113,10 +117,11 @@ class HeadSection(Section):
             cells = [_cell(place[metric], seeds if place["stage"] == "head" else 1) for metric in verdict["thresholds"]]
             table.add_row(place["stage"], str(place["layer"]), place["tap"], *cells)
         console.print(table)
-        console.print(
-            "Median over seeds, and whether all seeds meet the threshold; * promised at the DUFM's optimum.",
-            style="dim",
-        )
+        starred = any(it["theorem"] for place in verdict["layers"] for it in place.values() if isinstance(it, Mapping))
+        star = "; * promised at the DUFM's optimum" if starred else ""
+        console.print(f"Median over seeds, and whether all seeds meet the threshold{star}.", style="dim")
+        for note in verdict["notes"]:
+            console.print(f"{note[:1].upper()}{note[1:]}.", style="dim")
         if verdict["theorem_reason"]:
             console.print(f"The theorem itself does not cover this run: {verdict['theorem_reason']}.", style="dim")
 
@@ -142,6 +147,12 @@ def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) ->
         "weight_decay": list(head.weight_decays),
         "feature_decay": head.feature_decay,
     }
+
+
+def _notes(run: "Run", head: HeadSolution, has_backbone: bool) -> list[str]:
+    trained_apart = has_backbone and run.protocol.head != "joint" and run.config.backbone.epochs
+    objectives = [head.loss, *([load_objective(run.config.backbone.loss)] if trained_apart else [])]
+    return notes(objectives, head.num_classes, torch.bincount(head.labels, minlength=head.num_classes).tolist())
 
 
 def _not_covered(run: "Run", head: HeadSolution) -> str | None:

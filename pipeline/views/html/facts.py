@@ -85,7 +85,13 @@ def verdict(run: LocalRun) -> Html:
 
 def _notes(run: LocalRun) -> Iterator[str]:
     summary, found = run.summary.written, run.summary.written["verdict"]
-    yield "yes: all seeds meet the threshold. * promised by the theorem at the DUFM's optimum."
+    judged_places = (it for place in found["layers"] for it in place.values() if isinstance(it, Mapping))
+    starred = any(it.get("theorem") for it in judged_places)
+    yield "yes: all seeds meet the threshold." + (
+        " * promised by the theorem at the DUFM's optimum." if starred else ""
+    )
+    for note in found.get("notes") or ():
+        yield f"{note[:1].upper()}{note[1:]}."
     if said := found.get("optimum"):
         yield f"{said[:1].upper()}{said[1:]}."
     if found.get("theorem_reason"):

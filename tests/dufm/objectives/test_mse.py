@@ -30,7 +30,12 @@ def test_the_theorem_promises_exactly_the_places_it_names():
     ("head", "reason"),
     [
         ((2, 2, "relu"), None),
-        ((3, 4, "relu"), "the theorem is about two classes, here are 3"),
+        ((3, 3, "relu"), "the theorem is about two classes, here are 3"),
+        (
+            (3, 4, "relu"),
+            "the theorem is about two classes, here are 3, "
+            "and from depth 4 on the collapsed solution is not the optimum",
+        ),
         ((2, 1, "relu"), "the theorem is about depth 2 and more"),
         ((2, 3, "linear"), "the theorem is about ReLU heads"),
     ],

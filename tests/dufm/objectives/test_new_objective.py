@@ -75,7 +75,7 @@ def test_it_descends_is_recorded_and_judged_by_what_it_calls_collapse(overlay):
     summary = json.loads((overlay / "dufm/summary.json").read_text())
     verdict, loss = summary["verdict"], summary["loss"]
     assert list(verdict["holds_from_layer"]) == ["dnc1", "cdnv"] and verdict["thresholds"]["cdnv"] == 0.25
-    assert [place["layer"] for place in verdict["layers"] if place["cdnv"]["theorem"]] == [2, 2]
+    assert [place["layer"] for place in verdict["layers"] if place["cdnv"]["counts"]] == [2, 2]
     assert loss["optimum"] is None and loss["relative_gap"] is None and summary["problem"]["loss"] == "logistic"
     assert verdict["optimum"] == "no closed-form value: none is known for one logistic regression per class"
     record = pd.read_csv(overlay / "dufm/record.csv")

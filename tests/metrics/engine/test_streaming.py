@@ -223,7 +223,7 @@ def test_merging_shards_equals_one_stream() -> None:
 
 
 def test_merging_a_metric_of_other_sizes_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"incoming_state must have .* \(2, 5, True\), got \(2, 4, True\)"):
+    with pytest.raises(ValueError, match=r"incoming_state must have .* \(2, 5, True, 1\), got \(2, 4, True, 1\)"):
         CollapseMetrics(2, 5).merge_state(CollapseMetrics(2, 4))
 
 
