@@ -108,7 +108,7 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
 
 def _shallow(image: Image.Image, deep: np.ndarray, bits: int) -> tuple[Image.Image, bool]:
     """The upper eight of the lower `bits` bits of each grey level, and whether transparent ones were laid on white."""
-    levels = (deep >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    levels = (deep >> (bits - 8)).astype(np.uint8)
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # white is zero, which Pillow heeds in 8 bits only
         levels = WHITE - levels
     key = image.info.get("transparency")

@@ -6,7 +6,7 @@ from collections import Counter
 from torch import Tensor
 
 from pipeline.data import DataError, Request, Source, data_set
-from pipeline.data.class_folders import Layout, check_no_overlap, find_layout, refuse_splits_in_classes
+from pipeline.data.class_folders import Layout, check_no_overlap, find_layout, refuse_splits_in_classes, subfolders
 from pipeline.data.image_files import read_images
 from pipeline.data.names import shown
 from pipeline.data.samples import in_words, list_samples
@@ -22,10 +22,17 @@ def class_names(request: Request) -> tuple[str, ...]:
 
 def check(request: Request) -> None:
     """Raise DataError unless there are class folders, the same ones for both splits."""
-    if not class_names(request):
+    layout = find_layout(request.root)
+    if not layout.classes:
         raise DataError(
             f"data.root={shown(request.root)} has no class folders; allowed: <root>/<class>/* or "
             "<root>/train/<class>/*."
+        )
+    only = layout.train / layout.classes[0]
+    if len(layout.classes) == 1 and subfolders(only)[0]:
+        raise DataError(
+            f"data.root={shown(request.root)} has 1 class folder, {shown(only)}, with folders in it; allowed: two or "
+            f"more, perhaps data.root={shown(only)}."
         )
 
 
@@ -33,6 +40,7 @@ def check(request: Request) -> None:
 def image_folder(request: Request) -> Source:
     """`<root>/train/<class>/*` with `<root>/test|val/<class>/*`, or `<root>/<class>/*` with a test split set aside.
 
+    What is not read (other folders and files, links) is logged in one line, and so is what was done to some images.
     Images are grey (C = 1) when every chosen file is stored as grey, colour (C = 3) otherwise. `image_size` scales the
     shorter side to that length and crops the middle square; without it all files must have one size.
     """

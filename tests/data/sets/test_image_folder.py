@@ -172,6 +172,12 @@ def test_a_folder_for_validation_without_one_for_tests_is_the_test_split(tmp_pat
     assert data.test.images[:, 0, 0, 0].tolist() == [41, 91, 201]
 
 
+def test_a_folder_around_the_class_folders_is_noticed(tmp_path):
+    example_root(tmp_path / "archive" / "Training")
+    with pytest.raises(DataError, match=rf"1 class folder, .*; allowed: .* perhaps data\.root={tmp_path}/archive\.$"):
+        validate_request("image_folder", root=tmp_path)
+
+
 def test_splits_within_the_classes_are_not_mixed(tmp_path):
     for name in LEVELS:
         for split in ("train", "test"):
