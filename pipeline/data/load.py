@@ -55,7 +55,7 @@ def load_images(
         name: one of `known_datasets()`.
         root: folder of the files, in torchvision's layout or (`image_folder`) one folder per class.
         download: let torchvision fetch missing files of a published set into `root`.
-        classes: class names or indices, any mixture; None for all classes.
+        classes: class names or indices, any mixture; names alone where all are numbers; None for all classes.
         samples_per_class: keep that many training images of each class, chosen by `seed`; the subset of a smaller
             number is contained in that of a larger one. The test split always keeps all images of the classes.
         test_fraction: share of each class set aside where the set has no test split of its own (`digits`, a flat

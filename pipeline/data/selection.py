@@ -1,5 +1,6 @@
 """Which images and which labels: class lists, test splits and balanced subsets, computed from labels alone."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -9,11 +10,15 @@ from pipeline.data.images import DataError
 from pipeline.runtime.randomness import generator
 from pipeline.runtime.suggestions import closest
 
+NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+
 
 def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:
     """Indices into `names` of the wanted classes, in the order given (position k becomes label k).
 
-    An int is an index; a string is a name or, where no class has that name, an index in digits. None means all.
+    Where all names are numbers (folders 1, 2, 10), an entry is the class of that name, as a number too: 1 is "01".
+    Otherwise an int is an index; a string is a name or, where no class has that name, an index in digits. None means
+    all.
     Raises DataError for an unknown class, a class given twice, or fewer than two classes.
     """
     if classes is None:
@@ -28,12 +33,14 @@ def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -
             raise DataError(f"data.classes={_shown(classes)} names class {names[index]!r} twice; allowed: once.")
     if len(chosen) < 2:
         raise DataError(
-            f"data.classes={_shown(classes)} has {len(chosen)} class; allowed: two or more of {_listed(names)}."
+            f"data.classes={_shown(classes)} has {len(chosen)} class; allowed: two or more of {in_short(names)}."
         )
     return tuple(chosen)
 
 
-def _class_index(entry: int | str, names: Sequence[str]) -> int:
+def _class_index(entry: int | float | str, names: Sequence[str]) -> int:
+    if all(NUMBER.fullmatch(name) for name in names):
+        return _numbered(entry, names)
     if isinstance(entry, str):
         if entry in names:
             return names.index(entry)
@@ -45,7 +52,21 @@ def _class_index(entry: int | str, names: Sequence[str]) -> int:
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise DataError(
         f"data.classes: {entry!r} is no class of this data set{hint}; allowed: an index 0..{len(names) - 1} "
-        f"or a name of {_listed(names)}."
+        f"or a name of {in_short(names)}."
+    )
+
+
+def _numbered(entry: int | float | str, names: Sequence[str]) -> int:
+    """The class whose name is this number; where several are (1, 01), the one spelled like it."""
+    if str(entry) in names and not isinstance(entry, bool):
+        return names.index(str(entry))
+    if NUMBER.fullmatch(str(entry)):
+        same = [index for index, name in enumerate(names) if float(name) == float(entry)]
+        if len(same) == 1:
+            return same[0]
+    raise DataError(
+        f"data.classes: {entry!r} is no class of this data set, whose names are numbers; "
+        f"allowed: a name of {in_short(names)}."
     )
 
 
@@ -53,7 +74,8 @@ def _shown(classes: Sequence[int | str]) -> str:
     return "[" + ", ".join(map(str, classes)) + "]"
 
 
-def _listed(names: Sequence[str], at_most: int = 20) -> str:
+def in_short(names: Sequence[str], at_most: int = 20) -> str:
+    """Names with commas, only the first where there are many."""
     rest = f", ... ({len(names)} in all)" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + rest
 

@@ -34,11 +34,33 @@ def test_sixteen_bit_grey_keeps_its_upper_byte(saved):
     assert images.shape == (1, 1, 4, 6) and images.unique().tolist() == [0xAB]
 
 
-def test_a_palette_with_transparency_is_read_without_a_warning(saved):
+def test_a_palette_with_transparency_is_laid_on_white_without_a_warning(saved):
     image = Image.new("P", (6, 4), 0)
     image.putpalette([10, 20, 30])
     images = read_images([saved("palette", image, transparency=b"\x80")], None)
-    assert images[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert images[0, :, 0, 0].tolist() == [132, 137, 142]  # 255 - (255 - level) * 128 / 255
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(255, 8), (1000, 10), (4095, 12), (4096, 14), (2**14, 16)])
+@pytest.mark.parametrize("size", [None, 3])
+def test_sixteen_bit_files_are_cut_alike_by_the_largest_value_in_any(saved, caplog, largest, bits, size):
+    caplog.set_level("INFO")
+    dim, bright = (Image.fromarray(np.full((3, 3), level, dtype=np.uint16)) for level in (largest // 2, largest))
+    plain = Image.fromarray(np.full((3, 3), 77, dtype=np.uint8))
+    images = read_images([saved("dim", dim), saved("plain", plain), saved("bright", bright)], size)
+    assert images[:, 0, 0, 0].tolist() == [largest // 2 >> bits - 8, 77, largest >> bits - 8]
+    assert f"of 3 image files, 2 of 16-bit grey, of which {bits} bits are in use" in caplog.text
+
+
+def test_what_was_done_to_some_files_is_told_in_one_line(saved, caplog):
+    caplog.set_level("INFO")
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    clear.putpixel((0, 0), (0, 0, 0, 255))
+    read_images([saved("a", clear), saved("b", clear), saved("c", Image.new("RGB", (4, 4)))], None)
+    assert [record.getMessage() for record in caplog.records] == ["data.root: of 3 image files, 2 laid on white"]
+    caplog.clear()
+    read_images([saved("d", Image.new("RGB", (4, 4)))], None)
+    assert caplog.text == ""
 
 
 def test_resizing_crops_the_middle_square(saved):

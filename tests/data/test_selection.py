@@ -23,6 +23,31 @@ def test_a_number_in_quotes_is_a_name_first_and_an_index_second():
     assert resolve_classes(["3", "0"], ANIMALS) == (3, 0)
 
 
+NUMBERS = ("1", "10", "2", "3")
+
+
+@pytest.mark.parametrize("classes", [[1, 2], ["1", "2"], [1.0, "02"], ["1", 2]])
+def test_where_all_names_are_numbers_an_entry_is_the_class_of_that_name(classes):
+    assert resolve_classes(classes, NUMBERS) == (0, 2)
+    assert resolve_classes(classes, ("00", "01", "02", "10")) == (1, 2)
+    assert resolve_classes(classes, tuple("0123456789")) == (1, 2)  # index and name mean the same
+
+
+def test_names_that_are_the_same_number_are_told_apart_by_their_spelling():
+    assert resolve_classes([1, "01"], ("01", "1", "2")) == (1, 0)
+    assert resolve_classes([-1, 1, 0.5], ("-1", "0.50", "1")) == (0, 2, 1)
+    with pytest.raises(DataError, match=r"1 is no class.*whose names are numbers; allowed: a name of 01, 001, 2\."):
+        resolve_classes([1, 2], ("01", "001", "2"))
+
+
+@pytest.mark.parametrize("entry", [0, 4, -1, True, 1.5, "x", None])
+def test_where_all_names_are_numbers_nothing_else_is_an_index(entry):
+    with pytest.raises(
+        DataError, match=rf"data\.classes: {entry!r} is no class of .*; allowed: a name of 1, 10, 2, 3\."
+    ):
+        resolve_classes([entry, 1], NUMBERS)
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [

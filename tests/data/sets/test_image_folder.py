@@ -1,5 +1,6 @@
 """Folders of one's own images, one per class."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,73 @@ def test_one_class_folder_is_not_enough(tmp_path):
     save(tmp_path / "a" / "0.png", 1)
     with pytest.raises(DataError, match="has 1 class"):
         validate_request("image_folder", root=tmp_path)
+
+
+def test_what_is_read_and_what_is_not_is_told_once(tmp_path, caplog):
+    for split in ("Training", "Testing", "Valid"):
+        example_root(tmp_path / split)
+    (tmp_path / "Training" / "cat" / "me").symlink_to(".")
+    for name in ("Training/cat/a.gif", "Testing/dog/b.gif", "Testing/dog/Thumbs.db", "Testing/owl/c.txt"):
+        (tmp_path / name).touch()
+    caplog.set_level("INFO")
+    data = load_images("image_folder", root=tmp_path, classes=["owl", 0])
+    assert data.classes == ("owl", "cat") and (len(data.train), len(data.test)) == (20, 20)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"data.root={tmp_path}: classes are the folders 'owl', 'cat' in {tmp_path}/Training; "
+        f"tested on {tmp_path}/Testing",
+        f"data.root={tmp_path}: not read: the folder Valid, 2 .gif, 1 .txt, 1 hidden or system file(s), "
+        "1 link(s) within a class, whose targets are read in their place",
+    ]
+
+
+def test_folders_named_by_numbers_are_taken_by_name(tmp_path, caplog):
+    for name in ("1", "2", "3", "10"):
+        for number in range(2):
+            save(tmp_path / name / f"{number}.png", int(name))
+    caplog.set_level("INFO")
+    data = load_images("image_folder", root=tmp_path, classes=[1, 2])
+    assert data.classes == ("1", "2") and data.train.images[:, 0, 0, 0].tolist() == [1, 2]
+    assert "classes are the folders '1', '2' in" in caplog.text
+    with pytest.raises(DataError, match=r"0 is no class of this data set, whose names are numbers"):
+        validate_request("image_folder", root=tmp_path, classes=[0, 1])
+
+
+def test_a_folder_for_validation_without_one_for_tests_is_the_test_split(tmp_path):
+    for split, more in (("TRAIN", 0), ("Validation", 1)):
+        for name, level in LEVELS.items():
+            save(tmp_path / split / name / "a.png", level + more)
+    data = load_images("image_folder", root=tmp_path)
+    assert data.test.images[:, 0, 0, 0].tolist() == [41, 91, 201]
+
+
+def test_a_folder_around_the_class_folders_is_noticed(tmp_path):
+    example_root(tmp_path / "archive" / "Training")
+    with pytest.raises(DataError, match=rf"1 class folder, .*; allowed: .* perhaps data\.root={tmp_path}/archive\.$"):
+        validate_request("image_folder", root=tmp_path)
+
+
+def test_splits_within_the_classes_are_not_mixed(tmp_path):
+    for name in LEVELS:
+        for split in ("train", "test"):
+            save(tmp_path / name / split / "a.png", 1)
+    with pytest.raises(DataError, match=r"splits within a class: cat/train and cat/test"):
+        load_images("image_folder", root=tmp_path)
+
+
+def test_a_file_that_is_too_large_is_named_with_the_key(flat):
+    Image.new("1", (20_000, 20_000)).save(flat / "cat" / "big.png")
+    with pytest.raises(DataError, match=r"^data\.root has 1 image file\(s\) .*cat/big\.png \(Image size .*\)\.$"):
+        load_images("image_folder", root=flat, image_size=8)
+
+
+def test_a_broken_file_whose_name_is_not_utf8_is_named_in_printable_words(flat):
+    with open(os.fsencode(flat) + b"/cat/\xe9.png", "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(DataError, match=r"cat/\\xe9\.png \(cannot identify image file") as error:
+        load_images("image_folder", root=flat)
+    str(error.value).encode()
+
+
+def test_a_readable_file_whose_name_is_not_utf8_is_read(flat):
+    os.rename(flat / "cat" / "0.png", os.fsencode(flat) + b"/cat/\xe9.png")
+    assert len(load_images("image_folder", root=flat).train) == 24
