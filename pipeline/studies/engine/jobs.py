@@ -24,7 +24,8 @@ from pipeline.runs.checking import checked
 from pipeline.runs.door import FolderInUse, admit
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
-from pipeline.storage.record import COMPLETED, read_summary
+from pipeline.storage.record import read_summary
+from pipeline.storage.summary import COMPLETED
 from pipeline.studies.engine.places import INCIDENTAL, is_within
 from pipeline.studies.engine.results import Point, Result
 
