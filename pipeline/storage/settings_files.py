@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.storage.reading import yaml_of
-from pipeline.storage.shapes import ANY, NULL
+from pipeline.storage.shapes import NULL
 
 CONFIG, HYDRA, OVERRIDES = (Path(".hydra", name) for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
 
 _SECTIONS = ("data", "backbone", "optimizer", "head", "descent", "protocol", "trainer", "logger", "verdict", "record")
 _CONFIG = {f"{name}?": ({}, NULL) for name in _SECTIONS}
 _SOURCE = {"path": str, "provider": str}
-_RUNTIME = {"cwd?": (str, NULL), "config_sources?": ([_SOURCE], NULL), "choices?": ({ANY: (str, NULL)}, NULL)}
+_RUNTIME = {"cwd?": (str, NULL), "config_sources?": ([_SOURCE], NULL), "choices?": ({"experiment?": (str, NULL)}, NULL)}
 _HYDRA = {"hydra": {"runtime?": (_RUNTIME, NULL), "overrides?": ({"task?": ([str], NULL)}, NULL)}}
 
 
