@@ -124,7 +124,7 @@ def attempt(folder: Path, stage: str, lasts: float, number: int, dice: random.Ra
             or (folder / name).read_bytes() != (folder.parent / UNDISTURBED / name).read_bytes()
         ):
             return f"{name} differs"
-    leftovers = [path.name for path in folder.rglob(".*.tmp*")]
+    leftovers = [path.name for path in folder.rglob(".dnc-tmp-*")]
     return f"left {leftovers}" if leftovers else ""
 
 

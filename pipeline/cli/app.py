@@ -4,7 +4,6 @@ import io
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 import warnings
@@ -26,12 +25,13 @@ from pipeline.cli.invocation import hydra_arguments
 from pipeline.config import Config, conf_folder
 from pipeline.config.messages import explain, one_line, register, version_text
 from pipeline.runs.checking import checked
-from pipeline.runs.door import Admission, FolderInUse, admit, check_folder, refuse_completed
+from pipeline.runs.door import Admission, FolderInUse, admit, check_folder, refuse_completed, refuse_others
 from pipeline.runs.processes import is_first
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.interruption import Interrupted, interruption, requeue
+from pipeline.storage.ownership import remove_settings
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +161,7 @@ def job(cfg: DictConfig) -> None:
     quiet_beside_first()
     try:
         refuse_completed(folder)
+        refuse_others(folder, by_settings=False)  # Hydra has just written settings of ours
         admission = admit(checked(cfg), folder)
     except FolderInUse:
         raise
@@ -189,7 +190,4 @@ def _run(admission: Admission) -> None:
 def _remove_if_unused(folder: Path) -> None:
     """Remove what Hydra made for a job (of a multirun) that never began."""
     if is_first() and not (folder / "summary.json").exists():
-        for leftover in (folder / ".hydra", folder / "dnc.log"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        remove_settings(folder)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from pipeline.cli.arguments import readable
+from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.runs.processes import is_first
 from pipeline.runtime.console import QUIET, VERBOSE, showing
 from pipeline.runtime.errors import ConfigError
+from pipeline.storage.reading import Unreadable
+from pipeline.storage.settings_files import kept_hydra, kept_overrides
 
 RESUME = "resume"
 SHOWN = {"-q": QUIET, "--quiet": QUIET, "-v": VERBOSE, "--verbose": VERBOSE}
@@ -58,17 +59,24 @@ def _for_hydra(arguments: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _as_started(folder: str) -> list[str]:
-    """The arguments of the command that made a run folder, from what Hydra keeps there."""
-    run = Path(folder).expanduser().absolute()
+    """The arguments of the command that made a run folder, from what Hydra keeps there; see `pipeline.cli.trust`."""
+    run = Path(os.path.abspath(Path(folder).expanduser()))
     try:
-        overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
-        hydra = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text())["hydra"]
-        sources = hydra["runtime"]["config_sources"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{RESUME}={folder} is not the folder of a run ({type(error).__name__} reading {run / '.hydra'}); "
-            "allowed: a folder with .hydra/overrides.yaml and .hydra/hydra.yaml."
-        ) from error
-    own = [source["path"] for source in sources if source["provider"] == "command-line"]
-    flags = ["--config-dir", own[0]] if own else []
-    return [*flags, *(str(override) for override in overrides), f"hydra.run.dir={quoted(str(run))}"]
+        overrides, hydra = kept_overrides(run), kept_hydra(run)
+    except Unreadable as error:
+        raise _no_run(folder, str(error)) from error
+    sources = ((hydra or {}).get("runtime") or {}).get("config_sources")
+    if overrides is None or sources is None:
+        lacking = "overrides.yaml is not there" if overrides is None else "hydra.yaml does not name its sources"
+        raise _no_run(folder, lacking)
+    own = [source["path"] for source in sources if source["provider"] == "command-line"][:1]
+    check_kept(run, overrides, own)
+    flags = ["--config-dir", *own] if own else []
+    return [*flags, *overrides, f"hydra.run.dir={quoted(str(run))}"]
+
+
+def _no_run(folder: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"{RESUME}={folder} is not the folder of a run ({why}); allowed: a folder with .hydra/overrides.yaml and "
+        ".hydra/hydra.yaml."
+    )

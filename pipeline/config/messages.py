@@ -21,6 +21,7 @@ from pipeline.config.environment import environment_variable
 from pipeline.metrics.registry import metrics
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
+from pipeline.runtime.text import printable
 
 
 def register() -> None:
@@ -42,7 +43,7 @@ def one_line(text: str) -> str:
     """The text, cut to a readable length, with everything that would break or disguise a line spelled out (``\\n``)."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return printable(text)
 
 
 def explain(error: Exception) -> str:

@@ -72,6 +72,8 @@ class FeatureCache:
             key = _key(backbone, images, self._pooling, self._min_samples)
             path = self._folder / f"{key}.safetensors"
             entry = tensor_files.read(path, key, "it is made anew", lambda metadata: _layers(metadata["layers"] or []))
+            if entry is not None and not {"train", "test"} <= entry[0].keys():
+                entry = None
             if entry is not None and with_layers and entry[1]["layers"] is None:
                 entry = None
         entry = ranks.broadcast(entry)

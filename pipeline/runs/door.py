@@ -5,7 +5,6 @@ else gets into its folder.
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from pipeline.runs.processes import check as check_processes
 from pipeline.runs.processes import is_first
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.interruption import interruption
-from pipeline.runtime.lock import FILE, FolderLock, Occupied
-from pipeline.storage.record import COMPLETED, read_summary
+from pipeline.runtime.lock import FolderLock, Occupied
+from pipeline.storage.ownership import in_the_way, remove_run
+from pipeline.storage.summary import COMPLETED, UNREADABLE, read
 
 
 class FolderInUse(ConfigError):
@@ -65,7 +65,8 @@ def admit(config: Config, folder: Path, *, replace: bool = False) -> Admission:
 
     Args:
         config: validated (`pipeline.config.settings`).
-        replace: what an earlier run has left in the folder is removed, even if that run is complete.
+        replace: what an earlier run has left in the folder is removed, even if that run is complete; what else lies
+            there is not.
 
     Raises:
         FolderInUse: another process works there.
@@ -74,13 +75,14 @@ def admit(config: Config, folder: Path, *, replace: bool = False) -> Admission:
     if not replace:
         refuse_completed(folder)
     check_folder(folder)
+    refuse_others(folder)
     check_processes(config)
     inputs = prepare(config)
     lock = _occupy(folder) if is_first() else None
     admission = Admission(config, inputs, folder, lock)
     try:
         if replace:
-            _clear(folder)
+            remove_run(folder)
         else:
             refuse_completed(folder)  # again: another process may have completed one meanwhile
     except BaseException:
@@ -91,8 +93,30 @@ def admit(config: Config, folder: Path, *, replace: bool = False) -> Admission:
 
 def refuse_completed(folder: Path) -> None:
     """Raise ConfigError if the folder holds a completed run."""
-    if (read_summary(folder) or {}).get("status") == COMPLETED:
+    if read(folder).status == COMPLETED:
         raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
+
+
+def refuse_others(folder: Path, *, by_settings: bool = True) -> None:
+    """Raise ConfigError if a run in this folder would replace files that no run of ours has left there.
+
+    Args:
+        by_settings: whether the configuration kept there tells a run of ours, too (see `ownership.is_runs`).
+    """
+    try:
+        found = in_the_way(folder, by_settings=by_settings)
+    except OSError as error:
+        raise ConfigError(f"hydra.run.dir={folder} cannot be looked into ({_reason(error)}); {_NEW}.") from error
+    if found is None:
+        return
+    why = read(folder)
+    said = f"; {why.error}" if why.status == UNREADABLE else ""
+    raise ConfigError(
+        f"hydra.run.dir={folder} holds {found.relative_to(folder)}, which no run of ours has left there{said}; {_NEW}."
+    )
+
+
+_NEW = "allowed: a new folder, or that of an earlier attempt"
 
 
 def check_folder(folder: Path) -> None:
@@ -120,12 +144,3 @@ def _occupy(folder: Path) -> FolderLock:
         return FolderLock(folder)
     except Occupied as error:
         raise FolderInUse(folder, str(error)) from error
-
-
-def _clear(folder: Path) -> None:
-    """Empty a folder but for its lock, whose file has to stay where others look for it."""
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != FILE:
-            entry.unlink()

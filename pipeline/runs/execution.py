@@ -1,7 +1,6 @@
 """One run from its configuration to its closed record."""
 
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,8 +22,9 @@ from pipeline.runtime import ranks
 from pipeline.runtime.console import QUIET, VERBOSE, console, verbosity
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import remove_temporaries
-from pipeline.storage.record import COMPLETED, read_record, write_summary
-from pipeline.storage.stages import CHECKPOINT, STAGES, previous_checkpoint
+from pipeline.storage.ownership import FOLDERS, remove_intermediate
+from pipeline.storage.record import read_record, write_summary
+from pipeline.storage.summary import COMPLETED
 from pipeline.storage.tensors import write_tensors
 from pipeline.views.figures import run_figure, save_figure
 from pipeline.views.wandb import track
@@ -57,7 +57,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
 def _run_first_rank(run: Run) -> None:
     """Perform the protocol and write everything that is to be found in the folder afterwards."""
     config, folder, record = run.config, run.folder, run.record
-    remove_temporaries(folder)
+    remove_temporaries(folder / name for name in FOLDERS)
     summary = initial_summary(run)
     write_summary(folder, summary)
     tracker = track(config.logger, folder, asdict(config), run.protocol.name)
@@ -73,8 +73,7 @@ def _run_first_rank(run: Run) -> None:
                 figures = _draw(outcome, summary, folder)
         write_summary(folder, summary)
         # All of it stands in tensors.safetensors and record.csv.
-        shutil.rmtree(folder / STAGES, ignore_errors=True)
-        previous_checkpoint(folder / CHECKPOINT).unlink(missing_ok=True)
+        remove_intermediate(folder)
     except BaseException as error:
         summary = ended_summary(run, "failed" if isinstance(error, Exception) else "interrupted", error)
         with suppress(OSError):  # what ended the run may be a full disk; that error is the one to show

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.runs.protocols import protocol_named, protocol_names
+from pipeline.storage.reading import Unreadable
 from pipeline.storage.record import read_summary
+from pipeline.storage.settings_files import kept_config
 
 IN_RUN = Path("checkpoints", "backbone.safetensors")
 
@@ -28,8 +28,7 @@ def run_weights(folder: Path) -> Path:
     if not any((folder / sign).exists() for sign in signs):
         jobs = ", it holds the jobs of a sweep" if (folder / "multirun.yaml").exists() else ""
         raise ValueError(f"{key} is not a run's folder (no {', no '.join(signs)}){jobs}; {allowed}.")
-    summary = read_summary(folder)
-    summary = summary if isinstance(summary, dict) else {}
+    summary = read_summary(folder) or {}
     protocol = str(summary.get("protocol") or _section(folder, "protocol").get("name"))
     if not _has_network(protocol, summary):
         raise ValueError(f"{key} is a run with protocol={protocol}, which has no backbone; {allowed}.")
@@ -51,7 +50,7 @@ def trained_as(folder: Path) -> dict[str, Any]:
 
 def _section(folder: Path, name: str) -> dict[str, Any]:
     try:
-        section = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))[name]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        section = (kept_config(folder) or {}).get(name)
+    except Unreadable:
         return {}
     return section if isinstance(section, dict) else {}

@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import NoReturn
 
+from pipeline.runtime.text import printable_lines
+
 EXIT_FAILED, EXIT_BAD_ARGUMENTS = 1, 2
 
 
@@ -16,5 +18,5 @@ class Parser(argparse.ArgumentParser):
 
 def exit_with(message: str, code: int) -> NoReturn:
     """Print a message on standard error and exit with a code."""
-    print(message, file=sys.stderr)
+    print(printable_lines(message), file=sys.stderr)
     sys.exit(code)

@@ -1,11 +1,13 @@
 """Files that appear whole or not at all (temporary file, fsync, rename)."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-TEMPORARY = ".tmp"
+TEMPORARY = ".dnc-tmp-"
+"""How the names of temporary files begin; nobody else uses it, so that what bears it may be removed."""
 
 
 @contextmanager
@@ -16,7 +18,7 @@ def atomic(path: Path) -> Iterator[Path]:
         OSError: naming ``path``; what was there before is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}{TEMPORARY}{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         yield temporary
         _sync(temporary)
@@ -39,7 +41,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files that a killed process left behind; the caller holds the folder's lock."""
-    for path in folder.rglob(f".*{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+def remove_temporaries(folders: Iterable[Path]) -> None:
+    """Remove the temporary files that a killed process left behind in these very folders.
+
+    The caller holds the lock of the run that writes there.
+    """
+    for folder in folders:
+        if folder.is_dir() and not folder.is_symlink():
+            for path in folder.iterdir():
+                if re.fullmatch(rf"{re.escape(TEMPORARY)}\d+-.+", path.name) and path.is_file():
+                    path.unlink(missing_ok=True)

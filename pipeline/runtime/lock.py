@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-FILE = ".lock"
+FILE = ".dnc.lock"
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 10, 0.02
 """How often a lock is asked for: whoever asks whether a folder is occupied holds it for a moment."""
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from pipeline.runtime.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def read(path: Path, key: str, otherwise: str, check: Callable[[dict[str, Any]],
 
     Args:
         otherwise: a clause, e.g. ``this stage is repeated``.
-        check: raises KeyError, TypeError or ValueError for metadata that cannot be used.
+        check: raises an exception for metadata that cannot be used.
     """
     try:
         if not path.is_file():
@@ -48,8 +50,9 @@ def read(path: Path, key: str, otherwise: str, check: Callable[[dict[str, Any]],
         if metadata.pop("sha256", None) != _digest(tensors, metadata):
             raise ValueError("its checksum does not match")
         check(metadata)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s); %s", path, str(error).splitlines()[0], otherwise)
+    except Exception as error:  # of a file that may be anything
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+        log.warning("%s is unreadable: %s; %s", path, reason, otherwise)
         return None
     return tensors, metadata
 
@@ -57,10 +60,21 @@ def read(path: Path, key: str, otherwise: str, check: Callable[[dict[str, Any]],
 def has_other_key(path: Path, key: str) -> bool:
     """Whether a file is there that was stored under another key: by another version, or under other settings."""
     try:
+        if not path.is_file():
+            return False
         with safe_open(path, framework="pt") as stream:
             return _metadata(stream)["key"] != key
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except Exception:
         return False
+
+
+def is_kept(path: Path) -> bool | None:
+    """Whether a file was stored by `serialised`; None if it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return METADATA in (stream.metadata() or {})
+    except Exception:
+        return None
 
 
 def absorb(digest: "hashlib._Hash", tensor: Tensor) -> None:
@@ -69,7 +83,10 @@ def absorb(digest: "hashlib._Hash", tensor: Tensor) -> None:
 
 
 def _metadata(stream: Any) -> dict[str, Any]:
-    return json.loads((stream.metadata() or {})[METADATA])
+    metadata = json.loads((stream.metadata() or {})[METADATA])
+    if not isinstance(metadata, dict) or "key" not in metadata:
+        raise ValueError("it does not say what it was made from")
+    return metadata
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:

@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.runtime.files import atomic
+from pipeline.runtime.settings import LARGEST_INTEGER
+from pipeline.storage.reading import MOST_BYTES, Unreadable, check_file
+from pipeline.storage.summary import COMPLETED as COMPLETED
+from pipeline.storage.summary import UNREADABLE, read
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 2
-COMPLETED = "completed"
 
 
 class Row(NamedTuple):
@@ -132,15 +135,43 @@ class Record:
 
 
 def read_record(folder: Path) -> pd.DataFrame:
-    """``record.csv`` of a run folder, with text columns as text."""
+    """``record.csv`` of a run folder, with text columns as text.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Unreadable: it is no record (see `pipeline.storage.reading`).
+    """
     import pandas as pd
 
-    return pd.read_csv(
-        folder / "record.csv",
-        dtype={"stage": str, "layer": str, "tap": str, "metric": str},
-        keep_default_na=False,
-        na_values={"value": ["nan"]},
-    )
+    path = folder / "record.csv"
+    check_file(path, MOST_BYTES[".csv"])
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype={"stage": str, "layer": str, "tap": str, "metric": str},
+            keep_default_na=False,
+            na_values={"value": ["nan"]},
+            index_col=False,
+        )
+    except (OSError, ValueError, OverflowError, MemoryError) as error:  # pandas' own errors are ValueErrors
+        raise Unreadable(path, str(error) or type(error).__name__) from error
+    if why := _no_record(frame):
+        raise Unreadable(path, why)
+    return frame.astype({"step": int, "seed": int, "value": float}) if frame.empty else frame
+
+
+def _no_record(frame: pd.DataFrame) -> str | None:
+    """What is wrong with a table that should hold `Row`."""
+    if list(frame.columns) != list(Row._fields):
+        return f"its columns are not {', '.join(Row._fields)}"
+    if frame.empty:
+        return None
+    for name in ("step", "seed"):
+        if frame[name].dtype != "int64" or not frame[name].between(0, LARGEST_INTEGER).all():
+            return f"a {name} is no integer from 0 to 2^53"
+    if frame["value"].dtype not in ("float64", "int64"):
+        return "a value is no number"
+    return None
 
 
 def finite_or_none(value: float) -> float | None:
@@ -149,11 +180,9 @@ def finite_or_none(value: float) -> float | None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """``summary.json`` of a run folder; None where there is none or it cannot be read."""
-    try:
-        return json.loads((folder / "summary.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
+    """``summary.json`` of a run folder; None where there is none or it is unreadable."""
+    found = read(folder)
+    return None if found.status == UNREADABLE or not found.written else dict(found.written)
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

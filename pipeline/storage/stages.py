@@ -118,7 +118,7 @@ class PartialStage:
     def _latest(self) -> TensorsAndMetadata | None:
         last = "the stage is repeated"
         for path, otherwise in ((self.path, "the one before it is used"), (previous_checkpoint(self.path), last)):
-            found = _read(path, self.key, otherwise)
+            found = _read(path, self.key, otherwise, partial=True)
             if found is not None:
                 log.info("going on from %s", path)
                 return found
@@ -134,8 +134,24 @@ class PartialStage:
 
 
 def parsed_rows(rows: list[list], undefined: list[list[str]]) -> tuple[list[Row], dict[tuple[str, ...], str]]:
-    """Rows and reasons as the record holds them, from the plain lists in a file."""
-    return [Row(*values) for values in rows], {tuple(where): why for *where, why in undefined}
+    """Rows and reasons as the record holds them, from the plain lists in a file.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are none.
+    """
+    found = [Row(*values) for values in rows]
+    if any(not isinstance(value, kind) for row in found for value, kind in zip(row, _KINDS, strict=True)):
+        raise TypeError("its rows are none of a record")
+    reasons = {tuple(where): why for *where, why in undefined}
+    if any(
+        len(where) != 4 or not all(isinstance(text, str) for text in (*where, why)) for where, why in reasons.items()
+    ):
+        raise TypeError("its reasons are none of a record")
+    return found, reasons
+
+
+_KINDS = (str, int, int, str, str, str, int | float)
+"""Of the values of a `Row`."""
 
 
 def _metadata(record: Record, start: int, key: str) -> dict[str, Any]:
@@ -154,7 +170,10 @@ def _load(path: Path, key: str) -> TensorsAndMetadata | None:
     return found
 
 
-def _read(path: Path, key: str, otherwise: str) -> TensorsAndMetadata | None:
-    return tensor_files.read(
-        path, key, otherwise, lambda metadata: parsed_rows(metadata["rows"], metadata["undefined"])
-    )
+def _read(path: Path, key: str, otherwise: str, *, partial: bool = False) -> TensorsAndMetadata | None:
+    def check(metadata: dict[str, Any]) -> None:
+        parsed_rows(metadata["rows"], metadata["undefined"])
+        if partial and not isinstance(metadata["facts"], dict):
+            raise TypeError("its facts are none")
+
+    return tensor_files.read(path, key, otherwise, check)

@@ -7,7 +7,6 @@ cannot be read, or whose values are of wrong types, becomes a summary of status 
 Neither PyTorch nor pandas is imported here: whoever lists runs need not wait for them.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.storage.shapes import fault
+from pipeline.storage.reading import Unreadable, json_of
 from pipeline.storage.summary_shape import SUMMARY, lacks
 
+FILE = "summary.json"
 COMPLETED, UNREADABLE = "completed", "unreadable"
+STATUSES = ("running", COMPLETED, "failed", "interrupted")
+"""What a run writes of itself."""
 HEAD = "head"
 """The stage of a run's head, where it has one; it comes last in the flow of data."""
 
@@ -213,26 +215,19 @@ class RunSummary:
 
 def read(folder: Path) -> RunSummary:
     """The summary of a run folder: empty where there is none, of status ``unreadable`` where it makes no sense."""
-    path = folder / "summary.json"
     try:
-        content = path.read_text(encoding="utf-8")
+        written = json_of(folder / FILE, SUMMARY)
     except FileNotFoundError:
         return RunSummary({})
-    except OSError as error:
-        return unreadable(error.strerror or str(error))
-    except UnicodeDecodeError:
-        return unreadable("it is no text")
-    try:
-        written = json.loads(content)
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        return unreadable(f"it is no JSON ({str(error).splitlines()[0]})")
-    why = fault(written, SUMMARY) or lacks(written)
+    except Unreadable as error:
+        return unreadable(error.why)
+    why = lacks(written)
     return unreadable(why) if why else RunSummary(written)
 
 
 def unreadable(why: str) -> RunSummary:
     """What stands for a summary that cannot be used."""
-    return RunSummary({"status": UNREADABLE, "error": f"summary.json: {why}"})
+    return RunSummary({"status": UNREADABLE, "error": f"{FILE}: {why}"})
 
 
 def registered() -> Mapping[str, MetricDisplay]:

@@ -17,10 +17,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 
-from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, exit_with
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
+from pipeline.runtime.text import printable
 from pipeline.storage.summary import MetricDisplay, RunSummary
 from pipeline.views.figures import STYLE
 from pipeline.views.html.columns import Columns
@@ -39,10 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError(f"{' '.join(given) or 'no argument'} is not one folder; allowed: sweep_table FOLDER.")
         folder = Path(given[0])
         table, varied = sweep_table(folder)
+        written = write(table, varied, folder, heat_maps(sweep_runs(folder)))
     except ConfigError as error:
         exit_with(f"error: {error}", EXIT_BAD_ARGUMENTS)
-    for path in write(table, varied, folder, heat_maps(sweep_runs(folder))):
-        print(path)
+    except OSError as error:
+        exit_with(f"error: {error.filename or 'a file'}: {error.strerror or error}", EXIT_FAILED)
+    for path in written:
+        print(printable(str(path)))
 
 
 def sweep_runs(folder: Path) -> list[LocalRun]:
@@ -73,7 +78,9 @@ def sweep_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     values = settings.astype(object).where(settings.notna(), None).map(str)
     counts = values.nunique().sort_values(ascending=False, kind="stable")
     varied = [name for name, count in counts.items() if count > 1 and not str(name).startswith("logger.")]
-    numbers = pd.DataFrame([_numbers(run.summary) for run in runs])
+    varied = [name for name in varied if name not in ("run", "status", "")]
+    numbers = pd.DataFrame([_numbers(run) for run in runs])
+    numbers = numbers.drop(columns=["run", *varied], errors="ignore")  # a stranger's headline may call a number so
     return pd.concat([pd.DataFrame({"run": [run.name for run in runs]}), settings[varied], numbers], axis=1), varied
 
 
@@ -81,9 +88,9 @@ def write(table: pd.DataFrame, varied: Sequence[str], folder: Path, maps: Sequen
     """Write ``sweep.csv``, ``sweep.md`` and, if settings differ and runs completed, ``sweep.png``; their paths."""
     paths = [folder / "sweep.csv", folder / "sweep.md"]
     with atomic(paths[0]) as path:
-        table.to_csv(path, index=False)
+        table.to_csv(path, index=False, errors="backslashreplace")
     with atomic(paths[1]) as path:
-        path.write_text(_markdown(table))
+        path.write_text(_markdown(table), encoding="utf-8", errors="backslashreplace")
     maps = [one for one in maps if one.name in table and _numeric(table[one.name]).notna().any()]
     if varied and maps:
         paths.append(folder / "sweep.png")
@@ -113,7 +120,7 @@ def sweep_figure(table: pd.DataFrame, varied: Sequence[str], maps: Sequence[Metr
         grid[shown.name] = _numeric(grid[shown.name])
         cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc="max", dropna=False, observed=False)
         _heat_map(cells, axes, shown)
-        axes.set(title=shown.title, ylabel=rows, xlabel=columns or "")
+        axes.set(title=_typeset(shown), ylabel=_literal(rows), xlabel=_literal(columns or ""))
     return figure
 
 
@@ -136,8 +143,8 @@ def _heat_map(cells: pd.DataFrame, axes: Axes, shown: MetricDisplay) -> None:
     if shown.logarithmic and positive.size:
         norm = LogNorm(positive.min(), max(positive.max(), positive.min() * 1.01), clip=True)
     axes.imshow(values, aspect="auto", cmap="viridis_r", norm=norm)
-    axes.set_xticks(range(len(cells.columns)), list(cells.columns))
-    axes.set_yticks(range(len(cells.index)), list(cells.index))
+    axes.set_xticks(range(len(cells.columns)), [_literal(name) for name in cells.columns])
+    axes.set_yticks(range(len(cells.index)), [_literal(name) for name in cells.index])
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
@@ -145,15 +152,30 @@ def _heat_map(cells: pd.DataFrame, axes: Axes, shown: MetricDisplay) -> None:
             axes.text(column, row, f"{value:.2g}", ha="center", va="center", bbox=label)
 
 
+def _literal(text: object) -> str:
+    """Text in which dollars are dollars."""
+    return str(text).replace("$", r"\$")
+
+
+def _typeset(shown: MetricDisplay) -> str:
+    """A title with its mathematics, if it is any."""
+    try:
+        MathTextParser("path").parse(shown.title)
+    except ValueError:
+        return shown.text
+    return shown.title
+
+
 def _metrics(summary: RunSummary) -> dict[str, MetricDisplay]:
     known = (entry.name for entry in summary.headline if entry.name in summary.metrics)
     return {GAP.name: GAP} | {name: summary.metrics[name] for name in known}
 
 
-def _numbers(summary: RunSummary) -> dict[str, Any]:
+def _numbers(run: LocalRun) -> dict[str, Any]:
     """The status of a run and, if it completed, the numbers of its headline; those of a head as wandb has them."""
-    if not summary.completed:
-        return {"status": summary.status or "missing"}
+    summary = run.summary
+    if not run.completed:
+        return {"status": f"unreadable: {run.error}" if run.unreadable else summary.status or "missing"}
     found = headline(summary, seed=None)
     plain = {name: value for name, value in found.items() if isinstance(value, int | float) and name != "collapsed"}
     more = {one.name: one.value for one in summary.headline if not isinstance(one.value, str)}
@@ -169,7 +191,7 @@ def _markdown(table: pd.DataFrame) -> str:
 def _short(value: Any) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 if __name__ == "__main__":

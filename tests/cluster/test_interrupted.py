@@ -52,7 +52,7 @@ def signalled(slurm, cwd: Path) -> int:
     slurm.ask("scancel", "--signal=USR2", job)
     checkpoint = run / "stages" / "head.half.safetensors"
     until(checkpoint.exists, "the descent of the second attempt", 240, pause=0.001)
-    (process,) = map(int, re.findall(r"process (\d+) ", (run / ".lock").read_text()))
+    (process,) = map(int, re.findall(r"process (\d+) ", (run / ".dnc.lock").read_text()))
     os.kill(process, signal.SIGSTOP)  # the signal is slower than a descent may be
     slurm.ask("scancel", "--signal=TERM", job)
     until(lambda: is_pending(process, signal.SIGTERM), "the signal")

@@ -157,4 +157,4 @@ def assert_same(run: Path, expected: Path, *more: str) -> None:
     for name in (*COMPARED, *more):
         assert (run / name).read_bytes() == (expected / name).read_bytes(), name
     assert not list(run.rglob(".*tmp*")) and not (run / "stages").exists()
-    assert not (run / TRAINING_BEFORE).exists() and not (run / ".lock").exists()
+    assert not (run / TRAINING_BEFORE).exists() and not (run / ".dnc.lock").exists()

@@ -62,14 +62,14 @@ def test_a_run_that_signals_end_goes_on_also_from_damaged_checkpoints(here, undi
     flip_a_bit(run / HEAD)
     done = here.resume(run).end()
     assert done.code == 0 and done.err == "", done.err
-    assert f"{run / HEAD} cannot be read" in done.out and f"going on from {run / HEAD_BEFORE}" in done.out
+    assert f"{run / HEAD} is unreadable" in done.out and f"going on from {run / HEAD_BEFORE}" in done.out
     assert_same(run, undisturbed, PICTURE)
 
 
 def test_a_run_that_is_killed_goes_on_also_from_damaged_checkpoints(here, undisturbed, tmp_path):
     run = tmp_path / "run"
     here.start(run).kill_when(TRAINING, TRAINING_BEFORE)
-    assert summary_of(run)["status"] == "running" and (run / ".lock").exists()
+    assert summary_of(run)["status"] == "running" and (run / ".dnc.lock").exists()
     flip_a_bit(run / TRAINING)
     killed = here.start(run).kill_when(HEAD, HEAD_BEFORE)
     assert f"{run / TRAINING} is damaged" in killed.out and f"going on from {run / TRAINING_BEFORE}" in killed.out
@@ -77,8 +77,8 @@ def test_a_run_that_is_killed_goes_on_also_from_damaged_checkpoints(here, undist
     flip_a_bit(run / FEATURES, place=0.9)  # in the tensors
     done = here.start(run).end()
     assert done.code == 0, done.err
-    assert f"{run / FEATURES} cannot be read (its checksum does not match); this stage is repeated" in done.out
-    assert f"{run / HEAD} cannot be read" in done.out and f"going on from {run / HEAD_BEFORE}" in done.out
+    assert f"{run / FEATURES} is unreadable: its checksum does not match; this stage is repeated" in done.out
+    assert f"{run / HEAD} is unreadable" in done.out and f"going on from {run / HEAD_BEFORE}" in done.out
     assert_same(run, undisturbed)
 
 

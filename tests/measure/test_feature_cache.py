@@ -93,7 +93,7 @@ def test_a_damaged_entry_is_named_and_made_anew(damage, images, tmp_path, caplog
     path.write_bytes({"bit": bytes(content), "short": bytes(content[: len(content) // 2]), "empty": b""}[damage])
     assert passes_of(tmp_path, backbone(), images) == 2
     (line,) = caplog.messages
-    assert line.startswith(f"{path} cannot be read (") and line.endswith("it is made anew")
+    assert line.startswith(f"{path} is unreadable: ") and line.endswith("it is made anew")
     assert passes_of(tmp_path, backbone(), images) == 0
 
 

@@ -123,7 +123,7 @@ def test_a_damaged_file_is_warned_of_and_the_stage_repeated(damage, first, tmp_p
     with caplog.at_level(logging.WARNING):
         again.stage()
     assert again.made == 1 and len(again.record.rows) == 10  # nothing of the damaged file got into the record
-    assert "cannot be read" in caplog.text and "repeated" in caplog.text and str(tmp_path / FILE) in caplog.text
+    assert "is unreadable" in caplog.text and "repeated" in caplog.text and str(tmp_path / FILE) in caplog.text
     later = Attempt(tmp_path)
     assert later.stage()["step"] == 7 and later.made == 0
 
@@ -210,7 +210,7 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_is_used_and_the_damaged_
     with caplog.at_level(logging.INFO):
         assert again.checkpoints.load()[1] == {"step": 0}
     assert again.steps == [0]
-    assert f"{tmp_path / HALF} cannot be read" in caplog.text and "the one before it is used" in caplog.text
+    assert f"{tmp_path / HALF} is unreadable" in caplog.text and "the one before it is used" in caplog.text
     assert f"going on from {tmp_path / PREVIOUS}" in caplog.text
 
 
@@ -220,7 +220,7 @@ def test_without_a_whole_checkpoint_the_stage_is_repeated(tmp_path, caplog):
         (tmp_path / file).write_bytes(flipped_tensor((tmp_path / file).read_bytes()))
     again = Half(tmp_path)
     assert again.checkpoints.load() is None and again.steps == []
-    assert f"{tmp_path / PREVIOUS} cannot be read (its checksum does not match); the stage is repeated" in caplog.text
+    assert f"{tmp_path / PREVIOUS} is unreadable: its checksum does not match; the stage is repeated" in caplog.text
 
 
 def test_a_checkpoint_kept_under_another_key_is_not_used_and_the_log_says_so_once(tmp_path, caplog):

@@ -15,10 +15,18 @@ from pipeline.runtime import ranks
 from pipeline.runtime.checkpoint_timer import CheckpointTimer
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import interruption
+from pipeline.runtime.text import printable
+from pipeline.storage.reading import check_file
 from pipeline.storage.record import Record
+from pipeline.storage.shapes import ANY, fault
 from pipeline.storage.stages import NOT_USED, parsed_rows, previous_checkpoint, save_keeping_previous
 
 log = logging.getLogger(__name__)
+
+
+_CHECKPOINT = {"callbacks": {ANY: {}}, "epoch": int, "global_step": int, "state_dict?": {}, "loops?": {}}
+_CHECKPOINT |= {"optimizer_states?": [{}], "lr_schedulers?": [{}]}
+"""What of a checkpoint is looked into; `pipeline.storage.shapes`."""
 
 
 class DamagedCheckpoint(Exception):
@@ -47,7 +55,9 @@ class TrainingCheckpoints(pl.Callback):
     def __init__(self, path: Path, key: str, record: Record, seconds: float) -> None:
         self.path, self.key, self.record = path, key, record
         self.timer, self.start = CheckpointTimer(seconds), len(record.rows)
-        self._generators: dict[str, Any] | None = None
+        self.rejected: set[Path] = set()
+        self.begun = False
+        self._kept: dict[str, Any] | None = None
 
     def latest(self) -> Path | None:
         """The latest whole checkpoint of a training under the same settings; None if there is none."""
@@ -56,20 +66,31 @@ class TrainingCheckpoints(pl.Callback):
     def _latest(self) -> Path | None:
         other_key, last = False, "the training begins anew"
         for path, otherwise in ((self.path, "the one before it is used"), (previous_checkpoint(self.path), last)):
+            if path in self.rejected:
+                continue
             try:
                 content = read_checkpoint(path)
+                own = content["callbacks"].get(self.state_key, {})
+                if own.get("key") == self.key:
+                    _check_own(own)
             except FileNotFoundError:
                 continue
             except DamagedCheckpoint as reason:
                 log.warning("%s is damaged (%s); %s", path, reason, otherwise)
                 continue
-            if content["callbacks"].get(self.state_key, {}).get("key") == self.key:
+            if own.get("key") == self.key:
                 log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
                 return path
             other_key = True
         if other_key:
             log.info(NOT_USED, self.path)
         return None
+
+    def reject(self, path: Path, error: Exception) -> None:
+        """Do not find this checkpoint any more: the training could not be begun from it."""
+        self.rejected.add(path)
+        self._kept = None
+        log.warning("%s is damaged (%s); it is not used", path, _reason(error))
 
     def state_dict(self) -> dict[str, Any]:
         generators = {"cpu": torch.get_rng_state()}
@@ -80,15 +101,18 @@ class TrainingCheckpoints(pl.Callback):
         return {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.record.restore(*parsed_rows(state_dict["rows"], state_dict["undefined"]))
-        self._generators = state_dict["generators"]
+        self._kept = state_dict  # its rows belong into the record once all else is known to be usable
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         interruption.listen()  # Lightning has put its own handlers in place
-        if self._generators is not None:
-            torch.set_rng_state(self._generators["cpu"])
-            if "cuda" in self._generators and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self._generators["cuda"])
+        if self._kept is not None:
+            generators = self._kept["generators"]
+            torch.set_rng_state(generators["cpu"])
+            if "cuda" in generators and torch.cuda.is_available():
+                torch.cuda.set_rng_state(generators["cuda"])
+            self.record.restore(*parsed_rows(self._kept["rows"], self._kept["undefined"]))
+            self._kept = None
+        self.begun = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -120,20 +144,40 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         DamagedCheckpoint: the checksums (CRC-32) of its parts do not match, or it holds anything else.
     """
     try:
+        check_file(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken:
             raise DamagedCheckpoint(f"the checksum of {broken} does not match")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedCheckpoint):
         raise
     except pickle.UnpicklingError as error:
         raise DamagedCheckpoint("it holds more than tensors and plain values") from error
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise DamagedCheckpoint(str(error)) from error
+    except Exception as error:  # a sound archive may hold anything
+        raise DamagedCheckpoint(_reason(error)) from error
     if not isinstance(content, dict) or not {"callbacks", "epoch", "global_step"} <= content.keys():
         raise DamagedCheckpoint("it is not of a training")
+    if why := fault(content, _CHECKPOINT):
+        raise DamagedCheckpoint(printable(why))
     return content
+
+
+def _check_own(state: dict[str, Any]) -> None:
+    """Raise DamagedCheckpoint unless this is what `TrainingCheckpoints.state_dict` gives."""
+    generator = torch.get_rng_state()
+    generators = state.get("generators")
+    kept = generators.get("cpu") if isinstance(generators, dict) else None
+    if not isinstance(kept, torch.Tensor) or kept.shape != generator.shape or kept.dtype != generator.dtype:
+        raise DamagedCheckpoint("it lacks the state of the generators")
+    try:
+        parsed_rows(state["rows"], state["undefined"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint("its rows are none of a record") from error
+
+
+def _reason(error: Exception) -> str:
+    return printable(str(error).strip().partition("\n")[0])[:300] or type(error).__name__
 
 
 def check_finite(learner: pl.LightningModule, where: str) -> None:

@@ -1,5 +1,6 @@
 """Mini-batch training with Lightning: the learner says what is trained, this module how."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -157,20 +158,14 @@ def train(
         # Dropout, if a backbone has any, draws from the global generator; ranks must not drop the same units.
         purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
         torch.set_rng_state(generator(config.seed, purpose).get_state())
-        loader = ResidentLoader(
-            images.train,
-            batch_size,
-            seed=config.seed,
-            shuffle=True,
-            augment=config.data.augment,
-            standardise=images.standardise,
-            device=config.device,
-            part=(ranks.rank(), ranks.world_size()),
-        )
+        loader = _loader(config, images, batch_size)
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
             measuring = EveryScheduledEpoch(schedule, measure, finished, progress)
-            # Measured first, so that a checkpoint at the end of an epoch holds what was measured after it.
-            trainer = _trainer(config, acceleration, checkpoints.path.parent, [measuring, checkpoints])
+
+            def new_trainer() -> pl.Trainer:
+                # Measured first, so that a checkpoint at the end of an epoch holds what was measured after it.
+                return _trainer(config, acceleration, checkpoints.path.parent, [measuring, checkpoints])
+
             with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
                 # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -179,9 +174,45 @@ def train(
                 # Our loader's state is its position: it can go on inside an epoch.
                 warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
                 with interruption.deferred():
-                    trainer.fit(learner, Rounds(loader), ckpt_path=checkpoints.latest(), weights_only=True)
+                    trainer = _fit(new_trainer, learner, lambda: _loader(config, images, batch_size), checkpoints)
             progress.advance_to(trainer.global_step)
     check_finite(learner, f"after step {trainer.global_step}")
+
+
+def _fit(
+    new_trainer: Callable[[], pl.Trainer],
+    learner: Learner,
+    new_loader: Callable[[], ResidentLoader],
+    checkpoints: TrainingCheckpoints,
+) -> pl.Trainer:
+    """Train from the latest checkpoint from which that can be begun, or else from the start."""
+    start = None
+    while True:
+        path, trainer = checkpoints.latest(), new_trainer()
+        if path is not None:
+            start = start or {name: copy.deepcopy(value) for name, value in learner.state_dict().items()}
+        try:
+            trainer.fit(learner, Rounds(new_loader()), ckpt_path=path, weights_only=True)
+        except Exception as error:
+            if path is None or checkpoints.begun:
+                raise
+            checkpoints.reject(path, error)
+            learner.load_state_dict(start)
+        else:
+            return trainer
+
+
+def _loader(config: Config, images: ImageData, batch_size: int) -> ResidentLoader:
+    return ResidentLoader(
+        images.train,
+        batch_size,
+        seed=config.seed,
+        shuffle=True,
+        augment=config.data.augment,
+        standardise=images.standardise,
+        device=config.device,
+        part=(ranks.rank(), ranks.world_size()),
+    )
 
 
 def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -16,7 +16,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from pipeline.config import Config, conf_folder, from_plain
 from pipeline.config.messages import register
@@ -24,7 +23,10 @@ from pipeline.runs.checking import checked
 from pipeline.runs.door import FolderInUse, admit
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
-from pipeline.storage.record import COMPLETED, read_summary
+from pipeline.storage.reading import Unreadable
+from pipeline.storage.record import read_summary
+from pipeline.storage.settings_files import kept_config as kept_settings
+from pipeline.storage.summary import COMPLETED
 from pipeline.studies.engine.places import INCIDENTAL, is_within
 from pipeline.studies.engine.results import Point, Result
 
@@ -223,8 +225,11 @@ def kept_config(folder: Path) -> Config | None:
 def _config_in(path: Path, changed: int) -> Config | None:
     """The same of a file that was last changed at this time; a study asks several times, and reading takes long."""
     try:
-        return checked(OmegaConf.load(path))
-    except (YAMLError, ConfigError, OmegaConfBaseException):
+        kept = kept_settings(path.parents[1])
+        if kept is None or "${" in path.read_text(encoding="utf-8"):  # what it stands for was decided elsewhere
+            return None
+        return checked(OmegaConf.create(kept))
+    except (OSError, Unreadable, ConfigError, OmegaConfBaseException):
         return None
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.storage.record import COMPLETED, read_record, read_summary
+from pipeline.storage.record import read_record, read_summary
+from pipeline.storage.summary import COMPLETED
 from pipeline.theory import Diagnosis, DufmProblem, diagnose
 
 

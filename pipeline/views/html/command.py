@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parser, exit_with
 from pipeline.runtime.errors import ConfigError, RunError
+from pipeline.runtime.text import printable
 from pipeline.views.html.comparing import comparison_table
 from pipeline.views.html.listing import runs_table
 from pipeline.views.html.runs import LocalRun, find_runs, open_run, open_runs
@@ -39,7 +40,7 @@ def _report(options: argparse.Namespace) -> None:
     from pipeline.views.html.page import write_page
 
     write_page(runs, output)
-    print(output)
+    print(printable(str(output)))
 
 
 def _default_output(folders: Sequence[Path]) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.runtime.text import printable
 from pipeline.storage.summary import judged
 from pipeline.views.html.formatting import flat, setting
 from pipeline.views.html.runs import LocalRun
@@ -58,7 +59,7 @@ def comparison_table(first: LocalRun, second: LocalRun) -> Table | None:
     """The differences of two runs, in three parts: configuration, results, environment; None if there are none."""
     table = Table()
     for column in ("", first.name, second.name):
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(Text(printable(column)), overflow="fold")
     parts = {
         "configuration": [flat(run.config) for run in (first, second)],
         "results": [results(run) for run in (first, second)],
@@ -69,7 +70,7 @@ def comparison_table(first: LocalRun, second: LocalRun) -> Table | None:
         if rows:
             table.add_row(Text(title, "bold"))
         for key, values in rows.items():
-            table.add_row(*(Text(text) for text in (key, *values)))
+            table.add_row(*(Text(printable(str(text))) for text in (key, *values)))
         if rows:
             table.add_section()
     return table if table.rows else None

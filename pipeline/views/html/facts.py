@@ -149,7 +149,7 @@ def _told(value: Any) -> str:
 def configuration(run: LocalRun) -> Html:
     """Every setting of the run."""
     if not run.config:
-        return tag("p", "The run's folder keeps no configuration (.hydra/config.yaml).")
+        return tag("p", "The run's folder keeps no configuration (.hydra/config.yaml) that can be read.")
     settings = {name: setting(value) for name, value in flat(run.config).items()}
     return tag("details", tag("summary", f"All {len(settings)} settings"), facts("Configuration", settings))
 
@@ -169,7 +169,9 @@ def environment(run: LocalRun) -> Html:
 
 
 def again(run: LocalRun) -> Html:
-    """The command that repeats the run, and what to cite."""
+    """The command that repeats the run, and where it was given."""
+    if run.unreadable:
+        return tag("p", f"Not known: {run.unreadable}.")
     where = (run.hydra.get("runtime") or {}).get("cwd")
     commit = (run.summary.written.get("environment") or {}).get("git_commit")
     said = [f"in the folder {where}" if where else "", f"at commit {commit}" if commit else ""]
@@ -183,7 +185,7 @@ def command_line(run: LocalRun) -> str:
         # Made without the command line (by a reproduction): its kept configuration is complete.
         return shlex.join(["dnc", f"--config-path={run.folder / '.hydra'}", "--config-name=config"])
     sources = (run.hydra.get("runtime") or {}).get("config_sources") or []
-    folders = [source["path"] for source in sources if source.get("provider") == "command-line"]
+    folders = [source["path"] for source in sources if source["provider"] == "command-line"]
     return shlex.join(["dnc", *(f"--config-dir={folder}" for folder in folders), *run.overrides])
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from pipeline.runtime.text import printable
 from pipeline.views.html.charts import Chart
 
 MOST_CLASSES = 100
@@ -39,7 +40,7 @@ def gram_matrices(folder: Path, summary: Mapping[str, Any]) -> tuple[list[Gram],
         LookupError: they cannot be had; the message says why.
     """
     problem, path = summary.get("problem"), folder / "tensors.safetensors"
-    if not problem or not path.is_file():
+    if not problem or "seeds" not in summary or not path.is_file():
         raise LookupError(summary.get("tensors_reason") or "the run has no tensors.safetensors")
     if problem["num_classes"] > MOST_CLASSES:
         raise LookupError(f"{problem['num_classes']} classes are more than the {MOST_CLASSES} that are drawn")
@@ -47,12 +48,17 @@ def gram_matrices(folder: Path, summary: Mapping[str, Any]) -> tuple[list[Gram],
     member = next((index for index, seed in enumerate(summary["seeds"]) if str(seed) not in diverged), None)
     if member is None:
         raise LookupError("all seeds diverged")
+    relu, classes = problem["activation"] == "relu", problem["num_classes"]
     try:
         labels, features, weights = _read(path, member, problem["depth"])
-    except (OSError, SafetensorError, ValueError, IndexError) as error:
-        raise LookupError(f"tensors.safetensors cannot be read: {str(error).splitlines()[0]}") from error
-    relu = problem["activation"] == "relu"
-    return list(_grams(labels, features, weights, problem["num_classes"], relu)), summary["seeds"][member]
+        if set(np.unique(labels)) != set(range(classes)):
+            raise ValueError(f"its labels are not those of {classes} classes")
+        with np.errstate(all="ignore"):
+            grams = list(_grams(labels, features, weights, classes, relu))
+    except Exception as error:  # of a file that may be anything
+        why = printable(str(error).partition("\n")[0]) or type(error).__name__
+        raise LookupError(f"tensors.safetensors is unreadable: {why}") from error
+    return grams, summary["seeds"][member]
 
 
 def gram_chart(gram: Gram, classes: list[str], relu: bool) -> Chart:
@@ -124,4 +130,5 @@ def _gram(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndar
     means = np.stack([features[labels == index].mean(axis=0) for index in range(num_classes)])
     gram = means @ means.T
     scale = np.trace(gram) / num_classes
-    return gram / scale if np.isfinite(scale) and scale > 0 else None
+    found = gram / scale if np.isfinite(scale) and scale > 0 else None
+    return found if found is not None and np.isfinite(found).all() else None

@@ -33,7 +33,7 @@ def write_page(runs: Sequence[LocalRun], output: Path) -> None:
         OSError: it cannot be written there.
     """
     with atomic(output) as path:
-        path.write_text(page(runs), encoding="utf-8")
+        path.write_text(page(runs), encoding="utf-8", errors="backslashreplace")  # names may be no UTF-8
 
 
 def page(runs: Sequence[LocalRun]) -> str:

@@ -1,21 +1,20 @@
 """Run folders as values: found below a folder, read from their files, whatever became of the run."""
 
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.lock import occupied
+from pipeline.storage.reading import Unreadable
 from pipeline.storage.record import read_record
-from pipeline.storage.summary import Headline, RunSummary, read
+from pipeline.storage.settings_files import CONFIG, HYDRA, OVERRIDES, kept_config, kept_hydra, kept_overrides
+from pipeline.storage.summary import FILE, UNREADABLE, Headline, RunSummary, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +24,11 @@ FATES = {
     "killed": "was killed",
     "failed": "failed",
     "interrupted": "was interrupted",
-    "unreadable": "left a summary that cannot be read",
 }
+LARGEST_SHOWN = 1e300
+"""Of finite numbers in a record: sums of a few are finite, too."""
+DEEPEST = 40
+"""Folders within folders that are looked into."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class LocalRun:
     """One run folder.
 
     name: what it is called among the runs it is shown with. Files that are absent read as empty, and so do unreadable
-    ones but for the summary, which then says why (see `pipeline.storage.summary`).
+    ones: `unreadable` then says why. Nothing in them is resolved: a page that is shown to others holds no secrets of
+    whoever makes it.
     """
 
     folder: Path
@@ -48,35 +51,45 @@ class LocalRun:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """``.hydra/config.yaml``, nested."""
-        found = _yaml(self.folder / ".hydra" / "config.yaml")
-        return found if isinstance(found, dict) else {}
+        return self._settings[CONFIG][0] or {}
 
     @cached_property
     def hydra(self) -> Mapping[str, Any]:
         """Hydra's own settings of the run (``.hydra/hydra.yaml``)."""
-        found = _yaml(self.folder / ".hydra" / "hydra.yaml")
-        return found.get("hydra") or {} if isinstance(found, dict) else {}
+        return self._settings[HYDRA][0] or {}
 
     @cached_property
     def overrides(self) -> list[str] | None:
         """``.hydra/overrides.yaml``; None where there is none: the run was not started by the command."""
-        found = _yaml(self.folder / ".hydra" / "overrides.yaml")
-        return [str(override) for override in found] if isinstance(found, list) else None
+        return self._settings[OVERRIDES][0]
+
+    @cached_property
+    def _settings(self) -> dict[Path, tuple[Any, str | None]]:
+        """What Hydra keeps, each with why it cannot be used."""
+        readers = {CONFIG: kept_config, HYDRA: kept_hydra, OVERRIDES: kept_overrides}
+        return {file: _or_why(reader, self.folder) for file, reader in readers.items()}
+
+    @cached_property
+    def unreadable(self) -> str | None:
+        """Which file of the summary and the settings cannot be used, and why; None if all can."""
+        if self.summary.status == UNREADABLE:
+            return self.summary.error
+        return next((f"{file}: {why}" for file, (_, why) in self._settings.items() if why), None)
 
     @property
     def status(self) -> str:
         """What became of it, in a word."""
-        return status_of(self.folder, self.summary.status)
+        return UNREADABLE if self.unreadable else status_of(self.folder, self.summary.status)
 
     @property
     def completed(self) -> bool:
-        """Whether the summary holds closing numbers."""
-        return self.summary.completed
+        """Whether the summary holds closing numbers, and all is there to read them by."""
+        return self.summary.completed and not self.unreadable
 
     @property
     def error(self) -> str | None:
-        """Why it did not complete, in its own words."""
-        return self.summary.error
+        """Why it did not complete, in its own words, or why it is unreadable."""
+        return self.unreadable or self.summary.error
 
     @property
     def protocol(self) -> str:
@@ -122,20 +135,22 @@ class LocalRun:
     @property
     def changed(self) -> float:
         """When the folder last heard of the run (seconds since 1970)."""
-        for file in ("summary.json", ".hydra/config.yaml"):
-            if (self.folder / file).exists():
+        for file in (FILE, CONFIG, ""):
+            try:
                 return (self.folder / file).stat().st_mtime
-        return self.folder.stat().st_mtime
+            except OSError:
+                continue
+        return 0.0
 
     def record(self) -> "tuple[pd.DataFrame | None, str | None]":
         """``record.csv`` as a table, or None and why there is none."""
         if not (self.folder / "record.csv").is_file():
             return None, "the run has no record.csv: it ended before its record was written, or goes on"
         try:
-            frame = read_record(self.folder)
-            return frame.astype({"step": int, "seed": int, "value": float}), None
-        except (OSError, ValueError, KeyError, TypeError) as error:  # pandas' own errors are ValueErrors
-            return None, f"record.csv cannot be read: {str(error).splitlines()[0]}"
+            frame = read_record(self.folder).astype({"value": float})
+        except (OSError, Unreadable) as error:
+            return None, str(error)
+        return frame.assign(value=frame.value.where(frame.value.abs() < LARGEST_SHOWN, math.nan)), None
 
 
 def status_of(folder: Path, status: str | None) -> str:
@@ -149,23 +164,48 @@ def status_of(folder: Path, status: str | None) -> str:
 
 def is_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
-    if (folder / ".hydra" / "config.yaml").is_file():
-        return (folder / "summary.json").is_file() or "protocol" in LocalRun(folder, "").config
-    return {"status", "protocol"} <= read(folder).written.keys()
+    if _is_there(folder / CONFIG):
+        config, why = _or_why(kept_config, folder)
+        return bool(why) or _is_there(folder / FILE) or "protocol" in (config or {})
+    summary = read(folder)
+    if summary.status == UNREADABLE:
+        return _is_there(folder / "record.csv")
+    return {"status", "protocol"} <= summary.written.keys()
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
     """Run folders at and below ``folder``, in natural order; what lies within a run is not looked at."""
-    if is_run(folder):
-        yield folder
-        return
+    waiting = [(folder, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        if is_run(here):
+            yield here
+        elif depth < DEEPEST:
+            waiting += [(entry, depth + 1) for entry in reversed(_below(here))]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Folders in a folder that may hold runs, in natural order."""
     try:
         below = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
     except OSError:
-        return
-    for entry in sorted(below, key=lambda path: _natural(path.name)):
-        if not entry.name.startswith("."):
-            yield from find_runs(entry)
+        return []
+    return sorted((path for path in below if not path.name.startswith(".")), key=lambda path: _natural(path.name))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _or_why(reader: Callable[[Path], Any], folder: Path) -> tuple[Any, str | None]:
+    """What a reader finds in a run folder, and why that is nothing if it cannot be used."""
+    try:
+        return reader(folder), None
+    except Unreadable as error:
+        return None, error.why
 
 
 def open_runs(folders: Sequence[Path]) -> list[LocalRun]:
@@ -204,15 +244,3 @@ _ALLOWED = "the folder of a run, or of a multirun"
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key by which job 10 follows job 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
-
-
-def _yaml(path: Path) -> Any:
-    """A YAML file as plain containers, interpolations resolved where they can be; None if it cannot be read."""
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
-        return None
-    try:
-        return OmegaConf.to_container(loaded, resolve=True)
-    except OmegaConfBaseException:
-        return OmegaConf.to_container(loaded, resolve=False)

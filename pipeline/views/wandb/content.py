@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from pipeline.storage.reading import Unreadable
 from pipeline.storage.record import Row
+from pipeline.storage.settings_files import kept_hydra
 from pipeline.storage.summary import HEAD, RunSummary, Uses, judged
 
 SMALLEST = ("loss", "relative_gap")
@@ -65,10 +66,11 @@ def run_config(config: Mapping[str, Any], uses: Uses) -> dict[str, Any]:
 def chosen(folder: Path) -> tuple[str | None, list[str]]:
     """The experiment that was chosen and the overrides given, as Hydra noted them in the run folder."""
     try:
-        noted = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
-        return noted["runtime"]["choices"].get("experiment"), noted["overrides"]["task"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        noted = kept_hydra(folder) or {}
+    except Unreadable:
         return None, []
+    choices = (noted.get("runtime") or {}).get("choices") or {}
+    return choices.get("experiment"), (noted.get("overrides") or {}).get("task") or []
 
 
 def display_name(protocol: str, overrides: Sequence[str]) -> str:

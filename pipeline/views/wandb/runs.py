@@ -18,6 +18,7 @@ import math
 import netrc
 import os
 import queue
+import re
 import secrets
 import ssl
 import threading
@@ -33,6 +34,7 @@ from urllib.parse import urlsplit
 import wandb
 
 from pipeline.runtime.files import atomic
+from pipeline.storage.reading import Unreadable, json_of
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +141,10 @@ def _identity(directory: Path, mode: str) -> tuple[str, list[Path]]:
     if given := os.environ.get("WANDB_RUN_ID"):
         return given, []  # an agent of a sweep has registered the run
     try:
-        identity = json.loads((directory / IDENTITY).read_text())["id"]
-    except (OSError, ValueError, KeyError):
+        identity = json_of(directory / IDENTITY, {"id": str})["id"]
+    except (OSError, Unreadable):
+        identity = ""
+    if not re.fullmatch(r"[\w-]{1,64}", identity):  # or it would be a pattern for other people's files
         return secrets.token_hex(4), []
     files = sorted(directory.glob(f"*run-*-{identity}*/run-{identity}*.wandb"))
     offline = [file for file in files if file.parent.name.startswith("offline-")]

@@ -305,5 +305,5 @@ def test_runs_that_another_process_submits_are_left_to_it(tmp_path, with_study, 
     with pytest.raises(SystemExit) as exit_:
         main(["e4", "--launcher", "basic", "--out", str(tmp_path), "data=digits", "data.classes=[0,1]"])
     assert exit_.value.code == 1 and "being submitted by process " in capfd.readouterr().err
-    assert [path.name for path in runs.iterdir()] == [".lock"]
+    assert [path.name for path in runs.iterdir()] == [".dnc.lock"]
     lock.release()

@@ -155,12 +155,14 @@ def test_a_finished_run_is_left_alone(finished):
     assert read_summary(finished.folder) == before
 
 
-def test_a_finished_run_is_repeated_from_an_empty_folder_when_that_is_asked_for(finished):
-    (finished.folder / "leftover").touch()
+def test_a_finished_run_is_repeated_from_the_start_when_that_is_asked_for_and_what_lies_beside_it_stays(finished):
+    (finished.folder / "notes.txt").touch()
     (finished.folder / "stages").mkdir()
+    (finished.folder / "stages" / "mine.py").touch()
     order = finished.order(repeat_before=time.time() + 1)
     assert order.perform() is None
-    assert not (finished.folder / "leftover").exists() and not (finished.folder / ".lock").exists()
+    assert (finished.folder / "notes.txt").exists() and (finished.folder / "stages" / "mine.py").exists()
+    assert not (finished.folder / ".dnc.lock").exists()
     assert read_summary(finished.folder)["seeds"] == [0, 1] and finished.is_finished
 
 

@@ -57,7 +57,7 @@ def test_where_there_are_none_the_reason_is_said(copied, sweep, killed):
     assert reason(skipped) == "too large"
     damaged = copied(sweep / "0", "damaged")
     (damaged / "tensors.safetensors").write_bytes(b"no tensors")
-    assert reason(damaged).startswith("tensors.safetensors cannot be read: ")
+    assert reason(damaged).startswith("tensors.safetensors is unreadable: ")
     many = copied(sweep / "0", "many", lambda summary: summary["problem"].update(num_classes=MOST_CLASSES + 1))
     assert f"{MOST_CLASSES + 1} classes" in reason(many)
     lost = copied(sweep / "0", "lost", lambda summary: summary.update(diverged={"0": 1, "1": 1, "2": 1}))

@@ -119,7 +119,7 @@ def test_a_damaged_record_is_named_with_the_reason(copied, sweep, content):
     folder = copied(sweep / "0", "run")
     (folder / "record.csv").write_text(content)
     frame, reason = LocalRun(folder, "").record()
-    assert frame is None and reason.startswith("record.csv cannot be read: ")
+    assert frame is None and reason.startswith("record.csv is unreadable: ")
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1", "a: ${nowhere}", "\t"])

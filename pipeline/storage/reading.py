@@ -1,0 +1,173 @@
+"""The one reader of what a run folder keeps as text: every failure is an `Unreadable` that says why.
+
+A folder may be a stranger's. Only ordinary files of a limited size are opened; YAML has no aliases (seven levels of
+them are gigabytes), no objects and no interpolations that are resolved; values are plain, not nested deeper than
+`DEEPEST`, and have the shape that is asked for (`pipeline.storage.shapes`).
+"""
+
+import json
+import math
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from pipeline.runtime.text import printable
+from pipeline.storage.shapes import Shape, fault
+
+DEEPEST = 50
+"""Lists and mappings within one another; those who show them call themselves for each."""
+MOST_BYTES = {".yaml": 2**20, ".json": 2**26, ".csv": 2**30}
+MOST_NODES = 100_000
+"""Values in a YAML file; a configuration has some hundred."""
+LONGEST = 300
+"""Characters of a reason."""
+
+
+class Unreadable(ValueError):
+    """A kept file that cannot be used; the message names it and says why, in one line."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        said = printable(" ".join(why.split()))
+        self.why = said if len(said) <= LONGEST else f"{said[:LONGEST]}…"
+        super().__init__(f"{printable(path.name)} is unreadable: {self.why}")
+
+
+def text_of(path: Path) -> str:
+    """The text of an ordinary file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        Unreadable: it cannot be read.
+    """
+    check_file(path, MOST_BYTES.get(path.suffix, 2**20))
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(path, "it is no text") from error
+    except OSError as error:
+        raise Unreadable(path, error.strerror or str(error)) from error
+
+
+def check_file(path: Path, most_bytes: float = math.inf) -> None:
+    """Raise FileNotFoundError if there is nothing at ``path``, Unreadable if it is anything but a file of this size."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(*error.args) from error
+    except (OSError, ValueError) as error:
+        raise Unreadable(path, getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise Unreadable(path, "it is no file")
+    if found.st_size > most_bytes:
+        raise Unreadable(path, f"it has {found.st_size} bytes, more than {most_bytes}")
+
+
+def json_of(path: Path, shape: Shape) -> Any:
+    """What stands in a JSON file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        Unreadable: it cannot be read, or has another shape.
+    """
+    text = text_of(path)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise Unreadable(path, f"it is no JSON ({str(error).splitlines()[0]})") from error
+    return _checked(path, value, shape)
+
+
+def yaml_of(path: Path, shape: Shape) -> Any:
+    """What stands in a YAML file, interpolations as they are written.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        Unreadable: it cannot be read, or has another shape.
+    """
+    text = text_of(path)
+    try:
+        value = plain_yaml(text)
+    except Exception as error:  # constructors of tags raise whatever comes
+        raise Unreadable(path, f"it is no plain YAML ({error})") from error
+    return _checked(path, value, shape)
+
+
+def plain_yaml(text: str) -> Any:
+    """YAML as plain values.
+
+    Raises:
+        ValueError: it holds aliases, or too much.
+        Exception: whatever PyYAML makes of what is no YAML.
+    """
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=_Loader):  # one by one: nothing is built before all is known to be small
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        nodes += isinstance(event, yaml.NodeEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it holds aliases (*name)")
+        if depth > DEEPEST:
+            raise ValueError(f"it nests deeper than {DEEPEST}")
+        if nodes > MOST_NODES:
+            raise ValueError(f"it holds more than {MOST_NODES} values")
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _checked(path: Path, value: Any, shape: Shape) -> Any:
+    why = fault(value, shape) or not_plain(value)
+    if why:
+        raise Unreadable(path, why)
+    return value
+
+
+def not_plain(value: Any) -> str | None:
+    """What makes a value something that nobody can show; None if nothing does."""
+    level, depth = [value], 0
+    while level:
+        if depth > DEEPEST:
+            return f"it nests deeper than {DEEPEST}"
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                below.extend(item)
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif why := _not_plain_scalar(item):
+                return why
+        level, depth = below, depth + 1
+    return None
+
+
+def _not_plain_scalar(value: Any) -> str | None:
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        return None
+    if isinstance(value, int):
+        return None if abs(value) < 10**300 else "it holds an integer of more than 300 digits"
+    return None if isinstance(value, str) else f"it holds a {type(value).__name__}"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader, for which 1e-3 is a number and 2024-01-01 a text, as for OmegaConf."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")
+)
