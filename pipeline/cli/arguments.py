@@ -9,14 +9,13 @@ taken, and that has to be a network (`pipeline.networks.architectures.custom`). 
 import re
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
-from pipeline.config.overrides import readable_override
+from pipeline.config.overrides import check_single, parsed_override, readable_override
 from pipeline.runtime.errors import ConfigError
 
 NETWORK = "backbone._target_"
@@ -29,25 +28,34 @@ DEEPEST = 50
 
 
 def readable(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra can read them: ``~/`` spelled out, and text beyond ASCII put in quotes.
+    """The arguments as Hydra can read them: ``~/`` spelled out, paths and text beyond ASCII put in quotes.
 
     Raises:
-        ConfigError: an argument is no text, or asks for code to be run that is not a network.
+        ConfigError: an argument is no text, cannot be read, or asks for code to be run that is not a network.
     """
     for argument in arguments:
         _check_text(argument)
-    arguments = [readable_override(argument) for argument in arguments]
     flags = flags_of(arguments)
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun runs what a pickle says; allowed: the arguments of that run again.")
-    overrides = OverridesParser.create()
-    for argument in flags.overrides:
-        try:
-            override = overrides.parse_override(argument)
-        except (HydraException, ValueError):
-            continue  # Hydra says what is wrong with it
+    sweeping = _may_sweep(flags)
+    arguments = [readable_override(argument, sweeping=sweeping) for argument in arguments]
+    for argument in flags_of(arguments).overrides:
+        override = parsed_override(argument)
         _check_override(argument, override)
+        if not sweeping:
+            check_single(argument, override)
     return arguments
+
+
+def _may_sweep(flags: Namespace) -> bool:
+    """Whether a comma may separate the values of a multirun: flags, or files of the user's own, may ask for one."""
+    if flags.multirun or flags.shell_completion:
+        return True
+    if any(override.startswith(("hydra.mode=", "hydra.searchpath=")) for override in flags.overrides):
+        return True
+    own = Path(flags.config_dir).rglob("*.yaml") if flags.config_dir else ()
+    return any(b"MULTIRUN" in file.read_bytes() for file in own if file.is_file())
 
 
 def flags_of(arguments: list[str]) -> Namespace:

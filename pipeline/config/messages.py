@@ -18,6 +18,7 @@ from omegaconf.errors import (
 
 from pipeline.config import Config, allowed, choices_of, conf_folder
 from pipeline.config.environment import environment_variable
+from pipeline.config.overrides import unreadable
 from pipeline.metrics.registry import metrics
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
@@ -70,7 +71,7 @@ def explain(error: Exception) -> str:
     if isinstance(cause, ValidationError) and name in knobs:
         return f"{key}: {first[0].lower()}{first[1:]}; allowed: {allowed(knobs[name])}."
     if isinstance(error, OverrideParseException):
-        return f"override '{error.override}' cannot be read ({first}); allowed: key=value."
+        return unreadable(error.override, first)
     return f"{key}: {first}." if key else f"{first}."
 
 

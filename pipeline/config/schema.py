@@ -23,8 +23,8 @@ from pipeline.runtime.settings import knob as _knob
 class BackboneConfig(NetworkConfig):
     """The network whose features are measured and frozen."""
 
-    from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over")
-    checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)")
+    from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over", path=True)
+    checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)", path=True)
     checkpoint_prefix: str | None = _knob(None, "what stands before the network's names in it, where it is not obvious")
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
@@ -38,7 +38,9 @@ class BackboneConfig(NetworkConfig):
 class FeaturesConfig:
     """What is kept of a frozen backbone for other runs."""
 
-    cache: str | None = _knob(None, "folder shared by runs, in which features are kept and found; null keeps none")
+    cache: str | None = _knob(
+        None, "folder shared by runs, in which features are kept and found; null keeps none", path=True
+    )
 
 
 @dataclass

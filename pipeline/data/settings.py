@@ -17,7 +17,7 @@ class SharedSettings:
     """Which images, which classes, how many."""
 
     name: str = knob(MISSING, "data set", choices=known_datasets)
-    root: str | None = knob(None, "folder of the data set's files (torchvision's layout, or class folders)")
+    root: str | None = knob(None, "folder of the data set's files (torchvision's layout, or class folders)", path=True)
     download: bool = knob(False, "let torchvision download missing files into data.root")
     classes: Any = knob(None, "classes by index or name, in label order; null takes all")
     samples_per_class: int | None = knob(None, "balanced deterministic training subset; null takes all", ge=1)

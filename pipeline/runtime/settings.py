@@ -28,7 +28,8 @@ def knob(default: Any, text: str, **limits: Any) -> Any:
         default: of the field; a list is copied for each instance.
         text: what the setting means, as ``--help`` shows it.
         limits: ``ge``, ``gt``, ``le``, ``lt`` for numbers (each number of a list), or ``choices``: the allowed values,
-            or a function that returns them.
+            or a function that returns them; ``path=True`` where text is the name of a file or folder, so that an
+            argument may hold any characters.
     """
     metadata = {"help": text, **limits}
     if isinstance(default, list):

@@ -35,10 +35,10 @@ def test_arguments_without_anything_special_pass_as_they_are():
 
 def test_a_leading_tilde_of_a_value_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of/nobody")
-    assert seen("data.root=~/x", "~head.width", "logger.project=a~b") == [
+    assert seen("data.root=~/x", "~head.width", "logger.project='a~b'") == [
         "data.root=/home/of/nobody/x",
         "~head.width",
-        "logger.project=a~b",
+        "logger.project='a~b'",
     ]
 
 

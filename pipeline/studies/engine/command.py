@@ -118,7 +118,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     version = QUICK if options.quick else CPU if options.cpu else FULL
     chosen, given = _chosen(options.names)
     # Settings of Hydra's launcher (hydra.launcher.partition=gpu) are no settings of a run.
-    overrides = [readable_override(override) for override in given if not _is_hydras(override)]
+    overrides = [readable_override(override, sweeping=False) for override in given if not _is_hydras(override)]
     launching = [override for override in given if _is_hydras(override)]
     out = folder_of(options.out, version, overrides)
     if options.launcher:
