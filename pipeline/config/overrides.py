@@ -5,8 +5,8 @@ import re
 
 
 def readable_override(argument: str) -> str:
-    """An argument as Hydra can read it: ``~/`` spelled out, and text beyond ASCII put in quotes."""
-    return _quote_beyond_ascii(_expand_home(argument))
+    """An argument as Hydra can read it: ``~/`` spelled out, text beyond ASCII in quotes, keys of mappings without."""
+    return _quote_beyond_ascii(_plain_keys(_expand_home(argument)))
 
 
 def quoted(value: str) -> str:
@@ -28,3 +28,15 @@ def _quote_beyond_ascii(argument: str) -> str:
     key, equals, value = argument.partition("=")
     plain = not value.isascii() and value.isprintable() and not re.search(r"""['"\\$,{}()[\]]""", value)
     return f"{key}='{value}'" if equals and key.isascii() and plain else argument
+
+
+def _plain_keys(argument: str) -> str:
+    """``{"blocks.*": cls}`` with its key as Hydra's grammar wants it: no quotes, and its own characters escaped."""
+
+    def plain(match: re.Match) -> str:
+        return match[1] + re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", match[3]) + ":"
+
+    key, equals, value = argument.partition("=")
+    if not equals or not value.startswith("{"):
+        return argument
+    return key + equals + re.sub(r"""([{,]\s*)(["'])([^"'\\]*)\2\s*:""", plain, value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import dufm
 from pipeline.data import ImageData, Split
@@ -21,6 +21,8 @@ from pipeline.measure.extraction import Block, Place, run_over
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Inputs, Plan
 from pipeline.metrics.registry import OF_WEIGHTS, TEST
+from pipeline.networks import Backbone
+from pipeline.networks.rows import Rows
 from pipeline.runtime import ranks
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class BackboneMeasurement:
 
 
 def measure_backbone(
-    backbone: nn.Module, images: ImageData, decide: Decide | None = None, pooling: str = "average"
+    backbone: Backbone, images: ImageData, decide: Decide | None = None, pooling: str = "average"
 ) -> BackboneMeasurement:
     """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
 
@@ -66,7 +68,7 @@ def measure_backbone(
 
     Args:
         decide: the network on top of the backbone; None leaves out nc4.
-        pooling: how conv maps are read, ``average`` or ``flatten``.
+        pooling: ``flatten`` reads layers whole where nothing else is said of them.
     """
     lacking = OF_WEIGHTS if decide is not None else (*OF_WEIGHTS, "decisions")
     plan = Plan.full(without=lacking)
@@ -105,9 +107,15 @@ class _SplitMeasurement:
         return self.look.evaluate(place)
 
 
+def first_look(plan: Plan, rows: Rows, labels: Tensor, num_classes: int) -> ClassStatistics:
+    """Class statistics of the rows of samples with these labels; units count as active where they are not pooled."""
+    found = plan.first_look(rows.values, rows.of(labels), num_classes)
+    return found if rows.active is None else replace(found, active=rows.active.sum())
+
+
 @torch.inference_mode()
 def _measure_split(
-    backbone: nn.Module,
+    backbone: Backbone,
     images: ImageData,
     split: Split,
     plan: Plan,
@@ -123,7 +131,7 @@ def _measure_split(
     def first(block: Block) -> None:
         nonlocal size
         for place, rows in block.rows.items():
-            new = plan.first_look(rows, block.labels, images.num_classes)
+            new = first_look(plan, rows, block.labels, images.num_classes)
             parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
         size += block.nbytes
         if size <= KEPT_BYTES:
@@ -193,18 +201,19 @@ class SecondLook:
         self._plan, self._own, self._reference = plan, own, reference
         self._decide = decide if plan.needs_decisions else None
         self._directions = _shared(own, lambda _, statistics: _on_cpu(plan.directions(statistics)))
-        self._judged = 0
+        self._judged = dict.fromkeys(own, 0)
         self._sums = {place: part.counts.new_zeros(len(plan.row_sums)) for place, part in own.items()}
 
     def add(self, block: Block) -> None:
         """Judge the images of a block."""
         labels = block.labels
         decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
-        self._judged += len(labels)
         for place, rows in block.rows.items():
-            own = replace(self._own[place], source=(rows, labels))
-            directions = {name: found.to(rows.device) for name, found in self._directions[place].items()}
-            found = self._plan.second_look(own, self._reference[place], directions, decisions)
+            self._judged[place] += len(rows.values)
+            own = replace(self._own[place], source=(rows.values, rows.of(labels)))
+            directions = {name: found.to(rows.values.device) for name, found in self._directions[place].items()}
+            decided = None if decisions is None else rows.of(decisions)
+            found = self._plan.second_look(own, self._reference[place], directions, decided)
             self._sums[place] = self._sums[place] + found
 
     def join_ranks(self) -> None:
@@ -212,13 +221,13 @@ class SecondLook:
         if ranks.world_size() == 1:
             return
         seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
-        self._judged = sum(judged for judged, _ in seen)
+        self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
         self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
 
     def evaluate(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics of a place, and reasons for those that are not finite."""
         sums = dict(zip((row_sum.name for row_sum in self._plan.row_sums), self._sums[place], strict=True))
-        inputs = Inputs(self._own[place], self._reference[place], sums=sums, judged=self._judged)
+        inputs = Inputs(self._own[place], self._reference[place], sums=sums, judged=self._judged[place])
         return self._plan.evaluate(inputs)
 
 

@@ -20,6 +20,7 @@ from pipeline.metrics.engine.cases import (
     NEXT_WEIGHT_NOT_FINITE,
     NO_BETWEEN_SCATTER,
     NO_SAMPLES,
+    NOT_COUNTED,
     NOT_FINITE,
     SPECTRUM_NOT_FINITE,
     WEIGHT_EXISTS,
@@ -174,9 +175,9 @@ def stable_rank_means(statistics: ClassStatistics) -> Tensor:
     return stable_rank_of_spectrum(statistics.mean_singular_values)
 
 
-@metric(NOT_FINITE, NO_SAMPLES, title="Share of active units", scale="linear", invariant=("scaling",))
+@metric(NOT_FINITE, NO_SAMPLES, NOT_COUNTED, title="Share of active units", scale="linear", invariant=("scaling",))
 def active_units(statistics: ClassStatistics) -> Tensor:
-    """Share of non-zero entries among the N d activations."""
+    """Share of non-zero entries among the activations, counted before any pooling."""
     return statistics.active / (statistics.samples * statistics.means.shape[-1])
 
 
