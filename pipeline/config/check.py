@@ -16,6 +16,7 @@ from pipeline.data import validate_request
 from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.metrics.registry import metrics
 from pipeline.networks import validate_backbone
+from pipeline.networks.reading import READINGS, Reading
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import LARGEST, check_value, shown
 from pipeline.runtime.suggestions import did_you_mean
@@ -117,6 +118,7 @@ def check_backbone(config: Config) -> None:
         ConfigError: a setting of ``backbone`` does not go with another one, or names a model that is not there.
     """
     _check_weights(config)
+    _check_layers(config)
     with _as_config_errors():
         validate_backbone(config.backbone.name, **config.backbone.request)
 
@@ -147,3 +149,23 @@ def _check_weights(config: Config) -> None:
     if len(given) > 1:
         named = " and ".join(f"backbone.{key}={value}" for key, value in given.items())
         raise ConfigError(f"{named} both give the backbone's weights; allowed: one of them.")
+
+
+def _check_layers(config: Config) -> None:
+    """Patterns of layers, and how they are read, as far as it does not depend on the network."""
+    layers, read = config.backbone.layers, config.backbone.read
+    if layers is not None and not (isinstance(layers, list) and layers and all(isinstance(one, str) for one in layers)):
+        raise ConfigError(
+            f"backbone.layers={shown(layers)} is no list of patterns; allowed: [layer*,fc:pre,**.attn], or null."
+        )
+    if read is None:
+        return
+    if not isinstance(read, dict) or not all(isinstance(pattern, str) for pattern in read):
+        raise ConfigError(f"backbone.read={shown(read)} is no mapping; allowed: {{pattern: {READINGS}, ...}}, or null.")
+    for pattern, how in read.items():
+        try:
+            Reading.of(how)
+        except ValueError as error:
+            raise ConfigError(
+                f"backbone.read={{{pattern}: {how}}} is no way to read a layer; allowed: {READINGS}."
+            ) from error

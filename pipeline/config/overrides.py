@@ -27,7 +27,7 @@ def readable_override(argument: str, *, sweeping: bool = True) -> str:
     Raises:
         ConfigError: a path that Hydra cannot read has a comma, and it is open whether that separates two values.
     """
-    return _quote_beyond_ascii(_quote_path(_expand_home(argument), sweeping))
+    return _quote_beyond_ascii(_quote_path(_plain_keys(_expand_home(argument)), sweeping))
 
 
 def parsed_override(argument: str) -> Override:
@@ -171,3 +171,15 @@ def _quote_beyond_ascii(argument: str) -> str:
     key, equals, value = argument.partition("=")
     plain = not value.isascii() and value.isprintable() and not re.search(r"""['"\\$,{}()[\]]""", value)
     return f"{key}='{value}'" if equals and key.isascii() and plain else argument
+
+
+def _plain_keys(argument: str) -> str:
+    """``{"blocks.*": cls}`` with its key as Hydra's grammar wants it: no quotes, and its own characters escaped."""
+
+    def plain(match: re.Match) -> str:
+        return match[1] + re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", match[3]) + ":"
+
+    key, equals, value = argument.partition("=")
+    if not equals or not value.startswith("{"):
+        return argument
+    return key + equals + re.sub(r"""([{,]\s*)(["'])([^"'\\]*)\2\s*:""", plain, value)

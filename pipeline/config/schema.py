@@ -14,8 +14,8 @@ from omegaconf import MISSING
 from pipeline.config.folder import known_protocols
 from pipeline.data.settings import DataConfig
 from pipeline.dufm.objectives import Objective, known_objectives, load_objective
+from pipeline.networks.reading import POOLINGS
 from pipeline.networks.settings import NetworkConfig
-from pipeline.networks.taps import POOLINGS
 from pipeline.runtime.settings import knob as _knob
 
 
@@ -29,8 +29,10 @@ class BackboneConfig(NetworkConfig):
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone by itself", choices=known_objectives)
+    layers: Any = _knob(None, "what is measured: patterns of module names or classes, [layer*,**.attn]; null finds it")
+    read: Any = _knob(None, "how layers are read where that is not to be found out, {layer*: nhwc, blocks.*: cls}")
     pooling: str = _knob(
-        "average", "how conv maps of its blocks are measured: averaged over space, or whole", choices=POOLINGS
+        "average", "how maps and tokens of its layers are read by default: averaged, or whole", choices=POOLINGS
     )
 
 

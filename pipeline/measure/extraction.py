@@ -1,18 +1,22 @@
 """A pass of a network over a split of images: its features, and what every block puts out, in blocks of images.
 
-Conv maps are read by the rule of `backbone.pooling`: averaged over space, or flattened (see `pipeline.networks.taps`).
+Layers are read as the backbone says (`Backbone.taps`), or, with `backbone.pooling=flatten`, whole where nothing else is
+said of them.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.data import ImageData, ResidentLoader, Split
+from pipeline.networks import Backbone
+from pipeline.networks.reading import Reading
+from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place, Tap, Taps
 from pipeline.runtime import ranks
 from pipeline.runtime.modes import evaluating
@@ -30,51 +34,68 @@ BLOCK_IMAGES, BLOCK_BYTES = 4096, 64 * 2**20
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive images of a split: labels ``(n,)``, features ``(n, d)``, and ``(n, d_place)`` of every place."""
+    """Consecutive images of a split: labels ``(n,)``, features ``(n, d)``, and the rows of every place."""
 
     labels: Tensor
     features: Tensor
-    rows: dict[Place, Tensor]
+    rows: dict[Place, Rows]
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return sum(tensor.nbytes for tensor in (self.labels, self.features, *self.rows.values()))
+        return sum(part.nbytes for part in (self.labels, self.features, *self.rows.values()))
 
     @classmethod
     def joined(cls, parts: Sequence["Block"]) -> "Block":
         """One block of the images of several, in their order."""
-        rows = {place: torch.cat([part.rows[place] for part in parts]) for place in parts[0].rows}
+        rows = {place: Rows.joined([part.rows[place] for part in parts]) for place in parts[0].rows}
         return cls(torch.cat([part.labels for part in parts]), torch.cat([part.features for part in parts]), rows)
 
 
-def backbone_features(backbone: nn.Module, images: ImageData, split: Split) -> Tensor:
+def backbone_features(backbone: Backbone, images: ImageData, split: Split) -> Tensor:
     """Features ``(N, d)`` of a split in eval mode, one pass; every rank gets all of them."""
     return ranks.gather_rows(run_over(backbone, images, split))
 
 
-def places(backbone: nn.Module, pooling: str) -> dict[Place, Tap]:
-    """Where blocks are read: their outputs, and where they end in an activation what enters that."""
-    taps = {}
-    for block in backbone.blocks:
-        if block in backbone.activations:
-            taps[block, "pre"] = Tap(backbone.activations[block], "pre", pooling, repeats=True)
-        taps[block, "post"] = Tap(block, "post", pooling)
-    return taps
+def places(backbone: Backbone, pooling: str) -> dict[Place, Tap]:
+    """Where layers are read, and how."""
+    if pooling == "average":
+        return backbone.taps
+    return {place: replace(tap, read=pooling) if tap.read == Reading() else tap for place, tap in backbone.taps.items()}
 
 
 @torch.inference_mode()
-def widths(backbone: nn.Module, image_shape: Sequence[int], pooling: str) -> dict[Place, int]:
-    """d of every place, from a pass of one image."""
+def readings(backbone: Backbone, pooling: str) -> dict[Place, tuple[int, int, str]]:
+    """Of every place the rows of an image, d, and what is read in words, from a pass of one image.
+
+    Raises:
+        Unreadable: a layer cannot be read.
+    """
     device = next(backbone.parameters()).device
-    with evaluating(backbone), Taps(backbone, places(backbone, pooling)) as taps:
-        backbone(torch.zeros(1, *image_shape, device=device))
-        return {place: taps[place].shape[1] for place in places(backbone, pooling)}
+    found: dict[Place, Rows] = {}
+    with evaluating(backbone), Taps(backbone, places(backbone, pooling), found.__setitem__) as taps:
+        backbone(torch.zeros(1, *backbone.image_shape, device=device))
+    return {
+        place: (len(found[place].values), found[place].values.shape[1], tap.description(taps.shapes[place]))
+        for place, tap in taps.taps.items()
+    }
+
+
+def in_words(found: Mapping[Place, tuple[int, int, str]]) -> dict[str, str]:
+    """What is read -> of which layers, "first .. last (how many)", from `readings`."""
+    blocks: dict[str, list[str]] = {}
+    for (block, _), (_, _, text) in found.items():
+        blocks.setdefault(text, []).append(block)
+    unique = {text: list(dict.fromkeys(names)) for text, names in blocks.items()}
+    return {
+        text: names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)})"
+        for text, names in unique.items()
+    }
 
 
 @torch.inference_mode()
 def run_over(
-    backbone: nn.Module,
+    backbone: Backbone,
     images: ImageData,
     split: Split,
     pooling: str = "average",
@@ -98,13 +119,15 @@ def run_over(
         loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
     features: Tensor | None = None
     done = 0
-    rows: dict[Place, Tensor] = {}
-    entering: dict[str, Tensor] = {}
+    rows: dict[Place, Rows] = {}
+    entering: dict[str, Rows] = {}
     waiting: list[Block] = []
 
-    def on_activation(place: Place, value: Tensor) -> None:
-        block, tap = place
-        if tap == "pre":
+    repeated = {place for place, tap in places(backbone, pooling).items() if tap.repeats}
+
+    def on_activation(place: Place, value: Rows) -> None:
+        block, _ = place
+        if place in repeated:
             # Held until the block is done: an activation used at several places of it fires several times, the last
             # time before the output; and a copy, because the activation may work in place.
             entering[block] = value.clone()
@@ -164,4 +187,5 @@ def _takes_channels_last(backbone: nn.Module, images: ImageData, split: Split) -
         found = backbone(_channels_last(batch))
     except RuntimeError:
         return False
-    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()), equal_nan=True)
+    largest = float(expected.nan_to_num(posinf=0.0, neginf=0.0).abs().max())
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * largest, equal_nan=True)

@@ -2,7 +2,7 @@
 the images through the network again.
 
 An entry is one file. Its name is a SHA-256 of all that the numbers depend on: the network's structure and weights, the
-images and labels of both splits and how they are standardised, how conv maps are read, names and versions of the
+images and labels of both splits and how they are standardised, how layers are read, names and versions of the
 metrics, the versions of PyTorch and of this format; and of the features of two images, computed on the spot, so that a
 network whose code has changed, or a processor that rounds differently, is not served with what another one made. Any
 number of processes may use a folder at once: an entry appears whole or not at all, and two that make the same one write
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data import ImageData
-from pipeline.measure.extraction import backbone_features
+from pipeline.measure.extraction import backbone_features, places
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone
 from pipeline.metrics import registry
 from pipeline.networks import Backbone
@@ -30,7 +30,7 @@ from pipeline.runtime.modes import evaluating
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Changes with what an entry holds and with how it is computed."""
 
 
@@ -126,7 +126,7 @@ def _key(backbone: Backbone, images: ImageData, pooling: str, min_samples: int) 
         registry.signature(),
         backbone.name,
         str(backbone),
-        pooling,
+        [repr(read) for read in places(backbone, pooling).items()],
         min_samples,
         images.num_classes,
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import dufm
 from pipeline.data import ImageData, Split
@@ -21,6 +21,8 @@ from pipeline.measure.extraction import Block, Place, run_over
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Inputs, Plan
 from pipeline.metrics.registry import OF_WEIGHTS, TEST
+from pipeline.networks import Backbone
+from pipeline.networks.rows import Rows
 from pipeline.runtime import ranks
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class BackboneMeasurement:
 
 
 def measure_backbone(
-    backbone: nn.Module,
+    backbone: Backbone,
     images: ImageData,
     decide: Decide | None = None,
     pooling: str = "average",
@@ -70,7 +72,7 @@ def measure_backbone(
 
     Args:
         decide: the network on top of the backbone; None leaves out nc4.
-        pooling: how conv maps are read, ``average`` or ``flatten``.
+        pooling: ``flatten`` reads layers whole where nothing else is said of them.
         min_samples: classes with fewer samples in a split are left out there; those of the training split everywhere.
     """
     lacking = OF_WEIGHTS if decide is not None else (*OF_WEIGHTS, "decisions")
@@ -110,9 +112,15 @@ class _SplitMeasurement:
         return self.look.evaluate(place)
 
 
+def first_look(plan: Plan, rows: Rows, labels: Tensor, num_classes: int) -> ClassStatistics:
+    """Class statistics of the rows of samples with these labels; units count as active where they are not pooled."""
+    found = plan.first_look(rows.values, rows.of(labels), num_classes)
+    return found if rows.active is None else replace(found, active=rows.active.sum())
+
+
 @torch.inference_mode()
 def _measure_split(
-    backbone: nn.Module,
+    backbone: Backbone,
     images: ImageData,
     split: Split,
     plan: Plan,
@@ -128,7 +136,7 @@ def _measure_split(
     def first(block: Block) -> None:
         nonlocal size
         for place, rows in block.rows.items():
-            new = plan.first_look(rows, block.labels, images.num_classes)
+            new = first_look(plan, rows, block.labels, images.num_classes)
             parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
         size += block.nbytes
         if size <= KEPT_BYTES:
@@ -198,19 +206,19 @@ class SecondLook:
         self._plan, self._own, self._reference = plan, own, reference
         self._decide = decide if plan.needs_decisions else None
         self._aims = _shared(own, lambda place, statistics: plan.aim(statistics, reference[place]).to("cpu"))
-        self._judged = 0
+        self._judged = dict.fromkeys(own, 0)
         self._sums = {place: part.counts.new_zeros(len(plan.row_sums)) for place, part in own.items()}
 
     def add(self, block: Block) -> None:
         """Judge the images of a block."""
         labels = block.labels
         decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
-        for index, (place, rows) in enumerate(block.rows.items()):
-            aim = self._aims[place].to(rows.device)
-            if index == 0:  # the classes that count are the same in all places
-                self._judged += int(aim.judged(labels))
-            own = replace(self._own[place], source=(rows, labels))
-            found = self._plan.second_look(own, self._reference[place], aim, decisions)
+        for place, rows in block.rows.items():
+            aim, own_labels = self._aims[place].to(rows.values.device), rows.of(labels)
+            self._judged[place] += int(aim.judged(own_labels))
+            own = replace(self._own[place], source=(rows.values, own_labels))
+            decided = None if decisions is None else rows.of(decisions)
+            found = self._plan.second_look(own, self._reference[place], aim, decided)
             self._sums[place] = self._sums[place] + found
 
     def join_ranks(self) -> None:
@@ -218,7 +226,7 @@ class SecondLook:
         if ranks.world_size() == 1:
             return
         seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
-        self._judged = sum(judged for judged, _ in seen)
+        self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
         self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
 
     def evaluate(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -228,7 +236,7 @@ class SecondLook:
             self._own[place],
             self._reference[place],
             sums=sums,
-            judged=self._judged,
+            judged=self._judged[place],
             min_samples=self._plan.min_samples,
         )
         return self._plan.evaluate(inputs)

@@ -20,6 +20,7 @@ from pipeline.metrics.engine.cases import (
     NEXT_WEIGHT_NOT_FINITE,
     NO_BETWEEN_SCATTER,
     NO_SAMPLES,
+    NOT_COUNTED,
     NOT_FINITE,
     SPECTRUM_NOT_FINITE,
     WEIGHT_EXISTS,
@@ -228,9 +229,9 @@ def classes_left_out(statistics: ClassStatistics) -> Tensor:
     return torch.full_like(statistics.active, statistics.left_out)
 
 
-@metric(NOT_FINITE, NO_SAMPLES, title="Share of active units", scale="linear", invariant=("scaling",))
+@metric(NOT_FINITE, NO_SAMPLES, NOT_COUNTED, title="Share of active units", scale="linear", invariant=("scaling",))
 def active_units(statistics: ClassStatistics) -> Tensor:
-    """Share of non-zero entries among the N d activations."""
+    """Share of non-zero entries among the activations, counted before any pooling."""
     return statistics.active / (statistics.samples * statistics.means.shape[-1])
 
 

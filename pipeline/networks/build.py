@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from pipeline.networks.backbone import Backbone
+from pipeline.networks.backbone import Backbone, Read
+from pipeline.networks.patterns import Pattern
 from pipeline.networks.registry import architectures, owners
 from pipeline.runtime.randomness import generator
 from pipeline.runtime.sections import own_settings
@@ -28,13 +29,22 @@ def validate_backbone(name: str, **settings: Any) -> None:
     _own(name, settings)
 
 
-def build_backbone(name: str, image_shape: Sequence[int], *, seed: int = 0, **settings: Any) -> Backbone:
+def build_backbone(
+    name: str,
+    image_shape: Sequence[int],
+    *,
+    seed: int = 0,
+    layers: Sequence[Pattern] | Pattern | None = None,
+    read: Read | None = None,
+    **settings: Any,
+) -> Backbone:
     """Build a backbone for images of shape (C, H, W); float32, on the CPU, in training mode.
 
     The weights are a function of `seed` alone; torch's global generator is left as it was.
 
     Args:
         name: one of `known_backbones()`; each is described in `pipeline.networks.architectures`.
+        layers, read: what is measured and how it is read, see `Backbone`.
         settings: the backbone's own settings by name; those of other backbones may be given at their defaults.
 
     Raises:
@@ -46,7 +56,8 @@ def build_backbone(name: str, image_shape: Sequence[int], *, seed: int = 0, **se
         # Only the CPU generator is set: `torch.manual_seed` would reseed every GPU's, which nothing here restores.
         torch.set_rng_state(generator(seed, "backbone/initialisation").get_state())
         network = made.build(image_shape, own)
-        return Backbone(network, image_shape, name=made.label(own) if made.label else f"backbone={name}")
+        label = made.label(own) if made.label else f"backbone={name}"
+        return Backbone(network, image_shape, name=label, layers=layers, read=read)
 
 
 def _own(name: str, settings: dict[str, Any]) -> Any:

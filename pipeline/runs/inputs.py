@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
-from pipeline.measure.extraction import widths
+from pipeline.measure.extraction import in_words, readings
 from pipeline.measure.layers import state_bytes
 from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
+from pipeline.networks.reading import Unreadable
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
@@ -59,7 +60,8 @@ def prepare(config: Config) -> Inputs:
         _tell_left_out(config, inputs.images)
     if protocol.network:
         _check_shares(config, inputs.images)
-        _check_flattened(config, inputs.images, inputs.backbone)
+        _check_layers(config, inputs.images, inputs.backbone)
+        _check_training(config, inputs)
     if protocol.network and protocol.head:
         members = 1 if protocol.head == "joint" else config.descent.seeds
         check_head_memory(config, inputs, members, len(inputs.images.train), free=config.head.inputs == "free")
@@ -98,7 +100,14 @@ def _network(config: Config, images: ImageData) -> "tuple[Backbone, GivenWeights
     if backbone.name == "mlp":
         widths = [math.prod(images.image_shape), *backbone.hidden]
         require_memory(network_bytes(widths), f"layers of backbone.hidden={backbone.hidden}", config.device)
-    network = build_backbone(backbone.name, images.image_shape, **backbone.request, seed=config.seed)
+    network = build_backbone(
+        backbone.name,
+        images.image_shape,
+        **backbone.request,
+        seed=config.seed,
+        layers=backbone.layers,
+        read=backbone.read,
+    )
     return network, _load_given(config, network)
 
 
@@ -142,11 +151,38 @@ def _check_shares(config: Config, images: ImageData) -> None:
             )
 
 
-def _check_flattened(config: Config, images: ImageData, backbone: Backbone) -> None:
-    """Flattened maps are wide: K class means of each place have to fit into memory."""
-    if config.backbone.pooling != "flatten":
-        return
-    found = widths(backbone, images.image_shape, "flatten").values()
-    needed = state_bytes(list(found), images.num_classes)
-    what = f"class means of {len(found)} maps of up to {max(found):,} numbers (backbone.pooling=flatten)"
-    require_memory(needed, what, config.device, instead="average, smaller images or fewer classes")
+def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None:
+    """Say what is read of every layer; refuse layers that cannot be read, and those wider than memory."""
+    pooling = config.backbone.pooling
+    try:
+        found = readings(backbone, pooling)
+    except Unreadable as error:
+        layer = error.module.removeprefix("network.")
+        raise ConfigError(
+            f"{backbone.name}: layer {layer} {error.why}; allowed: backbone.read={{{layer}: nhwc}} or another way to "
+            "read it, or backbone.layers without it."
+        ) from error
+    for text, blocks in in_words(found).items():
+        log.info("reading %s: %s", blocks, text)
+    # Flattened maps are wide: K class means of each place have to fit into memory.
+    if pooling == "flatten" or config.backbone.read:
+        sizes = [width for _, width, _ in found.values()]
+        needed = state_bytes(sizes, images.num_classes)
+        key = "backbone.pooling=flatten" if pooling == "flatten" else "backbone.read"
+        what = f"class means of {len(sizes)} maps of up to {max(sizes):,} numbers ({key})"
+        require_memory(needed, what, config.device, instead="average, smaller images or fewer classes")
+
+
+def trains_backbone(config: Config, inputs: Inputs) -> bool:
+    """Whether the weights of the backbone change: given ones are measured as they are unless a head is trained too."""
+    joint = protocol_named(config.protocol.name).head == "joint"
+    return config.backbone.epochs > 0 and (inputs.weights is None or joint)
+
+
+def _check_training(config: Config, inputs: Inputs) -> None:
+    """A network that is to be trained is tried in training mode."""
+    if trains_backbone(config, inputs):
+        try:
+            inputs.backbone.try_training()
+        except ValueError as error:
+            raise ConfigError(str(error)) from error

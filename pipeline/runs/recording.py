@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.dufm.objectives import load_objective
@@ -14,6 +15,7 @@ from pipeline.dufm.verdict import all_collapsed, features_collapsed
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone, measure_head
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution, known_references
+from pipeline.runtime.errors import RunError
 from pipeline.theory import lowest
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: Meas
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
     pooling, least = run.config.backbone.pooling, run.config.measure.min_samples
     measured = measure_backbone(learner.backbone, images, learner.decide, pooling, least)
+    if epoch == 0:  # nothing that is trained on them would help
+        check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         loss, share = learner.score(rows, split.labels.to(rows.device))
@@ -41,6 +45,28 @@ def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: Meas
     headline = f"loss {numbers['train_loss'][0]:.4g}  accuracy {accuracies[0]:.2f} % train, {accuracies[1]:.2f} % test"
     log.info("backbone  epoch %d/%d  %s", epoch, run.config.backbone.epochs, headline)
     return headline
+
+
+def check_features(split: str, features: Tensor, stage: str, *, trained: bool) -> None:
+    """Refuse features `(N, d)` that are not finite.
+
+    Args:
+        trained: whether a training has made them so; otherwise the images or the network's own weights have.
+
+    Raises:
+        RunError: a feature is NaN or infinite.
+    """
+    broken = (~torch.isfinite(features).all(dim=1)).nonzero()
+    if len(broken):
+        advice = (
+            "a smaller optimizer.lr usually helps"
+            if trained
+            else "nothing was trained yet: look at these images (of a single colour, say) and at the network's weights"
+        )
+        raise RunError(
+            f"{stage}: the backbone's features of {len(broken)} {split} image(s) hold NaN or infinity, first "
+            f"of image {int(broken[0])}; {advice}."
+        )
 
 
 @dataclass(frozen=True)

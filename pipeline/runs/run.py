@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.measure.feature_cache import FeatureCache
 from pipeline.metrics import registry
-from pipeline.runs.inputs import Inputs
+from pipeline.runs.inputs import Inputs, trains_backbone
 from pipeline.runs.protocols import Protocol, protocol_named
 from pipeline.runs.training.acceleration import decide
 from pipeline.runtime.environment import Stopwatch
@@ -45,6 +45,11 @@ class Run:
     def protocol(self) -> Protocol:
         """What is run."""
         return protocol_named(self.config.protocol.name)
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether the backbone's weights change: given ones are measured as they are, unless a head is trained too."""
+        return trains_backbone(self.config, self.inputs)
 
     @property
     def head_seeds(self) -> list[int]:

@@ -22,6 +22,7 @@ from pipeline.measure.layers import BackboneMeasurement
 from pipeline.networks import Backbone
 from pipeline.runs.recording import (
     MeasureToo,
+    check_features,
     has_collapsed_features,
     is_collapsed,
     measure_training,
@@ -30,7 +31,6 @@ from pipeline.runs.recording import (
 )
 from pipeline.runs.run import HEAD, TRAINING, Run
 from pipeline.runs.solutions import Features, alignment, network_head
-from pipeline.runtime.errors import RunError
 from pipeline.storage.stages import CHECKPOINT, STAGES
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def train_backbone(run: Run) -> Backbone:
     from pipeline.runs.training.learners import Classifier
 
     config, backbone, images, key = run.config, run.inputs.backbone, run.inputs.images, run.key(*TRAINING)
-    epochs = config.backbone.epochs if run.inputs.weights is None else 0
+    epochs = config.backbone.epochs if run.trains_backbone else 0
     run.planned_steps["backbone"] = epochs
 
     def make() -> dict[str, Tensor]:
@@ -61,7 +61,10 @@ def train_backbone(run: Run) -> Backbone:
             learner = Classifier(backbone, images.num_classes, loss, config.optimizer, epochs, config.seed)
             _train(run, key, learner, lambda: has_collapsed_features(run))
         else:
-            record_layers(run, "backbone", 0, [config.seed], run.feature_cache.measurement(backbone, images).layers)
+            measured = run.feature_cache.measurement(backbone, images)
+            for split, rows in (("train", measured.train), ("test", measured.test)):
+                check_features(split, rows, "train_backbone", trained=False)
+            record_layers(run, "backbone", 0, [config.seed], measured.layers)
         return _weights(backbone)
 
     with run.stopwatch.time("train_backbone"):
@@ -148,7 +151,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     def make() -> dict[str, Tensor]:
         features = run.feature_cache.features(backbone, images)
         for name, rows in features.items():
-            _check_features(name, rows)
+            check_features(name, rows, "extract_features", trained=run.trains_backbone)
         return features
 
     with run.stopwatch.time("extract_features"):
@@ -157,15 +160,6 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
     return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
-
-
-def _check_features(split: str, features: Tensor) -> None:
-    broken = (~torch.isfinite(features).all(dim=1)).nonzero()
-    if len(broken):
-        raise RunError(
-            f"extract_features: the backbone's features of {len(broken)} {split} image(s) hold NaN or infinity, first "
-            f"of image {int(broken[0])}; a smaller optimizer.lr usually helps."
-        )
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:

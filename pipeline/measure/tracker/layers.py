@@ -1,18 +1,19 @@
-"""Which layers of a module are meant: patterns over the names of its submodules."""
+"""Which layers of a module are measured, and how they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.networks.taps import SIDES, Place, Tap
-from pipeline.runtime.suggestions import closest
+from pipeline.networks.patterns import SIDES, Pattern, listed, matching, modules_of
+from pipeline.networks.reading import Reading
+from pipeline.networks.taps import Place, Tap
 
-SHOWN = 12
-"""Names that an error lists."""
+Read = Mapping[Pattern, Reading | str | Callable[[object], Tensor]]
+"""How layers are read, by patterns; the last one that means a layer counts."""
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -26,44 +27,30 @@ def plain(model: nn.Module) -> nn.Module:
             return model
 
 
-def find_places(model: nn.Module, patterns: Sequence[str] | str) -> dict[Place, Tap]:
+def find_places(model: nn.Module, patterns: Sequence[Pattern] | Pattern, read: Read | None = None) -> dict[Place, Tap]:
     """The places that are meant by patterns such as `"fc"`, `"layer*"`, `"blocks.?.mlp:pre"`.
 
-    A pattern is a module's name in which every part between dots may hold the wildcards `*`, `?` and `[...]`; `:pre`
-    asks for what enters the modules, `:post`, the default, for what leaves them. Submodules that are compiled have the
-    names that they have without that.
+    See `pipeline.networks.patterns`; `:pre` asks for what enters the modules, `:post`, the default, for what leaves
+    them. Submodules that are compiled have the names that they have without that.
+
+    Args:
+        read: how some of them are read, by patterns that mean both sides unless they say which.
 
     Raises:
-        ValueError: for a pattern that matches nothing, an unknown side, or no pattern at all.
+        ValueError: for a pattern that matches nothing, an unknown side or way to read, or no pattern at all.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    patterns = listed(patterns)
     if not patterns:
         raise ValueError('layers must hold at least one pattern such as "layer*" or "fc:pre", got none.')
-    # Of a compiled submodule the last of its two entries counts, which is the module itself and not the wrapper.
-    names = {name.replace("._orig_mod", ""): name for name, _ in model.named_modules(remove_duplicate=False) if name}
-    places = {}
+    names, places = modules_of(model), {}
     for pattern in patterns:
-        layer_pattern, _, side = pattern.partition(":")
-        side = side or "post"
-        if side not in SIDES:
-            raise ValueError(f"layer pattern {pattern!r} must end in :pre, :post or neither, got :{side}.")
-        layers = [layer for layer in names if _matches(layer, layer_pattern)]
-        if not layers:
-            raise ValueError(_unknown(pattern, layer_pattern, list(names), model))
-        places |= {(layer, side): Tap(names[layer], side) for layer in layers}
+        for layer, side in matching(model, pattern):
+            places[layer, side or "post"] = Tap(names[layer], side or "post")
+    for pattern, how in (read or {}).items():
+        meant = [(layer, each) for layer, side in matching(model, pattern) for each in ([side] if side else SIDES)]
+        chosen = [place for place in meant if place in places]
+        if not chosen:
+            raise ValueError(f"read={{{pattern!r}: ...}} means none of the layers that are measured, {list(places)}.")
+        for place in chosen:
+            places[place] = replace(places[place], read=Reading.of(how))
     return places
-
-
-def _matches(layer: str, pattern: str) -> bool:
-    parts, wanted = layer.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
-
-
-def _unknown(pattern: str, layer_pattern: str, names: list[str], model: nn.Module) -> str:
-    close = closest(layer_pattern, names, most=3)
-    if close:
-        hint = f"did you mean {' or '.join(map(repr, close))}?"
-    else:
-        shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
-        hint = f"which has: {shown}."
-    return f"layer pattern {pattern!r} matches no module of this {type(model).__name__}, {hint}"

@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 from pipeline.metrics import ClassStatistics, CollapseMetrics
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
+from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place
 
 KEPT_BYTES = 2**30
@@ -52,22 +53,25 @@ class Measurement:
         self._metrics: dict[Place, CollapseMetrics] = {}
         self._statistics: dict[Place, ClassStatistics] = {}
         self._reference: dict[Place, ClassStatistics] = {}
-        self._kept: list[tuple[Mapping[Place, Tensor], Tensor, Tensor | None]] | None = []
+        self._kept: list[tuple[Mapping[Place, Rows], Tensor, Tensor | None]] | None = []
         self._kept_bytes = self._added = self._judged = 0
 
-    def add(self, features: Mapping[Place, Tensor], labels: Tensor, decisions: Tensor | None = None) -> None:
-        """Add a batch, features `(n, d)` of every place and labels `(n,)`: all of it, or nothing if it is malformed."""
-        labels_beside = {place: labels.to(values.device) for place, values in features.items()}
-        for place, values in features.items():
+    def add(self, features: Mapping[Place, Rows], labels: Tensor, decisions: Tensor | None = None) -> None:
+        """Add a batch, rows of every place and labels `(n,)`: all of it, or nothing if it is malformed."""
+        labels_beside = {}
+        for place, rows in features.items():
+            beside = labels.to(rows.values.device)
             try:
-                check_labels(labels_beside[place], values)
+                check_labels(beside, rows.values if rows.samples is None else beside.new_empty(rows.num_samples, 1))
             except ValueError as error:
                 raise ValueError(f"layer {place[0]!r} ({place[1]}): {error}") from None
-        for place, values in features.items():
-            self._metric(place, values.shape[1], values.device).update(values, labels_beside[place])
+            labels_beside[place] = rows.of(beside)
+        for place, rows in features.items():
+            metric = self._metric(place, rows.values.shape[1], rows.values.device)
+            metric.update(rows.values, labels_beside[place], rows.active)
         self._added += len(labels)
         if self.looks_again and self._kept is not None:
-            self._kept_bytes += sum(values.nbytes for values in features.values())
+            self._kept_bytes += sum(rows.nbytes for rows in features.values())
             self._kept.append((features, labels, decisions))
             if self._kept_bytes > KEPT_BYTES:
                 self._kept = None
@@ -94,13 +98,14 @@ class Measurement:
         self._metrics = {place: self._metrics[place] for place in sizes}
         self._reference = {} if training is None else training._statistics
 
-    def judge(self, features: Mapping[Place, Tensor], labels: Tensor, decisions: Tensor | None = None) -> None:
+    def judge(self, features: Mapping[Place, Rows], labels: Tensor, decisions: Tensor | None = None) -> None:
         """Look at a batch a second time."""
         self._judged += len(labels)
-        for place, values in features.items():
-            decided = None if decisions is None else decisions.to(values.device)
+        for place, rows in features.items():
+            decided = None if decisions is None else rows.of(decisions.to(rows.values.device))
             reference = self._reference.get(place)
-            self._metrics[place].look_again(values, labels.to(values.device), decided, reference)
+            beside = rows.of(labels.to(rows.values.device))
+            self._metrics[place].look_again(rows.values, beside, decided, reference)
 
     @property
     def has_kept_all(self) -> bool:

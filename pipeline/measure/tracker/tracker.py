@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from pipeline.measure.tracker import plots
 from pipeline.measure.tracker.evaluation import Split, batches, call, device_of, evaluation
-from pipeline.measure.tracker.layers import find_places, plain
+from pipeline.measure.tracker.layers import Read, find_places, plain
 from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quantity
 from pipeline.metrics import registry
 from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.metrics.engine.checks import check_label_range, check_min_samples, check_num_classes
+from pipeline.networks.patterns import Pattern
+from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place, Taps
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ["step", "layer", "tap", "metric", "value"]
 
-Receive = Callable[[Mapping[Place, Tensor], Tensor, Tensor | None], None]
-"""Takes features of every place, labels, and the decisions of the network where they are needed."""
+Receive = Callable[[Mapping[Place, Rows], Tensor, Tensor | None], None]
+"""Takes rows of every place, labels, and the decisions of the network where they are needed."""
 
 
 class CollapseTracker:
@@ -42,12 +44,15 @@ class CollapseTracker:
             table = tracker.measure(loader)
         tracker.plot("dnc1")
 
-    Layers are read as `pipeline.networks.taps` reads them: activations `(N, d)` as they are, conv maps `(N, C, H, W)`
-    averaged over space, tokens `(N, T, d)` over tokens. The metrics are those of `CollapseMetrics`; where a linear
-    module is tapped `pre`, also dnc3, how its rows align with the class means that enter it, and nc3_duality if it has
-    one row per class. Others of `pipeline.metrics.metrics()` are asked for by name; nc4 and ncm_accuracy among them
-    look at all rows a second time, which are kept for that, or where they take more than 1 GiB come from a second pass.
-    All are accumulated in float64. Nothing is hooked but during a measurement, in which anything compiled runs eagerly.
+    Layers are read as `read` says, by default: activations `(N, d)` as they are, maps averaged over space, and of
+    tokens those that what follows reads, such as the class token. Which axis holds the channels is found out by trying
+    the model on three samples of the first batch; what stays open is refused. `reads` says what is read.
+
+    The metrics are those of `CollapseMetrics`; where a linear module is tapped `pre`, also dnc3, how its rows align
+    with the class means that enter it, and nc3_duality if it has one row per class. Others of
+    `pipeline.metrics.metrics()` are asked for by name; nc4 and ncm_accuracy among them look at all rows a second time,
+    which are kept for that, or where they take more than 1 GiB come from a second pass. All are accumulated in float64.
+    Nothing is hooked but during a measurement, in which anything compiled runs eagerly.
 
     In a process group (DDP) every rank must call `measure` or `compute`, and gets the numbers of all ranks' samples.
 
@@ -55,7 +60,9 @@ class CollapseTracker:
         model: any module; wrappers by torch.compile and DistributedDataParallel are looked through.
         num_classes: K, at least 2.
         layers: module names or patterns such as "layer*" and "blocks.?.mlp:pre": `*` and `?` stay within one part of a
-            dotted name; `:pre` is what enters the module, `:post` (the default) what leaves it.
+            dotted name, `**` stands for any number of parts; `:pre` is what enters the module, `:post` (the default)
+            what leaves it. Classes (`nn.TransformerEncoderLayer`) and modules (`model.encoder`) may stand among them,
+            and pairs of one of these and a side.
         split: makes a pair (inputs, labels) of what a loader yields; None if it yields that. Inputs are a tensor, or
             a dict of tensors for the model's keyword arguments; labels are int64 `(N,)` in [0, K).
         covariance: False drops nc1_pinv, and with it the (d, d) matrix that very wide layers have no room for; asked
@@ -65,6 +72,8 @@ class CollapseTracker:
             (classes_counted, classes_left_out).
         decide: makes outputs `(N, K)`, whose largest entry is the network's decision, of what the model returns; None
             if it returns that. Only nc4 needs it.
+        read: how layers are read, by patterns as in `layers`: "mean", "cls", "last", "flatten", "positions", a layout
+            such as "nhwc", a function, or a `Reading`, which may name a mask of padded tokens.
 
     Attributes:
         latest: the last measurement for a logger, by "layer/tap/metric".
@@ -78,12 +87,13 @@ class CollapseTracker:
         self,
         model: nn.Module,
         num_classes: int,
-        layers: Sequence[str] | str,
+        layers: Sequence[Pattern] | Pattern,
         split: Split | None = None,
         covariance: bool = True,
         metrics: Sequence[str] | None = None,
         decide: Callable[[object], Tensor] | None = None,
         min_samples: int = 1,
+        read: Read | None = None,
     ) -> None:
         check_num_classes(num_classes)
         check_min_samples(min_samples)
@@ -91,7 +101,8 @@ class CollapseTracker:
         self.num_classes = num_classes
         self.latest: dict[str, float] = {}
         self.undefined: dict[str, str] = {}
-        self._taps = find_places(self.model, layers)
+        self._taps = find_places(self.model, layers, read)
+        self._shapes: dict[Place, tuple[int, ...]] = {}
         self._split, self._covariance = split, covariance
         self._names, self._decide = None if metrics is None else list(metrics), decide
         self._min_samples, self._told = min_samples, False
@@ -151,6 +162,11 @@ class CollapseTracker:
         return self._close(*found.compute(), step)
 
     @property
+    def reads(self) -> dict[str, str]:
+        """What is read of every layer, in words, by "layer/tap"; none before the first pass."""
+        return {"/".join(place): self._taps[place].description(shape) for place, shape in self._shapes.items()}
+
+    @property
     def history(self) -> pd.DataFrame:
         """All measurements, one number a row (step, layer, tap, metric, value); layers stand in running order."""
         return pd.DataFrame(self._rows, columns=COLUMNS)
@@ -204,19 +220,20 @@ class CollapseTracker:
             got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise ValueError(f"labels must be an int64 tensor of shape (N,), got {got}.")
         check_label_range(labels, self.num_classes)
-        seen: dict[Place, Tensor] = {}
+        seen: dict[Place, Rows] = {}
 
-        def on_activation(place: Place, features: Tensor) -> None:
+        def on_activation(place: Place, rows: Rows) -> None:
             if place in seen:
                 raise RuntimeError(
                     f"layer {place[0]!r} ({place[1]}) ran twice for the same labels: listen to every pass by itself."
                 )
-            seen[place] = features.clone()  # a later layer may work in place
+            seen[place] = rows.clone()  # a later layer may work in place
 
-        with Taps(self.model, self._taps, on_activation), self._decisions() as decisions:
+        with Taps(self.model, self._taps, on_activation, len(labels)) as taps, self._decisions() as decisions:
             yield
+        self._taps, self._shapes = taps.taps, taps.shapes
         decided = decisions[-1][:counting] if decisions else None
-        receive({place: features[:counting] for place, features in seen.items()}, labels[:counting], decided)
+        receive({place: rows.first(counting) for place, rows in seen.items()}, labels[:counting], decided)
 
     @contextmanager
     def _decisions(self) -> Iterator[list[Tensor]]:

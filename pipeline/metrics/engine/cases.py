@@ -11,6 +11,9 @@ from pipeline.metrics.engine.undefined import Exceptional
 # Cases of the features: `holds` gets (statistics, ...).
 NOT_FINITE = Exceptional("the features are not finite, or overflow when squared", lambda s, *_: ~s.finite)
 NO_SAMPLES = Exceptional("there are no samples", lambda s, *_: s.occupied == 0)
+NOT_COUNTED = Exceptional(
+    "a function made the rows, so that active units could not be counted", lambda s, *_: s.active.isnan()
+)
 ONE_CLASS = Exceptional("the data hold one class only", lambda s, *_: s.occupied == 1)
 TOO_FEW = Exceptional(
     "fewer than two classes have the min_samples that count",

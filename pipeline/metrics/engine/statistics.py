@@ -43,7 +43,8 @@ class ClassStatistics:
         anchors: one sample of each class, zero for a class without samples, `(..., K, d)`.
         drifts: class mean minus anchor, `(..., K, d)`.
         scatter: sum over the samples of a class of ||z - mu_c||^2, `(..., K)`.
-        active: number of non-zero entries of the features, `(...)`.
+        active: number of non-zero entries of the features, `(...)`; where these are averages over units, that of the
+            units, divided by how many there are in an average.
         samples: number of samples seen, including those whose label is outside [0, K), `()`.
         roundoff: relative rounding of the coarsest dtype that features were in, `()` (`roundoff_of`); 0 if none came.
         extras: what was accumulated of the statistics that families declare, by name, `(..., *shape)`.

@@ -105,10 +105,17 @@ class CollapseMetrics(Metric):
             size = len(self._plan.row_sums) + 1
             self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features `(N, d)` and labels `(N,)`; N may be 0."""
+    def update(self, features: Tensor, labels: Tensor, active: Tensor | None = None) -> None:
+        """Add a batch of features `(N, d)` and labels `(N,)`; N may be 0.
+
+        Args:
+            active: where the features are averages over units, how many of the units were not zero, per averaged
+                entry: any shape, all are added. Without it the entries of the features are counted.
+        """
         self._check(features, labels)
         batch = self._plan.first_look(features, labels, self.num_classes)
+        if active is not None:
+            batch = replace(batch, active=active.sum().to(batch.active))
         self.state = _pack(ClassStatistics.merged([self.statistics, batch]))
         self._forget_second_look()
 

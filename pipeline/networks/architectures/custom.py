@@ -62,7 +62,8 @@ def custom(image_shape: Sequence[int], settings: Settings) -> nn.Module:
             ) from error
     if not isinstance(network, nn.Module):  # a class may make something else than its own
         raise ValueError(f"backbone._target_={target} gives a {type(network).__name__}; allowed: a torch.nn.Module.")
-    return network.float().cpu().train()
+    # As a whole: what the network has in evaluation mode itself stays so.
+    return network.float().cpu() if network.training else network.float().cpu().train()
 
 
 def _find_target(target: str | None) -> Callable[..., nn.Module]:

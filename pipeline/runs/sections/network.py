@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.measure.extraction import readings
 from pipeline.metrics.registry import metrics
 from pipeline.runs.outcome import Headline, Section
 
@@ -26,6 +27,10 @@ class NetworkSection(Section):
 
     def summary(self, run: "Run") -> dict[str, Any]:
         found = {"backbone_layers": run.record.final_layers(self.stage, [run.config.seed])}
+        reads = readings(run.inputs.backbone, run.config.backbone.pooling) if run.inputs.backbone is not None else {}
+        found["backbone_reads"] = [
+            {"layer": layer, "tap": tap, "read": text} for (layer, tap), (_, _, text) in reads.items()
+        ]
         accuracy = {split: run.record.last(self.stage, f"{split}_accuracy") for split in SPLITS}
         return found | ({"accuracy": accuracy} if any(accuracy.values()) else {})
 

@@ -24,7 +24,7 @@ from pipeline.runtime import ranks
 from pipeline.runtime.console import VERBOSE, verbosity
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import interruption
-from pipeline.runtime.modes import evaluating
+from pipeline.runtime.modes import evaluating, modes_kept
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.randomness import generator
 
@@ -100,10 +100,10 @@ def calibrate_norms(backbone: nn.Module, images: ImageData, batch_size: int, see
 
     In evaluation mode an untrained network would otherwise not be normalised at all: its features explode with depth,
     and neither the measurement before training nor the control without training (``backbone.epochs=0``) would mean
-    anything. One pass; the weights stay as they are.
+    anything. One pass; the weights stay as they are. So do statistics that somebody else has made, and those of norms
+    that the network itself keeps in evaluation mode.
     """
-    norms = [part for part in backbone.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
+    norms = [norm for norm in _norms_in_training(backbone) if _was_never_fed(norm)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -122,6 +122,21 @@ def calibrate_norms(backbone: nn.Module, images: ImageData, batch_size: int, see
             backbone(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _norms_in_training(backbone: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Batch norms with statistics that are in training mode when the network is."""
+    parts = [part for part in backbone.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    own = {part for part in parts if part.training or not backbone.training}
+    with modes_kept(backbone):
+        backbone.train()
+        return [part for part in parts if part in own and part.training and part.track_running_stats]
+
+
+def _was_never_fed(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    """Whether its statistics are those that every norm begins with."""
+    counted = norm.num_batches_tracked is not None and bool(norm.num_batches_tracked)
+    return not counted and bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())
 
 
 def train(

@@ -1,0 +1,173 @@
+"""Rows of features, and how they are made of an activation whose axes are known: its `Layout`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Axes of an activation, and which of its tokens count.
+
+    Attributes:
+        batch, channel: the axes of samples and of channels; all others are positions.
+        ndim: how many axes there are.
+        tokens: start and stop of the tokens that what follows reads, all by default.
+    """
+
+    batch: int = 0
+    channel: int = 1
+    ndim: int = 2
+    tokens: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The axes that are neither samples nor channels."""
+        return tuple(axis for axis in range(self.ndim) if axis not in (self.batch, self.channel))
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """Why no layout could be found, as the end of a sentence."""
+
+    why: str
+    has_rows: bool = True
+    """False where there is not even an axis of samples."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features `(m, d)` of n samples.
+
+    Attributes:
+        values: the rows.
+        samples: the sample `(m,)` of each row; None where each of the n has one.
+        active: `(n,)` float64, units of each sample that are not zero, counted before they were pooled and per row;
+            None where the entries of the rows are the units themselves; NaN where that is not known.
+    """
+
+    values: Tensor
+    samples: Tensor | None = None
+    active: Tensor | None = None
+    count: int | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """n."""
+        return len(self.values) if self.count is None else self.count
+
+    def of(self, per_sample: Tensor) -> Tensor:
+        """Labels or decisions `(n,)` of the samples as those of the rows, `(m,)`."""
+        return per_sample if self.samples is None else per_sample[self.samples.to(per_sample.device)]
+
+    def first(self, count: int | None) -> Rows:
+        """Those of the first so many samples, all if None."""
+        if count is None:
+            return self
+        active = None if self.active is None else self.active[:count]
+        if self.samples is None:
+            return Rows(self.values[:count], None, active)
+        keep = self.samples < count
+        return Rows(self.values[keep], self.samples[keep], active, min(count, self.num_samples))
+
+    def clone(self) -> Rows:
+        """With memory of its own."""
+        return replace(self, values=self.values.clone())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(tensor.nbytes for tensor in (self.values, self.samples, self.active) if tensor is not None)
+
+    @classmethod
+    def joined(cls, parts: list[Rows]) -> Rows:
+        """Rows of the samples of all parts, in their order."""
+        values = torch.cat([part.values for part in parts])
+        active = None if parts[0].active is None else torch.cat([part.active for part in parts])
+        if parts[0].samples is None:
+            return cls(values, None, active)
+        starts = [sum(part.num_samples for part in parts[:index]) for index in range(len(parts))]
+        samples = torch.cat([part.samples + start for part, start in zip(parts, starts, strict=True)])
+        return cls(values, samples, active, sum(part.num_samples for part in parts))
+
+
+def made_of(value: Tensor, layout: Layout, way: str, mask: Tensor | None) -> Rows:
+    """Rows of an activation by one of `WAYS`, or "auto": the mean over the tokens of the layout.
+
+    Raises:
+        ValueError: it has no tokens of which one could be read; the text ends a sentence.
+    """
+    if layout.ndim == 2:
+        if way in ("cls", "last"):
+            raise ValueError(f"gives {tuple(value.shape)}, which has no tokens of which to read one")
+        return Rows(value if layout.batch == 0 else value.T)
+    if way == "flatten":
+        return Rows(value.movedim(layout.batch, 0).flatten(1))
+    if way == "positions":
+        tokens = ordered(value, layout)
+        return each_position(tokens.flatten(1, -2), fitting(mask, tokens))
+    if way in ("cls", "last"):
+        if len(layout.positions) != 1:
+            raise ValueError(f"gives {tuple(value.shape)}, which has no single axis of tokens of which to read one")
+        tokens = ordered(value, layout)
+        return Rows(_one_token(tokens, fitting(mask, tokens), last=way == "last"))
+    return _mean(value, layout, layout.tokens if way == "auto" else (None, None), mask)
+
+
+def _mean(value: Tensor, layout: Layout, tokens: tuple[int | None, int | None], mask: Tensor | None) -> Rows:
+    """The mean over positions; half precision is averaged in float32."""
+    dims = layout.positions
+    if tokens != (None, None):
+        value = value[(*(slice(None) for _ in range(dims[0])), slice(*tokens))]
+        if value.shape[dims[0]] == 1:
+            single = value.squeeze(dims[0])
+            return Rows(single if layout.batch < layout.channel else single.T)
+        mask = None if mask is None else mask[:, slice(*tokens)]
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    tokens_first = ordered(value, layout)
+    mask = fitting(mask, tokens_first)
+    if mask is not None:
+        inside = mask.to(value.device)[..., None]
+        counts = inside.sum(1).clamp(min=1)
+        active = ((tokens_first != 0) & inside).sum((1, 2)) / counts.squeeze(1).to(torch.float64)
+        return Rows(tokens_first.to(dtype).masked_fill(~inside, 0).sum(1) / counts, None, active)
+    # Written as floats at once, several times as fast as a sum of booleans.
+    ones = torch.ne(value, 0, out=torch.empty(value.shape, dtype=torch.float32, device=value.device))
+    count = math.prod(value.shape[axis] for axis in dims)
+    active = ones.sum([axis for axis in range(layout.ndim) if axis != layout.batch]).to(torch.float64) / count
+    mean = value.mean(dims if len(dims) > 1 else dims[0], dtype=dtype)
+    return Rows(mean if layout.batch < layout.channel else mean.T, None, active)
+
+
+def ordered(value: Tensor, layout: Layout) -> Tensor:
+    """The same with samples first and channels last."""
+    return value.movedim((layout.batch, layout.channel), (0, -1))
+
+
+def fitting(mask: Tensor | None, tokens: Tensor) -> Tensor | None:
+    """The mask, if it is one of these tokens `(N, T, d)`."""
+    return mask if mask is not None and tokens.ndim == 3 and mask.shape == tokens.shape[:2] else None
+
+
+def each_position(values: Tensor, mask: Tensor | None) -> Rows:
+    """A row of each position of `(N, P, d)`, or of each that the mask says counts."""
+    count, positions = values.shape[:2]
+    samples = torch.arange(count, device=values.device).repeat_interleave(positions)
+    rows = values.flatten(0, 1)
+    if mask is not None:
+        keep = mask.to(values.device).flatten()
+        rows, samples = rows[keep], samples[keep]
+    return Rows(rows, samples, None, count)
+
+
+def _one_token(tokens: Tensor, mask: Tensor | None, *, last: bool) -> Tensor:
+    if mask is None:
+        return tokens[:, -1 if last else 0]
+    numbers = torch.arange(tokens.shape[1], device=tokens.device)
+    inside = mask.to(tokens.device)
+    chosen = torch.where(inside, numbers, -1).amax(1) if last else torch.where(inside, numbers, len(numbers)).amin(1)
+    return tokens[torch.arange(len(tokens), device=tokens.device), chosen.clamp(0, len(numbers) - 1)]
