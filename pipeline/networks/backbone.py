@@ -243,7 +243,8 @@ class Backbone(nn.Module):
         def is_readable(name: str) -> bool:
             return len(runs.get(name, ())) == 1 and runs[name][0].is_tensor
 
-        return find_parts("network", self.network, self._passing(inputs), is_readable)
+        with evaluating(self):
+            return find_parts("network", self.network, self._passing(inputs), is_readable)
 
     def _passing(self, inputs: Inputs) -> Callable[[str], bool]:
         """See `pipeline.networks.parts.PassesAll`."""

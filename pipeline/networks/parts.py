@@ -74,7 +74,8 @@ class _Search:
     def in_series(self, name: str, module: nn.Module) -> list[str]:
         """The layers of a network without stacks."""
         if _is_flat(module):
-            return list(_layers(name, module))
+            found = list(_layers(name, module))
+            return found if len(found) > 1 else [name]  # a single layer is known by the name of the whole
         children = [(f"{name}.{child}", part) for child, part in module.named_children() if _has_weights(part)]
         if len(children) == 1 and _has_parts(children[0][1]):
             return self.in_series(*children[0])
@@ -87,7 +88,7 @@ class _Search:
         if not _is_flat(module) and not any(_is_flat(child) for child in module.children()):
             return []
         found = self.in_series(name, module)
-        return found if found and self._passes_all(found[-1]) else []
+        return found if self._passes_all(found[-1]) else []
 
 
 def _is_stack(module: nn.Module) -> bool:

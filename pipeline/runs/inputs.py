@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
-from pipeline.measure.extraction import in_words, readings
+from pipeline.measure.extraction import readings
 from pipeline.measure.layers import state_bytes
 from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
@@ -152,7 +152,7 @@ def _check_shares(config: Config, images: ImageData) -> None:
 
 
 def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None:
-    """Say what is read of every layer; refuse layers that cannot be read, and those wider than memory."""
+    """Refuse layers that cannot be read, and those wider than memory."""
     pooling = config.backbone.pooling
     try:
         found = readings(backbone, pooling)
@@ -162,8 +162,6 @@ def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None
             f"{backbone.name}: layer {layer} {error.why}; allowed: backbone.read={{{layer}: nhwc}} or another way to "
             "read it, or backbone.layers without it."
         ) from error
-    for text, blocks in in_words(found).items():
-        log.info("reading %s: %s", blocks, text)
     # Flattened maps are wide: K class means of each place have to fit into memory.
     if pooling == "flatten" or config.backbone.read:
         sizes = [width for _, width, _ in found.values()]

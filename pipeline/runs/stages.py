@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.dufm.descent import log_schedule
 from pipeline.dufm.objectives import load_objective
-from pipeline.measure.extraction import backbone_features
+from pipeline.measure.extraction import backbone_features, in_words, readings
 from pipeline.measure.layers import BackboneMeasurement
 from pipeline.networks import Backbone
 from pipeline.runs.recording import (
@@ -54,6 +54,7 @@ def train_backbone(run: Run) -> Backbone:
     run.planned_steps["backbone"] = epochs
 
     def make() -> dict[str, Tensor]:
+        _say_what_is_read(run)
         _calibrate_norms(run)
         if epochs:
             settings = config.backbone
@@ -115,6 +116,7 @@ def train_under_head(
             run.record.add("head", epoch, [config.seed], {name: [value] for name, value in found.items()})
 
     def make() -> dict[str, Tensor]:
+        _say_what_is_read(run)
         _calibrate_norms(run)
         if config.backbone.epochs:
             _train(run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too)
@@ -160,6 +162,11 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
     return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
+
+
+def _say_what_is_read(run: Run) -> None:
+    for text, blocks in in_words(readings(run.inputs.backbone, run.config.backbone.pooling)).items():
+        log.info("reading %s: %s", blocks, text)
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:

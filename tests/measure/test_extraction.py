@@ -1,12 +1,14 @@
 """A pass hands on every image once, reads conv maps by the stated rule, and gives the features of a plain pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from pipeline.data import load_images
+from pipeline.data import Split, load_images
 from pipeline.measure import extraction
-from pipeline.measure.extraction import backbone_features, run_over, widths
+from pipeline.measure.extraction import backbone_features, readings, run_over
 from pipeline.networks import Backbone
 
 SHAPE = (1, 8, 8)
@@ -71,10 +73,32 @@ def test_maps_are_averaged_or_flattened(images):
     backbone, found = convolutions(), {}
     for pooling in ("average", "flatten"):
         run_over(backbone, images, images.test, pooling, lambda block, way=pooling: found.update({way: block.rows}))
-    assert widths(backbone, SHAPE, "average") == {place: rows.shape[1] for place, rows in found["average"].items()}
-    assert widths(backbone, SHAPE, "flatten") == {place: rows.shape[1] for place, rows in found["flatten"].items()}
-    assert widths(backbone, SHAPE, "flatten")["network.0", "post"] == 4 * 6 * 6
+        sizes = {place: width for place, (_, width, _) in readings(backbone, pooling).items()}
+        assert sizes == {place: rows.values.shape[1] for place, rows in found[pooling].items()}
+    assert found["flatten"]["network.2", "post"].values.shape[1] == 4 * 6 * 6
     for place, flat in found["flatten"].items():
-        pooled = found["average"][place]
-        maps = flat.unflatten(1, (pooled.shape[1], -1))
+        pooled = found["average"][place].values
+        maps = flat.values.unflatten(1, (pooled.shape[1], -1))
         torch.testing.assert_close(maps.mean(dim=2), pooled)
+
+
+def test_units_are_counted_before_they_are_averaged(images):
+    backbone, blocks = convolutions(), []
+    run_over(backbone, images, images.train, listen=blocks.append)
+    with torch.no_grad():
+        maps = backbone.network[:3].eval()(images.standardise(images.train.images))
+    share = blocks[0].rows["network.2", "post"].active.sum() / (len(maps) * 4)
+    assert share.item() == pytest.approx((maps != 0).double().mean().item()) and share < 1
+
+
+def test_a_network_that_makes_nan_of_an_image_is_passed_through(images):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x / x.std((1, 2, 3), keepdim=True)).mean((2, 3))
+
+    dark = replace(images, train=Split(torch.zeros_like(images.train.images), images.train.labels))
+    assert backbone_features(Backbone(Scaled(), SHAPE, name="scaled"), dark, dark.train).isnan().all()

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.metrics import CollapseMetrics, dnc1
+from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Tap, Taps
 
 
@@ -66,7 +67,7 @@ def test_an_output_is_kept_as_it_was_before_a_later_in_place_operation(network: 
 
 
 def test_conv_maps_are_averaged_over_space_or_flattened(network: Network, images: Tensor) -> None:
-    taps = Taps(network, {"mean": Tap("blocks.0"), "all": Tap("blocks.0", pooling="flatten")})
+    taps = Taps(network, {"mean": Tap("blocks.0"), "all": Tap("blocks.0", read="flatten")})
     with taps:
         network(images)
     maps = network.blocks[0](images)
@@ -75,17 +76,17 @@ def test_conv_maps_are_averaged_over_space_or_flattened(network: Network, images
 
 
 def test_pre_side_of_a_block_s_last_activation_is_the_sum_before_it(network: Network, images: Tensor) -> None:
-    with Taps(network, {"sum": Tap("blocks.0.act", "pre", pooling="flatten")}) as taps:
+    with Taps(network, {"sum": Tap("blocks.0.act", "pre", "flatten")}) as taps:
         network(images)
     torch.testing.assert_close(taps["sum"], (images + network.blocks[0].conv(images)).flatten(1))
 
 
 def test_token_sequences_are_averaged_over_tokens() -> None:
     tokens = torch.arange(24.0).reshape(2, 3, 4)
-    module = nn.Identity()
-    with Taps(module, [""]) as taps:
+    module = nn.Linear(4, 4)
+    with Taps(module, {0: Tap("", "pre")}) as taps:
         module(tokens)
-    torch.testing.assert_close(taps[""], torch.stack([tokens[0].sum(0), tokens[1].sum(0)]) / 3)
+    torch.testing.assert_close(taps[0], torch.stack([tokens[0].sum(0), tokens[1].sum(0)]) / 3)
 
 
 def test_half_precision_maps_are_averaged_in_float32() -> None:
@@ -105,9 +106,9 @@ def test_listener_streams_collapse_metrics_over_batches_and_nothing_is_kept(netw
     metrics = {"blocks.0": CollapseMetrics(2, 3), "act": CollapseMetrics(2, 4)}
     seen: dict[str, list[Tensor]] = {name: [] for name in metrics}
 
-    def listen(name: str, features: Tensor) -> None:
-        metrics[name].update(features, labels[batches[len(seen[name])]])
-        seen[name].append(features.clone())
+    def listen(name: str, rows: Rows) -> None:
+        metrics[name].update(rows.values, labels[batches[len(seen[name])]])
+        seen[name].append(rows.values.clone())
 
     with Taps(network, list(metrics), listen) as taps:
         for batch in batches:
@@ -149,11 +150,11 @@ def test_unknown_module_name_lists_close_ones(network: Network) -> None:
         Taps(network, ["block.1"])
 
 
-def test_unknown_side_and_pooling_are_refused() -> None:
+def test_unknown_sides_and_readings_are_refused() -> None:
     with pytest.raises(ValueError, match="side must be one of pre, post, got 'after'"):
         Tap("act", "after")
-    with pytest.raises(ValueError, match="pooling must be one of average, flatten, got 'max'"):
-        Tap("act", pooling="max")
+    with pytest.raises(ValueError, match="cannot be read as 'max'; allowed: mean, cls, last, flatten"):
+        Tap("act", read="max")
 
 
 def test_a_module_used_twice_in_one_pass_is_refused_but_once_in_each_of_two_passes_is_fine() -> None:
@@ -169,10 +170,13 @@ def test_a_module_used_twice_in_one_pass_is_refused_but_once_in_each_of_two_pass
 
 def test_outputs_that_are_not_features_are_refused() -> None:
     recurrent = nn.LSTM(3, 3)
-    with pytest.raises(ValueError, match=r"tap on module '' \(post\) reads .* got tuple"), Taps(recurrent, [""]):
+    with (
+        pytest.raises(ValueError, match=r"'the module itself' \(post\) gives a tuple, which is not"),
+        Taps(recurrent, [""]),
+    ):
         recurrent(torch.zeros(2, 1, 3))
     identity = nn.Identity()
-    with pytest.raises(ValueError, match=r"got a torch\.float32 tensor of shape \(3,\)"), Taps(identity, [""]):
+    with pytest.raises(ValueError, match=r"gives a torch\.float32 tensor of shape \(3,\)"), Taps(identity, [""]):
         identity(torch.zeros(3))
 
 

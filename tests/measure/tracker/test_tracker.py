@@ -68,8 +68,8 @@ def data() -> TensorDataset:
     return TensorDataset(noise + torch.randn(CLASSES, 1, 8, 8, generator=generator).double()[labels], labels)
 
 
-def by_hand(model: nn.Module, module: nn.Module, side: str, images: Tensor) -> np.ndarray:
-    """Features before or after a module in eval mode, maps averaged over space."""
+def value_at(model: nn.Module, module: nn.Module, side: str, images: Tensor) -> Tensor:
+    """What enters or leaves a module in eval mode."""
     caught: list[Tensor] = []
     handle = module.register_forward_hook(
         lambda _, inputs, output: caught.append(inputs[0] if side == "pre" else output)
@@ -79,7 +79,13 @@ def by_hand(model: nn.Module, module: nn.Module, side: str, images: Tensor) -> n
     model.train(training)
     handle.remove()
     (value,) = caught
-    return (value.mean((2, 3)) if value.ndim == 4 else value).detach().numpy()
+    return value.detach()
+
+
+def by_hand(model: nn.Module, module: nn.Module, side: str, images: Tensor) -> np.ndarray:
+    """The same as features, maps averaged over space."""
+    value = value_at(model, module, side, images)
+    return (value.mean((2, 3)) if value.ndim == 4 else value).numpy()
 
 
 def number_of_hooks(model: nn.Module) -> int:
@@ -109,7 +115,8 @@ def test_values_are_those_of_features_collected_by_hand(build, layers, places, d
         expected |= {f"{layer}/{side}/{name}": getattr(definitions, name)(*arguments) for name in OF_FEATURES}
         expected |= {f"{layer}/{side}/rank_means": definitions.rank(means)}
         expected |= {f"{layer}/{side}/stable_rank_means": definitions.stable_rank(means)}
-        expected |= {f"{layer}/{side}/active_units": np.count_nonzero(arguments[0]) / arguments[0].size}
+        units = value_at(model, model.get_submodule(layer), side, images)
+        expected |= {f"{layer}/{side}/active_units": (units != 0).double().mean().item()}
         if side == "pre":
             weight = model.get_submodule(layer).weight.detach().numpy()
             expected |= {f"{layer}/{side}/dnc3": definitions.dnc3(weight, *arguments)}
