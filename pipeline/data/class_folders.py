@@ -86,7 +86,8 @@ def subfolders(folder: Path, *, links_between: bool = False) -> tuple[tuple[str,
         if is_hidden(entry.name) or not entry.is_dir():
             continue
         target = os.path.realpath(entry.path) if entry.is_symlink() else None
-        if target and (is_within(here, target) or (is_within(target, here) and not links_between)):
+        inside = target and is_within(target, here) and not any(map(is_hidden, Path(target).relative_to(here).parts))
+        if target and (is_within(here, target) or (inside and not links_between)):
             links.append(f"the link {shown(entry.path)} to {shown(target)}")
         else:
             names.append(entry.name)

@@ -39,7 +39,8 @@ def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -
 
 
 def _class_index(entry: int | float | str, names: Sequence[str]) -> int:
-    if all(NUMBER.fullmatch(name) for name in names):
+    in_order = all(name == str(index) for index, name in enumerate(names))  # index and name are the same
+    if not in_order and all(NUMBER.fullmatch(name) for name in names):
         return _numbered(entry, names)
     if isinstance(entry, str):
         if entry in names:

@@ -115,6 +115,12 @@ def test_a_link_to_what_is_there_already_is_no_class(tmp_path, target):
     assert layout.left_out == (f"the link {root / 'link'} to {(root / target).resolve()}",)
 
 
+def test_a_link_to_what_is_hidden_is_a_class(tmp_path):
+    fill(tmp_path, "a", ".store/5f2c")
+    (tmp_path / "b").symlink_to(".store/5f2c")
+    assert find_layout(tmp_path).classes == ("a", "b")
+
+
 def test_folders_for_splits_and_classes_may_be_links(tmp_path):
     root = splits(tmp_path / "root", "store/v1", "store/v2")
     fill(tmp_path, "pool/c")

@@ -30,7 +30,13 @@ NUMBERS = ("1", "10", "2", "3")
 def test_where_all_names_are_numbers_an_entry_is_the_class_of_that_name(classes):
     assert resolve_classes(classes, NUMBERS) == (0, 2)
     assert resolve_classes(classes, ("00", "01", "02", "10")) == (1, 2)
-    assert resolve_classes(classes, tuple("0123456789")) == (1, 2)  # index and name mean the same
+
+
+@pytest.mark.parametrize("classes", [[1, 2], ["1", "2"], ["1", 2]])
+def test_where_the_names_are_the_indices_both_mean_the_same(classes):
+    assert resolve_classes(classes, tuple("0123456789")) == (1, 2)
+    with pytest.raises(DataError, match=r"99 is no class.*allowed: an index 0\.\.9 or a name of 0, 1"):
+        resolve_classes([1, 99], tuple("0123456789"))
 
 
 def test_names_that_are_the_same_number_are_told_apart_by_their_spelling():
