@@ -9,8 +9,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
+
+from pipeline.runtime.text import printable_lines
 
 VARIABLE = "DNC_VERBOSITY"
 QUIET, NORMAL, VERBOSE = "quiet", "normal", "verbose"
@@ -60,11 +63,25 @@ def escape_what_cannot_be_encoded() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class PlainFormatter(logging.Formatter):
+    """Log lines in which nothing that a file or a folder is called commands the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
+class PlainConsole(Console):
+    """Text that is printed is text; rich itself writes what commands the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable_lines(one) if isinstance(one, str) else one for one in objects), **options)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Standard output or error; control characters only for a terminal that understands them, whatever is forced."""
     stream = sys.stderr if stderr else sys.stdout
     terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
     # Names of classes and folders are no markup.
-    return Console(
+    return PlainConsole(
         stderr=stderr, force_terminal=terminal, width=None if stream.isatty() else WIDTH, markup=False, emoji=False
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,14 +147,16 @@ def read_record(folder: Path) -> pd.DataFrame:
     path = folder / "record.csv"
     check_file(path, MOST_BYTES[".csv"])
     try:
-        frame = pd.read_csv(
-            path,
-            dtype={"stage": str, "layer": str, "tap": str, "metric": str},
-            keep_default_na=False,
-            na_values={"value": ["nan"]},
-            index_col=False,
-        )
-    except (OSError, ValueError, OverflowError, MemoryError) as error:  # pandas' own errors are ValueErrors
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of lines that are too long, and columns of several types
+            frame = pd.read_csv(
+                path,
+                dtype={"stage": str, "layer": str, "tap": str, "metric": str},
+                keep_default_na=False,
+                na_values={"value": ["nan"]},
+                index_col=False,
+            )
+    except Exception as error:  # of a file that may be anything
         raise Unreadable(path, str(error) or type(error).__name__) from error
     if why := _no_record(frame):
         raise Unreadable(path, why)

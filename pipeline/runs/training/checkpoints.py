@@ -24,7 +24,8 @@ from pipeline.storage.stages import NOT_USED, parsed_rows, previous_checkpoint, 
 log = logging.getLogger(__name__)
 
 
-_CHECKPOINT = {"callbacks": {ANY: {}}, "epoch": int, "global_step": int, "state_dict?": {}, "loops?": {}}
+_CHECKPOINT = {"callbacks": {ANY: {}}, "epoch": int, "global_step": int, "state_dict?": {}}
+_CHECKPOINT |= {"loops?": {"fit_loop": {"epoch_progress": {}, "epoch_loop.batch_progress": {}}}}
 _CHECKPOINT |= {"optimizer_states?": [{}], "lr_schedulers?": [{}]}
 """What of a checkpoint is looked into; `pipeline.storage.shapes`."""
 

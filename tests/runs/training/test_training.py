@@ -123,23 +123,52 @@ class Ending(TrainingCheckpoints):
             raise EOFError
 
 
+def trained(folder: Path, *ends: int) -> Classifier:
+    """Attempts at one training, one after another, each of which ends after so many checkpoints; -1: does not."""
+    setting = config(backbone__epochs=2, backbone__batch_size=4, optimizer__schedule="cosine")
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+    for left in ends:
+        learner = Classifier(
+            build_backbone("mlp", (1, 8, 8), hidden=[16, 8]), 2, load_objective("mse"), setting.optimizer, 2, 0
+        )
+        keeping = Ending(folder / "backbone.ckpt", "key", Record(folder), seconds=0)
+        keeping.left = left
+        with nullcontext() if left < 0 else pytest.raises(EOFError):
+            train(learner, images, setting, [], lambda epoch: "", keeping)
+    return learner
+
+
+BROKEN = {
+    "a weight is missing": lambda content: content["state_dict"].popitem(),
+    "a weight has another shape": lambda content: content["state_dict"].update({"classifier.weight": torch.zeros(7)}),
+    "no optimizer": lambda content: content.update(optimizer_states=[{}]),
+    "no loop": lambda content: content.update(loops={"fit_loop": {}}),
+}
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_checkpoint_from_which_training_cannot_begin_is_named_and_the_one_before_it_used(
+    broken, last, tmp_path, caplog
+):
+    undisturbed = trained(tmp_path / "a", -1)
+    trained(tmp_path / "b", 3)
+    path = tmp_path / "b" / "backbone.ckpt"
+    if last:
+        path.with_name("backbone.previous.ckpt").unlink()
+    content = torch.load(path, weights_only=True)
+    BROKEN[broken](content)
+    torch.save(content, path)
+    caplog.set_level("INFO", logger="pipeline")
+    resumed = trained(tmp_path / "b", -1)
+    assert f"{path} is damaged" in caplog.text and ("step 20)" in caplog.text) is not last
+    for found, expected in zip(resumed.state_dict().values(), undisturbed.state_dict().values(), strict=True):
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(("checkpoints", "step"), [(1, 10), (2, 20), (3, 25), (4, 35), (5, 45)])
 def test_a_training_goes_on_from_between_two_rounds_as_if_it_had_not_ended(tmp_path, checkpoints, step, caplog):
     """Epochs of 25 batches have checkpoints after 10, 20 and 25 of them."""
-    setting = config(backbone__epochs=2, backbone__batch_size=4, optimizer__schedule="cosine")
-    images = load_images("digits", classes=[0, 1], samples_per_class=50)
-
-    def trained(folder: Path, *ends: int) -> Classifier:
-        for left in ends:
-            learner = Classifier(
-                build_backbone("mlp", (1, 8, 8), hidden=[16, 8]), 2, load_objective("mse"), setting.optimizer, 2, 0
-            )
-            keeping = Ending(folder / "backbone.ckpt", "key", Record(folder), seconds=0)
-            keeping.left = left
-            with nullcontext() if left < 0 else pytest.raises(EOFError):
-                train(learner, images, setting, [], lambda epoch: "", keeping)
-        return learner
-
     caplog.set_level("INFO", logger="pipeline")
     undisturbed, resumed = trained(tmp_path / "a", -1), trained(tmp_path / "b", checkpoints, -1)
     assert caplog.text.count("going on from") == 1 and f"step {step})" in caplog.text

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from pipeline.studies.engine.catalogue import STUDIES
 
 from pipeline.runtime.lock import FolderLock
 from pipeline.storage.record import write_summary

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import statistics
 
 import pytest
@@ -139,3 +140,29 @@ def test_folders_without_a_run_are_refused_in_a_sentence_that_names_them(tmp_pat
         open_runs([tmp_path / "file"])
     with pytest.raises(ConfigError, match="is no run's folder"):
         open_run(tmp_path)
+
+
+def test_browsing_resolves_nothing(killed, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    texts = ["${oc.env:WANDB_API_KEY}", "${oc.decode:${oc.env:WANDB_API_KEY}}"]
+    (killed / ".hydra" / "config.yaml").write_text("protocol: {name: '%s'}\nlogger: {notes: '%s'}\n" % tuple(texts))
+    (killed / ".hydra" / "overrides.yaml").write_text(f"- logger.notes={texts[0]}\n")
+    run = open_run(killed)
+    assert run.config == {"protocol": {"name": texts[0]}, "logger": {"notes": texts[1]}}
+    assert run.overrides == [f"logger.notes={texts[0]}"]
+
+
+@pytest.mark.parametrize("file", [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "summary.json"])
+@pytest.mark.parametrize("content", ["[" * 100_000, "a: &a [1]\nb: *a", "7", "9" * 5000, "\x1b[2J"])
+def test_a_file_that_cannot_be_used_makes_its_run_unreadable_and_no_other(file, content, killed, copied, digits_run):
+    (killed / file).write_text(content)
+    strange, sound = open_runs([killed, digits_run])
+    assert strange.status == "unreadable" and strange.error.startswith(f"{file}: ") and strange.error.isprintable()
+    assert not strange.completed and strange.headline == () and "is unreadable" in strange.title
+    assert sound.status == "completed" and sound.error is None
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_not_waited_for(killed):
+    (killed / "summary.json").unlink()
+    os.mkfifo(killed / "summary.json")
+    assert open_run(killed).error == "summary.json: it is no file"
