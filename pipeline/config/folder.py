@@ -15,3 +15,10 @@ def conf_folder() -> Path:
 def known_protocols() -> tuple[str, ...]:
     """The files of ``conf/protocol/``, in alphabetical order: each configures the protocol of its name."""
     return tuple(sorted(file.stem for file in (conf_folder() / "protocol").glob("*.yaml")))
+
+
+def groups_of_choices() -> list[str]:
+    """The folders of ``conf/`` of which an argument chooses a file (``head=relu``)."""
+    return sorted(
+        path.name for path in conf_folder().iterdir() if path.is_dir() and path.name not in ("hydra", "sweep")
+    )

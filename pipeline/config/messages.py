@@ -1,13 +1,14 @@
 """What the command says about its configuration: errors as one sentence, and the ``--help`` page."""
 
 import platform
+import re
 from dataclasses import Field, fields, is_dataclass
 from importlib.metadata import version
 from textwrap import wrap
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -18,7 +19,10 @@ from omegaconf.errors import (
 
 from pipeline.config import Config, allowed, choices_of, conf_folder
 from pipeline.config.environment import environment_variable
+from pipeline.config.folder import groups_of_choices
 from pipeline.config.overrides import unreadable
+from pipeline.config.own_files import misnamed, own_files, shown, watch
+from pipeline.config.own_settings import explained, place_of, said_in_defaults
 from pipeline.metrics.registry import metrics
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
@@ -26,7 +30,11 @@ from pipeline.runtime.text import printable
 
 
 def register() -> None:
-    """Make the schema known to Hydra as ``schema`` and the help page as the resolver ``dnc_help``; limit ``oc.env``."""
+    """Make the schema known to Hydra as ``schema`` and the help page as the resolver ``dnc_help``; limit ``oc.env``.
+
+    Hydra then also reads files of the user's own through `pipeline.config.own_files`.
+    """
+    watch()
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     OmegaConf.register_new_resolver("dnc_help", lambda *, _root_: help_text(_root_), replace=True)
@@ -48,7 +56,18 @@ def one_line(text: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """One sentence for an error of ours, Hydra's or OmegaConf's: the key, the value received, what is allowed."""
+    """One sentence for an error of ours, Hydra's or OmegaConf's: the key, the value received, what is allowed; and the
+    file and the line, where one of the user's own (``--config-dir``) says it.
+    """
+    library = isinstance(error, HydraException | OmegaConfBaseException) or type(error) is ValueError
+    if library and own_files() and (sentence := explained(str(error))):
+        return sentence
+    sentence = _explained(error)
+    place = place_of(sentence) if own_files() else None
+    return f"{place}: {sentence}" if place else sentence
+
+
+def _explained(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -60,7 +79,11 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         hint = did_you_mean(choice, error.options)
-        return f"{group}={choice} is not known; allowed: {', '.join(error.options)}{hint}."
+        if wrong := misnamed(str(error.missing_cfg_file)):
+            hint = f", or the name {wrong.stem}.yaml for {shown(wrong)}"
+        place = said_in_defaults(group, choice)
+        said = f"{place}: " if place else ""
+        return f"{said}{group}={choice} is not known; allowed: {', '.join(error.options)}{hint}."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and knobs:
         hint = did_you_mean(name, knobs)
         return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint}."
@@ -70,6 +93,10 @@ def explain(error: Exception) -> str:
     first = lines[0].rstrip(".").removeprefix(WRAPPED) if lines else type(error).__name__
     if isinstance(cause, ValidationError) and name in knobs:
         return f"{key}: {first[0].lower()}{first[1:]}; allowed: {allowed(knobs[name])}."
+    if unknown := re.match(r"Could not override '([^'@]+)[^']*'\. No match", first):
+        groups = groups_of_choices()
+        hint = did_you_mean(unknown[1], groups)
+        return f"{unknown[1]} is not a known choice; allowed: {', '.join(f'{name}=...' for name in groups)}{hint}."
     if isinstance(error, OverrideParseException):
         return unreadable(error.override, first)
     return f"{key}: {first}." if key else f"{first}."
@@ -114,8 +141,8 @@ def help_text(root: DictConfig) -> str:
         "",
         "Choices (group=choice):",
     ]
-    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("hydra", "sweep")):
-        lines.append(f"  {group.name:<12}" + ", ".join(sorted(file.stem for file in group.glob("*.yaml"))))
+    for group in groups_of_choices():
+        lines.append(f"  {group:<12}" + ", ".join(sorted(file.stem for file in (folder / group).glob("*.yaml"))))
     lines += ["", "Settings (key=value), with the defaults of the present choice:"]
     schema = Config()
     for entry in fields(schema):
