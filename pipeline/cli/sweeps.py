@@ -19,6 +19,7 @@ from pipeline.config.overrides import quoted
 from pipeline.config.paths import PATHS, absolute, absolute_override, elsewhere
 from pipeline.runs.door import is_completed
 from pipeline.runs.processes import launched_rank
+from pipeline.runtime.children import own_package
 from pipeline.runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ class UnfinishedOnly(Launcher):
         returned = {number: _completed(job) for number, job in zip(numbers, job_overrides, strict=True)}
         if left:
             jobs = [job_overrides[number - initial_job_idx] for number in left]
-            returned.update(zip(left, self._launcher.launch(jobs, _Numbers(left)), strict=True))
+            with _environment(own_package()):
+                launched = self._launcher.launch(jobs, _Numbers(left))
+            returned.update(zip(left, launched, strict=True))
         return [returned[number] for number in numbers]
 
     def _is_done(self, overrides: Sequence[str], number: int) -> bool:
@@ -101,6 +104,19 @@ class UnfinishedOnly(Launcher):
             self._file.unlink(missing_ok=True)
         else:
             self._file.write_bytes(self._before)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 class _Numbers(int):

@@ -44,7 +44,7 @@ def absolute_override(override: str, place: Path) -> str:
     if parsed.is_sweep_override():
         if not parsed.is_choice_sweep():
             return override
-        values = [str(value) for value in parsed.value().list]
+        values = [getattr(value, "text", value) for value in parsed.value().list]
     else:
         values = [parsed.value()]
     if not all(isinstance(value, str) for value in values):
