@@ -3,13 +3,13 @@
 import sys
 
 from pipeline.runtime.interruption import interruption
-from pipeline.runtime.startup import before_torch
+from pipeline.runtime.startup import begin
 from pipeline.views.html import SUBCOMMANDS
 
 
 def main() -> None:
     """Run the command line."""
-    before_torch()
+    begin()
     if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
         from pipeline.views.html.command import main as run
     else:

@@ -28,6 +28,13 @@ setup_environment() {
     exec 9>&-
 }
 
+# Run one of the project's modules, whatever the working directory (or PYTHONPATH) holds by the name of its package.
+run_module() {
+    local repo
+    repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    exec "$repo/.venv/bin/python" -P "$repo/scripts/module.py" "$@"
+}
+
 find_python() {
     local candidate found=""
     for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python; do

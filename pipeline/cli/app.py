@@ -20,12 +20,27 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.cli.arguments import flags_of
-from pipeline.cli.cluster import failures_name_their_log, interruptions_requeue, lost_job, quiet_beside_first
+from pipeline.cli.cluster import (
+    failures_name_their_log,
+    interruptions_requeue,
+    lost_job,
+    quiet_beside_first,
+    was_requeued,
+)
 from pipeline.cli.invocation import hydra_arguments
+from pipeline.cli.sweeps import completed_jobs_skipped
 from pipeline.config import Config, conf_folder
 from pipeline.config.messages import explain, one_line, register, version_text
 from pipeline.runs.checking import checked
-from pipeline.runs.door import Admission, FolderInUse, admit, check_folder, refuse_completed, refuse_others
+from pipeline.runs.door import (
+    Admission,
+    FolderInUse,
+    admit,
+    check_folder,
+    is_completed,
+    refuse_completed,
+    refuse_others,
+)
 from pipeline.runs.processes import is_first
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
@@ -85,7 +100,8 @@ def _run_or_show(arguments: list[str]) -> None:
         print(shown.getvalue(), end="")
         return
     try:
-        run()
+        with completed_jobs_skipped():
+            run()
     except Failed as failure:
         raise failure.__cause__ from None
 
@@ -95,6 +111,7 @@ class Session:
 
     admission: ClassVar[Admission | None] = None
     begun: ClassVar[Path | None] = None  # what fails from now on is not the configuration
+    sweep: ClassVar[Path | None] = None  # the multirun's folder, if the run is one of its jobs
 
 
 def _fail(error: RunError | OSError) -> NoReturn:
@@ -114,7 +131,7 @@ def _way_back() -> str:
     """How to go on with a run that has begun."""
     if Session.begun is None:
         return ""
-    return f"; what is done is kept, and goes on with: dnc {shlex.quote(f'resume={Session.begun}')}"
+    return f"; what is done is kept, and goes on with: dnc {shlex.quote(f'resume={Session.sweep or Session.begun}')}"
 
 
 def _exit(message: str, code: int) -> NoReturn:
@@ -148,6 +165,7 @@ def _ours(config: DictConfig) -> Config:
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one run in ``hydra.runtime.output_dir``."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    os.chdir(HydraConfig.get().runtime.cwd)  # paths mean where the command was given; with hydra.job.chdir too
     set_levels()
     if Session.admission is not None:
         admission, Session.admission = Session.admission, None
@@ -158,7 +176,11 @@ def job(cfg: DictConfig) -> None:
         return
     # A job of a multirun: its folder exists already.
     interruption.listen()  # in a Slurm job, main() was not here
+    Session.sweep = Path(HydraConfig.get().sweep.dir).absolute()
     quiet_beside_first()
+    if was_requeued() and is_completed(folder):
+        log.info("%s is completed already, and skipped", folder)
+        return
     try:
         refuse_completed(folder)
         refuse_others(folder, by_settings=False)  # Hydra has just written settings of ours

@@ -57,6 +57,11 @@ def quiet_beside_first() -> None:
     logging.root.setLevel(logging.WARNING)
 
 
+def was_requeued() -> bool:
+    """Whether this is a submitted job that Slurm had started before."""
+    return _submitted() and os.environ.get("SLURM_RESTART_COUNT", "0").strip("0") != ""
+
+
 def _submitted() -> bool:
     return "SUBMITIT_EXECUTOR" in os.environ
 

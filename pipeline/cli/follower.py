@@ -6,10 +6,12 @@ import sys
 
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import Interrupted
+from pipeline.runtime.startup import begin
 
 
 def main() -> None:
     """Take part in the run described on standard input."""
+    begin()
     rank = os.environ["RANK"]
     logging.basicConfig(level=logging.WARNING, format=f"rank {rank}: %(message)s")
     from pipeline.runs.execution import execute

@@ -91,9 +91,14 @@ def admit(config: Config, folder: Path, *, replace: bool = False) -> Admission:
     return admission
 
 
+def is_completed(folder: Path) -> bool:
+    """Whether the folder holds a completed run."""
+    return read(folder).status == COMPLETED
+
+
 def refuse_completed(folder: Path) -> None:
     """Raise ConfigError if the folder holds a completed run."""
-    if read(folder).status == COMPLETED:
+    if is_completed(folder):
         raise ConfigError(f"hydra.run.dir={folder} holds a completed run; allowed: a new folder.")
 
 

@@ -6,6 +6,7 @@ checkpoint and raises `Interrupted`. Anywhere else, and at a second Ctrl-C, `Int
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,9 @@ interruption = Interruption()
 def requeue(stop: Interrupted, *, first: bool) -> None:
     """Ask Slurm to run this job again, if it is one that Slurm is about to end; returns where it is not.
 
+    Only a batch job can be run again. To requeue an interactive session (``salloc``, ``srun --pty``), or a batch job
+    in which somebody works on a terminal (Jupyter, a portal), would end it under its user's hands.
+
     Where the request is accepted Slurm ends the processes, and a process that ended by itself before would count as
     completed or failed: so this waits for it.
 
@@ -109,10 +113,13 @@ def requeue(stop: Interrupted, *, first: bool) -> None:
     if job is None or stop.number == signal.SIGINT:
         return
     with _signals_ignored():
+        kept = _kept_by_slurm()
+        if kept is not None and kept.get("BatchFlag") != "1":
+            return
         if first:
-            _ask_slurm_to_requeue(job)
+            _ask_slurm_to_requeue(job, kept)
         else:
-            time.sleep(2 * SECONDS_TO_ASK)  # there are two things to ask
+            time.sleep(2 * SECONDS_TO_ASK)  # there are two more things to ask
 
 
 @contextmanager
@@ -127,25 +134,46 @@ def _signals_ignored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ask_slurm_to_requeue(job: str) -> None:
-    state = _slurm("squeue", "-h", "-j", job, "-o", "%T")
+def _ask_slurm_to_requeue(job: str, kept: dict[str, str] | None) -> None:
+    state = None if kept is None else _slurm("squeue", "-h", "-j", job, "-o", "%T")
     if state not in ("RUNNING", "SIGNALING", None):  # the latter until the node has confirmed that the signal came
         return  # after scancel: a cancelled job must not come back
-    if state is None or _slurm("scontrol", "requeue", job) is None:
-        said = "did not answer for" if state is None else "refused to requeue"
-        print(f"Slurm {said} job {job}; run the same command again to go on.", file=sys.stderr)
-        return
-    print(f"Slurm job {job} was requeued and will go on from its checkpoint.", file=sys.stderr, flush=True)
-    time.sleep(SECONDS_UNTIL_REQUEUED)
+    again = "run the same command again to go on."
+    if state is None:
+        _say(f"Slurm did not answer for job {job}; {again}")
+    elif _has_terminal():
+        _say(f"Slurm job {job} was not requeued, because this is a terminal; {again}")
+    elif kept.get("Requeue") == "0":
+        _say(f"Slurm job {job} was submitted with --no-requeue; {again}")
+    elif _slurm("scontrol", "requeue", job) is None:
+        _say(f"Slurm refused to requeue job {job}; {again}")
+    else:
+        _say(f"Slurm job {job} was requeued and will go on from its checkpoint.")
+        time.sleep(SECONDS_UNTIL_REQUEUED)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _slurm_job() -> str | None:
-    """This job, or this element of an array; None outside Slurm and in an interactive session."""
-    if "SLURM_JOB_ID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "interactive"):
+    """This job, or this element of an array; None outside Slurm."""
+    if not os.environ.get("SLURM_JOB_ID"):
         return None
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
+    if os.environ.get("SLURM_ARRAY_JOB_ID") and os.environ.get("SLURM_ARRAY_TASK_ID"):
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ["SLURM_JOB_ID"]
+
+
+def _kept_by_slurm() -> dict[str, str] | None:
+    """What Slurm keeps of this job (``BatchFlag``: whether it is one of sbatch's); None if it does not answer."""
+    answer = _slurm("scontrol", "show", "job", os.environ["SLURM_JOB_ID"])  # of an array's element the one of its own
+    return None if answer is None else dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", answer))
+
+
+def _has_terminal() -> bool:
+    """Whether somebody sits before this process; a job of sbatch has files and pipes."""
+    return any(os.isatty(stream) for stream in range(3))
 
 
 def _slurm(*command: str) -> str | None:

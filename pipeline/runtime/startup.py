@@ -1,6 +1,16 @@
-"""What a process sets before it imports PyTorch."""
+"""What a process of ours sets before it does anything else."""
 
 import os
+
+from pipeline.runtime.streams import steady_streams
+
+
+def begin() -> None:
+    """The first thing that each of our programs does."""
+    steady_streams()
+    before_torch()
+    # A notebook leaves its own here, which other processes cannot load; what we draw goes to files.
+    os.environ["MPLBACKEND"] = "agg"
 
 
 def before_torch() -> None:

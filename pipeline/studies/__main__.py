@@ -1,12 +1,12 @@
 """``python -m pipeline.studies``, the command behind ``scripts/reproduce``."""
 
 from pipeline.runtime.interruption import interruption
-from pipeline.runtime.startup import before_torch
+from pipeline.runtime.startup import begin
 
 
 def main() -> None:
     """Run the command line."""
-    before_torch()
+    begin()
     # Imports take seconds, and an import that is broken off leaves nothing to end with.
     with interruption.deferred():
         interruption.listen()

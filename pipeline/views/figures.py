@@ -1,16 +1,14 @@
-"""Figures from a record: functions take a table of rows (see `pipeline.storage.record`) and draw on matplotlib axes."""
+"""Figures from a record: functions take a table of rows (see `pipeline.storage.record`) and draw on matplotlib axes.
+
+matplotlib is loaded when something is drawn: it takes a second, and not every run has figures.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pipeline.runtime.files import atomic
 from pipeline.storage.summary import HEAD, MetricDisplay, RunSummary, Stage, registered
@@ -24,6 +22,10 @@ from pipeline.views.shown import (
     place_names,
     stages_at_the_end,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE = {
     "font.size": 8,
@@ -53,6 +55,8 @@ OPTIMUM = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
 
 def layer_colors(layers: Sequence[str]) -> dict[str, Any]:
     """One colour per layer, dark to bright with depth."""
+    import matplotlib
+
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(layers), 2)))
     return dict(zip(layers, shades, strict=False))
 
@@ -60,12 +64,12 @@ def layer_colors(layers: Sequence[str]) -> dict[str, Any]:
 def plot_over_steps(
     frame: pd.DataFrame,
     metric: str,
-    axes: Axes,
+    axes: "Axes",
     stage: str = HEAD,
     colors: Mapping[str, Any] | None = None,
     unit: str | None = None,
     summary: RunSummary = NO_SUMMARY,
-) -> Axes:
+) -> "Axes":
     """One line per layer: the mean over seeds, shaded from the smallest to the largest seed.
 
     The mean is the geometric one on logarithmic axes. Solid lines are post-activation, dashed ones pre-activation (the
@@ -93,8 +97,8 @@ def has_target_line(metric: MetricDisplay) -> bool:
 
 
 def plot_loss(
-    frame: pd.DataFrame, optimum: float | None, axes: Axes, unit: str = "gradient step", stage: str = HEAD
-) -> Axes:
+    frame: pd.DataFrame, optimum: float | None, axes: "Axes", unit: str = "gradient step", stage: str = HEAD
+) -> "Axes":
     """Total loss over steps, one thin line per seed, and the closed-form value where there is one.
 
     Of a stage that has a loss on either split, that of the training split is red.
@@ -108,8 +112,10 @@ def plot_loss(
     return axes
 
 
-def _plot_seeds(rows: pd.DataFrame, names: Sequence[str], axes: Axes) -> None:
+def _plot_seeds(rows: pd.DataFrame, names: Sequence[str], axes: "Axes") -> None:
     """Metrics of a whole stage over its steps, one thin line per seed."""
+    from matplotlib.lines import Line2D
+
     for name in names:
         color = TRAIN_COLOR if name.startswith("train_") else TEST_COLOR
         for _, group in rows[rows.metric == name].groupby("seed"):
@@ -122,10 +128,10 @@ def _plot_seeds(rows: pd.DataFrame, names: Sequence[str], axes: Axes) -> None:
 def plot_profile(
     frame: pd.DataFrame,
     metric: str,
-    axes: Axes,
+    axes: "Axes",
     threshold: float | None = None,
     summary: RunSummary = NO_SUMMARY,
-) -> Axes:
+) -> "Axes":
     """The metric at the end against the layer: network blocks, then head layers; bars span the seeds.
 
     Training split in red, test split in blue; filled after the activation, open before it.
@@ -148,7 +154,7 @@ def plot_profile(
 
 
 def _plot_points(
-    rows: pd.DataFrame, places: Mapping[tuple[str, str], int], axes: Axes, metric: MetricDisplay, tap: str, color: str
+    rows: pd.DataFrame, places: Mapping[tuple[str, str], int], axes: "Axes", metric: MetricDisplay, tap: str, color: str
 ) -> None:
     values = rows.groupby(["stage", "layer"], sort=False).value
     points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
@@ -169,7 +175,7 @@ def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.step == frame.groupby("stage").step.transform("max")]
 
 
-def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
+def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> "Figure | None":
     """A run in one figure: metrics and loss over the steps (top), and metrics against the layer at the end (bottom).
 
     Over the steps the head is shown, or every stage of a run without one. None where nothing can be drawn.
@@ -178,6 +184,9 @@ def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None
         frame: the record.
         summary: the content of ``summary.json``.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     run = RunSummary(summary)
     at_end = stages_at_the_end(run, frame)
     rows = [stage for stage in at_end if stage.name == HEAD] or run.in_order(set(frame.stage))
@@ -215,7 +224,7 @@ def _draw_stage(
     frame: pd.DataFrame,
     stage: Stage,
     metrics: Sequence[MetricDisplay],
-    line: Sequence[Axes],
+    line: "Sequence[Axes]",
     colors: Mapping[str, Any],
 ) -> None:
     """A stage over its steps: its metrics, and last its loss or what else was recorded of it as a whole."""
@@ -239,8 +248,10 @@ def _draw_stage(
         line[-1].axis("off")
 
 
-def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: "Figure | None", folder: Path, name: str) -> list[Path]:
     """Write ``name.png`` (200 dpi) and ``name.pdf``; nothing where there is no figure."""
+    import matplotlib
+
     if figure is None:
         return []
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
@@ -252,8 +263,10 @@ def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def plain_ticks(axes: Axes) -> Axes:
+def plain_ticks(axes: "Axes") -> "Axes":
     """2 instead of 2 x 10^0 on logarithmic axes of numbers that are near 1."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
     low, high = axes.get_ylim()
     # Over many decades matplotlib's own ticks are the right ones (and LogLocator with subs finds none).
     if axes.get_yscale() == "log" and low > 0.02 and high < 1e3 * low:
@@ -269,8 +282,10 @@ def _legend(
     stages: Sequence[Stage],
     metrics: Sequence[MetricDisplay],
     colors: Mapping[str, Any],
-    axes: Axes,
+    axes: "Axes",
 ) -> None:
+    from matplotlib.lines import Line2D
+
     names = {layer: layer_name(stage, layer) for stage in stages for layer in layers(frame, stage.name)}
     every = -(-len(names) // MOST_NAMED) or 1
     handles = [Line2D([], [], color=colors[layer], label=name) for layer, name in list(names.items())[::every]]

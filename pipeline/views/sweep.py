@@ -9,19 +9,15 @@ and writes ``sweep.csv``, ``sweep.md`` and ``sweep.png`` beside them.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.mathtext import MathTextParser
 
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
+from pipeline.runtime.startup import begin
 from pipeline.runtime.text import printable
 from pipeline.storage.summary import MetricDisplay, RunSummary
 from pipeline.views.figures import STYLE
@@ -29,6 +25,10 @@ from pipeline.views.html.columns import Columns
 from pipeline.views.html.formatting import flat
 from pipeline.views.html.runs import LocalRun, find_runs
 from pipeline.views.wandb.content import headline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GAP = MetricDisplay("gap_to_optimum", "gap to the optimum, worst seed")
 
@@ -86,6 +86,8 @@ def sweep_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def write(table: pd.DataFrame, varied: Sequence[str], folder: Path, maps: Sequence[MetricDisplay]) -> list[Path]:
     """Write ``sweep.csv``, ``sweep.md`` and, if settings differ and runs completed, ``sweep.png``; their paths."""
+    import matplotlib
+
     paths = [folder / "sweep.csv", folder / "sweep.md"]
     with atomic(paths[0]) as path:
         table.to_csv(path, index=False, errors="backslashreplace")
@@ -106,11 +108,13 @@ def heat_maps(runs: Sequence[LocalRun]) -> list[MetricDisplay]:
     return [known.get(name) or MetricDisplay(name, label, scale="linear") for name, label in labels.items()]
 
 
-def sweep_figure(table: pd.DataFrame, varied: Sequence[str], maps: Sequence[MetricDisplay]) -> Figure:
+def sweep_figure(table: pd.DataFrame, varied: Sequence[str], maps: Sequence[MetricDisplay]) -> "Figure":
     """Heat maps over the two settings with the most values (or the only one).
 
     Where runs differ in more than those two, a cell shows the largest number of its runs.
     """
+    from matplotlib.figure import Figure
+
     rows, columns = varied[0], (*varied, None)[1]
     grid = table.assign(**{name: _categories(table[name]) for name in (rows, columns) if name})
     grid = grid if columns else grid.assign(**{"": ""})
@@ -136,7 +140,9 @@ def _numeric(values: pd.Series) -> pd.Series:
     return pd.to_numeric(values, errors="coerce")
 
 
-def _heat_map(cells: pd.DataFrame, axes: Axes, shown: MetricDisplay) -> None:
+def _heat_map(cells: pd.DataFrame, axes: "Axes", shown: MetricDisplay) -> None:
+    from matplotlib.colors import LogNorm
+
     values = cells.to_numpy(dtype=float)
     positive = values[np.isfinite(values) & (values > 0)]
     norm = None
@@ -160,6 +166,8 @@ def _literal(text: object) -> str:
 def _typeset(shown: MetricDisplay) -> str:
     """A title with its mathematics, if it is any."""
     try:
+        from matplotlib.mathtext import MathTextParser
+
         MathTextParser("path").parse(shown.title)
     except ValueError:
         return shown.text
@@ -195,4 +203,5 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    begin()
     main()

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +34,7 @@ CHECKPOINTS = ("checkpoints/backbone.ckpt (epoch", "stages/head.half.safetensors
 @pytest.fixture(scope="module")
 def started(launch, slurm, tmp_path_factory):
     """All jobs of this module at once: mostly they wait."""
-    scenarios = {"signalled": signalled, "preempted": preempted, "cancelled": cancelled}
+    scenarios = {"signalled": signalled, "preempted": preempted, "cancelled": cancelled, "session": session}
     with ThreadPoolExecutor() as pool:
         folders = {name: tmp_path_factory.mktemp(name) for name in scenarios}
         on_slurm = ["--multirun", "hydra/launcher=slurm", "hydra.sweep.dir=sweep", "seed=0,0"]
@@ -90,6 +92,16 @@ def cancelled(slurm, cwd: Path) -> list[str]:
     return slurm.wait_for_end(job)
 
 
+def session(slurm, cwd: Path) -> tuple[int, str]:
+    """A run in an interactive session that gets a signal while it trains; its exit code, and the job's number."""
+    command = ["srun", "--job-name=sys/dashboard", sys.executable, "-m", "pipeline", *RUN, "hydra.run.dir=run"]
+    with subprocess.Popen(command, cwd=cwd, env=slurm.env) as process:
+        until(written(cwd / "run" / "dnc.log", TRAINS), "the training", 240)
+        job = slurm.ask("squeue", "-h", "--name=sys/dashboard", "-o", "%i").strip()
+        slurm.ask("scancel", "--signal=TERM", job)
+    return process.returncode, job
+
+
 @pytest.fixture(scope="module")
 def sweep(started) -> Path:
     """The multirun when it has ended."""
@@ -132,6 +144,13 @@ def test_a_cancelled_job_stays_cancelled_and_keeps_what_it_had(started):
     (history,) = started.jobs["cancelled"].result(480)
     assert history.startswith("CANCELLED")
     (run,) = (started.folders["cancelled"] / "outputs").iterdir()
+    assert read_summary(run)["status"] == "interrupted" and (run / "checkpoints" / "backbone.ckpt").exists()
+
+
+def test_an_interactive_session_is_not_requeued(started, slurm):
+    code, job = started.jobs["session"].result(480)
+    assert code == 128 + signal.SIGTERM and len(slurm.wait_for_end(job)) == 1
+    run = started.folders["session"] / "run"
     assert read_summary(run)["status"] == "interrupted" and (run / "checkpoints" / "backbone.ckpt").exists()
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import commands
 from local_cluster import job_number, until
 
 from pipeline.cli.app import EXIT_BAD_CONFIG, EXIT_FAILED
@@ -58,6 +59,16 @@ def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm
             assert summary[key] == expected[key]
     number = job_number(sweep)
     until(lambda: slurm.states(number) == {f"{number}_{job}": "COMPLETED" for job in "012"}, "completed in accounting")
+
+
+def test_a_multirun_that_is_complete_is_no_jobs_again(started, slurm):
+    done = started.launchers["sweep"].end()
+    assert done.code == 0, done.err
+    (sweep,) = (started.folders["sweep"] / "multirun").glob("*/*")
+    number = job_number(sweep)
+    again = commands().run(f"resume={sweep}", folder=started.folders["sweep"], environment=slurm.env)
+    assert again.code == 0 and again.out.count("is completed already, and skipped") == 3, again.err
+    assert job_number(sweep) == number
 
 
 def test_a_run_over_two_nodes_is_the_run_made_by_one_process(started, slurm):

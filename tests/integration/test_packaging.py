@@ -92,6 +92,7 @@ def fake_checkout(tmp_path) -> Path:
         "    return name\n"
     )
     (root / "pipeline").mkdir()
+    (root / "pipeline" / "__init__.py").write_text("")
     (root / "pipeline" / "__main__.py").write_text("import os, sys; print(os.getcwd(), sys.argv[1:])")
     return root
 
@@ -109,6 +110,12 @@ def test_scripts_run_sets_up_once_and_passes_arguments_on_from_any_folder(fake_c
     (fake_checkout / "constraints.txt").write_text("# changed\n")
     run_script(fake_checkout, cwd=tmp_path)
     assert (fake_checkout / "installs.txt").read_text() == "xx"
+
+
+def test_scripts_run_what_is_theirs_whatever_lies_in_the_working_directory(fake_checkout, tmp_path):
+    (tmp_path / "pipeline.py").write_text("print('the code of the user')")
+    found = run_script(fake_checkout, "seed=1", cwd=tmp_path, PYTHONPATH=".")
+    assert found.stdout.strip() == f"{tmp_path} ['seed=1']", found.stderr
 
 
 def test_scripts_run_is_clear_about_a_missing_or_old_python(fake_checkout, tmp_path):

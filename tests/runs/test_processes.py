@@ -49,6 +49,48 @@ def test_a_process_that_nobody_placed_stands_alone(variables):
     assert launched_rank(variables) is None
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        *({"SLURM_STEP_NUM_TASKS": tasks} for tasks in ("", "4(x2)", "4", "-1", "x")),
+        *(SRUN | {name: "x"} for name in SRUN),
+        SRUN | {"SLURM_PROCID": "4"},
+        {"TORCHELASTIC_RUN_ID": "x"},
+        *(
+            {key: text for key, text in TORCHRUN.items() if key != name} | {"TORCHELASTIC_RUN_ID": "x"}
+            for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")
+        ),
+        {"DNC_FOLLOWER": "1"},
+        {"RANK": "1", "LOCAL_RANK": "x", "WORLD_SIZE": "", "SLURM_PROCID": "3", "TORCHELASTIC_USE_AGENT_STORE": "1"},
+    ],
+)
+def test_what_another_launch_left_behind_is_told_and_forgotten(variables, caplog):
+    left = dict(variables) | {"SLURM_JOB_ID": "7", "PATH": "/bin"}
+    assert launched_rank(left) is None
+    processes.forget_leftovers(left)
+    assert caplog.messages and all(name in caplog.text for name in set(variables) - set(left))
+    assert left["SLURM_JOB_ID"] == "7" and launched_rank(left) is None
+    ranks = [left.get(name, "0") for name in (*processes.ELSEWHERE, "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID")]
+    caplog.clear()
+    processes.forget_leftovers(left)
+    assert set(ranks) == {"0"}
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN, {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}, {}])
+def test_a_launch_that_is_whole_is_left_as_it_is(variables, caplog):
+    kept = dict(variables)
+    processes.forget_leftovers(kept)
+    assert kept == variables and caplog.messages == []
+
+
+def test_an_old_launch_of_torchrun_does_not_hide_that_of_srun(caplog):
+    variables = SRUN | {"TORCHELASTIC_RUN_ID": "x"}
+    assert launched_rank(variables).launcher == "srun"
+    processes.forget_leftovers(variables)
+    assert variables == SRUN and "TORCHELASTIC_RUN_ID=x" in caplog.text
+
+
 def test_the_variables_of_a_place_are_those_that_pytorch_reads():
     assert RankAssignment(3, 1, 1, 4, "srun").variables("10.0.0.1", 4711) == {
         "RANK": "3",

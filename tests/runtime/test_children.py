@@ -1,9 +1,52 @@
-"""A child runs the code that this process runs, wherever either of them stands."""
+"""Processes of ours run our package, whatever the working directory holds by its name."""
 
 import subprocess
 import sys
+from pathlib import Path
 
-from pipeline.runtime.children import module_command
+import pytest
+from recomputation import summary_of
+
+from pipeline.runtime.children import ROOT, module_command, own_package
+
+ASK = "import sys; from pipeline.runtime.children import module_command; sys.path.insert(0, sys.argv[1]); "
+ASK += "import subprocess; sys.exit(subprocess.run(module_command('pipeline.metrics')).returncode)"
+NETWORK = "import torch, pipeline.networks\nclass Net(torch.nn.Linear):\n    def forward(self, images):\n"
+NETWORK += "        return super().forward(images.flatten(1)).relu()\n"
+
+
+@pytest.fixture(params=["pipeline.py", "pipeline/__init__.py", "pipeline/runtime/__init__.py"])
+def shadowed(request, tmp_path) -> Path:
+    """A working directory with code by the name of ours."""
+    file = tmp_path / request.param
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("raise SystemExit('the code of the user')\n")
+    return tmp_path
+
+
+def test_a_child_runs_our_module_although_another_comes_first_in_the_path(shadowed):
+    command = [sys.executable, "-P", "-c", ASK, str(shadowed)]
+    done = subprocess.run(command, cwd=shadowed, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("| "), done.stderr
+
+
+def test_a_python_that_a_cluster_starts_finds_our_package(shadowed):
+    code = "import pipeline.runtime.errors; print(pipeline.__file__)"
+    environment = {"PATH": "/usr/bin:/bin", **own_package()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=shadowed, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == f"{ROOT}/pipeline/__init__.py", done.stderr
+
+
+def test_a_run_of_two_processes_takes_the_network_from_here_and_not_the_package(tmp_path):
+    (tmp_path / "pipeline.py").write_text("raise SystemExit('the code of the user')\n")
+    (tmp_path / "mine.py").write_text(NETWORK)
+    command = [sys.executable, "-P", "-c", "from pipeline.__main__ import main; main()"]
+    command += ["backbone=custom", "backbone._target_=mine.Net", "backbone.kwargs={in_features: 64, out_features: 8}"]
+    command += ["trainer.devices=2", "data.samples_per_class=20", "backbone.epochs=1", "descent.steps=20"]
+    command += ["descent.seeds=2", "record.figures=false", "logger=none", "hydra.run.dir=r"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert summary_of(tmp_path / "r")["environment"]["processes"] == 2
 
 
 def test_a_child_finds_our_modules_and_not_those_of_the_working_directory(tmp_path, monkeypatch):

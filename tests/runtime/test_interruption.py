@@ -100,17 +100,20 @@ def caught(pid: int) -> int:
 def slurm(tmp_path, monkeypatch):
     """Stand-ins for Slurm's commands that write down how they were called; returns what they were asked."""
 
-    def make(state: str, code: int = 0, busy: int = 0) -> list[str]:
-        """The answers of ``squeue``, which fails so often first, and of ``scontrol``."""
+    def make(state: str, code: int = 0, busy: int = 0, batch: int = 1, again: int = 1) -> list[str]:
+        """The answers of ``squeue``, which fails so often first, and of ``scontrol`` about the job."""
         tried = tmp_path / "tried"
         answer = f"echo >> {tried}; [ $(wc -l < {tried}) -gt {busy} ] || exit 1; echo {state}"
-        for name, body in (("squeue", answer), ("scontrol", f'echo "$@" >> {tmp_path}/asked; exit {code}')):
+        job = f"JobId=17 JobName=zsh\n   JobState={state} Reason=None\n   Requeue={again} Restarts=0 BatchFlag={batch}"
+        control = f'[ "$*" = "show job 17" ] && echo "{job}" && exit; echo "$@" >> {tmp_path}/asked; exit {code}'
+        for name, body in (("squeue", answer), ("scontrol", control)):
             command = tmp_path / name
             command.write_text(f"#!/bin/sh\n{body}\n")
             command.chmod(command.stat().st_mode | stat.S_IEXEC)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         monkeypatch.setenv("SLURM_JOB_ID", "17")
         monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
+        monkeypatch.setattr(module, "_has_terminal", lambda: False)  # pytest may have one
         monkeypatch.setattr(module, "SECONDS_UNTIL_REQUEUED", 0.0)
         monkeypatch.setattr(module, "SECONDS_TO_ASK", 30.0)
         monkeypatch.setattr(module, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
@@ -144,14 +147,39 @@ def test_a_cancelled_job_stays_cancelled(slurm):
     assert slurm.asked() == []
 
 
-def test_neither_ctrl_c_nor_another_rank_nor_a_shell_asks_slurm(slurm, monkeypatch):
+def test_neither_ctrl_c_nor_another_rank_asks_slurm(slurm, monkeypatch):
     slurm("RUNNING")
-    monkeypatch.setattr(module, "SECONDS_TO_ASK", 0.0)
+    monkeypatch.setattr(module, "SECONDS_TO_ASK", 1.0)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     requeue(Interrupted(signal.SIGINT), first=True)
     requeue(Interrupted(signal.SIGTERM), first=False)
-    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
-    requeue(Interrupted(signal.SIGTERM), first=True)
     assert slurm.asked() == []
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "interactive", "jupyterhub", "sys/dashboard/sys/jupyter", "dnc"])
+def test_slurm_says_whether_a_job_is_a_session_and_its_name_does_not(slurm, monkeypatch, name):
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    slurm("RUNNING", batch=0)
+    for first in (True, False):
+        requeue(Interrupted(signal.SIGTERM), first=first)
+    assert slurm.asked() == []
+    slurm("RUNNING")
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    requeue(Interrupted(signal.SIGTERM), first=True)
+    assert slurm.asked() == ["requeue 17"]
+
+
+def test_a_batch_job_in_which_somebody_works_on_a_terminal_is_not_requeued(slurm, monkeypatch, capsys):
+    slurm("RUNNING")
+    monkeypatch.setattr(module, "_has_terminal", lambda: True)
+    requeue(Interrupted(signal.SIGTERM), first=True)
+    assert slurm.asked() == [] and "job 17 was not requeued, because this is a terminal" in capsys.readouterr().err
+
+
+def test_a_job_that_is_not_to_be_requeued_is_not_and_says_how_to_go_on(slurm, capsys):
+    slurm("RUNNING", again=0)
+    requeue(Interrupted(signal.SIGTERM), first=True)
+    assert slurm.asked() == [] and "--no-requeue; run the same command again" in capsys.readouterr().err
 
 
 def test_a_slurm_that_is_too_busy_to_answer_is_asked_again(slurm, capsys):

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.interruption import Interrupted, interruption
+from pipeline.runtime.startup import begin
 
 SECONDS_TO_LEAVE = 60.0
 """After the parent is gone; whoever has not kept what it has by then is stuck."""
@@ -25,6 +26,7 @@ SECONDS_TO_LEAVE = 60.0
 
 def main() -> None:
     """Work until there are no more orders."""
+    begin()
     interruption.listen()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what else is printed is no answer
