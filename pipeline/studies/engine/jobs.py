@@ -24,7 +24,7 @@ from pipeline.runs.door import FolderInUse, admit
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
 from pipeline.storage.record import COMPLETED, read_summary
-from pipeline.studies.engine.places import INCIDENTAL, is_within
+from pipeline.studies.engine.folders import INCIDENTAL, is_within
 from pipeline.studies.engine.results import Point, Result
 
 log = logging.getLogger(__name__)
