@@ -10,7 +10,6 @@ The third start is left alone, and has to end with the same bytes in record.csv 
 was never disturbed.
 """
 
-import argparse
 import contextlib
 import gc
 import os
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli.app import main as dnc
+from pipeline.runtime.command_line import Parser
 
 # Few layers, because drawing them would take most of the time.
 RUN = ["data.samples_per_class=60", "backbone.hidden=[16]", "backbone.epochs=15", "backbone.batch_size=16"]
@@ -129,7 +129,7 @@ def attempt(folder: Path, stage: str, lasts: float, number: int, dice: random.Ra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--attempts", type=int, default=30, help="per stage (30)")
     parser.add_argument("--stage", action="append", choices=list(WINDOWS), help="all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")

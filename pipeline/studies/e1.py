@@ -3,9 +3,9 @@
 Paper: Súkeník, Mondelli, Lampert, NeurIPS 2023, arXiv 2305.13165; settings recalled (conf/experiment/e1.yaml).
 Shows: DNC1-3 per layer, the loss and its gap to the closed form against the steps, L = 3, 4, 6; the final class means.
 Expects: the loss at the closed form, DNC1-3 exactly where the theorem promises them, layer 1 left alone.
-Evidence: docs/reproduction/README.md and e1*.csv there. Gap at most 6.0e-5, 1.2e-4, 3.3e-4 for L = 3,
-    4, 6 (10 seeds each), DNC1 at most 1.5e-20; 13 of 18 claims hold: DNC2 and DNC3 at L = 6 need two to three times the
-    steps, and DNC3 of W_1 converges although it is not promised.
+Evidence: docs/reproduction/README.md and e1*.csv there. Gap at most 6.0e-5, 1.2e-4, 3.3e-4 for L = 3, 4, 6 (10 seeds
+    each), DNC1 at most 1.5e-20; 13 of 18 claims hold: DNC2 and DNC3 at L = 6 need two to three times the steps, and
+    DNC3 of W_1 converges although it is not promised.
     Command: scripts/reproduce e1
     Machine: 2 cores of an AMD EPYC (model not named), 23 GiB, no GPU, float64, torch 2.14.1; 252, 444 and 1335 s.
     Date: committed 2026-11-23. Commit of the code: not recorded.

@@ -3,8 +3,8 @@
 Paper: the critical decay is arXiv 2305.13165's; the experiment is ours (conf/experiment/e2_decay.yaml).
 Shows: final loss and output against the common decay in multiples of the critical one, from two random starts.
 Expects: the collapsed optimum below the critical decay, zero above, and hysteresis between threshold and fold.
-Evidence: docs/reproduction/README.md and e2_decay*.csv there. 6 of 7 claims hold: from
-    the usual start 28 of 80 seeds miss the optimum below the critical decay; from one twice as large none does.
+Evidence: docs/reproduction/README.md and e2_decay*.csv there. 6 of 7 claims hold: from the usual start 28 of 80 seeds
+    miss the optimum below the critical decay; from one twice as large none does.
     Command: scripts/reproduce e2_decay
     Machine: 2 cores of an AMD EPYC (model not named), 23 GiB, no GPU, float64, torch 2.14.1; 14 min.
     Date: committed 2026-11-23. Commit of the code: not recorded.

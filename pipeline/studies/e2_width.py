@@ -3,9 +3,8 @@
 Paper: arXiv 2305.13165 (see e1); the widths and numbers of steps are ours (conf/experiment/e2_width.yaml).
 Shows: final losses, and the share of seeds at each value that pipeline.theory.diagnose names, against the width.
 Expects: narrow heads get stuck, at values that have names, and wide ones do not.
-Evidence: docs/reproduction/README.md and e2_width*.csv there. 7 of 9 claims hold: at width
-    16 two of ten seeds miss the optimum, and 19 of 84 final losses are at no value that theory names (dead samples, a
-    split class).
+Evidence: docs/reproduction/README.md and e2_width*.csv there. 7 of 9 claims hold: at width 16 two of ten seeds miss the
+    optimum, and 19 of 84 final losses are at no value that theory names (dead samples, a split class).
     Command: scripts/reproduce e2_width
     Machine: 2 cores of an AMD EPYC (model not named), 23 GiB, no GPU, float64, torch 2.14.1; 33 min.
     Date: committed 2026-11-23. Commit of the code: not recorded.

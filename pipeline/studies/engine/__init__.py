@@ -6,7 +6,7 @@ and the claims those records must bear out. What the settings are and where they
 
     command     the command line: which studies, then run, draw, judge
     study       what a study is, and which there are
-    places      the folder of a version of a study, or of a variation of it
+    folders     the folder of a version of a study, or of a variation of it
     jobs        a run of a study: composed, found where it was made before
     performing  runs one after another, several at once, or through a Hydra launcher; shared with other processes
     workers     the processes that make several runs at once (worker: what such a process does)

@@ -20,9 +20,9 @@ from pipeline.runtime.files import atomic
 from pipeline.runtime.interruption import Interrupted, interruption
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.jobs import Job, closed_runs
 from pipeline.studies.engine.performing import Meter, launch, perform_all
-from pipeline.studies.engine.places import folder_of
 from pipeline.studies.engine.publish import publish
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Study, studies
@@ -179,9 +179,9 @@ def _planned(study: Study, overrides: Sequence[str], out: Path, unvaried: Path, 
     swept = {override.partition("=")[0] for point in study.points for override in point.overrides}
     if clash := sorted((changed & swept) - MAY_CHANGE):
         raise ConfigError(f"{clash[0]} is what {study.name} varies; allowed: any other setting.")
-    place = Path("runs", study.name)
-    planned = [Job.plan(study.name, point, overrides, out / place / point.name) for point in study.chosen(version)]
-    jobs = _found(planned, unvaried / place)
+    own = Path("runs", study.name)
+    planned = [Job.plan(study.name, point, overrides, out / own / point.name) for point in study.chosen(version)]
+    jobs = _found(planned, unvaried / own)
     for job in jobs:
         if not force and (other := job.in_the_way):
             raise ConfigError(

@@ -27,7 +27,7 @@ from pipeline.storage.reading import Unreadable
 from pipeline.storage.record import read_summary
 from pipeline.storage.settings_files import kept_config as kept_settings
 from pipeline.storage.summary import COMPLETED
-from pipeline.studies.engine.places import INCIDENTAL, is_within
+from pipeline.studies.engine.folders import INCIDENTAL, is_within
 from pipeline.studies.engine.results import Point, Result
 
 log = logging.getLogger(__name__)

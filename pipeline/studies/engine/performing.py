@@ -147,7 +147,7 @@ def launch(
     try:
         lock = FolderLock(runs)
     except Occupied as error:
-        raise RunError(f"the runs in {runs} are being submitted by {error}; the same command later goes on.") from error
+        raise RunError(f"the runs in {runs} are being submitted by {error}.") from error
     running: dict[str, subprocess.Popen] = {}
     try:
         for name, command in _multiruns(studies, jobs, overrides, runs, launcher):
@@ -168,9 +168,7 @@ def launch(
     finally:
         lock.release()
     if failed:
-        raise RunError(
-            f"these multiruns failed: {', '.join(failed)}; what they finished is kept, the same command goes on."
-        )
+        raise RunError(f"these multiruns failed: {', '.join(failed)}.")
 
 
 def _multiruns(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.runtime.children import module_command
-from pipeline.studies.engine.places import folder_of
+from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.study import QUICK
 
 SECONDS = 240.0

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.runtime.lock import FolderLock
 from pipeline.storage.record import write_summary
 from pipeline.studies.engine.command import main
-from pipeline.studies.engine.places import folder_of
+from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.study import FULL, QUICK, Grid, Study, studies
 
 TINY = [
@@ -97,10 +97,10 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
     command = [sys.executable, "-m", "pipeline.studies", "e2_lr", "--quick", *TINY, "--docs", "docs"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return place(folder, TINY), done.stdout
+    return folder_for(folder, TINY), done.stdout
 
 
-def place(folder: Path, overrides: list[str]) -> Path:
+def folder_for(folder: Path, overrides: list[str]) -> Path:
     """Where a quick study with these settings lies."""
     return folder_of(folder / "outputs" / "reproduction", QUICK, overrides)
 
@@ -164,7 +164,7 @@ def test_a_variation_leaves_what_is_finished_alone(reproduced, first_points, mon
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     main(["e2_lr", "--quick", *TINY, "head.init_scale=0.5"])
     assert all(path.read_bytes() == content for path, content in before.items())
-    varied = place(folder, [*TINY, "head.init_scale=0.5"])
+    varied = folder_for(folder, [*TINY, "head.init_scale=0.5"])
     assert list(summaries(varied)) == ["lr_0.2", "lr_0.5"] and (varied / "figures" / "e2_lr.png").exists()
 
 
@@ -232,7 +232,7 @@ def reproduced_networks(tmp_path_factory) -> tuple[Path, str]:
 
 def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(reproduced_networks):
     folder, printed = reproduced_networks
-    out = place(folder, DIGITS)
+    out = folder_for(folder, DIGITS)
     names = [point.name for point in studies()["e4"].chosen(QUICK)]
     assert sorted(summaries(out)) == sorted(names)
     assert f"[{len(names)}/{len(names)}, " in printed and "s left]" in printed
@@ -251,7 +251,7 @@ def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(r
 
 def test_the_table_of_networks_says_what_the_summaries_say(reproduced_networks):
     folder, _ = reproduced_networks
-    out = place(folder, DIGITS)
+    out = folder_for(folder, DIGITS)
     for row in pd.read_csv(out / "tables" / "e4.csv").itertuples():
         summary = json.loads((out / "runs" / "e4" / row.point / "summary.json").read_text())
         last = summary["layers"][-1]

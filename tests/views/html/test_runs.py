@@ -145,7 +145,9 @@ def test_folders_without_a_run_are_refused_in_a_sentence_that_names_them(tmp_pat
 def test_browsing_resolves_nothing(killed, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     texts = ["${oc.env:WANDB_API_KEY}", "${oc.decode:${oc.env:WANDB_API_KEY}}"]
-    (killed / ".hydra" / "config.yaml").write_text("protocol: {name: '%s'}\nlogger: {notes: '%s'}\n" % tuple(texts))
+    (killed / ".hydra" / "config.yaml").write_text(
+        f"protocol: {{name: '{texts[0]}'}}\nlogger: {{notes: '{texts[1]}'}}\n"
+    )
     (killed / ".hydra" / "overrides.yaml").write_text(f"- logger.notes={texts[0]}\n")
     run = open_run(killed)
     assert run.config == {"protocol": {"name": texts[0]}, "logger": {"notes": texts[1]}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.studies.engine.places import LONGEST, folder_of, variation_name
+from pipeline.studies.engine.folders import LONGEST, folder_of, variation_name
 from pipeline.studies.engine.study import FULL, QUICK
 
 
