@@ -175,7 +175,15 @@ def stable_rank_means(statistics: ClassStatistics) -> Tensor:
     return stable_rank_of_spectrum(statistics.mean_singular_values)
 
 
-@metric(NOT_FINITE, NO_SAMPLES, NOT_COUNTED, title="Share of active units", scale="linear", invariant=("scaling",))
+@metric(
+    NOT_FINITE,
+    NO_SAMPLES,
+    NOT_COUNTED,
+    version=2,
+    title="Share of active units",
+    scale="linear",
+    invariant=("scaling",),
+)
 def active_units(statistics: ClassStatistics) -> Tensor:
     """Share of non-zero entries among the activations, counted before any pooling."""
     return statistics.active / (statistics.samples * statistics.means.shape[-1])
