@@ -229,7 +229,15 @@ def classes_left_out(statistics: ClassStatistics) -> Tensor:
     return torch.full_like(statistics.active, statistics.left_out)
 
 
-@metric(NOT_FINITE, NO_SAMPLES, NOT_COUNTED, title="Share of active units", scale="linear", invariant=("scaling",))
+@metric(
+    NOT_FINITE,
+    NO_SAMPLES,
+    NOT_COUNTED,
+    version=2,
+    title="Share of active units",
+    scale="linear",
+    invariant=("scaling",),
+)
 def active_units(statistics: ClassStatistics) -> Tensor:
     """Share of non-zero entries among the activations, counted before any pooling."""
     return statistics.active / (statistics.samples * statistics.means.shape[-1])

@@ -160,7 +160,8 @@ class Backbone(nn.Module):
                 return matching(self, pattern)
             return [(f"network.{name}", side) for name, side in matching(self.network, pattern)]
         except ValueError as error:
-            raise ValueError(f"backbone.{key}: {error}") from None
+            problem = str(error).rstrip(".")
+            raise ValueError(f"backbone.{key}: {problem}; allowed: patterns of the names of its modules.") from None
 
     def _readings(self, read: Read) -> dict[Place, Reading]:
         found: dict[Place, Reading] = {}

@@ -157,7 +157,8 @@ def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None
     try:
         found = readings(backbone, pooling)
     except Unreadable as error:
-        layer = error.module.removeprefix("network.")
+        blocks = {activation: block for block, activation in backbone.activations.items()}
+        layer = blocks.get(error.module, error.module).removeprefix("network.")
         raise ConfigError(
             f"{backbone.name}: layer {layer} {error.why}; allowed: backbone.read={{{layer}: nhwc}} or another way to "
             "read it, or backbone.layers without it."

@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pipeline.config.overrides import check_single, parsed_override, path_keys, quoted, readable_override
 from pipeline.runtime.errors import ConfigError
@@ -100,3 +101,21 @@ def test_the_line_shown_for_text_can_be_typed(text):
         parsed_override(f"logger.notes={text}")
     shown = str(caught.value).partition("within quotes: ")[2].removesuffix(".")
     assert parsed_override(shlex.split(shown)[0]).value() == text
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ('a={"blocks.*": cls}', {"blocks.*": "cls"}),
+        (
+            "a={'fc:pre': flatten, \"layer[0-9]\": nhwc+positions}",
+            {"fc:pre": "flatten", "layer[0-9]": "nhwc+positions"},
+        ),
+        ("a={**.attn: last}", {"**.attn": "last"}),
+        ('a={text: "x: y"}', {"text": "x: y"}),
+        ("a={width: 8}", {"width": 8}),
+        ("a=[b,c]", ["b", "c"]),
+    ],
+)
+def test_keys_of_mappings_may_be_quoted(argument, value):
+    assert OverridesParser.create().parse_override(readable_override(argument)).value() == value

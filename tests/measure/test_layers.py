@@ -241,3 +241,31 @@ def test_every_metric_of_the_features_equals_that_with_a_covariance(images):
     streamed.update(measured.train, images.train.labels)
     for name, value in streamed.compute().items():
         assert measured.layers[-1].values[name].item() == pytest.approx(value.item(), rel=1e-10, abs=0), name
+
+
+def test_every_position_of_a_map_is_a_row_in_both_looks(images, monkeypatch):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 5, 3), torch.nn.ReLU())
+    backbone = Backbone(network, images.image_shape, name="own", read={"1": "positions"})
+    with torch.no_grad():
+        rows = network[:2](images.standardise(images.train.images)).permute(0, 2, 3, 1).reshape(-1, 4)
+    labels = images.train.labels.repeat_interleave(36)
+    for kept in (measuring.KEPT_BYTES, 0):
+        monkeypatch.setattr(measuring, "KEPT_BYTES", kept)
+        (at,) = [at for at in measure_backbone(backbone, images).layers if (at.layer, at.tap) == ("network.1", "post")]
+        assert at.values["dnc1"].item() == pytest.approx(metrics.dnc1(rows, labels, 2).item(), rel=1e-5)
+        expected = metrics.ncm_accuracy(rows, labels, rows, labels, 2).item()
+        assert at.values["ncm_accuracy"].item() == pytest.approx(expected, abs=1e-3)
+        assert at.values["active_units"].item() == pytest.approx((rows != 0).double().mean().item())
+
+
+def test_the_share_of_active_units_of_a_map_is_that_of_its_units(images):
+    backbone = build_backbone("resnet20", images.image_shape)
+    found = {(at.layer, at.tap): at.values["active_units"].item() for at in measure_backbone(backbone, images).layers}
+    seen = []
+    hook = backbone.network.layer3[2].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        backbone.eval()(images.standardise(images.train.images))
+    hook.remove()
+    expected = (seen[0] != 0).double().mean().item()
+    assert found["network.layer3.2", "post"] == pytest.approx(expected, abs=1e-3) and expected < 0.9

@@ -392,3 +392,50 @@ def test_a_network_without_parameters_is_refused():
         ValueError, match=r"^backbone\._target_=torch\.nn\.Flatten has no parameters; allowed: networks"
     ):
         build_backbone("custom", DIGIT, _target_="torch.nn.Flatten")
+
+
+class Trained(nn.Module):
+    """Gives in training mode what `finish` makes of its features, and something random before that."""
+
+    def __init__(self, finish):
+        super().__init__()
+        self.flatten, self.norm, self.linear = nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 4)
+        self.drop, self.finish = nn.Dropout(), finish
+
+    def forward(self, x):
+        x = self.drop(self.linear(self.norm(self.flatten(x))))
+        return self.finish(x) if self.training else x
+
+
+def added_in_place(x):
+    bent = x.sigmoid()
+    bent += 1  # the gradient of a sigmoid is made of what it gave
+    return bent
+
+
+@pytest.mark.parametrize(
+    ("finish", "message"),
+    [
+        (lambda x: (x, x), r"own returns a tuple for 2 images while it trains; allowed: vectors \(2, d\) or maps"),
+        (lambda x: {"out": x}, r"own returns a dict for 2 images while it trains"),
+        (lambda x: x[:, :2], r"own returns 2 features while it trains and 4 otherwise; allowed: the same"),
+        (added_in_place, r"own cannot be trained: it fails .*modified by an inplace operation.*backbone\.epochs=0"),
+        (lambda x: x.missing, r"own cannot be trained: it fails on 2 images in training mode \(.*missing"),
+    ],
+)
+def test_a_network_that_does_something_else_in_training_mode_is_refused_in_one_sentence(finish, message):
+    backbone = Backbone(Trained(finish), DIGIT, name="own")
+    with pytest.raises(ValueError, match=message) as error:
+        backbone.try_training()
+    assert "\n" not in str(error.value)
+
+
+def test_trying_a_training_leaves_no_trace():
+    backbone = Backbone(Trained(lambda x: x), DIGIT, name="own")
+    backbone.network.drop.eval()
+    before, state = {name: value.clone() for name, value in backbone.state_dict().items()}, torch.get_rng_state()
+    backbone.try_training()
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    assert backbone.training and not backbone.network.drop.training

@@ -214,3 +214,67 @@ def test_flattened_maps_whose_class_means_do_not_fit_are_refused_with_their_size
         "error: class means of 18 maps of up to 1,024 numbers (backbone.pooling=flatten) need at least 3 MiB of "
         "memory, and there are 2 MiB; allowed: average, smaller images or fewer classes.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        (
+            "backbone.layers=[layr*]",
+            "backbone.layers: layer pattern 'layr*' matches no module of this ResNet20, did you",
+        ),
+        (
+            "backbone.layers=layer*",
+            "backbone.layers=layer* is no list of patterns; allowed: [layer*,fc:pre,**.attn], or",
+        ),
+        ("backbone.layers=[]", "backbone.layers=[] is no list of patterns; allowed: "),
+        (
+            'backbone.read={"layer*": max}',
+            "backbone.read={layer*: max} is no way to read a layer; allowed: mean, cls, la",
+        ),
+        (
+            "backbone.read=cls",
+            "backbone.read=cls is no mapping; allowed: {pattern: mean, cls, last, flatten, positions",
+        ),
+        (
+            "backbone.read={conv1: mean}",
+            "backbone.read={conv1: ...} means no layer that is measured; allowed: patterns",
+        ),
+        (
+            "backbone.read={layer1.0: cls}",
+            "backbone=resnet20: layer layer1.0 gives (1, 16, 8, 8), which has no single ax",
+        ),
+        (
+            "backbone.read={layer1.0: nlc}",
+            "backbone=resnet20: layer layer1.0 gives (1, 16, 8, 8), but is read as 3 axes",
+        ),
+    ],
+)
+def test_layers_and_readings_that_mean_nothing_are_refused(refused, argument, sentence):
+    assert sentence in refused("backbone=resnet20", argument)
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.mixed, self.last = nn.Linear(64, 25), nn.Identity(), nn.Linear(25, 4)
+
+    def forward(self, x):
+        x = self.last(self.mixed(self.flat(x.flatten(1)).unflatten(1, (5, 5))).flatten(1))
+        return (x, x) if self.training else x
+"""
+
+
+def test_what_cannot_be_read_or_trained_is_refused_and_the_option_shown(refused, folder, monkeypatch):
+    (folder / "own_of_inputs.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(folder))
+    own = ["backbone=custom", "backbone._target_=own_of_inputs.Net"]
+    sentence = refused(*own, "backbone.layers=[mixed]")
+    assert "layer mixed gives (1, 5, 5), and nothing tells which axis of (N, 5, 5) holds the channels; " in sentence
+    assert "allowed: backbone.read={mixed: nhwc}" in sentence
+    sentence = refused(*own, "backbone.layers=[mixed]", "backbone.read={mixed: nlc}")
+    assert "own_of_inputs.Net returns a tuple for 2 images while it trains; allowed: vectors (2, d)" in sentence

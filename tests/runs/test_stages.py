@@ -6,11 +6,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from pipeline.config import Config
+from pipeline.data import load_images
 from pipeline.networks import Backbone
 from pipeline.runs.checking import checked
 from pipeline.runs.inputs import prepare
 from pipeline.runs.protocols import perform, protocol_names
 from pipeline.runs.run import Run
+from pipeline.runs.sections import NetworkSection
 from pipeline.runtime.errors import RunError
 
 SMALL = {
@@ -138,3 +140,64 @@ def test_a_later_head_on_the_same_backbone_finds_its_features_and_layers(tmp_pat
     second = attempt(tmp_path / "second", "frozen_features", **deeper, features__cache=cache)
     assert caplog.text.count("found the features") == 3
     assert repr(second.record.rows) == repr(alone.record.rows)
+
+
+class Scaled(nn.Module):
+    """Convolutions of images in units of their own spread, which an image of one colour has none of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, images):
+        return self.conv(images / images.std((1, 2, 3), keepdim=True)).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize(("protocol", "epochs"), [("frozen_features", 1), ("frozen_features", 0), ("end_to_end", 1)])
+def test_features_that_are_nan_before_any_training_are_told_without_advice_on_training(
+    protocol, epochs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pipeline.runs.inputs.build_backbone", lambda *_, **__: Backbone(Scaled(), (1, 8, 8), name="s"))
+
+    def one_colour(*arguments, **settings):
+        images = load_images(*arguments, **settings)
+        images.train.images[3] = 255
+        return images
+
+    monkeypatch.setattr("pipeline.runs.inputs.load_images", one_colour)
+    message = r"features of 1 train image\(s\) hold NaN or infinity, first of image 3;"
+    with pytest.raises(RunError, match=message) as error:
+        attempt(tmp_path, protocol, backbone__epochs=epochs)
+    assert "optimizer.lr" not in str(error.value) and "nothing was trained" in str(error.value)
+
+
+class Loaded(nn.Module):
+    """Has its statistics from somewhere else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.norm.running_mean.fill_(5.0)
+        self.norm.running_var.fill_(100.0)
+        self.norm.num_batches_tracked.fill_(1000)
+
+    def forward(self, images):
+        return self.norm(self.conv(images)).relu()
+
+
+def test_no_epochs_keep_the_statistics_that_a_network_brings(tmp_path, monkeypatch):
+    network = Backbone(Loaded(), (1, 8, 8), name="loaded")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    monkeypatch.setattr("pipeline.runs.inputs.build_backbone", lambda *_, **__: network)
+    run = attempt(tmp_path, "frozen_features", backbone__epochs=0)
+    after = run.inputs.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_read_of_every_layer_is_logged_and_kept(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = attempt(tmp_path, "frozen_features", backbone__name="resnet20", backbone__hidden=[256, 64])
+    assert "reading network.layer1.0 .. network.layer1.2 (3): mean of 8 x 8 positions" in caplog.text
+    reads = NetworkSection().summary(run)["backbone_reads"]
+    assert [(read["layer"], read["tap"]) for read in reads] == list(run.inputs.backbone.taps)
+    assert reads[-1]["read"] == "mean of 2 x 2 positions, channels on axis 1 of (1, 64, 2, 2)"

@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.config import Config, settings
 from pipeline.data import ResidentLoader, load_images
 from pipeline.dufm.objectives import load_objective
-from pipeline.networks import build_backbone
+from pipeline.networks import Backbone, build_backbone
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
 from pipeline.runs.training.training import calibrate_norms, train
@@ -246,3 +246,35 @@ def test_a_backbone_without_batch_norm_is_left_alone():
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     calibrate_norms(backbone, images, batch_size=32, seed=0)
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+
+
+class Frozen(nn.Module):
+    """Two norms: one that is fed in training, one that the class keeps in evaluation mode if asked to."""
+
+    def __init__(self, kept: bool):
+        super().__init__()
+        self.conv, self.own, self.other = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.kept = kept
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.own.train(mode and not self.kept)
+        return self
+
+    def forward(self, x):
+        return self.other(self.own(self.conv(x)))
+
+
+@pytest.mark.parametrize("made", ["counted", "uncounted", "kept in evaluation mode"])
+def test_statistics_that_somebody_else_made_are_left_alone(made):
+    images = load_images("digits", classes=[0, 1], samples_per_class=20)
+    network = Frozen(kept=made.startswith("kept"))
+    if made == "counted":
+        network.own.num_batches_tracked.fill_(3)
+    elif made == "uncounted":  # of a file from before there was a count
+        network.own.running_mean.fill_(0.5)
+    before = {name: value.clone() for name, value in network.own.state_dict().items()}
+    backbone = Backbone(network.train(), images.image_shape, name="own")
+    calibrate_norms(backbone, images, batch_size=16, seed=0)
+    assert all(torch.equal(before[name], value) for name, value in network.own.state_dict().items())
+    assert network.other.num_batches_tracked > 0 and not (network.other.running_var == 1).all()
