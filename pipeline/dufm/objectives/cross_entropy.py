@@ -53,7 +53,8 @@ class CrossEntropy(Objective):
         sine = 1 / num_classes**0.5
         return (
             f"under cross-entropy, perfect collapse has DNC3 {sine:.3g} (1/sqrt(K), K = {num_classes}) where class "
-            "means are orthogonal, and infinite DNC2 where they are a centred simplex: nc2_simplex and nc3_duality tell it"
+            "means are orthogonal, and infinite DNC2 where they are a centred simplex: nc2_simplex and nc3_duality "
+            "tell it"
         )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
+from scipy.linalg.blas import dsyrk
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 # Elements worked on at once: on a CPU they stay in a core's cache, on a GPU they make each kernel launch worth while.
 CHUNK_ELEMENTS_CPU = 1 << 18
 CHUNK_ELEMENTS_GPU = 1 << 24
+# Columns from which half of a symmetric product is worth a call of its own.
+SYRK_COLUMNS = 16
 
 
 def chunks_of(features: Tensor, at_least: int = 1) -> list[slice]:
@@ -35,6 +39,25 @@ def minus_rows(features: Tensor, table: Tensor, rows: Tensor, scratch: Tensor) -
     exact, chosen = scratch if scratch.shape[1:] == features.shape else scratch_for(features)
     exact.copy_(features)
     return exact.sub_(torch.index_select(table, -2, rows, out=chosen))
+
+
+def gram(rows: Tensor) -> Tensor:
+    """Products of all pairs of columns, rows^T rows `(..., d, d)`, of float64 rows `(..., n, d)`.
+
+    On one thread of a CPU half of them is computed, by BLAS's dsyrk, and mirrored.
+    """
+    if rows.device.type != "cpu" or rows.ndim > 2 or rows.shape[1] < SYRK_COLUMNS or torch.get_num_threads() > 1:
+        return rows.mT @ rows
+    with _blas().limit(limits=1, user_api="blas"):  # scipy's has threads of its own
+        half = torch.from_numpy(dsyrk(1.0, rows.numpy().T).T)  # zero above the diagonal
+    whole = half + half.mT
+    whole.diagonal().mul_(0.5)
+    return whole
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 class Chunk:
