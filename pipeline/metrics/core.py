@@ -26,7 +26,7 @@ from pipeline.metrics.engine.cases import (
     ZERO_MEANS,
     ZERO_SPECTRUM,
 )
-from pipeline.metrics.engine.chunks import Chunk, gram
+from pipeline.metrics.engine.chunks import Chunk
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
 from pipeline.metrics.engine.undefined import Exceptional, except_when
@@ -51,9 +51,11 @@ def _merged_scatter(values: Sequence[Tensor], shifts: Tensor, counts: Tensor) ->
 @statistic(shape=lambda num_classes, num_features: (num_features, num_features), merge=_merged_scatter)
 def pooled(chunk: Chunk) -> Tensor:
     """Within-class scatter matrix, sum of (z - mu_c)(z - mu_c)^T over all samples, `(..., d, d)`."""
+    if not len(chunk.labels):
+        return chunk.drifts.new_zeros(*chunk.drifts.shape[:-2], *[chunk.drifts.shape[-1]] * 2)
     # As for the scatter in `ClassStatistics`: about the anchors, and what the means are off them.
     means = (chunk.counts[:, None] * chunk.drifts).mT @ chunk.drifts
-    return gram(chunk.deviations).sub_(means)
+    return chunk.gram.sub_(means)
 
 
 def _spread(statistics: ClassStatistics) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BUFFER_ELEMENTS = 1 << 21
-"""Features that wait at most: 8 MiB of float32."""
+# Features that wait: what stays in a core's cache, or, where d x d matrices have to be merged, 16 d rows, up to 16 MiB
+# of float32. Memory touched for the first time costs as much as the work on it.
+CACHED_ELEMENTS = 1 << 19
+BUFFER_ELEMENTS = 1 << 22
 
 
 class Buffer:
@@ -17,7 +19,7 @@ class Buffer:
     """
 
     def __init__(self, width: int) -> None:
-        self.capacity = max(1, BUFFER_ELEMENTS // width)
+        self.capacity = max(1, CACHED_ELEMENTS // width, min(16 * width, BUFFER_ELEMENTS // width))
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._size = 0
@@ -34,9 +36,10 @@ class Buffer:
         if kept is None or kept.dtype != rows.dtype or kept.device != rows.device:
             if self._size:
                 return False
-            # Memory that is never written costs nothing.
-            kept = self._rows = torch.empty(self.capacity, rows.shape[1], dtype=rows.dtype, device=rows.device)
-            self._labels = torch.empty(self.capacity, dtype=labels.dtype, device=rows.device)
+            # Memory that is never written costs nothing. A tensor made in inference mode could not be written outside.
+            with torch.inference_mode(False):
+                kept = self._rows = torch.empty(self.capacity, rows.shape[1], dtype=rows.dtype, device=rows.device)
+                self._labels = torch.empty(self.capacity, dtype=labels.dtype, device=rows.device)
         kept[self._size : end].copy_(rows.detach())
         self._labels[self._size : end].copy_(labels)
         self._size = end

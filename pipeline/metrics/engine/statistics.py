@@ -12,7 +12,7 @@ Shapes: N samples, K classes, d features; "..." are member dimensions (runs meas
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -24,10 +24,6 @@ from pipeline.metrics.engine.chunks import Chunk, chunks_of, scratch_for
 
 # What does not exceed this share of a layer's root-mean-square feature is float64 rounding, and counts as zero.
 NOISE = 16 * torch.finfo(torch.float64).eps
-
-
-# What a chunk may take that is longer for the sake of a large statistic.
-WIDE_ELEMENTS = 1 << 21
 
 
 def roundoff_of(dtype: torch.dtype) -> float:
@@ -86,10 +82,15 @@ class ClassStatistics:
         """
         features = features.detach()
         # Merging costs as much as a chunk of K samples, whatever it holds.
-        chunks = chunks_of(features, at_least=max(4 * num_classes, *_worth(extras, num_classes, features)))
-        scratch = scratch_for(features[..., chunks[0], :])
+        wide = any(math.prod(it.shape(num_classes, features.shape[-1])) >= features.shape[-1] ** 2 for it in extras)
+        of_tile = features[..., chunks_of(features)[0], :]
+        # A wide statistic, d x d, is worth a chunk of many tiles, which costs no memory.
+        at_least = max(4 * num_classes, 16 * of_tile.shape[-2] * (wide and features.ndim == 2))
+        chunks = chunks_of(features, at_least)
+        # Where a chunk is of several tiles, buffers of one suffice.
+        scratch = scratch_for(of_tile if wide else features[..., chunks[0], :])
         parts = [
-            cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch), extras)
+            cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch, wide), extras)
             for chunk in chunks
         ]
         roundoff = max(roundoff_of(features.dtype), roundoff_of(computed_in or features.dtype))
@@ -289,15 +290,6 @@ def finite_part(matrix: Tensor) -> Tensor:
 def distances(rows: Tensor, others: Tensor) -> Tensor:
     """||r_i - o_j|| `(..., m, n)` by differences, which a product of the two would lose, without holding them all."""
     return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _worth(extras: Sequence[registry.Statistic], num_classes: int, features: Tensor) -> Iterator[int]:
-    """How many samples a chunk takes for a statistic to be worth its merging: 8 d for a d x d one, 16 MiB at most."""
-    width = features.shape[-1]
-    yield 0
-    for statistic in extras:
-        numbers = math.prod(statistic.shape(num_classes, width))
-        yield min(8 * numbers // width, WIDE_ELEMENTS // width // max(1, math.prod(features.shape[:-2])))
 
 
 def _merged(name: str, values: Sequence[Tensor], shifts: Tensor, weights: Tensor) -> Tensor:
