@@ -52,7 +52,11 @@ def _merged_scatter(values: Sequence[Tensor], shifts: Tensor, counts: Tensor) ->
 @statistic(shape=lambda num_classes, num_features: (num_features, num_features), merge=_merged_scatter)
 def pooled(chunk: Chunk) -> Tensor:
     """Within-class scatter matrix, sum of (z - mu_c)(z - mu_c)^T over all samples, `(..., d, d)`."""
-    return chunk.centred.mT @ chunk.centred
+    if not len(chunk.labels):
+        return chunk.drifts.new_zeros(*chunk.drifts.shape[:-2], *[chunk.drifts.shape[-1]] * 2)
+    # As for the scatter in `ClassStatistics`: about the anchors, and what the means are off them.
+    means = (chunk.counts[:, None] * chunk.drifts).mT @ chunk.drifts
+    return chunk.gram.sub_(means)
 
 
 def _spread(statistics: ClassStatistics) -> tuple[Tensor, Tensor, Tensor]:

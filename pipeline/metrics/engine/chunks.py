@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cache, cached_property
 
+import numpy as np
 import torch
+from scipy.linalg.blas import dsyrk
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 # Elements worked on at once: on a CPU they stay in a core's cache, on a GPU they make each kernel launch worth while.
 CHUNK_ELEMENTS_CPU = 1 << 18
 CHUNK_ELEMENTS_GPU = 1 << 24
+# Columns from which half of a symmetric product is worth a call of its own.
+SYRK_COLUMNS = 16
 
 
 def chunks_of(features: Tensor, at_least: int = 1) -> list[slice]:
@@ -37,21 +42,61 @@ def minus_rows(features: Tensor, table: Tensor, rows: Tensor, scratch: Tensor) -
     return exact.sub_(torch.index_select(table, -2, rows, out=chosen))
 
 
+class Gram:
+    """Products of all pairs of columns, the sum of rows^T rows over tiles of float64 rows `(..., n, d)`.
+
+    On one thread of a CPU half of them is computed, by BLAS's dsyrk, and mirrored at the end.
+    """
+
+    def __init__(self) -> None:
+        self._half: np.ndarray | None = None
+        self._whole: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Add a tile."""
+        if rows.device.type != "cpu" or rows.ndim > 2 or rows.shape[1] < SYRK_COLUMNS or torch.get_num_threads() > 1:
+            product = rows.mT @ rows
+            self._whole = product if self._whole is None else self._whole.add_(product)
+            return
+        columns = rows.numpy().T
+        if self._half is None:
+            self._half = np.zeros((len(columns), len(columns)), order="F")
+        if rows.shape[0]:
+            with _blas().limit(limits=1, user_api="blas"):  # scipy's has threads of its own
+                self._half = dsyrk(1.0, columns, beta=1.0, c=self._half, overwrite_c=1)
+
+    def total(self) -> Tensor:
+        """The sum, `(..., d, d)`."""
+        if self._half is None:
+            return self._whole
+        half = torch.from_numpy(self._half.T)  # zero above the diagonal
+        whole = half + half.mT
+        whole.diagonal().mul_(0.5)
+        return whole
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 class Chunk:
     """Rows in the first look at them, before the class means of all are known.
 
-    The tensors of float64 rows are overwritten by the next chunk.
+    A chunk is gone through tile by tile, each as much as stays in a core's cache. The tensors of float64 rows are
+    overwritten by the next chunk.
 
     Attributes:
         features: as they came, `(..., n, d)` of any float dtype.
         labels: `(n,)`; samples whose label is outside [0, K) belong to no class.
         counts: samples per class, `(K,)`.
         anchors: one sample of each class, zero for a class without samples, `(..., K, d)`.
-        deviations: rows less the anchor of their class, `(..., n, d)`.
         drifts: class mean in this chunk less the anchor, `(..., K, d)`.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, scratch: Tensor) -> None:
+    def __init__(
+        self, features: Tensor, labels: Tensor, num_classes: int, scratch: Tensor, with_gram: bool = False
+    ) -> None:
         self.features, self.labels, self.num_classes = features, labels, num_classes
         # Labels by which a table of K rows can be indexed; those outside [0, K) have a bin of their own.
         self._rows = labels.clamp(0, num_classes - 1)
@@ -62,8 +107,48 @@ class Chunk:
         if len(labels):
             firsts = features.index_select(-2, self._firsts()).double()
             self.anchors = torch.where(self.counts[:, None] > 0, firsts, self.anchors)
-        self.deviations = minus_rows(features, self.anchors, self._rows, scratch)
-        self.drifts = self.class_sums(self.deviations) / self.counts.clamp(min=1)[:, None]
+        self._gram = Gram() if with_gram else None
+        self._lengths, self._nonzero = [], []
+        sums = scratch.new_zeros(*features.shape[:-2], num_classes + 1, features.shape[-1])
+        for tile in self._tiles():
+            self._sweep(tile, sums)
+        self.drifts = sums[..., :-1, :] / self.counts.clamp(min=1)[:, None]
+
+    def _tiles(self) -> list[slice]:
+        if self.features.ndim > 2 or self.features.device.type != "cpu":
+            return [slice(0, len(self.labels))]
+        return chunks_of(self.features)
+
+    def _sweep(self, tile: slice, sums: Tensor) -> None:
+        """Add what is needed of a tile's rows, as long as they are at hand."""
+        features, bins = self.features[..., tile, :], self._bins[tile]
+        deviations = self._deviations(tile)
+        if sums.device.type == "cpu":  # four times as fast as a product with so few rows
+            sums.index_add_(-2, bins, deviations)
+        else:
+            sums[..., :-1, :] += self.class_sums(deviations)
+        self._lengths.append(torch.linalg.vector_norm(deviations, dim=-1, keepdim=True))
+        # Written as floats at once, five times as fast as a sum of booleans; exact for a tile's 2^24 entries.
+        ones = torch.empty(features.shape, dtype=torch.float32, device=features.device)
+        self._nonzero.append(torch.ne(features, 0, out=ones).sum((-2, -1)).to(torch.float64))
+        if self._gram is not None:
+            self._gram.add(deviations)
+
+    def _deviations(self, rows: slice) -> Tensor:
+        return minus_rows(self.features[..., rows, :], self.anchors, self._rows[rows], self._scratch)
+
+    @cached_property
+    def deviations(self) -> Tensor:
+        """Rows less the anchor of their class, `(..., n, d)`."""
+        return self._deviations(slice(None))
+
+    @property
+    def gram(self) -> Tensor:
+        """deviations^T deviations `(..., d, d)`."""
+        if self._gram is None:
+            self._gram = Gram()
+            self._gram.add(self.deviations)
+        return self._gram.total()
 
     @cached_property
     def centred(self) -> Tensor:
@@ -76,18 +161,16 @@ class Chunk:
     @cached_property
     def squares(self) -> Tensor:
         """Sum over the samples of a class of their squared distance from its anchor, `(..., K)`."""
-        return self.class_sums(torch.linalg.vector_norm(self.deviations, dim=-1, keepdim=True).square()).squeeze(-1)
+        return self.class_sums(torch.cat(self._lengths, -2).square_()).squeeze(-1)
 
     @property
     def nonzero(self) -> Tensor:
         """Number of non-zero entries of the features, `(...)` float64."""
-        # Written as floats at once, five times as fast as a sum of booleans; exact for a chunk's 2^24 entries.
-        ones = torch.empty(self.features.shape, dtype=torch.float32, device=self.features.device)
-        return torch.ne(self.features, 0, out=ones).sum((-2, -1)).to(torch.float64)
+        return torch.stack(self._nonzero).sum(0)
 
     def class_sums(self, values: Tensor) -> Tensor:
         """Sums over the samples of each class, `(..., K, m)`, of float64 values `(..., n, m)`."""
-        if values.device.type == "cpu":  # four times as fast as a product with so few rows
+        if values.device.type == "cpu":
             sums = values.new_zeros(*values.shape[:-2], self.num_classes + 1, values.shape[-1])
             return sums.index_add_(-2, self._bins, values)[..., :-1, :]
         # On a GPU that would add in any order, and one after another.

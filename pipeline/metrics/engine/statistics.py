@@ -11,6 +11,7 @@ Shapes: N samples, K classes, d features; "..." are member dimensions (runs meas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -82,10 +83,15 @@ class ClassStatistics:
         """
         features = features.detach()
         # Merging costs as much as a chunk of K samples, whatever it holds.
-        chunks = chunks_of(features, at_least=4 * num_classes)
-        scratch = scratch_for(features[..., chunks[0], :])
+        wide = any(math.prod(it.shape(num_classes, features.shape[-1])) >= features.shape[-1] ** 2 for it in extras)
+        of_tile = features[..., chunks_of(features)[0], :]
+        # A wide statistic, d x d, is worth a chunk of many tiles, which costs no memory.
+        at_least = max(4 * num_classes, 16 * of_tile.shape[-2] * (wide and features.ndim == 2))
+        chunks = chunks_of(features, at_least)
+        # Where a chunk is of several tiles, buffers of one suffice.
+        scratch = scratch_for(of_tile if wide else features[..., chunks[0], :])
         parts = [
-            cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch), extras)
+            cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch, wide), extras)
             for chunk in chunks
         ]
         roundoff = max(roundoff_of(features.dtype), roundoff_of(computed_in or features.dtype))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from pipeline.metrics.engine.buffer import Buffer
 from pipeline.metrics.engine.checks import (
     check_decisions,
     check_label_range,
@@ -71,7 +72,6 @@ class CollapseMetrics(Metric):
     higher_is_better: ClassVar[None] = None
     full_state_update: ClassVar[bool] = False
 
-    state: Tensor
     sums: Tensor
 
     def __init__(
@@ -98,6 +98,7 @@ class CollapseMetrics(Metric):
         self._merged: ClassStatistics | None = None
         self._aim: Aim | None = None
         self.undefined: dict[str, str] = {}
+        self._pending = Buffer(num_features)
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
         self.add_state("state", _pack(nothing), dist_reduce_fx=partial(_merge_states, self._shapes))
@@ -113,10 +114,13 @@ class CollapseMetrics(Metric):
                 entry: any shape, all are added. Without it the entries of the features are counted.
         """
         self._check(features, labels)
-        batch = self._plan.first_look(features, labels, self.num_classes)
-        if active is not None:
-            batch = replace(batch, active=active.sum().to(batch.active))
-        self.state = _pack(ClassStatistics.merged([self.statistics, batch]))
+        if active is not None:  # counted for this batch, so it is not joined with others
+            self._take_in_waiting()
+            self._take_in(features, labels, active)
+        elif not self._pending.add(features, labels):
+            self._take_in_waiting()
+            if not self._pending.add(features, labels):
+                self._take_in(features, labels)
         self._forget_second_look()
 
     def look_again(
@@ -222,6 +226,32 @@ class CollapseMetrics(Metric):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
+    def state(self) -> Tensor:
+        """Class statistics of all rows as one vector, the torchmetrics state: whoever asks for it, be it to merge, to
+        synchronise or to save, gets the rows of the buffer as well."""
+        self._take_in_waiting()
+        return self._state
+
+    @state.setter
+    def state(self, value: Tensor) -> None:
+        self._pending.emptied()
+        self._state = value
+
+    def _take_in_waiting(self) -> None:
+        if len(self._pending):
+            self._take_in(*self._pending.emptied())
+
+    def _take_in(self, rows: Tensor, labels: Tensor, active: Tensor | None = None) -> None:
+        batch = self._plan.first_look(rows, labels, self.num_classes)
+        if active is not None:
+            batch = replace(batch, active=active.sum().to(batch.active))
+        self._state = _pack(ClassStatistics.merged([_unpack(self._shapes, self._state), batch]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._state = self.state  # with what waits
+        return super().__getstate__()
+
+    @property
     def statistics(self) -> ClassStatistics:
         """What was accumulated so far on this rank."""
         return _unpack(self._shapes, self.state)
@@ -251,7 +281,8 @@ class CollapseMetrics(Metric):
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {strays} of them outside.")
 
     def _forget_second_look(self) -> None:
-        self._merged = self._aim = None
+        if self._merged is not None or self._aim is not None:
+            self._merged = self._aim = None
         if self._plan.row_sums:
             self.sums = torch.zeros_like(self.sums)
 
