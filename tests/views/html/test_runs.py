@@ -114,10 +114,11 @@ def test_folders_without_a_run_are_refused_in_a_sentence_that_names_them(tmp_pat
 def test_browsing_resolves_nothing(killed, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     texts = ["${oc.env:WANDB_API_KEY}", "${oc.decode:${oc.env:WANDB_API_KEY}}"]
-    (killed / ".hydra" / "config.yaml").write_text("protocol: {name: '%s'}\nlogger: {notes: '%s'}\n" % tuple(texts))
+    settings = {"protocol": {"name": texts[0]}, "logger": {"notes": texts[1]}}
+    (killed / ".hydra" / "config.yaml").write_text(json.dumps(settings))
     (killed / ".hydra" / "overrides.yaml").write_text(f"- logger.notes={texts[0]}\n")
     run = open_run(killed)
-    assert run.config == {"protocol": {"name": texts[0]}, "logger": {"notes": texts[1]}}
+    assert run.config == settings
     assert run.overrides == [f"logger.notes={texts[0]}"]
 
 
