@@ -1,6 +1,7 @@
 """A run touches what runs have made, and nothing that people keep beside it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def mine(folder: Path) -> dict[Path, bytes]:
         (folder / name).write_bytes(b"mine")
     save_file({"a": torch.zeros(1)}, folder / "stages" / "head.safetensors", {"format": "pt"})
     (folder / "checkpoints" / f"{TEMPORARY}7-folder").mkdir()
+    os.mkfifo(folder / "stages" / "dufm.half.safetensors")
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -133,6 +133,8 @@ def test_a_file_that_cannot_be_used_makes_its_run_unreadable_and_no_other(file, 
 
 
 def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_not_waited_for(killed):
+    os.mkfifo(killed / ".dnc.lock")
+    assert open_run(killed).status == "killed"
     (killed / "summary.json").unlink()
     os.mkfifo(killed / "summary.json")
     assert open_run(killed).error == "summary.json: it is no file"
