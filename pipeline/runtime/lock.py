@@ -90,6 +90,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def occupied(folder: Path) -> bool:
     """Whether a process works in a run folder now."""
     try:
+        if not (folder / FILE).is_file():  # a pipe would be waited for
+            return False
         with open(folder / FILE) as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -71,6 +71,8 @@ def has_other_key(path: Path, key: str) -> bool:
 def is_kept(path: Path) -> bool | None:
     """Whether a file was stored by `serialised`; None if it cannot be read."""
     try:
+        if not path.is_file():
+            return None
         with safe_open(path, framework="pt") as stream:
             return METADATA in (stream.metadata() or {})
     except Exception:

@@ -145,12 +145,11 @@ def test_folders_without_a_run_are_refused_in_a_sentence_that_names_them(tmp_pat
 def test_browsing_resolves_nothing(killed, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     texts = ["${oc.env:WANDB_API_KEY}", "${oc.decode:${oc.env:WANDB_API_KEY}}"]
-    (killed / ".hydra" / "config.yaml").write_text(
-        f"protocol: {{name: '{texts[0]}'}}\nlogger: {{notes: '{texts[1]}'}}\n"
-    )
+    settings = {"protocol": {"name": texts[0]}, "logger": {"notes": texts[1]}}
+    (killed / ".hydra" / "config.yaml").write_text(json.dumps(settings))
     (killed / ".hydra" / "overrides.yaml").write_text(f"- logger.notes={texts[0]}\n")
     run = open_run(killed)
-    assert run.config == {"protocol": {"name": texts[0]}, "logger": {"notes": texts[1]}}
+    assert run.config == settings
     assert run.overrides == [f"logger.notes={texts[0]}"]
 
 
@@ -165,6 +164,8 @@ def test_a_file_that_cannot_be_used_makes_its_run_unreadable_and_no_other(file, 
 
 
 def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_not_waited_for(killed):
+    os.mkfifo(killed / ".dnc.lock")
+    assert open_run(killed).status == "killed"
     (killed / "summary.json").unlink()
     os.mkfifo(killed / "summary.json")
     assert open_run(killed).error == "summary.json: it is no file"
