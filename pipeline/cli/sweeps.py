@@ -141,10 +141,10 @@ def completed_jobs_skipped() -> Iterator[None]:
         yield
         return
     plugins = Plugins.instance()
-    instantiate = plugins.instantiate_launcher
+    make_launcher = plugins.instantiate_launcher
 
     def unfinished_only(hydra_context: Any, task_function: Any, config: DictConfig) -> Launcher:
-        return UnfinishedOnly(instantiate(hydra_context, task_function, config), config, hydra_context)
+        return UnfinishedOnly(make_launcher(hydra_context, task_function, config), config, hydra_context)
 
     plugins.instantiate_launcher = unfinished_only  # type: ignore[method-assign]
     try:

@@ -29,6 +29,8 @@ STAGES = "stages"
 """Subfolder of results that nobody needs once the run is complete."""
 CHECKPOINT = "checkpoints/backbone.ckpt"
 """File, within the run folder, from which a training resumes."""
+PATHS = (("data", "root"), ("backbone", "from_run"), ("backbone", "checkpoint"))
+"""Section and name of the settings that are paths."""
 VERSION = 3
 """Changes when a stage begins to record other things, so that results of an older version are not taken for ours."""
 NOT_USED = "%s is not used: kept by another version or under other settings; this stage begins anew"
@@ -36,8 +38,11 @@ NOT_USED = "%s is not used: kept by another version or under other settings; thi
 
 
 def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
-    """SHA-256 of the named sections of the configuration and of ``more``."""
+    """SHA-256 of the named sections of the configuration and of ``more``; paths count from where they start."""
     settings = asdict(config) | {"data": config.data.relevant}
+    for section, name in PATHS:
+        if path := settings[section].get(name):
+            settings[section][name] = os.path.abspath(os.path.expanduser(path))
     depends = {section: settings[section] for section in sections}
     text = json.dumps([VERSION, depends, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

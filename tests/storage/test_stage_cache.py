@@ -156,6 +156,18 @@ def test_the_fingerprint_is_that_of_the_sections_a_stage_depends_on():
     assert len({same, *others}) == 5
 
 
+def test_the_fingerprint_is_that_of_the_place_a_path_leads_to(tmp_path, monkeypatch):
+    def seen(path: str) -> set[str]:
+        keys = ("data.root", "backbone.from_run", "backbone.checkpoint")
+        return {fingerprint(config(**{key: path}), ("data", "backbone")) for key in keys}
+
+    monkeypatch.chdir(tmp_path)
+    here = seen("x")
+    assert len(here) == 3
+    monkeypatch.chdir("/")
+    assert seen(f"{tmp_path}/x") == here and not seen("x") & here
+
+
 class Half:
     """One start of a stage in progress: what it loads, and what it then records and keeps."""
 
