@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, exit_with
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
+from pipeline.runtime.program import run_program
 from pipeline.storage.summary import MetricDisplay, RunSummary
 from pipeline.views.figures import STYLE
 from pipeline.views.html.columns import Columns
@@ -173,4 +174,4 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(lambda: main)
