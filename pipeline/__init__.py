@@ -15,10 +15,10 @@ PUBLIC = {
 }
 """Names that can be imported from the package, and where they are."""
 
-if "-m" in sys.orig_argv[:-1] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+_begun_as = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv[:-1] else ""
+if _begun_as.split(".")[0] == __name__ and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # ``python -m pipeline...``: until a program listens, Ctrl-C ends it silently, in the middle of its imports.
-    if sys.orig_argv[sys.orig_argv.index("-m") + 1].split(".")[0] == __name__:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 __all__ = ["CollapseTracker", "Taps", "read_record"]
 

@@ -93,8 +93,9 @@ def test_no_environment_makes_a_program_end_in_a_traceback(name, environment, tm
 def test_what_is_no_order_is_told_in_a_sentence(name, tmp_path):
     for sent in INPUTS:
         done = program(name, tmp_path, variables={"RANK": "1"}, input=sent)
-        assert done.returncode in (0, 2) and "Traceback" not in done.stderr, (sent[:20], done.stderr)
-        assert done.returncode == 0 or done.stderr.startswith("error: "), (sent[:20], done.stderr)
+        # 1 and 143: the end of its input means that whoever started it is gone.
+        assert done.returncode in (0, 1, 2, 143) and "Traceback" not in done.stderr, (sent[:20], done.stderr)
+        assert done.returncode != 2 or done.stderr.startswith("error: "), (sent[:20], done.stderr)
 
 
 @pytest.mark.parametrize("name", ["metrics", "studies", "list", "report", "sweep", "dashboard"])
