@@ -4,6 +4,8 @@ Public: `CollapseTracker`, `Taps` and `read_record` from here, and `pipeline.met
 `pipeline.data.load_images`. Everything else may move.
 """
 
+import signal
+import sys
 from importlib import import_module
 
 PUBLIC = {
@@ -12,6 +14,11 @@ PUBLIC = {
     "read_record": "pipeline.storage.record",
 }
 """Names that can be imported from the package, and where they are."""
+
+_begun_as = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv[:-1] else ""
+if _begun_as.split(".")[0] == __name__ and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # ``python -m pipeline...``: until a program listens, Ctrl-C ends it silently, in the middle of its imports.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 __all__ = ["CollapseTracker", "Taps", "read_record"]
 

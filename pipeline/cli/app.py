@@ -46,6 +46,7 @@ from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_
 from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.interruption import Interrupted, interruption, requeue
+from pipeline.runtime.program import sentence_of
 from pipeline.storage.ownership import remove_settings
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ def main() -> None:
     except Exception as error:
         if lost := lost_job(error):
             _exit(f"error: {lost}", EXIT_FAILED)
-        if Session.begun:
-            raise  # a bug of ours: the traceback is what is wanted
+        if Session.begun:  # a bug of ours, whose traceback -v shows
+            told, code = sentence_of(error)
+            _exit(f"error: {told}", code)
         _exit(f"error: {explain(error)}", EXIT_BAD_CONFIG)
 
 

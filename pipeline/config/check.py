@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config.schema import Config, VerdictConfig
+from pipeline.config.schema import Config, LoggerConfig, VerdictConfig
 from pipeline.data import validate_request
 from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.metrics.registry import metrics
@@ -20,6 +20,9 @@ from pipeline.networks.reading import READINGS, Reading
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import LARGEST, check_value, shown
 from pipeline.runtime.suggestions import did_you_mean
+
+LONGEST_PROJECT, NOT_IN_PROJECT, LONGEST_TAG = 128, "/\\#?%:", 64
+"""What wandb takes as the name of a project, and as a tag."""
 
 
 def settings(cfg: DictConfig) -> Config:
@@ -42,6 +45,8 @@ def settings(cfg: DictConfig) -> Config:
     _check_weight_decay(config)
     _check_thresholds(config)
     _check_device(config)
+    if config.logger.name == "wandb":
+        _check_tracking(config.logger)
     return config
 
 
@@ -89,6 +94,22 @@ def _check_thresholds(config: Config) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value <= LARGEST:
             raise ConfigError(f"verdict.thresholds={{{name}: {value}}} is out of range; allowed: a finite number > 0.")
+
+
+def _check_tracking(logger: LoggerConfig) -> None:
+    """What wandb would refuse when the run has begun."""
+    project = logger.project
+    if not 1 <= len(project.strip()) <= len(project) <= LONGEST_PROJECT or set(project) & set(NOT_IN_PROJECT):
+        raise ConfigError(
+            f"logger.project={project} is no name for wandb; allowed: 1 to {LONGEST_PROJECT} characters, none of "
+            f"{' '.join(NOT_IN_PROJECT)}."
+        )
+    for tag in logger.tags:
+        if not 1 <= len(tag) <= LONGEST_TAG:
+            raise ConfigError(
+                f"logger.tags={shown(logger.tags)} has a tag of {len(tag)} characters; allowed by wandb: 1 to "
+                f"{LONGEST_TAG} in each."
+            )
 
 
 def _check_device(config: Config) -> None:

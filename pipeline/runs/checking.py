@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
+from pipeline.views.wandb.limits import check_environment
 
 
 def checked(cfg: DictConfig) -> Config:
@@ -28,6 +29,8 @@ def checked(cfg: DictConfig) -> Config:
         _check_joint_training(config)
     if protocol.check:
         protocol.check(config)
+    if config.logger.name == "wandb":
+        check_environment()
     return config
 
 

@@ -223,7 +223,7 @@ def _group(config: Config) -> Iterator[None]:
         except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise RunError(
-                f"rank {os.environ['RANK']} could not meet the others at {where} ({str(error).splitlines()[0]}); "
+                f"rank {os.environ['RANK']} could not meet the others at {where}; "
                 "another MASTER_PORT or MASTER_ADDR in the environment helps."
             ) from error
     try:
@@ -247,10 +247,7 @@ def _lost_rank_explained() -> Iterator[None]:
         signs = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe")
         if isinstance(error, RunError) or not any(sign in str(error) for sign in signs):
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(
-            f"rank {ranks.rank()} lost another process of the run, whose own last words say why ({reason})."
-        ) from error
+        raise RunError(f"rank {ranks.rank()} lost another process of the run, whose own last words say why.") from error
 
 
 def _announce_ready() -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
-from pipeline.runtime.startup import begin
+from pipeline.runtime.program import run_program
 from pipeline.runtime.text import printable
 from pipeline.storage.summary import MetricDisplay, RunSummary
 from pipeline.views.figures import STYLE
@@ -203,5 +203,4 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    begin()
-    main()
+    run_program(lambda: main)

@@ -16,12 +16,15 @@ import traceback
 from queue import SimpleQueue
 from typing import Any
 
+from pipeline.runtime.console import VERBOSE, verbosity
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.interruption import Interrupted, interruption
+from pipeline.runtime.program import ended_in_a_sentence
 from pipeline.runtime.startup import begin
 
 SECONDS_TO_LEAVE = 60.0
 """After the parent is gone; whoever has not kept what it has by then is stuck."""
+MOST_THREADS = 1024
 
 
 def main() -> None:
@@ -39,15 +42,21 @@ def main() -> None:
     try:
         import torch
 
-        torch.set_num_threads(int(sys.argv[1]))
+        torch.set_num_threads(_threads(sys.argv[1:]))
         while (line := orders.get()) is not None:
-            answer = _perform(json.loads(line))
+            answer = _perform(_order(line))
             busy.clear()
             print(json.dumps(answer), file=answers, flush=True)
     except Interrupted as stop:
         sys.exit(stop.exit_code)
     except BrokenPipeError:
         sys.exit(1)  # nobody is there to hear it
+
+
+def _threads(arguments: list[str]) -> int:
+    if len(arguments) != 1 or not arguments[0].isdecimal() or not 1 <= int(arguments[0]) <= MOST_THREADS:
+        raise ConfigError(f"{' '.join(arguments) or 'nothing'} is no number of threads; allowed: 1..{MOST_THREADS}.")
+    return int(arguments[0])
 
 
 def _listen(orders: "SimpleQueue[str | None]", busy: threading.Event) -> None:
@@ -62,6 +71,16 @@ def _listen(orders: "SimpleQueue[str | None]", busy: threading.Event) -> None:
         os._exit(1)
 
 
+def _order(line: str) -> dict[str, Any]:
+    try:
+        order = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("a line of standard input is no order; allowed: what a study sends.") from error
+    if not isinstance(order, dict):
+        raise ConfigError("a line of standard input is no order; allowed: what a study sends.")
+    return order
+
+
 def _perform(order: dict[str, Any]) -> dict[str, Any]:
     from pipeline.studies.engine.jobs import Order
 
@@ -69,11 +88,13 @@ def _perform(order: dict[str, Any]) -> dict[str, Any]:
         owner = Order.from_plain(order).perform()
     except ConfigError as error:
         return {"refused": str(error)}
-    except Exception as error:  # a bug: its traceback is for the eyes, its name for the parent
-        traceback.print_exc()
+    except Exception as error:
+        if verbosity() == VERBOSE:  # for the eyes; the parent tells the rest
+            traceback.print_exc()
         return {"failed": f"{type(error).__name__}: {error}"}
     return {"done": True} if owner is None else {"in_use_by": owner}
 
 
 if __name__ == "__main__":
-    main()
+    with ended_in_a_sentence():
+        main()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, Parser, exit_with
 from pipeline.runtime.errors import ConfigError
-from pipeline.runtime.startup import begin
+from pipeline.runtime.program import run_program
 from pipeline.views.wandb.layout import Logged, Panel, figure_panels, layout, logged_by
 
 PATIENCE = 5.0
@@ -141,5 +141,4 @@ def _exit(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    begin()
-    main()
+    run_program(lambda: main)

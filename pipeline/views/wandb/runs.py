@@ -35,6 +35,7 @@ import wandb
 
 from pipeline.runtime.files import atomic
 from pipeline.storage.reading import Unreadable, json_of
+from pipeline.views.wandb.home import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,13 @@ def open_runs(
         patience: seconds to wait for the server, opening and closing taken together.
         arguments: of ``wandb.init``; several runs without a ``group`` are given one.
     """
+    with cache_folder():
+        return _open_somewhere(mode, folder, name, suffixes, arguments, patience)
+
+
+def _open_somewhere(
+    mode: str, folder: Path, name: str, suffixes: Sequence[str], arguments: dict[str, Any], patience: float
+) -> list[wandb.Run]:
     if mode == "online":
         try:
             deadline = time.monotonic() + OPENING * patience
