@@ -546,3 +546,19 @@ def test_every_example_of_the_page_runs_in_a_fresh_process_and_prints_what_it_sa
         assert printed == stated.strip().splitlines()
         assert names == str(imports)
     assert (tmp_path / "tracker.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_classes_with_too_few_samples_are_left_out_and_told_once(data, caplog) -> None:
+    images, labels = data.tensors
+    few = torch.cat([(labels == 0).nonzero()[:1, 0], (labels != 0).nonzero()[:, 0]])
+    model, loader = cnn(), DataLoader(TensorDataset(images[few], labels[few]), batch_size=5)
+    tracker = CollapseTracker(model, CLASSES, "fc:pre", min_samples=2)
+    for _ in range(2):
+        tracker.measure(loader)
+    assert tracker.latest["fc/pre/classes_counted"] == CLASSES - 1 and tracker.latest["fc/pre/classes_left_out"] == 1
+    kept = labels != 0
+    rows = torch.from_numpy(by_hand(model, model.fc, "pre", images[kept]))
+    expected = layer_metrics(rows, labels[kept] - 1, CLASSES - 1)["dnc1"]
+    assert tracker.latest["fc/pre/dnc1"] == pytest.approx(float(expected), rel=1e-6)
+    told = [record.message for record in caplog.records if "left out" in record.message]
+    assert told == [f"1 of {CLASSES} classes have fewer than 2 samples and are left out of the metrics: 0"]
