@@ -1,6 +1,6 @@
 """Measure deep neural collapse, layer by layer, in real networks and in the deep unconstrained features model.
 
-Public: `CollapseTracker`, `Taps` and `read_record` from here, and `pipeline.metrics`, `pipeline.theory` and
+Public: `CollapseTracker`, `Reading`, `Taps` and `read_record` from here, and `pipeline.metrics`, `pipeline.theory` and
 `pipeline.data.load_images`. Everything else may move.
 """
 
@@ -8,12 +8,13 @@ from importlib import import_module
 
 PUBLIC = {
     "CollapseTracker": "pipeline.measure.tracker",
+    "Reading": "pipeline.networks.reading",
     "Taps": "pipeline.networks.taps",
     "read_record": "pipeline.storage.record",
 }
 """Names that can be imported from the package, and where they are."""
 
-__all__ = ["CollapseTracker", "Taps", "read_record"]
+__all__ = ["CollapseTracker", "Reading", "Taps", "read_record"]
 
 
 def __getattr__(name: str) -> object:
