@@ -1,6 +1,6 @@
 """Measure deep neural collapse, layer by layer, in real networks and in the deep unconstrained features model.
 
-Public: `CollapseTracker`, `Taps` and `read_record` from here, and `pipeline.metrics`, `pipeline.theory` and
+Public: `CollapseTracker`, `Reading`, `Taps` and `read_record` from here, and `pipeline.metrics`, `pipeline.theory` and
 `pipeline.data.load_images`. Everything else may move.
 """
 
@@ -10,6 +10,7 @@ from importlib import import_module
 
 PUBLIC = {
     "CollapseTracker": "pipeline.measure.tracker",
+    "Reading": "pipeline.networks.reading",
     "Taps": "pipeline.networks.taps",
     "read_record": "pipeline.storage.record",
 }
@@ -20,7 +21,7 @@ if _begun_as.split(".")[0] == __name__ and signal.getsignal(signal.SIGINT) is si
     # ``python -m pipeline...``: until a program listens, Ctrl-C ends it silently, in the middle of its imports.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-__all__ = ["CollapseTracker", "Taps", "read_record"]
+__all__ = ["CollapseTracker", "Reading", "Taps", "read_record"]
 
 
 def __getattr__(name: str) -> object:

@@ -69,7 +69,7 @@ class _Weighted:
 
 class _Search:
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
-        self.model, self.inputs = model, inputs
+        self.model, self.inputs, self.few = model, inputs, inputs.chosen(range(2))
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.names: dict[nn.Module, str] = {}
         for name, module in self.modules.items():
@@ -83,8 +83,8 @@ class _Search:
         """Without regard to which tokens count."""
         two, three = self._shape("two", name, side), self._shape("three", name, side)
         if two is None:
-            return Unclear("and the network could not be tried on two samples of a batch")
-        batch = _batch_axis(two, three)
+            return Unclear("and the network could not be tried on samples of the batch")
+        batch = _batch_axis(two, three, self.few.count)
         if isinstance(batch, Unclear):
             return batch
         axes = [axis for axis in range(len(two)) if axis != batch]
@@ -115,23 +115,31 @@ class _Search:
         """The last module that gives tokens of this number; None if that is the network itself."""
         batch, axis, length = key
         for run in reversed(self._trial("two").in_order):
-            if run.gave is not None and len(run.gave) == 3 and run.gave[batch] == 2 and run.gave[axis] == length:
+            if (
+                run.gave is not None
+                and len(run.gave) == 3
+                and run.gave[batch] == self.few.count
+                and run.gave[axis] == length
+            ):
                 return run.name or None
         return None
 
     def _trial(self, kind: str) -> Trial | None:
         if kind not in self._trials:
             self._trials[kind] = None
-            chosen = self.inputs.chosen(range({"two": 2, "three": 3}[kind]))
-            with suppress(Exception):
-                self._trials[kind] = tried(self.model, chosen, self.names)
+            # Should it not take two samples, all that there are: then only the axis of samples can be told.
+            for inputs in [self.few, self.inputs] if kind == "two" else [self.inputs.chosen(range(3))]:
+                with suppress(Exception):
+                    self._trials[kind] = tried(self.model, inputs, self.names)
+                    self.few = inputs if kind == "two" else self.few
+                    break
         return self._trials[kind]
 
     def _resized(self) -> list[Trial]:
         """Passes with inputs of other sizes, of each way of changing them the first that works."""
         if self._of_other_sizes is None:
             self._of_other_sizes = []
-            for sizes in self.inputs.chosen(range(2)).of_other_sizes():
+            for sizes in self.few.of_other_sizes():
                 self._of_other_sizes += islice(self._working(sizes), 1)
         return self._of_other_sizes
 
@@ -220,10 +228,10 @@ def _of_side(run: Run | None, side: str) -> tuple[int, ...] | None:
     return None if run is None else (run.given if side == "pre" else run.gave)
 
 
-def _batch_axis(two: tuple[int, ...], three: tuple[int, ...] | None) -> int | Unclear:
-    """From the shapes for two and for three samples."""
-    if three is None or len(three) != len(two):
-        return 0 if two[0] == 2 else Unclear("and its axis of samples could not be found", has_rows=False)
+def _batch_axis(two: tuple[int, ...], three: tuple[int, ...] | None, count: int) -> int | Unclear:
+    """From the shapes for two (or for `count`) and for three samples."""
+    if three is None or len(three) != len(two) or count != 2:
+        return 0 if two[0] == count else Unclear("and its axis of samples could not be found", has_rows=False)
     moved = [axis for axis, (size, other) in enumerate(zip(two, three, strict=True)) if size != other]
     if len(two) < 2 or len(moved) != 1:
         return Unclear(

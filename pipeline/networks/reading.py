@@ -119,7 +119,8 @@ class Reading:
             return "vectors"
         sizes = [shape[axis] for axis in layout.positions]
         kind = "tokens" if len(sizes) == 1 else "positions"
-        all_of_them = f"{' x '.join(map(str, sizes))} {kind}, channels on axis {layout.channel} of {shape_words(shape)}"
+        open_shape = shape_words(tuple("N" if axis == layout.batch else size for axis, size in enumerate(shape)))
+        all_of_them = f"{' x '.join(map(str, sizes))} {kind}, channels on axis {layout.channel} of {open_shape}"
         start, stop = layout.tokens if self.way == AUTO else (None, None)
         if self.way == "cls" or (start, stop) == (0, 1):
             return f"class token of {all_of_them}"
@@ -146,8 +147,8 @@ class Unreadable(ValueError):
         )
 
 
-def shape_words(shape: tuple[int, ...]) -> str:
-    """A shape whose first axis is left open."""
+def shape_words(shape: tuple[int | str, ...]) -> str:
+    """A shape, some axes of which may be letters."""
     return f"({', '.join(map(str, shape))})"
 
 

@@ -237,3 +237,14 @@ def test_a_network_that_returns_maps_with_channels_last_has_them_averaged_over_s
     backbone = Backbone(network, (1, 8, 8), name="own")
     assert backbone.num_features == 5
     torch.testing.assert_close(backbone(images), network(images).mean((1, 2)))
+
+
+def test_a_network_that_takes_batches_of_one_size_only_is_read_all_the_same():
+    class Whole(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            assert len(x) == 5
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    model = Whole(nn.Conv2d(3, 4, 3), nn.ReLU())
+    torch.testing.assert_close(read(model, "1", IMAGES), model(IMAGES).mean((2, 3)))

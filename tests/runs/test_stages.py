@@ -200,4 +200,4 @@ def test_what_is_read_of_every_layer_is_logged_and_kept(tmp_path, caplog):
     assert "reading network.layer1.0 .. network.layer1.2 (3): mean of 8 x 8 positions" in caplog.text
     reads = NetworkSection().summary(run)["backbone_reads"]
     assert [(read["layer"], read["tap"]) for read in reads] == list(run.inputs.backbone.taps)
-    assert reads[-1]["read"] == "mean of 2 x 2 positions, channels on axis 1 of (1, 64, 2, 2)"
+    assert reads[-1]["read"] == "mean of 2 x 2 positions, channels on axis 1 of (N, 64, 2, 2)"
