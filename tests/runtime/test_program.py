@@ -45,7 +45,7 @@ ENVIRONMENTS = {
     }
     | {"OMP_NUM_THREADS": "many", "OMP_WAIT_POLICY": "maybe", "CUDA_VISIBLE_DEVICES": "x"},
 }
-INPUTS = ["", "{}", "[", "null\n", '{"config": {"a": 1}, "folder": 3}\n', "[" * 100_000, "\x00\n"]
+INPUTS = ["", "[", "null\n", '{"config": {"a": 1}, "folder": 3}\n', "[" * 100_000]
 
 
 def program(
