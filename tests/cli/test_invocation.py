@@ -70,22 +70,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         seen(f"resume={tmp_path}")
 
 
-@pytest.mark.parametrize("text", ["a: &x [1]\nb: *x", "- 7", "- [a]", "[" * 100_000, "x: 1", "\x1b[2J"])
-def test_settings_that_cannot_be_used_are_told_in_a_sentence(text, tmp_path):
-    folder = run_folder(tmp_path / "run", [])
-    (folder / ".hydra" / "overrides.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"is not the folder of a run \(overrides\.yaml is unreadable: ") as caught:
-        seen(f"resume={folder}")
-    assert str(caught.value).isprintable()
-
-
-def test_a_strangers_folder_brings_no_configuration_of_its_own(tmp_path):
-    folder = tmp_path / "strange"
-    run_folder(folder, ["experiment=own"], own_configs=str(folder / "conf"))
-    with pytest.raises(ConfigError, match=r"asks for --config-dir=.*strange/conf: that folder lies in the run folder"):
-        seen(f"resume={folder}")
-
-
 @pytest.mark.parametrize(
     "variables",
     [
