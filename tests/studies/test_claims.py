@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from pipeline.studies.engine.runs import Point, Result
 
 from pipeline.config import Config, DescentConfig, HeadConfig, ProtocolConfig, VerdictConfig
 from pipeline.storage.record import COMPLETED, Row, write_summary
 from pipeline.storage.tensors import write_tensors
 from pipeline.studies.engine import claims
+from pipeline.studies.engine.runs import Point, Result
 from pipeline.theory import DufmProblem, collapsed_optimum, construct_optimum, critical_decay, diagnose, partial_loss
 
 VERDICT = VerdictConfig(dnc1=1e-6, dnc2=1.05, dnc3=0.05)

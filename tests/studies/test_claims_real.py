@@ -6,9 +6,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from pipeline.studies.engine.drawing_real import draw_e3
-from pipeline.studies.engine.runs import Point, Result
-from pipeline.studies.engine.tables_real import layers_table, networks_table, seen_gap, unseen
 
 from pipeline.config import (
     BackboneConfig,
@@ -22,6 +19,9 @@ from pipeline.config import (
 from pipeline.storage.record import COMPLETED, Row, write_summary
 from pipeline.storage.tensors import write_tensors
 from pipeline.studies.engine import claims_real
+from pipeline.studies.engine.drawing_real import draw_e3
+from pipeline.studies.engine.runs import Point, Result
+from pipeline.studies.engine.tables_real import layers_table, networks_table, seen_gap, unseen
 
 DEPTH = 3
 

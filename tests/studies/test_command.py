@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from pipeline.studies.engine.catalogue import STUDIES
 
 from pipeline.storage.record import write_summary
+from pipeline.studies.engine.catalogue import STUDIES
 from pipeline.studies.engine.command import main
 from pipeline.studies.engine.study import FULL, QUICK, Grid
 

@@ -7,12 +7,12 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pipeline.studies.engine.catalogue import STUDIES
-from pipeline.studies.engine.runs import Job, Point
 
 from pipeline.config import conf_folder
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.record import COMPLETED, read_summary, write_summary
+from pipeline.studies.engine.catalogue import STUDIES
+from pipeline.studies.engine.runs import Job, Point
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
