@@ -174,3 +174,13 @@ def test_layers_are_meant_by_class_by_module_and_at_any_depth():
 def test_readings_that_mean_nothing_are_refused(read, message):
     with pytest.raises(ValueError, match=message):
         CollapseTracker(model(), 3, ["act"], read=read)
+
+
+def test_batches_with_their_samples_second_are_read_along_that_axis():
+    torch.manual_seed(0)
+    network = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0).double()
+    tokens = torch.randn(7, 24, 6).double()
+    tracker = CollapseTracker(network, 3, ["norm2"])
+    tracker.measure([(tokens[:, :10], LABELS[:10]), (tokens[:, 10:], LABELS[10:])])
+    with torch.no_grad():
+        assert close(value(tracker, "norm2/post"), network(tokens).mean(0))
