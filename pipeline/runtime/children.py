@@ -15,7 +15,7 @@ def module_command(module: str, *arguments: str) -> list[str]:
     directory may hold other code by the name of ours, or be gone.
     """
     # `-P` keeps the working directory out; what this process has of it is in its own path already.
-    code = f"import runpy, sys; sys.path[:] = [{ROOT!r}]; import pipeline; sys.path[:] = {_search_path()!r}; "
+    code = f"import runpy, sys; sys.path.insert(0, {ROOT!r}); import pipeline; sys.path[:] = {_search_path()!r}; "
     code += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     return [sys.executable, "-P", "-c", code, *arguments]
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from pipeline.runtime.lock import FolderLock
 from pipeline.storage.record import write_summary
-from pipeline.studies.engine.catalogue import STUDIES
 from pipeline.studies.engine.command import main
 from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.study import FULL, QUICK, Grid, Study, studies
