@@ -75,6 +75,10 @@ class StrictFileConfigSource(FileConfigSource):
         return super().is_config(config_path)
 
 
+# By this name Hydra knows a class as its own when a submitted job, to which this registry travels, registers its plugins.
+StrictFileConfigSource.__name__ = FileConfigSource.__name__
+
+
 def watch() -> None:
     """Have Hydra read files this way from now on; those of before are forgotten."""
     _read.clear()
