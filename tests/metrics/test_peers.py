@@ -61,4 +61,4 @@ def test_the_script_ends_with_1_and_names_the_row_that_is_off(tmp_path, monkeypa
     assert out.read_text() == capsys.readouterr().out
     monkeypatch.setattr(peers, "looped_cdnv", lambda z, y: 1.4264)
     assert peers.main([]) == 1
-    assert "two Gaussians, 2000:20: cdnv is 1.425, loops says 1.4264" in capsys.readouterr().err
+    assert "two Gaussians, 2000:200: cdnv is 1.425, loops says 1.4264" in capsys.readouterr().err
