@@ -101,16 +101,16 @@ def zhu_nc1(z: np.ndarray, y: np.ndarray, rtol: float | None = None) -> float:
     return float(np.trace(within @ scipy.linalg.pinv(between, rtol=rtol)) / len(np.unique(y)))
 
 
-def papyan_nc1(z: np.ndarray, y: np.ndarray, directions: int | None = None) -> float:
+def papyan_nc1(z: np.ndarray, y: np.ndarray) -> float:
     """tr(Sigma_W Sigma_B^-1) in K - 1 singular directions, about the mean of the class means."""
     within, between = scatters(z, y, means_of(z, y).mean(0))
     left, values, _ = np.linalg.svd(between)
-    left = left[:, : directions or len(np.unique(y)) - 1]
+    left = left[:, : len(np.unique(y)) - 1]
     return float(np.trace(within @ (left / values[: left.shape[1]]) @ left.T))
 
 
 def known_rank_nc1(z: np.ndarray, y: np.ndarray, rank: int) -> float:
-    """The same about the mean of all samples, and over K, in as many directions as there are known to be."""
+    """tr(Sigma_W Sigma_B^+) / K about the mean of all samples, in as many directions as are known to be there."""
     means = means_of(z, y)
     directions = np.linalg.svd(means - z.mean(0), full_matrices=False)
     along = (z - means[y]) @ (directions.Vh[:rank] / directions.S[:rank, None]).T
@@ -251,8 +251,8 @@ def logit_rows() -> Iterator[Row]:
             yield Row(case, "nc1_pinv", value, f"numpy SVD, {width} directions", known_rank_nc1(z, y, width))
             peer = "Zhu's formula, scipy pinv, logits in float64"
             yield Row(case, "nc1_pinv", value, peer, zhu_nc1(exact, y, 1e-12), tolerance)
-            peer = f"Papyan's, over K: {classes - 1} directions whatever their size"
-            yield Row(case, "nc1_pinv", value, peer, papyan_nc1(z, y) / classes, None)
+            peer = f"numpy SVD, {classes - 1} directions: rounding taken for directions"
+            yield Row(case, "nc1_pinv", value, peer, known_rank_nc1(z, y, classes - 1), None)
             rank = np.linalg.matrix_rank(means_of(exact, y) - exact.mean(0), rtol=1e-10)
             yield Row(case, "effective_rank", ours["effective_rank"], "numpy matrix_rank, logits in float64", rank, 0.0)
             peer = "numpy cond: rounding taken for directions"

@@ -42,7 +42,7 @@ def test_the_gaussians_differ_in_their_sizes_alone() -> None:
 def test_directions_of_rounding_would_be_seen(classes: int, width: int, dtype: torch.dtype) -> None:
     """The case tells the right number from the wrong one: with K - 1 directions it is off by far more than allowed."""
     features, labels = peers.logits(classes, width, dtype)
-    naive = peers.papyan_nc1(features.double().numpy(), labels.numpy()) / classes
+    naive = peers.known_rank_nc1(features.double().numpy(), labels.numpy(), classes - 1)
     assert naive > 100 * layer_metrics(features, labels, classes)["nc1_pinv"]
 
 
