@@ -75,7 +75,7 @@ class StrictFileConfigSource(FileConfigSource):
         return super().is_config(config_path)
 
 
-# By this name Hydra knows a class as its own when a submitted job, to which this registry travels, registers its plugins.
+# By this name Hydra knows it as its own where a submitted job, to which the registry travels, registers plugins.
 StrictFileConfigSource.__name__ = FileConfigSource.__name__
 
 

@@ -35,13 +35,16 @@ measuring.SENT_BYTES = 2_000  # so that places are sent in several groups, some 
 
 TRAINED = {"mlp": {"backbone__epochs": 2}, "resnet20": {"optimizer__lr": 1e-3, "backbone__epochs": 1}}
 """Networks that are trained, and their settings."""
+HIDDEN = {"backbone.hidden": [12, 7]}
+"""Of the MLP."""
 IMAGES = load_images("digits", classes=[0, 1, 2], samples_per_class=47)
 
 
 def config(**changes) -> Config:
     names = {"data.name": "digits", "backbone.name": "mlp", "optimizer.name": "sgd", "logger.name": "none"}
     names |= {"trainer.accelerator": "cpu", "trainer.devices": ranks.world_size(), "head.depth": 3, "head.width": 8}
-    names |= {"backbone.hidden": [12, 7], "descent.steps": 60, "descent.seeds": 3, "descent.momentum": 0.5}
+    names |= HIDDEN if changes.get("backbone__name", "mlp") == "mlp" else {}
+    names |= {"descent.steps": 60, "descent.seeds": 3, "descent.momentum": 0.5}
     names |= {"data.classes": [0, 1, 2], "data.samples_per_class": 47}
     cfg = OmegaConf.structured(Config)
     for key, value in (names | {key.replace("__", "."): value for key, value in changes.items()}).items():
@@ -82,7 +85,8 @@ def training(name: str) -> Config:
 
 def smooth(setting: Config) -> Backbone:
     """The network that is trained, without kinks."""
-    return smoothed(build_backbone(setting.backbone.name, IMAGES.image_shape, hidden=setting.backbone.hidden, seed=0))
+    own = {"hidden": setting.backbone.hidden} if setting.backbone.name == "mlp" else {}
+    return smoothed(build_backbone(setting.backbone.name, IMAGES.image_shape, seed=0, **own))
 
 
 def trained(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -58,8 +58,8 @@ def test_given_weights_that_hold_nan_are_refused_before_the_run(here, tmp_path):
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_features_that_are_nan_are_told_by_split_and_image(epochs, here, tmp_path):
     sentence = failed(here, tmp_path / "run", *troubled("Blind"), f"backbone.epochs={epochs}")
-    assert "extract_features: the backbone's features of 1 train image(s) hold NaN" in sentence
-    assert "first of image 79" in sentence
+    assert "train_backbone: the backbone's features of 1 train image(s) hold NaN" in sentence
+    assert "first of image 79" in sentence and "optimizer.lr" not in sentence  # nothing was trained yet
 
 
 def test_a_head_that_diverges_is_told_with_its_step_size(here, tmp_path):
