@@ -68,12 +68,24 @@ def call(model: nn.Module, inputs: object) -> object:
 
     A model in half or double precision gets floats of that precision, as Lightning's precision plugins cast them.
     """
-    device, dtype = device_of(model), _precision_of(model)
-    if isinstance(inputs, Mapping):
-        return model(**{name: _moved(value, device, dtype) for name, value in inputs.items()})
-    if isinstance(inputs, Tensor):
-        return model(_moved(inputs, device, dtype))
-    raise ValueError(f"the inputs of a batch must be a tensor or a dict of tensors, got {type(inputs).__name__}.")
+    if not isinstance(inputs, Mapping | Tensor):
+        raise ValueError(f"the inputs of a batch must be a tensor or a dict of tensors, got {type(inputs).__name__}.")
+    moved = _moved(dict(inputs) if isinstance(inputs, Mapping) else inputs, device_of(model), _precision_of(model))
+    try:
+        return model(**moved) if isinstance(moved, dict) else model(moved)
+    except RuntimeError as error:
+        flat = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and part.weight.ndim != 2]
+        if flat:
+            raise ValueError(flat_weight(flat[0])) from error
+        raise
+
+
+def flat_weight(layer: str) -> str:
+    """The sentence for a weight of which only a piece is there."""
+    return (
+        f"the weight of {layer!r} is no matrix, as the first FullyShardedDataParallel leaves it between its passes: "
+        "shard by fully_shard (FSDP2), or measure by listen in a pass of the wrapped model, without this layer's :pre."
+    )
 
 
 def _moved(value: object, device: torch.device, dtype: torch.dtype | None) -> object:

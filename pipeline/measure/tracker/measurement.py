@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, distributed, nn
 
+from pipeline.measure.tracker.evaluation import flat_weight
 from pipeline.metrics import ClassStatistics, CollapseMetrics
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
@@ -167,8 +168,5 @@ def _whole(place: Place, weight: Tensor) -> Tensor:
     if isinstance(getattr(weight, "device_mesh", None), distributed.device_mesh.DeviceMesh):
         return weight.full_tensor()  # every rank computes, so all take part
     if weight.ndim != 2:
-        raise ValueError(
-            f"layer {place[0]!r} ({place[1]}): its weight has shape {tuple(weight.shape)}, as the first "
-            "FullyShardedDataParallel leaves it between passes: shard with fully_shard (FSDP2), or do not tap it pre."
-        )
+        raise ValueError(flat_weight(place[0]))
     return weight

@@ -125,3 +125,11 @@ def test_nan_is_told_once_with_the_reason(caplog) -> None:
     told = [record.message for record in caplog.records if record.message.startswith("NaN for")]
     assert sum(message.count("1/post/dnc1") for message in told) == 1
     assert all(tracker.undefined["1/post/dnc1"].rstrip(".") in message for message in told)
+
+
+def test_flat_pieces_of_weights_are_refused() -> None:
+    model = network()
+    tracker = CollapseTracker(model, CLASSES, "1")
+    model[2].weight = nn.Parameter(model[2].weight.detach().flatten()[:7])
+    with pytest.raises(ValueError, match=r"the weight of '2' is no matrix, .*shard by fully_shard"):
+        tracker.measure(DataLoader(data(), batch_size=7))
