@@ -1,7 +1,7 @@
 """Measure deep neural collapse, layer by layer, in real networks and in the deep unconstrained features model.
 
-Public: `CollapseTracker`, `Reading`, `Taps` and `read_record` from here, and `pipeline.metrics`, `pipeline.theory` and
-`pipeline.data.load_images`. Everything else may move.
+Public: `CollapseTracker`, `CollapseCallback`, `Reading`, `Taps` and `read_record` from here, and `pipeline.metrics`,
+`pipeline.theory` and `pipeline.data.load_images`. Everything else may move.
 """
 
 import signal
@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 PUBLIC = {
+    "CollapseCallback": "pipeline.measure.tracker.callback",
     "CollapseTracker": "pipeline.measure.tracker",
     "Reading": "pipeline.networks.reading",
     "Taps": "pipeline.networks.taps",
@@ -21,7 +22,7 @@ if _begun_as.split(".")[0] == __name__ and signal.getsignal(signal.SIGINT) is si
     # ``python -m pipeline...``: until a program listens, Ctrl-C ends it silently, in the middle of its imports.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-__all__ = ["CollapseTracker", "Reading", "Taps", "read_record"]
+__all__ = ["CollapseCallback", "CollapseTracker", "Reading", "Taps", "read_record"]
 
 
 def __getattr__(name: str) -> object:

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
+from torch.utils._pytree import tree_map
+from torch.utils.data import BatchSampler, DistributedSampler, Sampler
 
 from pipeline.runtime.modes import evaluating
 
 Split = Callable[[object], tuple[object, Tensor]]
 """Makes a pair (inputs, labels) of a batch."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a network is given.
+
+    Attributes:
+        loader: yields the batches.
+        limit: how many of them are taken, all if None.
+        prepare: makes what the network gets of a batch, as a trainer does.
+        around: made anew around every call of the network, such as a trainer's precision.
+    """
+
+    loader: Iterable
+    limit: int | None = None
+    prepare: Callable[[object], object] | None = None
+    around: Callable[[], AbstractContextManager] = nullcontext
+
+    @classmethod
+    def of(cls, loader: Iterable | Feed) -> Feed:
+        """A loader by itself, or what is one already."""
+        return loader if isinstance(loader, Feed) else cls(loader)
 
 
 @contextmanager
@@ -24,13 +49,14 @@ def evaluation(model: nn.Module, loader: Iterable) -> Iterator[None]:
         yield
 
 
-def batches(loader: Iterable, split: Split | None) -> Iterator[tuple[object, Tensor, int | None]]:
+def batches(feed: Feed, split: Split | None) -> Iterator[tuple[object, Tensor, int | None]]:
     """Yield (inputs, labels, how many of them count), all counting if None.
 
     A `DistributedSampler` fills up the shorter shards with samples that another rank has too; they do not count.
     """
-    left = _own_samples(getattr(loader, "sampler", None))
-    for batch in loader:
+    left = _own_samples(feed.loader)
+    for raw in islice(feed.loader, feed.limit):
+        batch = raw if feed.prepare is None else feed.prepare(raw)
         inputs, labels = _pair(batch if split is None else split(batch))
         yield inputs, labels, left
         if left is not None:
@@ -38,13 +64,45 @@ def batches(loader: Iterable, split: Split | None) -> Iterator[tuple[object, Ten
 
 
 def call(model: nn.Module, inputs: object) -> object:
-    """The model's output for a tensor, or a dict of tensors by keyword, moved to the device of its parameters."""
-    device = device_of(model)
-    if isinstance(inputs, Mapping):
-        return model(**{name: value.to(device) for name, value in inputs.items()})
-    if isinstance(inputs, Tensor):
-        return model(inputs.to(device))
-    raise ValueError(f"the inputs of a batch must be a tensor or a dict of tensors, got {type(inputs).__name__}.")
+    """The model's output for a tensor, or a dict by keyword, on the device of its parameters.
+
+    A model in half or double precision gets floats of that precision, as Lightning's precision plugins cast them.
+    """
+    if not isinstance(inputs, Mapping | Tensor):
+        raise ValueError(f"the inputs of a batch must be a tensor or a dict of tensors, got {type(inputs).__name__}.")
+    moved = _moved(dict(inputs) if isinstance(inputs, Mapping) else inputs, device_of(model), _precision_of(model))
+    try:
+        return model(**moved) if isinstance(moved, dict) else model(moved)
+    except RuntimeError as error:
+        flat = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and part.weight.ndim != 2]
+        if flat:
+            raise ValueError(flat_weight(flat[0])) from error
+        raise
+
+
+def flat_weight(layer: str) -> str:
+    """The sentence for a weight of which only a piece is there."""
+    return (
+        f"the weight of {layer!r} is no matrix, as the first FullyShardedDataParallel leaves it between its passes: "
+        "shard by fully_shard (FSDP2), or measure by listen in a pass of the wrapped model, without this layer's :pre."
+    )
+
+
+def _moved(value: object, device: torch.device, dtype: torch.dtype | None) -> object:
+    """Tensors, and those in lists, tuples and dicts; anything else as it is."""
+
+    def moved(leaf: object) -> object:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.to(device, dtype if leaf.is_floating_point() else None)
+
+    return tree_map(moved, value)
+
+
+def _precision_of(model: nn.Module) -> torch.dtype | None:
+    """The one type of all parameters, if it is a float type other than the usual one."""
+    found = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 and found <= {torch.float16, torch.bfloat16, torch.float64} else None
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -61,17 +119,29 @@ def _pair(batch: object) -> tuple[object, Tensor]:
     )
 
 
-def _own_samples(sampler: object) -> int | None:
-    if not isinstance(sampler, DistributedSampler):
+def _own_samples(loader: Iterable) -> int | None:
+    """How many samples of this rank are not padding, if a `DistributedSampler` gives it its share."""
+    sampler = next((sampler for sampler in _samplers(loader) if isinstance(sampler, DistributedSampler)), None)
+    if sampler is None:
         return None
     share = range(sampler.rank, len(sampler.dataset), sampler.num_replicas)
     return min(len(share), sampler.num_samples)
 
 
+def _samplers(loader: Iterable) -> list[object]:
+    """The samplers of a loader, and those that they draw from."""
+    found = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    for sampler in found:
+        inside = vars(sampler).values() if hasattr(sampler, "__dict__") else ()
+        held = [each for each in inside if isinstance(each, Sampler | BatchSampler)]
+        found += [each for each in held if not any(each is known for known in found)]
+    return [sampler for sampler in found if sampler is not None]
+
+
 @contextmanager
 def _random_states_kept(device: torch.device, loader: Iterable) -> Iterator[None]:
     """Restore the global random states, and those of the loader's generators: iterating over it draws from them."""
-    owners = (loader, getattr(loader, "sampler", None))
+    owners = (loader, *_samplers(loader))
     generators = [owner.generator for owner in owners if isinstance(getattr(owner, "generator", None), torch.Generator)]
     states = [generator.get_state() for generator in generators]
     of_python, of_numpy = random.getstate(), np.random.get_state()

@@ -17,11 +17,11 @@ Read = Mapping[Pattern, Reading | str | Callable[[object], Tensor]]
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The module inside the wrappers of torch.compile and DistributedDataParallel."""
+    """The module inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
-        elif isinstance(model, DistributedDataParallel):
+        elif isinstance(model, nn.DataParallel | DistributedDataParallel):
             model = model.module
         else:
             return model

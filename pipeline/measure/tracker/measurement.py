@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, distributed, nn
 
+from pipeline.measure.tracker.evaluation import flat_weight
 from pipeline.metrics import ClassStatistics, CollapseMetrics
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
@@ -132,7 +133,7 @@ class Measurement:
         values: dict[Quantity, float] = {}
         reasons: dict[Quantity, str] = {}
         for place, metric in self._metrics.items():
-            weight = self._weights[place].weight if place in self._weights else None
+            weight = _whole(place, self._weights[place].weight) if place in self._weights else None
             found = metric.compute(weight=weight, reference=self._reference.get(place))
             values |= {(*place, name): float(value) for name, value in found.items()}
             reasons |= {(*place, name): why for name, why in metric.undefined.items()}
@@ -160,3 +161,12 @@ class Measurement:
         of_ranks: list[dict[Place, int]] = [{}] * distributed.get_world_size()
         distributed.all_gather_object(of_ranks, sizes)
         return {place: size for sizes in reversed(of_ranks) for place, size in sizes.items()}
+
+
+def _whole(place: Place, weight: Tensor) -> Tensor:
+    """A weight of which each rank may hold a shard, gathered."""
+    if isinstance(getattr(weight, "device_mesh", None), distributed.device_mesh.DeviceMesh):
+        return weight.full_tensor()  # every rank computes, so all take part
+    if weight.ndim != 2:
+        raise ValueError(flat_weight(place[0]))
+    return weight

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from pipeline.measure.tracker import plots
-from pipeline.measure.tracker.evaluation import Split, batches, call, device_of, evaluation
+from pipeline.measure.tracker import display, plots
+from pipeline.measure.tracker.evaluation import Feed, Split, batches, call, device_of, evaluation
+from pipeline.measure.tracker.labels import class_numbers
 from pipeline.measure.tracker.layers import Read, find_places, plain
 from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quantity
 from pipeline.metrics import registry
 from pipeline.metrics.engine.cases import left_out_sentence
-from pipeline.metrics.engine.checks import check_label_range, check_min_samples, check_num_classes
+from pipeline.metrics.engine.checks import check_min_samples, check_num_classes
 from pipeline.networks.patterns import Pattern
 from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place, Taps
@@ -57,14 +58,14 @@ class CollapseTracker:
     In a process group (DDP) every rank must call `measure` or `compute`, and gets the numbers of all ranks' samples.
 
     Args:
-        model: any module; wrappers by torch.compile and DistributedDataParallel are looked through.
+        model: any module; wrappers by torch.compile, DataParallel and DistributedDataParallel are looked through.
         num_classes: K, at least 2.
         layers: module names or patterns such as "layer*" and "blocks.?.mlp:pre": `*` and `?` stay within one part of a
             dotted name, `**` stands for any number of parts; `:pre` is what enters the module, `:post` (the default)
             what leaves it. Classes (`nn.TransformerEncoderLayer`) and modules (`model.encoder`) may stand among them,
             and pairs of one of these and a side.
         split: makes a pair (inputs, labels) of what a loader yields; None if it yields that. Inputs are a tensor, or
-            a dict of tensors for the model's keyword arguments; labels are int64 `(N,)` in [0, K).
+            a dict of the model's keyword arguments; labels are integers `(N,)` or `(N, 1)` in [0, K), or one-hot rows.
         covariance: False drops nc1_pinv, and with it the (d, d) matrix that very wide layers have no room for; asked
             for by name, nc1_pinv then comes from a second look.
         metrics: names of the metrics to measure; None for those of one pass.
@@ -106,6 +107,7 @@ class CollapseTracker:
         self._split, self._covariance = split, covariance
         self._names, self._decide = None if metrics is None else list(metrics), decide
         self._min_samples, self._told = min_samples, False
+        self._told_nan: set[str] = set()
         self._rows: list[tuple] = []
         self._listened = self._new_measurement()
 
@@ -124,14 +126,28 @@ class CollapseTracker:
                 loader without batches.
             RuntimeError: if a layer did not run in the pass, or ran more than once in it.
         """
-        found = self._measured(loader)
+        return self.measure_feeds({"": Feed.of(loader)}, step, None if test is None else Feed.of(test))
+
+    def measure_feeds(
+        self, feeds: Mapping[str, Feed], step: int | None = None, test: Feed | None = None
+    ) -> pd.DataFrame:
+        """As `measure`, on several loaders, each under a prefix of its own before the names of layers."""
+        values: dict[Quantity, float] = {}
+        reasons: dict[Quantity, str] = {}
+        for prefix, feed in feeds.items():
+            for found, into in zip(self._on(feed, test), (values, reasons), strict=True):
+                into |= {(f"{prefix}{layer}", tap, metric): it for (layer, tap, metric), it in found.items()}
+        return self._close(values, reasons, step)
+
+    def _on(self, feed: Feed, test: Feed | None) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
+        found = self._measured(feed)
         self._tell_left_out(found)
         values, reasons = found.compute()
         if test is not None:
             values_of_test, reasons_of_test = self._measured(test, found).compute()
             values |= _of_test(values_of_test)
             reasons |= _of_test(reasons_of_test)
-        return self._close(values, reasons, step)
+        return values, reasons
 
     @contextmanager
     def listen(self, labels: Tensor) -> Iterator[None]:
@@ -167,6 +183,11 @@ class CollapseTracker:
         return {"/".join(place): self._taps[place].description(shape) for place, shape in self._shapes.items()}
 
     @property
+    def layers(self) -> list[str]:
+        """What is measured, as "layer/tap"."""
+        return ["/".join(place) for place in self._taps]
+
+    @property
     def history(self) -> pd.DataFrame:
         """All measurements, one number a row (step, layer, tap, metric, value); layers stand in running order."""
         return pd.DataFrame(self._rows, columns=COLUMNS)
@@ -178,6 +199,21 @@ class CollapseTracker:
     def plot_profile(self, metric: str = "dnc1", ax: Axes | None = None) -> Axes:
         """A metric at the last step against the layer, on `ax` or new axes."""
         return plots.plot_profile(self.history, metric, ax)
+
+    def state_dict(self) -> dict[str, object]:
+        """What was measured, in plain values; `load_state_dict` goes on from there."""
+        return {"rows": [list(row) for row in self._rows], "latest": self.latest, "undefined": self.undefined}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the measurements of another tracker of the same layers."""
+        self._rows = [tuple(row) for row in state["rows"]]
+        self.latest, self.undefined = dict(state["latest"]), dict(state["undefined"])
+
+    def __repr__(self) -> str:
+        return display.summary(type(self.model).__name__, self.num_classes, self.layers, self.history)
+
+    def _repr_html_(self) -> str:
+        return display.as_html(repr(self), self.history)
 
     def callback(
         self, loader: Iterable | None = None, every_n_epochs: int = 1, prefix: str = "", test: Iterable | None = None
@@ -195,31 +231,28 @@ class CollapseTracker:
         }
         return Measurement(self.num_classes, weights, self._covariance, self._names, self._min_samples)
 
-    def _measured(self, loader: Iterable, training: Measurement | None = None) -> Measurement:
+    def _measured(self, feed: Feed, training: Measurement | None = None) -> Measurement:
         """All looks at what a loader yields, with the class means of another measurement's for reference."""
         measurement = self._new_measurement()
-        self._pass_over(loader, measurement.add)
+        self._pass_over(feed, measurement.add)
         measurement.settle(device_of(self.model), training)
         if measurement.has_kept_all:
             measurement.judge_kept()
         else:
             # What it draws at random is the same again, because a pass leaves all random states as they were.
-            self._pass_over(loader, measurement.judge)
+            self._pass_over(feed, measurement.judge)
         return measurement
 
-    def _pass_over(self, loader: Iterable, receive: Receive) -> None:
-        with evaluation(self.model, loader):
-            for inputs, labels, counting in batches(loader, self._split):
-                with self._listening(receive, labels, counting):
+    def _pass_over(self, feed: Feed, receive: Receive) -> None:
+        with evaluation(self.model, feed.loader):
+            for inputs, labels, counting in batches(feed, self._split):
+                with self._listening(receive, labels, counting), feed.around():
                     call(self.model, inputs)
 
     @contextmanager
-    def _listening(self, receive: Receive, labels: Tensor, counting: int | None = None) -> Iterator[None]:
+    def _listening(self, receive: Receive, given: Tensor, counting: int | None = None) -> Iterator[None]:
         """Hand on the pass made inside, its first `counting` samples if given."""
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-            got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(f"labels must be an int64 tensor of shape (N,), got {got}.")
-        check_label_range(labels, self.num_classes)
+        labels = class_numbers(given, self.num_classes)
         seen: dict[Place, Rows] = {}
 
         def on_activation(place: Place, rows: Rows) -> None:
@@ -265,6 +298,15 @@ class CollapseTracker:
             self._told = True
             log.warning(left_out_sentence(left_out, self.num_classes, self._min_samples))
 
+    def _tell_nan(self) -> None:
+        """Warn of values that are NaN, once for each."""
+        new: dict[str, list[str]] = {}
+        for key in (key for key, value in self.latest.items() if isnan(value) and key not in self._told_nan):
+            new.setdefault(self.undefined.get(key, "the features are not finite"), []).append(key)
+        for why, keys in new.items():
+            log.warning("NaN for %s: %s.", ", ".join(keys), why.rstrip("."))
+            self._told_nan.update(keys)
+
     def _close(self, values: dict[Quantity, float], reasons: dict[Quantity, str], step: int | None) -> pd.DataFrame:
         if step is None:
             step = self._rows[-1][0] + 1 if self._rows else 1
@@ -272,6 +314,7 @@ class CollapseTracker:
         self._rows += rows
         self.latest = {"/".join(quantity): value for quantity, value in values.items()}
         self.undefined = {"/".join(quantity): why for quantity, why in reasons.items()}
+        self._tell_nan()
         return pd.DataFrame(rows, columns=COLUMNS)
 
 
