@@ -18,7 +18,8 @@ from pipeline.config import (
     ProtocolConfig,
     VerdictConfig,
 )
-from pipeline.storage.record import COMPLETED, Row, write_summary, write_tensors
+from pipeline.storage.record import COMPLETED, Row, write_summary
+from pipeline.storage.tensors import write_tensors
 from pipeline.studies import e3
 from pipeline.studies._networks import VARIANTS
 from pipeline.studies.engine.claims import Claim
