@@ -67,7 +67,8 @@ def descents_in(folder: Path) -> Callable[..., Result]:
             protocol=ProtocolConfig(name="dufm"),
             verdict=VerdictConfig(dnc1=1e-6, dnc2=1.05, dnc3=0.05),
         )
-        problem = {"num_classes": 2, "samples_per_class": 50, "depth": depth, "weight_decay": [decay] * depth}
+        problem = {"num_classes": 2, "samples_per_class": 50, "depth": depth, "activation": "relu"}
+        problem |= {"weight_decay": [decay] * depth}
         summary = {
             "status": COMPLETED,
             "seeds": list(range(len(losses))),
@@ -135,8 +136,11 @@ def networks_in(folder: Path) -> Callable[..., Result]:
             "layers": layers,
             "backbone_layers": blocks,
             "accuracy": {"train": [accuracy], "test": [accuracy]},
-            "loss": {"relative_gap": None if gap is None else [gap]},
-            "problem": {"samples_per_class": 5, "num_classes": 2, "weight_decay": [1e-2] * NETWORK_DEPTH},
+            "loss": {"total": [1.0], "relative_gap": None if gap is None else [gap]},
+            "problem": {
+                **{"samples_per_class": 5, "num_classes": 2, "depth": NETWORK_DEPTH, "activation": "relu"},
+                "weight_decay": [1e-2] * NETWORK_DEPTH,
+            },
             "step_units": {"head": "epoch", "backbone": "epoch"},
         }
         write_summary(place, summary | more)
