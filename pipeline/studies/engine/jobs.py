@@ -6,6 +6,7 @@ and ``dnc resume=FOLDER`` goes on with one that was begun here.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
@@ -226,7 +227,8 @@ def _config_in(path: Path, changed: int) -> Config | None:
     """The same of a file that was last changed at this time; a study asks several times, and reading takes long."""
     try:
         kept = kept_settings(path.parents[1])
-        if kept is None or "${" in path.read_text(encoding="utf-8"):  # what it stands for was decided elsewhere
+        # What a resolver (`${oc.env:HOME}`) stands for was decided elsewhere; another setting (`${head.width}`) is here.
+        if kept is None or re.search(r"\$\{[^}]*[:$]", path.read_text(encoding="utf-8")):
             return None
         return checked(OmegaConf.create(kept))
     except (OSError, Unreadable, ConfigError, OmegaConfBaseException):
