@@ -227,7 +227,7 @@ def _config_in(path: Path, changed: int) -> Config | None:
     """The same of a file that was last changed at this time; a study asks several times, and reading takes long."""
     try:
         kept = kept_settings(path.parents[1])
-        # What a resolver (`${oc.env:HOME}`) stands for was decided elsewhere; another setting (`${head.width}`) is here.
+        # What a resolver (`${oc.env:X}`) stands for was decided elsewhere; another setting (`${head.width}`) is here.
         if kept is None or re.search(r"\$\{[^}]*[:$]", path.read_text(encoding="utf-8")):
             return None
         return checked(OmegaConf.create(kept))
