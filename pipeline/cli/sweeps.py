@@ -8,24 +8,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.config.paths import PATHS, absolute, absolute_override, elsewhere
 from pipeline.runs.door import is_completed
 from pipeline.runs.processes import launched_rank
 from pipeline.runtime.children import own_package
 from pipeline.runtime.errors import ConfigError
+from pipeline.storage.reading import Unreadable, plain_yaml, yaml_of
+from pipeline.storage.settings_files import kept_config, kept_hydra
 
 log = logging.getLogger(__name__)
 
 MULTIRUN = "multirun.yaml"
 """The file in which Hydra keeps what a multirun was called with."""
+KEPT = {
+    "hydra": {
+        "overrides": {"task": [str], "hydra": [str]},
+        "runtime": {"cwd": str, "config_sources": [{"path": str, "provider": str}]},
+    }
+}
+"""What has to stand in it."""
 NO_MATTER = ("logger", "record", "features", "trainer")
 """Sections that do not change a result, but for these settings:"""
 BUT = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.precision", "trainer.deterministic")
@@ -96,7 +105,7 @@ class UnfinishedOnly(Launcher):
         finally:
             current.cfg = before
         task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        return folder, yaml.safe_load(OmegaConf.to_yaml(task))
+        return folder, plain_yaml(OmegaConf.to_yaml(task))
 
     def _restore(self) -> None:
         """Undo what the sweeper has written of a multirun that is refused."""
@@ -169,16 +178,16 @@ def sweep_as_started(folder: Path, said: Sequence[str]) -> list[str]:
     """
     where = folder / MULTIRUN
     try:
-        kept = _plain_yaml(where)["hydra"]
-        task, hydra = list(map(str, kept["overrides"]["task"])), list(map(str, kept["overrides"]["hydra"]))
-        runtime = kept["runtime"]
-        place = Path(runtime["cwd"])
-        own = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        kept = yaml_of(where, KEPT)["hydra"]
+    except (FileNotFoundError, Unreadable) as error:
         raise ConfigError(
-            f"resume={folder} is not the folder of a multirun ({type(error).__name__} reading {where}); "
-            f"allowed: a folder with {MULTIRUN} as Hydra wrote it."
+            f"resume={folder} is not the folder of a multirun ({error}); allowed: a folder with {MULTIRUN} as Hydra "
+            "wrote it."
         ) from error
+    task, hydra, place = kept["overrides"]["task"], kept["overrides"]["hydra"], Path(kept["runtime"]["cwd"])
+    sources = kept["runtime"]["config_sources"]
+    own = [source["path"] for source in sources if source["provider"] == "command-line"][:1]
+    check_kept(folder, task, own)
     hydra = [override for override in hydra if RESUMED.match(override)]
     for override in hydra:
         key = override.partition("=")[0]
@@ -188,23 +197,10 @@ def sweep_as_started(folder: Path, said: Sequence[str]) -> list[str]:
                 f"{where} sets {key}, which can hold commands of any kind; allowed: {key}=... once more, after resume=."
             )
     hydra = [override for override in hydra if PLAIN.fullmatch(override) and not COMMANDS.match(override)]
-    for path in own:
-        _check_own(Path(path), folder)
-    flags = ["--config-dir", own[0]] if own else []
+    flags = ["--config-dir", *own] if own else []
     if elsewhere(place):
         task = [absolute_override(override, place) for override in task]
     return ["--multirun", *flags, *task, *hydra, f"hydra.sweep.dir={quoted(str(folder))}"]
-
-
-def _check_own(configs: Path, folder: Path) -> None:
-    """Refuse configuration files, which are code, that may have come with the folder."""
-    inside = configs.resolve().is_relative_to(folder.resolve())
-    if inside or (configs.exists() and configs.stat().st_uid not in (os.geteuid(), 0)):
-        why = f"lies in {folder}" if inside else "belongs to another user"
-        raise ConfigError(
-            f"resume={folder} was started with --config-dir {configs}, which {why} and could run code; allowed: a "
-            "folder of your own."
-        )
 
 
 def _completed(overrides: Sequence[str]) -> JobReturn:
@@ -216,24 +212,19 @@ def _completed(overrides: Sequence[str]) -> JobReturn:
 def _first_difference(folder: Path, config: Mapping[str, Any]) -> str | None:
     """A setting in which a job differs from the run in its folder, in words; None if they would give the same."""
     try:
-        kept = _plain_yaml(folder / ".hydra" / "config.yaml")
-        then, now = _flat(kept), _flat(config)
-        place = Path(_plain_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["cwd"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"its .hydra cannot be read, {type(error).__name__}"
+        kept, hydra = kept_config(folder), kept_hydra(folder)
+    except Unreadable as error:
+        return str(error)
+    place = ((hydra or {}).get("runtime") or {}).get("cwd")
+    if kept is None or place is None:
+        return "its .hydra is not whole"
+    then, now = _flat(kept), _flat(config)
     for key in PATHS:
-        then[key], now[key] = absolute(then.get(key), place), absolute(now.get(key), Path.cwd())
+        then[key], now[key] = absolute(then.get(key), Path(place)), absolute(now.get(key), Path.cwd())
     for key, value in now.items():
         if key in then and then[key] != value and (key.partition(".")[0] not in NO_MATTER or key in BUT):
             return f"{key}={then[key]}, now {value}"
     return None
-
-
-def _plain_yaml(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
-    if len(text) > 1_000_000 or re.search(r"(^|[\s\[{,:-])[&*]\w", text):
-        raise ValueError("too long, or with aliases, which Hydra does not write")
-    return yaml.safe_load(text)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,17 @@ def test_what_may_be_a_command_is_not_taken_from_a_folder(override, tmp_path):
 
 def test_configurations_in_a_multiruns_folder_are_refused(tmp_path):
     folder = multirun(tmp_path / "m", ["hydra.searchpath=[file:///x]"], own=str(tmp_path / "m" / "conf"))
-    with pytest.raises(ConfigError, match=r"--config-dir .*m/conf, which lies in .*m and could run code"):
+    with pytest.raises(ConfigError, match=r"asks for --config-dir=.*m/conf: that folder lies in the run folder"):
+        seen(f"resume={folder}")
+
+
+@pytest.mark.parametrize("asked", ["hydra.mode=RUN", "--config-dir=conf", "experiment=../own"])
+def test_what_a_run_may_not_ask_for_a_multirun_may_not_either(asked, tmp_path):
+    folder = multirun(tmp_path / "m", [])
+    kept = (folder / "multirun.yaml").read_text()
+    assert "seed=0,1" in kept
+    (folder / "multirun.yaml").write_text(kept.replace("seed=0,1", asked))
+    with pytest.raises(ConfigError, match="asks for"):
         seen(f"resume={folder}")
 
 
