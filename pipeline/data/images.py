@@ -1,5 +1,6 @@
-"""The typed value every other room receives: resident images, labels, and how to standardise them."""
+"""The typed value every other room receives: resident samples, labels, and how to standardise them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,36 +13,68 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images of one split, kept whole in memory.
+    """Samples of one split, kept whole in memory.
 
-    images: (N, C, H, W), grey levels as uint8, or numbers of any kind as float32 (vectors are (N, d, 1, 1)).
-    labels: (N,) int64 in 0..K-1.
+    images: (N, C, H, W), grey levels as uint8, or numbers of any kind as float32 (vectors are (N, d, 1, 1)); or
+        tokens of a text, (N, T) int64.
+    labels: (N,) int64 in 0..K-1, the true classes; of tokens (N, T), one for each position. A label of -1 is none: a
+        position that is not counted, a row of foreign data.
+    groups: (N,) int64 in 0..G-1, to which group a sample belongs whatever its class; None where there are no groups.
+    given: the labels that training is told, shaped like `labels`; None where these are the true ones.
     Raises ValueError for any other shape or dtype, and for numbers that are NaN or infinite.
     """
 
     images: Tensor
     labels: Tensor
+    groups: Tensor | None = None
+    given: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32):
+        if not self.is_text and (self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32)):
             raise ValueError(
                 "images must be a uint8 tensor (N, C, H, W), or a float32 one, "
                 f"not {self.images.dtype} {tuple(self.images.shape)}"
             )
         if self.images.is_floating_point() and not self.images.isfinite().all():
             raise ValueError("images must be finite, not NaN or infinite")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels must be an int64 tensor ({len(self.images)},), "
-                f"not {self.labels.dtype} {tuple(self.labels.shape)}"
-            )
+        expected = self.images.shape[:2] if self.is_text else self.images.shape[:1]
+        for name, tensor, shape in (
+            ("labels", self.labels, expected),
+            ("groups", self.groups, self.images.shape[:1]),
+            ("given labels", self.given, expected),
+        ):
+            if tensor is not None and (tensor.shape != shape or tensor.dtype != torch.int64):
+                raise ValueError(
+                    f"{name} must be an int64 tensor {tuple(shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice | Tensor) -> "Split":
+        """The split of these rows."""
+        return self._each(lambda tensor: tensor[rows])
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a sample is a window of tokens."""
+        return self.images.ndim == 2 and self.images.dtype == torch.int64
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels that training is told, (N,); of tokens (N, T)."""
+        return self.labels if self.given is None else self.given
+
     def to(self, device: torch.device | str) -> "Split":
         """The same split on `device`."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        return Split(
+            change(self.images),
+            change(self.labels),
+            *(None if tensor is None else change(tensor) for tensor in (self.groups, self.given)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +82,9 @@ class ImageData:
     """A data set ready for training: two splits, the class names in label order, and the training statistics.
 
     mean, std: (C,) float32 of the training images scaled to [0, 1], population std over all pixels; 0 and 1 where the
-        images are float32, because such numbers are used as they are.
+        images are float32, because such numbers are used as they are. Of tokens there are none: (0,).
+    groups: names of the groups that the samples of both splits belong to, () where there are none.
+    foreign: rows of another data set, made like those of the test split; their labels are -1.
     """
 
     name: str
@@ -58,20 +93,32 @@ class ImageData:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
+    groups: tuple[str, ...] = ()
+    foreign: Split | None = None
 
     def __post_init__(self) -> None:
-        for split, labels in (("train", self.train.labels), ("test", self.test.labels)):
-            if len(labels) and not (labels.min() >= 0 and labels.max() < self.num_classes):
-                raise ValueError(
-                    f"{split} labels must lie in 0..{self.num_classes - 1}, "
-                    f"not in {labels.min().item()}..{labels.max().item()}"
-                )
+        least = -1 if self.train.is_text else 0
+        for name, split in (("train", self.train), ("test", self.test)):
+            for labels in (split.labels, split.targets):
+                if labels.numel() and not (labels.min() >= least and labels.max() < self.num_classes):
+                    raise ValueError(
+                        f"{name} labels must lie in {least}..{self.num_classes - 1}, "
+                        f"not in {labels.min().item()}..{labels.max().item()}"
+                    )
 
     @classmethod
-    def from_splits(cls, name: str, train: Split, test: Split, classes: tuple[str, ...]) -> "ImageData":
+    def from_splits(
+        cls,
+        name: str,
+        train: Split,
+        test: Split,
+        classes: tuple[str, ...],
+        groups: tuple[str, ...] = (),
+        foreign: Split | None = None,
+    ) -> "ImageData":
         """Compute mean and std of `train` and put the pieces together."""
         mean, std = channel_statistics(train.images)
-        return cls(name, train, test, classes, mean, std)
+        return cls(name, train, test, classes, mean, std, groups, foreign)
 
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data set with every tensor on `device`."""
@@ -81,6 +128,7 @@ class ImageData:
             test=self.test.to(device),
             mean=self.mean.to(device),
             std=self.std.to(device),
+            foreign=None if self.foreign is None else self.foreign.to(device),
         )
 
     @property
@@ -89,14 +137,21 @@ class ImageData:
         return len(self.classes)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W); of tokens (T,)."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def kind(self) -> str:
+        """What a sample is: ``images``, ``vectors`` (float32 of one pixel) or ``text`` (tokens, a class for each)."""
+        if self.train.is_text:
+            return "text"
+        return "vectors" if self.train.images.is_floating_point() and self.image_shape[1:] == (1, 1) else "images"
 
     def class_counts(self, split: str) -> dict[str, int]:
-        """Images per class of the split ``train`` or ``test``, by class name in label order."""
-        counts = torch.bincount(getattr(self, split).labels.cpu(), minlength=self.num_classes).tolist()
+        """Samples per class of the split ``train`` or ``test``, by class name in label order; of tokens positions."""
+        labels = getattr(self, split).labels.cpu().flatten()
+        counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes).tolist()
         return dict(zip(self.classes, counts, strict=True))
 
     @property
@@ -108,12 +163,12 @@ class ImageData:
     def standardise(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std of a uint8 batch (n, C, H, W), as float32 on the batch's device.
 
-        Numbers that are float32 already come back as they are.
+        Numbers that are float32 already, and tokens, come back as they are.
 
         A channel whose std is below one grey level (1/255) is divided by one grey level, so that a constant channel
         becomes zeros instead of NaN.
         """
-        if images.is_floating_point():
+        if images.dtype != torch.uint8:
             return images
         # In units of grey levels: one subtraction and one division, in place, on the freshly converted batch.
         shift = (255 * self.mean).view(-1, 1, 1).to(images.device)
@@ -122,10 +177,14 @@ class ImageData:
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population std, (C,) float32 each, of uint8 images (N, C, H, W) scaled to [0, 1]; of float32: 0 and 1.
+    """Mean and population std, (C,) float32 each, of uint8 images (N, C, H, W) scaled to [0, 1].
+
+    Of float32 images 0 and 1; of tokens (N, T) nothing, (0,).
 
     Summed over a 256-bin histogram: exact whatever N is, and no float copy of the images.
     """
+    if images.ndim == 2:
+        return torch.zeros(0), torch.ones(0)
     if images.is_floating_point():
         return torch.zeros(images.shape[1]), torch.ones(images.shape[1])
     levels = torch.arange(256, dtype=torch.float64) / 255

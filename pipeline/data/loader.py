@@ -18,6 +18,8 @@ ROUND = 10
 class ResidentLoader:
     """Iterate over a split in batches (standardised float32 images (n, C, H, W), int64 labels (n,)) on `device`.
 
+    The labels are those that training is told (`Split.targets`); a text gives tokens (n, T) and labels (n, T).
+
     The order of epoch e, and the crop and flip of every image in it, are functions of (seed, e) alone. So a run that
     is resumed in the middle of an epoch sees the batches it would have seen, whatever was drawn elsewhere.
 
@@ -110,7 +112,7 @@ class ResidentLoader:
             images = self._augment.apply(self._split.images[rows], moves[rows])
             # Counted before the batch is out: a checkpoint taken while it is in use must not repeat it.
             self._position = batch + 1
-            yield self._standardise(images), self._split.labels[rows]
+            yield self._standardise(images), self._split.targets[rows]
 
     def _plan(self) -> tuple[Tensor, Tensor]:
         """This epoch's order (N,) and each image's move (N, 3), by row; the same on every rank."""

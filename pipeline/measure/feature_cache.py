@@ -135,10 +135,14 @@ def _key(backbone: Backbone, images: ImageData, pooling: str, min_samples: int) 
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             tensor_files.absorb(digest, value)
-    for split in (images.train, images.test):
+    for split in (images.train, images.test, *([] if images.foreign is None else [images.foreign])):
         digest.update(str(tuple(split.images.shape)).encode())
         for tensor in (split.images, split.labels):
             tensor_files.absorb(digest, tensor)
+        for name, tensor in (("groups", split.groups), ("given", split.given)):
+            if tensor is not None:  # without them entries keep the names that they had before there were any
+                digest.update(name.encode())
+                tensor_files.absorb(digest, tensor)
     for tensor in (images.mean, images.std, _probe(backbone, images)):
         tensor_files.absorb(digest, tensor)
     return digest.hexdigest()

@@ -36,7 +36,7 @@ def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: Meas
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
-        loss, share = learner.score(rows, split.labels.to(rows.device))
+        loss, share = learner.score(rows, split.targets.to(rows.device))
         numbers |= {f"{name}_loss": [loss], f"{name}_accuracy": [share]}
     run.record.add("backbone", epoch, seeds, numbers)
     if measure_too is not None:

@@ -107,7 +107,7 @@ def train_under_head(
 
     def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
         device = measured.train.device
-        labels = [split.labels.to(device) for split in (images.train, images.test)]
+        labels = [split.targets.to(device) for split in (images.train, images.test)]
         features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
         head = network_head(config, features, _members(learner), frozen=frozen_head)
         record_head(run, "head", epoch, head, features)
@@ -161,7 +161,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
         kept = run.stage_cache.load_or_run(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
-    return Features(rows["train"], images.train.labels.to(device), rows["test"], images.test.labels.to(device))
+    return Features(rows["train"], images.train.targets.to(device), rows["test"], images.test.targets.to(device))
 
 
 def _say_what_is_read(run: Run) -> None:

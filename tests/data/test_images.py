@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -72,5 +74,50 @@ def test_labels_of_another_shape_or_dtype_are_refused(labels):
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_outside_the_class_list_are_refused(label):
     split = Split(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.tensor([0, label]))
+    with pytest.raises(ValueError, match=r"train labels must lie in 0\.\.1"):
+        ImageData.from_splits("made_up", split, split, ("a", "b"))
+
+
+def text_of(count: int = 4, window: int = 3) -> Split:
+    tokens = torch.arange(count * window).view(count, window) % 5
+    labels = tokens.roll(-1, dims=1)
+    labels[:, -1] = -1
+    return Split(tokens, labels)
+
+
+def test_a_split_of_text_holds_windows_of_tokens_and_a_label_for_each_position():
+    split = text_of()
+    data = ImageData.from_splits("made_up", split, split, tuple("abcde"))
+    assert (len(split), data.kind, data.image_shape, data.num_classes) == (4, "text", (3,), 5)
+    assert torch.equal(data.standardise(split.images), split.images)
+    assert sum(data.class_counts("train").values()) == 8  # the last position of a window is not counted
+    assert data.mean.shape == data.std.shape == (0,)
+
+
+@pytest.mark.parametrize("field", ["labels", "given"])
+def test_labels_of_text_have_the_shape_of_its_tokens(field):
+    split = text_of()
+    with pytest.raises(ValueError, match=rf"{field}.* must be an int64 tensor \(4, 3\)"):
+        replace(split, **{field: torch.zeros(4, dtype=torch.int64)})
+
+
+def test_rows_of_a_split_keep_their_groups_and_given_labels():
+    split = replace(
+        image_data(random_images(6, 1, 2, 2)).train, groups=torch.arange(6) // 3, given=torch.ones(6).long()
+    )
+    assert split.targets.tolist() == [1] * 6 and split.labels.tolist() == [0, 1] * 3
+    part = split[torch.tensor([5, 0])]
+    assert (part.groups.tolist(), part.labels.tolist(), part.given.tolist()) == ([1, 0], [1, 0], [1, 1])
+    moved = ImageData.from_splits("made_up", split, split, ("a", "b"), ("x", "y"), split[:2]).to("cpu")
+    assert len(moved.foreign) == 2 and moved.groups == ("x", "y") and torch.equal(moved.train.groups, split.groups)
+
+
+def test_what_a_sample_is_follows_from_its_type_and_shape():
+    kinds = {image_data(made).kind for made in (random_images(4, 3, 1, 1), torch.zeros(4, 3, 2, 2))}
+    assert kinds == {"images"} and image_data(torch.zeros(4, 3, 1, 1)).kind == "vectors"
+
+
+def test_given_labels_outside_the_class_list_are_refused():
+    split = replace(image_data(random_images(4, 1, 2, 2)).train, given=torch.tensor([0, 1, 2, 0]))
     with pytest.raises(ValueError, match=r"train labels must lie in 0\.\.1"):
         ImageData.from_splits("made_up", split, split, ("a", "b"))

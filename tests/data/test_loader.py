@@ -33,6 +33,21 @@ def test_an_epoch_shows_every_image_once_with_its_label(data):
     assert images.dtype == torch.float32 and labels.dtype == torch.int64
 
 
+def test_batches_hold_the_labels_that_training_is_told(data):
+    given = 1 - data.train.labels
+    split = Split(data.train.images, data.train.labels, given=given)
+    made = ResidentLoader(split, 8, seed=3, standardise=data.standardise, shuffle=False)
+    assert torch.equal(torch.cat([labels for _, labels in made]), given)
+
+
+def test_a_text_gives_tokens_and_a_label_for_each_position(data):
+    tokens = torch.arange(12).view(4, 3)
+    made = ResidentLoader(Split(tokens, tokens + 1), 3, seed=0, standardise=data.standardise, shuffle=False)
+    found = list(made)
+    assert [batch.shape for batch, _ in found] == [(3, 3), (1, 3)] and found[0][0].dtype == torch.int64
+    assert torch.equal(torch.cat([labels for _, labels in found]), tokens + 1)
+
+
 def test_without_shuffling_the_splits_order_is_kept(data):
     labels = torch.cat([label for _, label in batches(loader(data, shuffle=False), epoch=3)])
     assert torch.equal(labels, data.train.labels)
