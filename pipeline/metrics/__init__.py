@@ -4,6 +4,8 @@ A file of this folder is a family of metrics (`core` holds those of today), and 
 `registry`. `engine` measures what is registered.
 """
 
+from importlib import import_module
+
 from pipeline.metrics.engine.alignment import FeatureAlignment, feature_alignment
 from pipeline.metrics.engine.functional import (
     active_units,
@@ -30,31 +32,86 @@ from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.registry import metrics
 
 __all__ = [
+    "AdaptiveKernel",
     "ClassStatistics",
     "CollapseMetrics",
+    "CostOfIdentity",
     "FeatureAlignment",
+    "ResidualAlignment",
     "active_units",
+    "adaptive_free_energy",
+    "adaptive_kernel",
     "balancedness",
+    "block_jacobian",
     "cdnv",
     "class_means",
+    "cost_of_identity",
+    "coupling",
+    "coupling_abs",
+    "derivative_kernel",
     "dnc1",
     "dnc1_balanced",
     "dnc2",
     "dnc3",
     "effective_rank",
+    "estimated_rank",
     "feature_alignment",
+    "hamiltonian",
+    "kernel_dnc1",
+    "kernel_norm",
+    "kinetic_energy",
     "layer_metrics",
+    "line_shape_score",
+    "mean_field_balancedness",
+    "mean_field_features",
     "metrics",
     "nc1_pinv",
+    "nc1_wm",
     "nc2_frame",
     "nc2_simplex",
     "nc3_duality",
     "nc4",
     "ncm_accuracy",
+    "nngp",
+    "norm_growth_variation",
+    "ntk",
+    "nuclear_stable_rank",
     "numerical_rank",
+    "potential_energy",
+    "residual_alignment",
+    "stable_gamma",
     "stable_rank",
+    "stationarity_residual",
     "undefined_reasons",
 ]
+
+_FUNCTIONS = {
+    "adaptive_kernels": ("AdaptiveKernel", "adaptive_free_energy", "adaptive_kernel"),
+    "block_jacobians": (
+        "ResidualAlignment",
+        "block_jacobian",
+        "coupling",
+        "coupling_abs",
+        "line_shape_score",
+        "norm_growth_variation",
+        "residual_alignment",
+    ),
+    "feature_paths": (
+        "CostOfIdentity",
+        "cost_of_identity",
+        "estimated_rank",
+        "hamiltonian",
+        "kernel_norm",
+        "kinetic_energy",
+        "nuclear_stable_rank",
+        "potential_energy",
+        "stable_gamma",
+        "stationarity_residual",
+    ),
+    "kernel_matrices": ("derivative_kernel", "kernel_dnc1", "nngp", "ntk"),
+    "mean_field": ("mean_field_balancedness", "mean_field_features", "nc1_wm"),
+}
+"""Modules of `functions` and their public names, imported on demand: some load what takes a while."""
 
 
 def __getattr__(name: str) -> object:
@@ -62,4 +119,7 @@ def __getattr__(name: str) -> object:
         from pipeline.metrics.engine.streaming import CollapseMetrics  # on demand, because torchmetrics takes seconds
 
         return CollapseMetrics
+    for module, names in _FUNCTIONS.items():
+        if name in names:
+            return getattr(import_module(f"pipeline.metrics.functions.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,193 @@
+"""Coupling of the blocks of residual networks: their Jacobians, and how far one block's singular vectors are another's.
+
+Sources: Aubry, Meng, Sugolov & Papyan, arXiv 2407.07810 (coupling, line shape); Li & Papyan, arXiv 2401.09018 (residual
+alignment). Definitions of 2407.07810 read; of residual alignment the four statements read, the numbers for them ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pipeline.metrics.engine.checks import check_matrix
+
+# A singular value below this share of the largest leaves its vectors arbitrary.
+DEGENERATE = 1e-6
+
+
+def block_jacobian(
+    block: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    token: int | None = -1,
+    source: int | None = None,
+    skip: bool = True,
+) -> Tensor:
+    """Jacobian of a residual block's branch, J_ij = d f(x)_i / d x_j, `(..., d, d)`.
+
+    Call it with the block in `eval()`: dropout and stochastic depth are no function of the input.
+
+    Args:
+        block: maps rows of width d to rows of width d.
+        rows: `(d,)`, one row; `(T, d)`, the tokens of one sample; `(B, T, d)`, samples of tokens, which give
+            `(B, d, d)`.
+        token: the token whose output counts, the last one by default; None: every row stands alone, and `(N, d)` give
+            `(N, d, d)`.
+        source: the token whose input counts; by default the same.
+        skip: whether the block adds its input, so that the identity is to be taken off.
+
+    Raises:
+        ValueError: for rows of another shape, or a token that is not there.
+    """
+    if not isinstance(rows, Tensor) or not rows.is_floating_point() or not 1 <= rows.ndim <= 3:
+        raise ValueError("rows must be a floating-point tensor of shape (d,), (T, d) or (B, T, d).")
+    rows = rows.detach()
+    if rows.ndim == 3:
+        return torch.stack([block_jacobian(block, sample, token, source, skip) for sample in rows])
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no batched backward
+        if rows.ndim == 1:
+            return _less_identity(jacrev(block)(rows), skip)
+        if token is None:
+            return _less_identity(vmap(jacrev(lambda row: block(row[None])[0]))(rows), skip)
+        source = token if source is None else source
+        for name, number in (("token", token), ("source", source)):
+            if not -len(rows) <= number < len(rows):
+                raise ValueError(f"{name} must be one of the {len(rows)} tokens, got {number}.")
+        same = token % len(rows) == source % len(rows)
+        return _less_identity(jacrev(lambda row: _output(block, rows, row, token, source))(rows[source]), skip and same)
+
+
+def _output(block: Callable[[Tensor], Tensor], rows: Tensor, row: Tensor, token: int, source: int) -> Tensor:
+    """Output of one token of one sample, `row` standing in for the token `source`; modules take samples of tokens."""
+    place = torch.nn.functional.one_hot(torch.tensor(source % len(rows)), len(rows)).to(rows)[:, None]
+    return block((rows * (1 - place) + place * row)[None])[0, token]
+
+
+def _less_identity(jacobian: Tensor, skip: bool) -> Tensor:
+    if not skip:
+        return jacobian
+    return jacobian - torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
+
+
+def coupling(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
+    """m_K(J_1, J_2) = || U_{2,K}^T J_1 V_{2,K} - S_{1,K} ||_F / ||s_{1,K}||_p, `(...)`: 0 coupled, about 1 unrelated.
+
+    U_2, V_2 are the first K singular vectors of the second matrix, s_1 the singular values of the first. Not symmetric;
+    the scale of the second does not matter. m(J, -J) = 2: opposed blocks are as far apart as can be.
+
+    NaN where the K-th singular value of the second matrix is below 1e-6 of its largest (then its vectors are arbitrary)
+    and where the first matrix is zero.
+
+    Raises:
+        ValueError: for matrices of different shapes, and k outside 1..min(m, n).
+    """
+    return _coupling(first, second, k, p, lambda onto: onto)
+
+
+def coupling_abs(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
+    """The same with the absolute values of U_{2,K}^T J_1 V_{2,K}, as in public code: m(J, -J) = 0."""
+    return _coupling(first, second, k, p, torch.abs)
+
+
+def _coupling(first: Tensor, second: Tensor, k: int, p: float, change: Callable[[Tensor], Tensor]) -> Tensor:
+    check_matrix("first", first)
+    check_matrix("second", second)
+    if first.shape[-2:] != second.shape[-2:]:
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"first and second must be matrices of one shape, got {shapes}.")
+    largest = min(first.shape[-2:])
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= largest:
+        raise ValueError(f"k must be an int in 1..{largest}, got {k!r}.")
+    first, second = first.detach().double(), second.detach().double()
+    left, values, right = torch.linalg.svd(second, full_matrices=False)
+    own = torch.linalg.svdvals(first)[..., :k]
+    onto = left[..., :k].mT @ first @ right[..., :k, :].mT
+    off = torch.linalg.matrix_norm(change(onto) - torch.diag_embed(own))
+    known = (values[..., k - 1] > DEGENERATE * values[..., 0]) & (own[..., 0] > 0)
+    return torch.where(known, off / torch.linalg.vector_norm(own, ord=p, dim=-1), math.nan)
+
+
+def line_shape_score(path: Tensor) -> Tensor:
+    """L / ||sum of the unit steps|| of a path x^0 .. x^L `(..., L + 1, d)`, `(...)`: 1 is a straight line, else more.
+
+    NaN for a path with a step of length zero, which has no direction; infinite for one that ends where it began.
+
+    Raises:
+        ValueError: for a path of fewer than two points.
+    """
+    steps = _steps(path)
+    lengths = torch.linalg.vector_norm(steps, dim=-1, keepdim=True)
+    return steps.shape[-2] / torch.linalg.vector_norm((steps / lengths).sum(-2), dim=-1)
+
+
+def norm_growth_variation(path: Tensor) -> Tensor:
+    """Coefficient of variation of log(||x^l|| / ||x^{l-1}||) along a path `(..., L + 1, d)`, `(...)`: 0 where norms
+    grow exponentially. Ours, after the "expodistance" of arXiv 2407.07810, whose formula is recalled only [M]."""
+    _steps(path)
+    growth = torch.linalg.vector_norm(path.detach().double(), dim=-1).log().diff(dim=-1)
+    return growth.std(-1, correction=0) / growth.mean(-1).abs()
+
+
+def _steps(path: Tensor) -> Tensor:
+    check_matrix("path", path, "(L + 1, d)")
+    if path.shape[-2] < 2:
+        raise ValueError(f"path must have at least two points, got shape {tuple(path.shape)}.")
+    return path.detach().double().diff(dim=-2)
+
+
+class ResidualAlignment(NamedTuple):
+    """The four statements of arXiv 2401.09018 in numbers (ours), each `(...)` or, where said, `(..., L)`.
+
+    Attributes:
+        line: RA1, the line shape score of the path, mean over samples; 1 is a straight line.
+        spacing: RA1, coefficient of variation of the lengths of its steps, mean over samples; 0 is equispaced.
+        coupling: RA2, mean of `coupling` over ordered pairs of blocks; 0 is aligned.
+        left_right: RA2, mean over blocks of the mean |cos| of the k-th left and right singular vectors; 1 is aligned.
+        rank: RA3, number of singular values above a thousandth of the largest, `(..., L)`; at most C is aligned.
+        beyond: RA3, share of the squared singular values beyond the C-th, `(..., L)`.
+        largest: RA4, L s_1, `(..., L)`; alike for all blocks and depths where s_1 goes like 1 / L.
+    """
+
+    line: Tensor
+    spacing: Tensor
+    coupling: Tensor
+    left_right: Tensor
+    rank: Tensor
+    beyond: Tensor
+    largest: Tensor
+
+
+def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_classes: int) -> ResidualAlignment:
+    """Residual alignment RA1 to RA4 of a stack of L blocks.
+
+    Args:
+        path: representations of samples, `(N, L + 1, d)`, or of one, `(L + 1, d)`.
+        jacobians: of the branches, `(L, ..., d, d)`, in order.
+        num_classes: C; C singular triples count, d at most.
+
+    Raises:
+        ValueError: for fewer than two blocks, or a path of another length.
+    """
+    blocks = torch.stack(tuple(jacobians)).detach().double()
+    depth = len(blocks)
+    if depth < 2 or blocks.ndim < 3 or path.shape[-2] != depth + 1:
+        raise ValueError(f"jacobians must be L >= 2 matrices and path of L + 1 points, got {depth} and {path.shape}.")
+    k = min(num_classes, blocks.shape[-1])
+    lengths = torch.linalg.vector_norm(_steps(path), dim=-1)
+    left, values, right = torch.linalg.svd(blocks, full_matrices=False)
+    pairs = [coupling(blocks[i], blocks[j], k) for i in range(depth) for j in range(depth) if i != j]
+    squares = values.square()
+    return ResidualAlignment(
+        line=line_shape_score(path).mean(),
+        spacing=(lengths.std(-1, correction=0) / lengths.mean(-1)).mean(),
+        coupling=torch.stack(pairs).mean(0),
+        left_right=(left * right.mT).sum(-2).abs()[..., :k].mean(-1).mean(0),
+        rank=(values > 1e-3 * values[..., :1]).sum(-1).double().movedim(0, -1),
+        beyond=(squares[..., k:].sum(-1) / squares.sum(-1)).movedim(0, -1),
+        largest=(depth * values[..., 0]).movedim(0, -1),
+    )
