@@ -164,7 +164,7 @@ def unusable(error: OSError) -> ConfigError:
 def _check_weights(config: Config) -> None:
     given = {
         key: value
-        for key in ("from_run", "checkpoint", "pretrained")
+        for key in ("from_run", "checkpoint", "checkpoints", "pretrained")
         if (value := getattr(config.backbone, key)) not in (None, False)
     }
     if len(given) > 1:

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 
 from pipeline.config.overrides import quoted, readable_override
 
-PATHS = ("data.root", "backbone.from_run", "backbone.checkpoint", "features.cache")
+PATHS = ("data.root", "backbone.from_run", "backbone.checkpoint", "backbone.checkpoints", "features.cache")
 
 
 def absolute(value: Any, place: Path) -> Any:

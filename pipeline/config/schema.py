@@ -26,9 +26,15 @@ class BackboneConfig(NetworkConfig):
     from_run: str | None = _knob(None, "folder of a run whose trained backbone is taken over", path=True)
     checkpoint: str | None = _knob(None, "file with the network's weights (state dict or safetensors)", path=True)
     checkpoint_prefix: str | None = _knob(None, "what stands before the network's names in it, where it is not obvious")
+    checkpoints: str | None = _knob(
+        None,
+        "protocol=network: pattern of files, each a state of the network to be measured: runs/*.ckpt",
+        path=True,
+    )
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size", ge=1)
     loss: str = _knob("mse", "training loss of the backbone by itself", choices=known_objectives)
+    classifier_bias: bool = _knob(True, "whether the linear classifier that the backbone is trained under has a bias")
     layers: Any = _knob(None, "what is measured: patterns of module names or classes, [layer*,**.attn]; null finds it")
     read: Any = _knob(None, "how layers are read where that is not to be found out, {layer*: nhwc, blocks.*: cls}")
     pooling: str = _knob(
@@ -96,6 +102,7 @@ class ProtocolConfig:
     solution: str = _knob(
         "descent", "fixed_head: how the DUFM is solved for its head", choices=("descent", "constructed")
     )
+    every: int | None = _knob(None, "epochs between two measurements of a training; null: a logarithmic schedule", ge=1)
     num_classes: int = _knob(2, "dufm: K", ge=2)
     samples_per_class: int = _knob(50, "dufm: n", ge=1)
     num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)

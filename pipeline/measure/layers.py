@@ -8,7 +8,7 @@ about their own class means, except where a formula takes the training split's a
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -35,6 +35,10 @@ SENT_BYTES = 16 * 2**20
 Value, Result = TypeVar("Value"), TypeVar("Result")
 Decide = Callable[[Tensor], Tensor]
 """Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
+Entered = Mapping[Place, tuple[Tensor, Tensor | None]]
+"""The weight (out, d) that the rows of a place enter as they are, and the one after it if that is known."""
+CLASSIFIER: Place = ("classifier", "pre")
+"""The last place of a network under a linear classifier: its rows are the features."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def measure_backbone(
     decide: Decide | None = None,
     pooling: str = "average",
     min_samples: int = 1,
+    entered: Entered | None = None,
 ) -> BackboneMeasurement:
     """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
 
@@ -74,11 +79,13 @@ def measure_backbone(
         decide: the network on top of the backbone; None leaves out nc4.
         pooling: ``flatten`` reads layers whole where nothing else is said of them.
         min_samples: classes with fewer samples in a split are left out there; those of the training split everywhere.
+        entered: weights, whose metrics stand with the rows that enter them; the place `CLASSIFIER` is measured, too, if
+            it is one of theirs.
     """
-    lacking = OF_WEIGHTS if decide is not None else (*OF_WEIGHTS, "decisions")
+    lacking = (*(() if entered else OF_WEIGHTS), *(() if decide is not None else ("decisions",)))
     plan = Plan.full(lacking, min_samples)
-    train = _measure_split(backbone, images, images.train, plan, decide, pooling)
-    test = _measure_split(backbone, images, images.test, plan, decide, pooling, train.statistics)
+    train = _measure_split(backbone, images, images.train, plan, decide, pooling, entered=entered)
+    test = _measure_split(backbone, images, images.test, plan.of_rows, decide, pooling, train.statistics, entered)
     layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
     return BackboneMeasurement(train.features, test.features, list(layers.values()))
 
@@ -127,14 +134,21 @@ def _measure_split(
     decide: Decide | None,
     pooling: str,
     reference: dict[Place, ClassStatistics] | None = None,
+    entered: Entered | None = None,
 ) -> _SplitMeasurement:
     """The class means of ``reference``, by default the split's own, are those that nearest ones are sought among."""
+    entered = entered or {}
     parts: dict[Place, ClassStatistics] = {}
     kept: list[Block] = []
     size = 0
 
+    def whole(block: Block) -> Block:
+        lacks = CLASSIFIER in entered and CLASSIFIER not in block.rows
+        return replace(block, rows={**block.rows, CLASSIFIER: Rows(block.features)}) if lacks else block
+
     def first(block: Block) -> None:
         nonlocal size
+        block = whole(block)
         for place, rows in block.rows.items():
             new = first_look(plan, rows, block.labels, images.num_classes)
             parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
@@ -146,14 +160,14 @@ def _measure_split(
 
     features = run_over(backbone, images, split, pooling, first)
     statistics = _joined(parts)
-    look = SecondLook(plan, statistics, reference or statistics, decide)
+    look = SecondLook(plan, statistics, reference or statistics, decide, entered)
     if size <= KEPT_BYTES:
         for block in kept:
             look.add(block)
     else:
         log.debug("rows of %d MiB are more than the %d MiB kept: a second pass", size >> 20, KEPT_BYTES >> 20)
         del features  # the same come from the second pass, and are not to be there twice
-        features = run_over(backbone, images, split, pooling, look.add)
+        features = run_over(backbone, images, split, pooling, lambda block: look.add(whole(block)))
     look.join_ranks()
     return _SplitMeasurement(ranks.gather_rows(features), statistics, look)
 
@@ -202,8 +216,9 @@ class SecondLook:
         own: dict[Place, ClassStatistics],
         reference: dict[Place, ClassStatistics],
         decide: Decide | None,
+        entered: Entered | None = None,
     ) -> None:
-        self._plan, self._own, self._reference = plan, own, reference
+        self._plan, self._own, self._reference, self._entered = plan, own, reference, entered or {}
         self._decide = decide if plan.needs_decisions else None
         self._aims = _shared(own, lambda place, statistics: plan.aim(statistics, reference[place]).to("cpu"))
         self._judged = dict.fromkeys(own, 0)
@@ -235,6 +250,7 @@ class SecondLook:
         inputs = Inputs(
             self._own[place],
             self._reference[place],
+            *self._entered.get(place, ()),
             sums=sums,
             judged=self._judged[place],
             min_samples=self._plan.min_samples,

@@ -82,6 +82,28 @@ def named_tensors(path: Path, key: str) -> dict[str, Tensor]:
     return tensors
 
 
+def named_numbers(path: Path, key: str) -> dict[str, int]:
+    """The whole numbers that a file holds by name beside its tensors: how far a training was, say.
+
+    Of `.safetensors` those that its metadata spell. Arguments and errors as of `named_tensors`.
+    """
+    named_tensors(path, key)  # which says what is wrong with a file
+    if _is_safetensors(path):
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+        return {name: int(text) for name, text in told.items() if re.fullmatch(r"\d{1,15}", text)}
+    content = _read_pickle(path)
+    found = content.items() if isinstance(content, Mapping) else ()
+    single = {
+        name: value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+        for name, value in found
+        if isinstance(name, str)
+    }
+    return {name: value for name, value in single.items() if isinstance(value, int) and not isinstance(value, bool)}
+
+
 def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 

@@ -62,7 +62,7 @@ def load_weights(
     """
     held = {name: value for name, value in named_tensors(path, key).items() if not re.fullmatch(r"head/\d+", name)}
     wanted = {name: value for name, value in backbone.network.state_dict().items() if isinstance(value, Tensor)}
-    chosen = _given(held, prefix, f"{key}={path}") if prefix else _obvious(held, wanted, f"{key}={path}")
+    chosen = prefix_of(backbone, held, f"{key}={path}", prefix)
     under = {name.removeprefix(chosen): value for name, value in held.items() if name.startswith(chosen)}
     found = {name: value for name, value in under.items() if name in wanted}
     extra = [name for name in under if name not in wanted]
@@ -87,6 +87,22 @@ def load_weights(
     wrapper = match[0] if (match := re.match(r"(model_)?state_dict\.", chosen)) else ""
     beside = [name.removeprefix(wrapper) for name in held if not name.startswith(chosen)]
     return [f"{chosen.removeprefix(wrapper)}{name}" for name in extra] + _groups(beside)
+
+
+def prefix_of(backbone: Backbone, held: Mapping[str, Tensor], named: str, prefix: str | None = None) -> str:
+    """What the network's own names stand after among those of a file, with its last dot.
+
+    Args:
+        named: the setting and the file, for messages.
+        prefix: the prefix, if it is known.
+
+    Raises:
+        ValueError: it is not there, or none is obvious.
+    """
+    if prefix:
+        return _given(held, prefix, named)
+    wanted = {name: value for name, value in backbone.network.state_dict().items() if isinstance(value, Tensor)}
+    return _obvious(held, wanted, named)
 
 
 def _given(held: Mapping[str, Tensor], prefix: str, named: str) -> str:

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
-from pipeline.runs.protocols import protocol_named
+from pipeline.runs.protocols import protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError
 from pipeline.views.wandb.limits import check_environment
 
@@ -25,6 +25,12 @@ def checked(cfg: DictConfig) -> Config:
         check_data(config)
     if protocol.network:
         check_backbone(config)
+    if protocol.network and config.backbone.checkpoints is not None and not protocol.states:
+        taking = [name for name in protocol_names() if protocol_named(name).states]
+        raise ConfigError(
+            f"backbone.checkpoints={config.backbone.checkpoints} does not go with protocol={config.protocol.name}; "
+            f"allowed: protocol={' or '.join(taking)}, or backbone.checkpoint of a single file."
+        )
     if protocol.head == "joint":
         _check_joint_training(config)
     if protocol.check:

@@ -1,9 +1,11 @@
 """The images and the network of a run, made before its folder is, so that what is wrong with them leaves no trace."""
 
+import glob
 import hashlib
 import logging
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pipeline.measure.extraction import readings
 from pipeline.measure.layers import state_bytes
 from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
+from pipeline.networks.beside import axis_of, naturally, position_in
 from pipeline.networks.reading import Unreadable
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
@@ -24,10 +27,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GivenWeights:
-    """The file that the backbone's weights were read from, and its SHA-256."""
+    """The file that the backbone's weights were read from (the last of several states of it), and its SHA-256 (that of
+    all of them).
+
+    key: the setting that named it. files, steps: all states in order, and where each stands; unit: what that counts.
+    """
 
     path: Path
     digest: str
+    key: str = "backbone.checkpoint"
+    files: tuple[Path, ...] = ()
+    steps: tuple[int, ...] = ()
+    unit: str = "epoch"
+
+    @classmethod
+    def of(cls, key: str, files: Sequence[Path]) -> "GivenWeights":
+        """The weights in these files, which can be read."""
+        positions = [position_in(path, key) for path in files]
+        unit, steps = axis_of(positions) if len(files) > 1 else ("epoch", [positions[0].get("epoch", 0)])
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        digest = digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return cls(files[-1], digest, key, tuple(files), tuple(steps), unit)
 
 
 @dataclass(frozen=True)
@@ -113,19 +133,35 @@ def _network(config: Config, images: ImageData) -> "tuple[Backbone, GivenWeights
 
 def _load_given(config: Config, backbone: Backbone) -> GivenWeights | None:
     given = config.backbone
-    if given.from_run is None and given.checkpoint is None:
-        return None
-    if given.from_run is None:
-        path, key = Path(os.path.expanduser(given.checkpoint)), "backbone.checkpoint"
-    else:
+    if given.from_run is not None:
         folder = Path(os.path.expanduser(given.from_run))
-        path, key = run_weights(folder), "backbone.from_run"
+        files, key = [run_weights(folder)], "backbone.from_run"
         _check_same_network(given.from_run, trained_as(folder), config)
+    elif given.checkpoint is not None:
+        files, key = [Path(os.path.expanduser(given.checkpoint))], "backbone.checkpoint"
+    elif given.checkpoints is not None:
+        files, key = _matching(given.checkpoints), "backbone.checkpoints"
+    else:
+        return None
     prefix = given.checkpoint_prefix if given.from_run is None else None
-    left_out = load_weights(backbone, path, key, prefix)
-    if left_out:
-        log.info("%s=%s: left out %s, which the backbone does not have", key, path, ", ".join(left_out))
-    return GivenWeights(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    told = set()
+    for path in files:
+        left_out = ", ".join(load_weights(backbone, path, key, prefix))
+        if left_out and left_out not in told:
+            log.info("%s=%s: left out %s, which the backbone does not have", key, path, left_out)
+        told.add(left_out)
+    return GivenWeights.of(key, files)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The files that a pattern means, in natural order: 9 before 10."""
+    found = [Path(name) for name in glob.glob(os.path.expanduser(pattern), recursive=True)]
+    if not any(path.is_file() for path in found):
+        what = "is a folder" if found else "matches no file"
+        raise ConfigError(
+            f"backbone.checkpoints={pattern} {what}; allowed: a pattern of files with weights, 'runs/*.ckpt'."
+        )
+    return sorted((path for path in found if path.is_file()), key=naturally)
 
 
 def _check_same_network(run: str, theirs: dict, config: Config) -> None:

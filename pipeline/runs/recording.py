@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed
-from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone, measure_head
+from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone, measure_head
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution, known_references
 from pipeline.runtime.errors import RunError
@@ -27,11 +27,19 @@ MeasureToo = Callable[[int, BackboneMeasurement], None]
 """Called with the number of epochs done and what was measured of the backbone after them."""
 
 
-def measure_training(run: Run, learner: "Learner", epoch: int, measure_too: MeasureToo | None) -> str:
-    """Record the whole network after an epoch; returns the headline."""
+def measure_training(
+    run: Run,
+    learner: "Learner",
+    epoch: int,
+    measure_too: MeasureToo | None,
+    entered: Callable[[], Entered] | None = None,
+) -> str:
+    """Record the whole network after an epoch, with the weights that the rows of its places enter, if they are given;
+    returns the headline."""
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
     pooling, least = run.config.backbone.pooling, run.config.measure.min_samples
-    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, least)
+    weights = entered() if entered else None
+    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, least, weights)
     if epoch == 0:  # nothing that is trained on them would help
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.dufm.descent import log_schedule
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure.extraction import backbone_features, in_words, readings
-from pipeline.measure.layers import BackboneMeasurement
+from pipeline.measure.layers import BackboneMeasurement, Entered
 from pipeline.networks import Backbone
 from pipeline.runs.recording import (
     MeasureToo,
@@ -34,7 +34,7 @@ from pipeline.runs.solutions import Features, alignment, network_head
 from pipeline.storage.stages import CHECKPOINT, STAGES
 
 if TYPE_CHECKING:
-    from pipeline.runs.training.learners import DufmNetwork, Learner
+    from pipeline.runs.training.learners import Classifier, DufmNetwork, Learner
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +47,42 @@ def train_backbone(run: Run) -> Backbone:
     The loss, the accuracy and the metrics of every block are recorded before training and on a log-spaced schedule of
     epochs.
     """
-    from pipeline.runs.training.learners import Classifier
-
     config, backbone, images, key = run.config, run.inputs.backbone, run.inputs.images, run.key(*TRAINING)
     epochs = config.backbone.epochs if run.trains_backbone else 0
     run.planned_steps["backbone"] = epochs
 
     def make() -> dict[str, Tensor]:
-        _say_what_is_read(run)
-        _calibrate_norms(run)
+        say_what_is_read(run)
+        settle_norms(run)
         if epochs:
-            settings = config.backbone
-            loss = load_objective(settings.loss)
-            learner = Classifier(backbone, images.num_classes, loss, config.optimizer, epochs, config.seed)
-            _train(run, key, learner, lambda: has_collapsed_features(run))
+            learner = classifier_of(run, epochs)
+            train_recorded(run, key, learner, lambda: has_collapsed_features(run))
         else:
             measured = run.feature_cache.measurement(backbone, images)
             for split, rows in (("train", measured.train), ("test", measured.test)):
                 check_features(split, rows, "train_backbone", trained=False)
             record_layers(run, "backbone", 0, [config.seed], measured.layers)
-        return _weights(backbone)
+        return backbone_state(backbone)
 
     with run.stopwatch.time("train_backbone"):
         backbone.load_state_dict(run.stage_cache.load_or_run(BACKBONE_FILE, key, make), strict=False)
     return backbone.to(config.device).eval().requires_grad_(False)
+
+
+def classifier_of(run: Run, epochs: int) -> "Classifier":
+    """The run's backbone under a linear classifier, which is drawn with the seed."""
+    from pipeline.runs.training.learners import Classifier
+
+    config = run.config
+    return Classifier(
+        run.inputs.backbone,
+        run.inputs.images.num_classes,
+        load_objective(config.backbone.loss),
+        config.optimizer,
+        epochs,
+        config.seed,
+        bias=config.backbone.classifier_bias,
+    )
 
 
 def train_under_head(
@@ -116,14 +128,16 @@ def train_under_head(
             run.record.add("head", epoch, [config.seed], {name: [value] for name, value in found.items()})
 
     def make() -> dict[str, Tensor]:
-        _say_what_is_read(run)
-        _calibrate_norms(run)
+        say_what_is_read(run)
+        settle_norms(run)
         if config.backbone.epochs:
-            _train(run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too)
+            train_recorded(
+                run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too
+            )
         else:
             measure_training(run, learner, 0, measure_too)
         head = {f"head/{layer}": weight for layer, weight in enumerate(learner.weights, start=1)}
-        return _weights(backbone) | head
+        return backbone_state(backbone) | head
 
     with run.stopwatch.time("train_backbone"):
         kept = run.stage_cache.load_or_run(BACKBONE_FILE, key, make)
@@ -137,7 +151,7 @@ def train_under_head(
 def mean_feature(run: Run) -> Tensor:
     """Mean feature ``(d,)`` of the backbone as it was given to the run, over the training split."""
     with run.stopwatch.time("extract_features"):
-        _calibrate_norms(run)
+        settle_norms(run)
         backbone = run.inputs.backbone.to(run.config.device)
         return backbone_features(backbone, run.inputs.images, run.inputs.images.train).double().mean(dim=0).clone()
 
@@ -164,17 +178,17 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     return Features(rows["train"], images.train.targets.to(device), rows["test"], images.test.targets.to(device))
 
 
-def _say_what_is_read(run: Run) -> None:
+def say_what_is_read(run: Run) -> None:
     for text, blocks in in_words(readings(run.inputs.backbone, run.config.backbone.pooling)).items():
         log.info("reading %s: %s", blocks, text)
 
 
-def _weights(backbone: Backbone) -> dict[str, Tensor]:
+def backbone_state(backbone: Backbone) -> dict[str, Tensor]:
     """The state of a backbone as files hold it: tensors only, each with memory of its own where weights are tied."""
     return {name: value.clone() for name, value in backbone.state_dict().items() if isinstance(value, Tensor)}
 
 
-def _calibrate_norms(run: Run) -> None:
+def settle_norms(run: Run) -> None:
     """Batch norms of an untrained backbone normalise its training images; given weights keep their statistics."""
     from pipeline.runs.training.training import calibrate_norms
 
@@ -185,16 +199,24 @@ def _calibrate_norms(run: Run) -> None:
         )
 
 
-def _train(
-    run: Run, key: str, learner: "Learner", collapsed: Callable[[], bool], measure_too: MeasureToo | None = None
+def train_recorded(
+    run: Run,
+    key: str,
+    learner: "Learner",
+    collapsed: Callable[[], bool],
+    measure_too: MeasureToo | None = None,
+    entered: Callable[[], Entered] | None = None,
 ) -> None:
     """Train and measure on the schedule, from a checkpoint kept under ``key`` if there is one; ``collapsed`` is asked
-    whether to stop."""
+    whether to stop, ``entered`` for the weights that places enter."""
     from pipeline.runs.training.checkpoints import TrainingCheckpoints
     from pipeline.runs.training.training import train
 
     config = run.config
-    schedule = log_schedule(config.backbone.epochs, config.descent.records_per_decade)
+    epochs, every = config.backbone.epochs, config.protocol.every
+    schedule = log_schedule(epochs, config.descent.records_per_decade)
+    if every is not None:
+        schedule = [*range(0, epochs, every), epochs]
 
     def finished() -> bool:
         done = collapsed()
@@ -207,7 +229,7 @@ def _train(
         run.inputs.images,
         config,
         schedule,
-        lambda epoch: measure_training(run, learner, epoch, measure_too),
+        lambda epoch: measure_training(run, learner, epoch, measure_too, entered),
         TrainingCheckpoints(run.folder / CHECKPOINT, key, run.record, config.trainer.checkpoint_seconds),
         finished,
     )

@@ -52,6 +52,7 @@ class Protocol:
     images: bool = False
     network: bool = False
     head: str | None = None
+    states: bool = False
     stages: Mapping[str, Stage] = field(default_factory=dict)
     check: "Callable[[Config], None] | None" = None
     check_inputs: "Callable[[Config, Inputs], None] | None" = None
@@ -73,6 +74,7 @@ def protocol(
     images: bool = False,
     network: bool = False,
     head: str | None = None,
+    states: bool = False,
     stages: Mapping[str, Stage] | None = None,
     check: "Callable[[Config], None] | None" = None,
     check_inputs: "Callable[[Config, Inputs], None] | None" = None,
@@ -84,6 +86,7 @@ def protocol(
         network: whether it builds a backbone, which takes images; otherwise ``run.inputs.backbone`` is None.
         head: "descent" if a head is solved by gradient descent, with ``descent.seeds`` members; "joint" if one head is
             trained with or under the network; None if there is none.
+        states: whether it takes several states of the network in a row (``backbone.checkpoints``).
         stages: what the record's stages are, by name, in the order of data flow.
         check: raises `ConfigError` for settings that this protocol cannot use.
         check_inputs: the same once the images are loaded and the network is built.
@@ -98,7 +101,7 @@ def protocol(
 
     def register(perform: "Callable[[Run], Outcome]") -> Protocol:
         name = perform.__module__.rpartition(".")[2]
-        return Protocol(name, perform, images, network, head, dict(stages or {}), check, check_inputs)
+        return Protocol(name, perform, images, network, head, states, dict(stages or {}), check, check_inputs)
 
     return register
 

@@ -119,14 +119,22 @@ class Learner(pl.LightningModule):
 
 
 class Classifier(Learner):
-    """A backbone and a linear classifier."""
+    """A backbone and a linear classifier; ``bias``: whether that has one."""
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, loss: Objective, optimizer: OptimizerConfig, epochs: int, seed: int
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        loss: Objective,
+        optimizer: OptimizerConfig,
+        epochs: int,
+        seed: int,
+        *,
+        bias: bool = True,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(seed, "classifier").get_state())
-            head = nn.Linear(backbone.num_features, num_classes)
+            head = nn.Linear(backbone.num_features, num_classes, bias=bias)
         super().__init__(backbone, head, optimizer, epochs)
         self.loss = loss
 
