@@ -10,8 +10,10 @@ from torch.nn.functional import interpolate
 
 from pipeline.data.files import download_missing
 from pipeline.data.images import DataError, ImageData, Split
+from pipeline.data.names import shown
 from pipeline.data.registry import DataSet, Request, data_sets, find, owners
 from pipeline.data.selection import choose_rows, relabel, resolve_classes
+from pipeline.data.vector_rows import VectorSettings, scaling
 from pipeline.runtime.memory import require_memory
 from pipeline.runtime.sections import own_settings
 
@@ -93,6 +95,9 @@ def load_images(
         count = len(train_rows) + len(test_rows)
         require_memory(count * image_size**2, f"{count} images of data.image_size={image_size}")
     train_images, test_images = source.read(train_rows, test_rows)
+    if isinstance(request.settings, VectorSettings):
+        scale = scaling(train_images, request.settings.standardize)
+        train_images, test_images = scale(train_images), scale(test_images)
     train = Split(_resized(train_images, image_size), relabel(source.train_labels[train_rows], chosen, len(names)))
     test = Split(_resized(test_images, image_size), relabel(source.test_labels[test_rows], chosen, len(names)))
     return ImageData.from_splits(name, train, test, tuple(names[index] for index in chosen))
@@ -117,6 +122,11 @@ def _request(name: str, root: str | Path | None = None, **wanted: Any) -> Reques
 
 def _validate(dataset: DataSet, request: Request) -> None:
     _require_root(dataset, request)
+    if dataset.kind != "images" and request.image_size is not None:
+        raise DataError(
+            f"data.image_size={request.image_size} does not go with data={dataset.name}, which holds {dataset.kind} "
+            "and no images; allowed: data.image_size=null."
+        )
     if not _is_fetched(dataset, request):
         dataset.check(request)
     resolve_classes(request.classes, _class_names(dataset, request))
@@ -132,7 +142,9 @@ def _require_root(dataset: DataSet, request: Request) -> None:
     root, name = request.root, dataset.name
     if dataset.needs_root and root is None:
         raise DataError(f"data.root=null, but data={name} needs its files; allowed: the folder that holds them.")
-    if dataset.needs_root and not _is_fetched(dataset, request) and not root.is_dir():
+    if dataset.takes_file and not root.exists():
+        raise DataError(f"data.root={shown(root)} does not exist; allowed: a file, or the folder that holds it.")
+    if dataset.needs_root and not (_is_fetched(dataset, request) or dataset.takes_file or root.is_dir()):
         raise DataError(f"data.root={root} is not an existing folder; allowed: the folder that holds {name}'s files.")
 
 

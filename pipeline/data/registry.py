@@ -85,6 +85,9 @@ class DataSet:
     torchvision: name of the class in `torchvision.datasets` that can download the files, if there is one.
     check: raises DataError if something is missing or settings do not go together; reads no file.
     settings: dataclass of its own settings, if it has any.
+    kind: ``images``, ``vectors`` or ``text``, see `ImageData.kind`. Of vectors the own settings may derive from
+        `pipeline.data.vector_rows.VectorSettings`; they are then standardised as these say.
+    takes_file: whether `data.root` may be a file.
     """
 
     name: str
@@ -94,6 +97,8 @@ class DataSet:
     torchvision: str | None = None
     check: Callable[[Request], None] = _nothing_can_be_missing
     settings: type | None = None
+    kind: str = "images"
+    takes_file: bool = False
 
     @property
     def knows_its_classes(self) -> bool:
@@ -112,13 +117,15 @@ def data_set(
     torchvision: str | None = None,
     check: Callable[[Request], None] = _nothing_can_be_missing,
     settings: type | None = None,
+    kind: str = "images",
+    takes_file: bool = False,
 ) -> Callable[[Callable[[Request], Source]], DataSet]:
     """Decorator of the function that opens a data set; for the arguments see `DataSet`."""
 
     def register(open_: Callable[[Request], Source]) -> DataSet:
         name = open_.__module__.rpartition(".")[2]
         names = classes if callable(classes) else tuple(classes)
-        return DataSet(name, open_, names, needs_root, torchvision, check, settings)
+        return DataSet(name, open_, names, needs_root, torchvision, check, settings, kind, takes_file)
 
     return register
 

@@ -35,6 +35,7 @@ class Architecture:
         network starts with; all others say which network it is.
     check: raises ValueError for settings that cannot be used whatever the images are; builds nothing.
     label: how messages call a network with these settings; None for ``backbone=<name>``.
+    takes: what it can be given, see `pipeline.data.ImageData.kind`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Architecture:
     settings: type | None = None
     check: Callable[[Any], None] = _nothing_to_object
     label: Callable[[Any], str] | None = None
+    takes: tuple[str, ...] = ("images", "vectors")
 
 
 def architecture(
@@ -49,11 +51,12 @@ def architecture(
     settings: type | None = None,
     check: Callable[[Any], None] = _nothing_to_object,
     label: Callable[[Any], str] | None = None,
+    takes: tuple[str, ...] = ("images", "vectors"),
 ) -> Callable[[Callable[[Sequence[int], Any], nn.Module]], Architecture]:
     """Decorator of the function that builds a network; for the arguments see `Architecture`."""
 
     def register(build: Callable[[Sequence[int], Any], nn.Module]) -> Architecture:
-        return Architecture(build.__module__.rpartition(".")[2], build, settings, check, label)
+        return Architecture(build.__module__.rpartition(".")[2], build, settings, check, label, takes)
 
     return register
 

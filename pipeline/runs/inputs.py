@@ -17,6 +17,7 @@ from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
 from pipeline.networks.beside import axis_of, naturally, position_in
 from pipeline.networks.reading import Unreadable
+from pipeline.networks.registry import architectures
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
@@ -70,6 +71,7 @@ def prepare(config: Config) -> Inputs:
     try:
         if protocol.images:
             inputs = Inputs(load_images(config.data.name, **config.data.request, seed=config.seed))
+            _check_kind(config, inputs.images)
         if protocol.network:
             inputs = Inputs(inputs.images, *_network(config, inputs.images))
     except OSError as error:
@@ -88,6 +90,22 @@ def prepare(config: Config) -> Inputs:
     if protocol.check_inputs:
         protocol.check_inputs(config, inputs)
     return inputs
+
+
+def _check_kind(config: Config, images: ImageData) -> None:
+    """Refuse what vectors and texts are not: pictures that can be moved, and maps for convolutions."""
+    what = f"data={images.name}, which holds {images.kind}"
+    if images.kind != "images" and config.data.augment != "none":
+        raise ConfigError(
+            f"data.augment={config.data.augment} does not go with {what} and no images; allowed: data.augment=none."
+        )
+    uses_network = protocol_named(config.protocol.name).network
+    if uses_network and images.kind not in architectures()[config.backbone.name].takes:
+        fit = [name for name, made in architectures().items() if images.kind in made.takes]
+        raise ConfigError(
+            f"backbone={config.backbone.name} does not go with {what}; allowed: backbone={', '.join(fit)}, or a data "
+            f"set of {' or '.join(architectures()[config.backbone.name].takes)}."
+        )
 
 
 def _tell_left_out(config: Config, images: ImageData) -> None:

@@ -43,7 +43,12 @@ def check(settings: Settings) -> None:
         raise ValueError(f"backbone.kwargs={kwargs} does not name its values; allowed: {{argument: value, ...}}.")
 
 
-@architecture(settings=Settings, check=check, label=lambda settings: f"backbone._target_={settings._target_}")
+@architecture(
+    settings=Settings,
+    check=check,
+    label=lambda settings: f"backbone._target_={settings._target_}",
+    takes=("images", "vectors", "text"),
+)
 def custom(image_shape: Sequence[int], settings: Settings) -> nn.Module:
     """What the class or function at the dotted path makes with the arguments, which has to be a torch.nn.Module.
 

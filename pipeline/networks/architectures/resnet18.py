@@ -8,7 +8,7 @@ from pipeline.networks.architectures.timm import timm_network
 from pipeline.networks.registry import architecture
 
 
-@architecture()
+@architecture(takes=("images",))
 def resnet18(image_shape: Sequence[int], settings: None) -> nn.Module:
     """timm's ResNet-18, d = 512; images under 64 pixels get a 3x3 stem without pooling.
 

@@ -39,7 +39,7 @@ class ResNet20(nn.Module):
         return self.layer3(self.layer2(self.layer1(self.act1(self.bn1(self.conv1(images))))))
 
 
-@architecture()
+@architecture(takes=("images",))
 def resnet20(image_shape: Sequence[int], settings: None) -> nn.Module:
     """`ResNet20` for the channels of the images.
 

@@ -38,7 +38,9 @@ def check(settings: Settings) -> None:
         raise ValueError(f"backbone.model={model} has an unknown tag; allowed: {', '.join(tags) or 'none'}.")
 
 
-@architecture(settings=Settings, check=check, label=lambda settings: f"backbone.model={settings.model}")
+@architecture(
+    settings=Settings, check=check, label=lambda settings: f"backbone.model={settings.model}", takes=("images",)
+)
 def timm(image_shape: Sequence[int], settings: Settings) -> nn.Module:
     """Any model of timm by name, which starts as timm has it.
 
