@@ -1,9 +1,10 @@
 """The deep unconstrained features model: its layers, objective, starting points and descent."""
 
+from pipeline.dufm.constraints import CONSTRAINTS, Constraint
+from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point, objective
 from pipeline.dufm.model import (
     ACTIVATIONS,
     DufmHead,
-    ObjectiveValue,
     activate,
     balanced_features,
     check_activation,
@@ -13,7 +14,6 @@ from pipeline.dufm.model import (
     initial_weights,
     layer_taps,
     num_members,
-    objective,
     one_hot,
     squared_norm,
     weight_decay_table,
@@ -21,8 +21,13 @@ from pipeline.dufm.model import (
 
 __all__ = [
     "ACTIVATIONS",
+    "CONSTRAINTS",
+    "Anchor",
+    "Constraint",
+    "Cost",
     "DufmHead",
     "ObjectiveValue",
+    "Point",
     "activate",
     "balanced_features",
     "check_activation",

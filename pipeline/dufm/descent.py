@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pipeline import dufm
-from pipeline.dufm import ObjectiveValue
+from pipeline.dufm.constraints import Constraint
+from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point
 from pipeline.dufm.descent_arguments import check_choices, check_tensors, count_members, per_member
 from pipeline.dufm.descent_native import NativeSteps, why_not_native
-from pipeline.dufm.descent_torch import Constraint, Parameters, Rule, TorchSteps
+from pipeline.dufm.descent_torch import Parameters, Project, Rule, TorchSteps
 from pipeline.dufm.objectives import Objective
 from pipeline.dufm.objectives.mse import MeanSquaredError
 
@@ -34,8 +35,9 @@ class Descent:
 
     Args:
         features: H_1, `(N, d_1)` shared by all members or `(S, N, d_1)`. float32 or float64. Never modified.
-        weights: W_1..W_L at the start, each `(out, in)` or `(S, out, in)`, of the features' dtype and device.
-        labels: int64 `(N,)`, classes of any size.
+        weights: W_1..W_L at the start, each `(out, in)` or `(S, out, in)`, of the features' dtype and device; without
+            any the features are the outputs.
+        labels: int64 `(N,)`, classes of any size; None where there are `targets`.
         num_classes: K, the last weight's `out`.
         lr: step size, a float or `(S,)`.
         weight_decay: lambda_W, a float, one per layer `(L,)`, or `(S, L)`.
@@ -43,11 +45,15 @@ class Descent:
         momentum: in [0, 1).
         activation: "relu" or "linear".
         loss: what states the fit; mean squared error if None.
-        constraint: projects the free features, `(S, N, d_1)`, in place after every step.
+        constraint: projects the free features, `(S, N, d_1)`, in place, at the start and after every step.
         tf32: let a GPU multiply float32 matrices in TensorFloat-32.
         backend: "native", "torch", or "auto" for the native one wherever it can do the job.
+        bias: of the last layer at the start, `(K,)` or `(S, K)`; it descends, without a penalty.
+        targets: `(N, K)`, any matrix, instead of the labels.
+        anchor: what the free features are tied to.
 
     Attributes:
+        cost: what is descended on, of all members.
         num_members: S.
         step: steps taken.
         diverged: member -> step at which its divergence was noticed; it was then taken out and reads as NaN.
@@ -62,7 +68,7 @@ class Descent:
         self,
         features: Tensor,
         weights: Sequence[Tensor],
-        labels: Tensor,
+        labels: Tensor | None,
         *,
         num_classes: int,
         lr: float | Tensor,
@@ -71,16 +77,24 @@ class Descent:
         momentum: float = 0.0,
         activation: str = "relu",
         loss: Objective | None = None,
-        constraint: Constraint | None = None,
+        constraint: Project | None = None,
         tf32: bool = False,
         backend: str = "auto",
+        bias: Tensor | None = None,
+        targets: Tensor | None = None,
+        anchor: Anchor | None = None,
     ) -> None:
         dufm.check_activation(activation)
-        check_tensors(features, weights, labels, num_classes)
-        check_choices(features, feature_decay, momentum, constraint, tf32, backend)
-        members = self.num_members = count_members(features, weights, lr, weight_decay, feature_decay)
+        check_tensors(features, weights, labels, num_classes, bias, targets)
+        check_choices(features, feature_decay, momentum, constraint, tf32, backend, anchor)
+        if not weights and feature_decay is None:
+            raise ValueError("feature_decay must be a number (0 for none) without weights, or nothing could move")
+        members = count_members(features, weights, lr, weight_decay, feature_decay, bias, anchor)
+        self.num_members = members
+        if targets is None:
+            targets = dufm.one_hot(labels, num_classes, features.dtype).to(features.device)
         self._rule = Rule(
-            targets=dufm.one_hot(labels, num_classes, features.dtype).to(features.device),
+            targets=targets,
             lr=per_member("lr", lr, members, zero_allowed=False),
             weight_decay=dufm.weight_decay_table(weight_decay, members, len(weights)),
             feature_decay=None if feature_decay is None else per_member("feature_decay", feature_decay, members),
@@ -89,15 +103,17 @@ class Descent:
             loss=loss or MeanSquaredError(),
             constraint=constraint,
             tf32=tf32,
+            anchor=anchor,
         )
-        why_not = "asked for torch" if backend == "torch" else why_not_native(features, self._rule)
+        self.cost: Cost = self._rule.cost
+        self._bias = None if bias is None else bias.detach()
+        why_not = "asked for torch" if backend == "torch" else why_not_native(features, self._rule, bias)
         if backend == "native" and why_not is not None:
             raise ValueError(f"backend='native' cannot take these steps: {why_not}")
         self.backend, self.why_not_native = ("torch" if why_not else "native"), why_not
         self.step = 0
         self.diverged: dict[int, int] = {}
-        self._labels = labels
-        self._inputs = features.detach()[0] if features.shape[:-2] == (1,) else features.detach()
+        self._inputs = self._projected(features.detach())
         self._begin(range(members), self._first_parameters([weight.detach() for weight in weights]))
         self._limit = DIVERGENCE_FACTOR * (1 + self._squared_norms())
 
@@ -111,18 +127,25 @@ class Descent:
         """W_1..W_L now, fresh tensors `(S, out, in)`."""
         return [self._all_members(weight) for weight in self._live.weights]
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The last layer's bias now, a fresh `(S, K)`; None if there is none."""
+        return None if self._live.bias is None else self._all_members(self._live.bias)
+
+    @property
+    def point(self) -> Point:
+        """Where all members are."""
+        return Point(self.features, tuple(self.weights), self.bias)
+
+    @property
+    def without_direction(self) -> int:
+        """Rows of features that a constraint could give no direction, see `pipeline.dufm.constraints`."""
+        constraint = self._rule.constraint
+        return constraint.without_direction if isinstance(constraint, Constraint) else 0
+
     def objective(self) -> ObjectiveValue:
         """The objective of every member and its terms, `(S,)` each; NaN for the diverged."""
-        rule = self._rule
-        return dufm.objective(
-            self.features,
-            self.weights,
-            self._labels,
-            rule.weight_decay,
-            rule.feature_decay,
-            rule.activation,
-            rule.loss,
-        )
+        return self.cost.value(self.point)
 
     def advance(self, steps: int) -> None:
         """Take `steps` more steps. How they are split over calls changes no bit; once all members have diverged the
@@ -147,6 +170,9 @@ class Descent:
             "features": live.features.contiguous().clone() if self._free else None,
             "weights": [weight.contiguous().clone() for weight in live.weights],
             "velocities": [velocity.contiguous().clone() for velocity in live.velocities],
+            "bias": None if live.bias is None else live.bias.clone(),
+            "bias_velocity": None if live.bias_velocity is None else live.bias_velocity.clone(),
+            "without_direction": self.without_direction,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,12 +184,16 @@ class Descent:
         members = [member for member in range(self.num_members) if member not in state["diverged"]]
         like = self._first_parameters(self.weights).select(members)
         features = like.features if state["features"] is None else state["features"]
-        start = Parameters(features, list(state["weights"]), list(state["velocities"]))
+        start = Parameters(
+            features, list(state["weights"]), list(state["velocities"]), state.get("bias"), state.get("bias_velocity")
+        )
         if start.shapes() != like.shapes():
             raise ValueError(f"state must hold tensors of shapes {like.shapes()}, got {start.shapes()}")
         self.step = state["step"]
         self.diverged = dict(state["diverged"])
         self._limit = state["limit"].to(like.features.device)
+        if isinstance(self._rule.constraint, Constraint):
+            self._rule.constraint.without_direction = state.get("without_direction", 0)
         self._begin(members, start.to(like.features))
 
     @property
@@ -178,7 +208,16 @@ class Descent:
             features = features.expand(self.num_members, *features.shape[-2:])
         moving = [*expanded, features] if self._free else expanded
         velocities = [torch.zeros_like(tensor) for tensor in moving] if self._rule.momentum else []
-        return Parameters(features, expanded, velocities)
+        bias = None if self._bias is None else self._bias.expand(self.num_members, -1)
+        bias_velocity = torch.zeros_like(bias) if bias is not None and self._rule.momentum else None
+        return Parameters(features, expanded, velocities, bias, bias_velocity)
+
+    def _projected(self, features: Tensor) -> Tensor:
+        """The features at the start: those given, or, if they are constrained, their projection as a fresh tensor."""
+        if self._rule.constraint is not None:
+            features = features.clone() if features.dim() == 3 else features[None].clone()
+            self._rule.constraint(features)
+        return features[0] if features.shape[:-2] == (1,) else features
 
     def _begin(self, members: Iterable[int], start: Parameters) -> None:
         """Descend with these members from here on; `start` holds them and no others."""
@@ -194,6 +233,8 @@ class Descent:
         """||parameters||^2 of the live members. Divergence is read off these rather than off the objective, which
         would cost a forward pass: where one explodes so does the other, within a few steps."""
         moving = [*self._live.weights, self._live.features] if self._free else self._live.weights
+        if self._live.bias is not None:
+            moving = [*moving, self._live.bias[:, None]]
         return sum(dufm.squared_norm(tensor).double() for tensor in moving)
 
     def _remove_diverged(self) -> None:
@@ -210,36 +251,6 @@ class Descent:
         everyone = live.new_full((self.num_members, *live.shape[1:]), torch.nan)
         everyone[self._members] = live
         return everyone
-
-
-def joined_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The state of one descent from those of its consecutive parts, all at the same step."""
-    first, diverged, offset = states[0], {}, 0
-    for state in states:
-        diverged |= {offset + member: step for member, step in state["diverged"].items()}
-        offset += len(state["limit"])
-    return {
-        "step": first["step"],
-        "diverged": diverged,
-        "limit": torch.cat([state["limit"] for state in states]),
-        "features": None if first["features"] is None else torch.cat([state["features"] for state in states]),
-        "weights": [torch.cat(same) for same in zip(*(state["weights"] for state in states), strict=True)],
-        "velocities": [torch.cat(same) for same in zip(*(state["velocities"] for state in states), strict=True)],
-    }
-
-
-def part_of_state(state: dict[str, Any], members: range) -> dict[str, Any]:
-    """The state of some consecutive members of a descent, who then count from 0."""
-    live = [member for member in range(len(state["limit"])) if member not in state["diverged"]]
-    chosen = [place for place, member in enumerate(live) if member in members]
-    return {
-        "step": state["step"],
-        "diverged": {m - members.start: step for m, step in state["diverged"].items() if m in members},
-        "limit": state["limit"][members.start : members.stop],
-        "features": None if state["features"] is None else state["features"][chosen],
-        "weights": [weight[chosen] for weight in state["weights"]],
-        "velocities": [velocity[chosen] for velocity in state["velocities"]],
-    }
 
 
 def log_schedule(steps: int, per_decade: int = 10) -> list[int]:

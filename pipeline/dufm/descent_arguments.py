@@ -6,37 +6,59 @@ import torch
 from torch import Tensor
 
 from pipeline import dufm
-from pipeline.dufm.descent_torch import Constraint
+from pipeline.dufm.cost import Anchor
+from pipeline.dufm.descent_torch import Project
 
 BACKENDS = ("auto", "native", "torch")
 
 
-def check_tensors(features: Tensor, weights: Sequence[Tensor], labels: Tensor, num_classes: int) -> None:
+def check_tensors(
+    features: Tensor,
+    weights: Sequence[Tensor],
+    labels: Tensor | None,
+    num_classes: int,
+    bias: Tensor | None = None,
+    targets: Tensor | None = None,
+) -> None:
     """Raise ValueError unless the tensors fit together, are of one dtype and device, and finite."""
     dufm.check_shapes(features, weights)
     if features.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"features must be float32 or float64, got {features.dtype}")
-    for name, tensor in [("features", features), *((f"weights[{i}]", weight) for i, weight in enumerate(weights))]:
+    named = [("features", features), *((f"weights[{i}]", weight) for i, weight in enumerate(weights))]
+    named += [(name, tensor) for name, tensor in (("bias", bias), ("targets", targets)) if tensor is not None]
+    for name, tensor in named:
         if tensor.dtype != features.dtype or tensor.device != features.device:
             expected, found = (features.dtype, str(features.device)), (tensor.dtype, str(tensor.device))
             raise ValueError(f"{name} must be of the features' dtype and device {expected}, got {found}")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} must be finite, got NaN or infinite entries")
-    if weights[-1].shape[-2] != num_classes:
+    if weights and weights[-1].shape[-2] != num_classes:
         raise ValueError(
             f"num_classes must be what the last weight puts out, {weights[-1].shape[-2]}, got {num_classes}"
         )
-    if labels.shape != features.shape[-2:-1]:
-        raise ValueError(f"labels must be one per sample, ({features.shape[-2]},), got shape {tuple(labels.shape)}")
+    if bias is not None and (not weights or bias.dim() > 2 or bias.shape[-1] != num_classes):
+        raise ValueError(
+            f"bias must be of a last layer with {num_classes} outputs, ({num_classes},) or a row per member, got "
+            f"shape {tuple(bias.shape)} and {len(weights)} weights"
+        )
+    if targets is not None and targets.shape != (features.shape[-2], num_classes):
+        raise ValueError(
+            f"targets must have one row per sample and one column per output, ({features.shape[-2]}, {num_classes}), "
+            f"got shape {tuple(targets.shape)}"
+        )
+    if targets is None and (labels is None or labels.shape != features.shape[-2:-1]):
+        shape = None if labels is None else tuple(labels.shape)
+        raise ValueError(f"labels must be one per sample, ({features.shape[-2]},), got shape {shape}")
 
 
 def check_choices(
     features: Tensor,
     feature_decay: float | Tensor | None,
     momentum: float,
-    constraint: Constraint | None,
+    constraint: Project | None,
     tf32: bool,
     backend: str,
+    anchor: Anchor | None = None,
 ) -> None:
     """Raise ValueError unless each setting is in its range and goes with the others."""
     if not 0 <= momentum < 1:
@@ -45,8 +67,23 @@ def check_choices(
         raise ValueError(f"tf32 must be off unless the tensors are float32, got tf32=True with {features.dtype}")
     if constraint is not None and feature_decay is None:
         raise ValueError("constraint must be None for frozen features (feature_decay=None), got one")
+    if anchor is not None:
+        check_anchor(features, feature_decay, anchor)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+
+
+def check_anchor(features: Tensor, feature_decay: float | Tensor | None, anchor: Anchor) -> None:
+    """Raise ValueError unless free features can be tied to the anchor."""
+    if feature_decay is None:
+        raise ValueError("anchor must be None for frozen features (feature_decay=None), got one")
+    if anchor.features.shape[-2:] != features.shape[-2:] or anchor.features.dim() > 3:
+        raise ValueError(
+            f"the anchor's features must be like the features, {tuple(features.shape[-2:])}, got shape "
+            f"{tuple(anchor.features.shape)}"
+        )
+    if not 0 <= anchor.strength < torch.inf:
+        raise ValueError(f"the anchor's strength must be finite and >= 0, got {anchor.strength}")
 
 
 def count_members(
@@ -55,10 +92,13 @@ def count_members(
     lr: float | Tensor,
     weight_decay: float | Tensor,
     feature_decay: float | Tensor | None,
+    bias: Tensor | None = None,
+    anchor: Anchor | None = None,
 ) -> int:
     """S: how many members the arguments speak of; each speaks of one (shared by all) or of all."""
     counts = {"features and weights": dufm.num_members(features, weights)}
     settings = {"lr": (lr, 1), "weight_decay": (weight_decay, 2), "feature_decay": (feature_decay, 1)}
+    settings |= {"bias": (bias, 2), "anchor": (anchor and anchor.features, 3)}
     for name, (value, dims_with_members) in settings.items():
         if isinstance(value, Tensor) and value.dim() == dims_with_members:
             counts[name] = value.shape[0]

@@ -86,7 +86,7 @@ class NativeSteps:
         self._run(ctypes.byref(self._problem))
 
 
-def why_not_native(features: Tensor, rule: Rule) -> str | None:
+def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> str | None:
     """Why the kernel cannot take these steps, or None if it can."""
     if features.device.type != "cpu":
         return f"the tensors are on {features.device}"
@@ -94,6 +94,12 @@ def why_not_native(features: Tensor, rule: Rule) -> str | None:
         return f"the kernel does not know {rule.loss.title}"
     if rule.constraint is not None:
         return "there is a constraint"
+    if bias is not None:
+        return "the last layer has a bias"
+    if rule.anchor is not None:
+        return "the features are tied to an anchor"
+    if not rule.weight_decay.shape[1]:
+        return "there are no weights"
     return None if library() is not None else "no working C++ compiler was found"
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.dufm.cost import Anchor, Cost
 from pipeline.dufm.objectives import Objective
 
-Constraint = Callable[[Tensor], Any]
+Project = Callable[[Tensor], Any]
+"""Projects features in place: a `pipeline.dufm.constraints.Constraint`, or any function."""
 
 GRAPH_STEPS = 50
 """Steps in one CUDA graph: enough to hide its launch, few enough to capture at once."""
@@ -25,47 +27,79 @@ GRAPH_STEPS = 50
 class Rule:
     """What a step is, for the S members of a batch. `lr` and the decays are float64 on the CPU."""
 
-    targets: Tensor  # (N, K), one-hot
+    targets: Tensor  # (N, K), one-hot or any matrix
     lr: Tensor  # (S,)
     weight_decay: Tensor  # (S, L)
     feature_decay: Tensor | None  # (S,); None: the features are frozen
     momentum: float
     activation: str
     loss: Objective
-    constraint: Constraint | None
+    constraint: Project | None
     tf32: bool
+    anchor: Anchor | None = None
 
     def select(self, members: Sequence[int]) -> "Rule":
         """The rule of some of the members."""
         chosen = list(members)
         feature_decay = None if self.feature_decay is None else self.feature_decay[chosen]
-        return replace(self, lr=self.lr[chosen], weight_decay=self.weight_decay[chosen], feature_decay=feature_decay)
+        anchor = None if self.anchor is None else self.anchor.select(chosen)
+        return replace(
+            self,
+            lr=self.lr[chosen],
+            weight_decay=self.weight_decay[chosen],
+            feature_decay=feature_decay,
+            anchor=anchor,
+        )
+
+    @property
+    def cost(self) -> Cost:
+        """What the steps go down on."""
+        return Cost(
+            self.targets,
+            self.loss,
+            self.weight_decay,
+            self.feature_decay,
+            activation=self.activation,
+            anchor=self.anchor,
+        )
 
 
 @dataclass(frozen=True)
 class Parameters:
     """Where the S members of a batch are, as rows: features `(S, N, d_1)` or shared `(N, d_1)`, weights
-    `(S, out, in)`. Velocities follow the order weights, then features if those are free; none without momentum."""
+    `(S, out, in)`, the last layer's bias `(S, K)` if it has one. Velocities follow the order weights, then features if
+    those are free; none without momentum. The bias has its own."""
 
     features: Tensor
     weights: list[Tensor]
     velocities: list[Tensor]
+    bias: Tensor | None = None
+    bias_velocity: Tensor | None = None
 
     def select(self, members: Sequence[int]) -> "Parameters":
         """Copies of some of the members."""
         chosen = list(members)
         features = self.features if self.features.dim() == 2 else self.features[chosen]
-        return Parameters(features, [w[chosen] for w in self.weights], [v[chosen] for v in self.velocities])
+        bias, velocity = (None if it is None else it[chosen] for it in (self.bias, self.bias_velocity))
+        return Parameters(
+            features, [w[chosen] for w in self.weights], [v[chosen] for v in self.velocities], bias, velocity
+        )
 
     def to(self, like: Tensor) -> "Parameters":
         """The same on another tensor's device and in its dtype."""
+        bias, velocity = (None if it is None else it.to(like) for it in (self.bias, self.bias_velocity))
         return Parameters(
-            self.features.to(like), [w.to(like) for w in self.weights], [v.to(like) for v in self.velocities]
+            self.features.to(like),
+            [w.to(like) for w in self.weights],
+            [v.to(like) for v in self.velocities],
+            bias,
+            velocity,
         )
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Shapes of all tensors in order."""
-        return [tuple(tensor.shape) for tensor in (self.features, *self.weights, *self.velocities)]
+        biases = [tensor for tensor in (self.bias, self.bias_velocity) if tensor is not None]
+        return [tuple(tensor.shape) for tensor in (self.features, *self.weights, *self.velocities, *biases)]
 
 
 class TorchSteps:
@@ -80,12 +114,15 @@ class TorchSteps:
         if velocities and self._free:
             velocities[-1] = _columns(velocities[-1])
         self._velocities = velocities
+        self._bias, self._bias_velocity = (
+            None if it is None else it.clone() for it in (start.bias, start.bias_velocity)
+        )
         self._allocate_buffers()
         self._precompute_factors()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._capture_failed = False
         views = [*velocities[:-1], velocities[-1].mT] if velocities and self._free else velocities
-        self.parameters = Parameters(self._features.mT, self._weights, views)
+        self.parameters = Parameters(self._features.mT, self._weights, views, self._bias, self._bias_velocity)
 
     def run(self, steps: int) -> None:
         """Take some steps; on a GPU in graphs of `GRAPH_STEPS`, without a word from the host in between."""
@@ -101,12 +138,14 @@ class TorchSteps:
 
     def _allocate_buffers(self) -> None:
         """Outputs of every layer, and two buffers in turn for the gradients on the way back."""
-        members, samples = self._weights[0].shape[0], self._features.shape[-1]
+        members, samples = len(self._rule.lr), self._features.shape[-1]
         like = self._features
         self._inputs = [like.expand(members, -1, -1)]
+        if not self._weights:  # the features are the outputs, whose gradient needs a place of its own
+            self._inputs.append(torch.empty_like(self._inputs[0]))
         for weight in self._weights:
             self._inputs.append(like.new_empty(members, weight.shape[1], samples))
-        widest = max(weight.shape[2] for weight in self._weights)
+        widest = max((weight.shape[2] for weight in self._weights), default=0)
         pair = [like.new_empty(members * widest * samples) for _ in range(2)]
         self._gradients = [
             pair[layer % 2][: members * weight.shape[2] * samples].view(members, weight.shape[2], samples)
@@ -116,9 +155,16 @@ class TorchSteps:
     def _precompute_factors(self) -> None:
         rule, like = self._rule, self._features
         decays = [*rule.weight_decay.unbind(dim=1)] + ([] if rule.feature_decay is None else [rule.feature_decay])
+        if rule.anchor is not None:  # its gradient is beta H_1, as of a decay, less beta A
+            decays[-1] = decays[-1] + rule.anchor.strength
         self._keep = [_common_or_per_member(1 - rule.lr * decay, like) for decay in decays]
         self._decay = [decay.to(like).view(-1, 1, 1) for decay in decays]
         self._minus_lr = (-rule.lr).to(like).view(-1, 1, 1)
+        self._pull: Tensor | None = None
+        if rule.anchor is not None:
+            self._pull = -rule.anchor.strength * _columns(rule.anchor.features.to(like))
+            if not self._velocities:
+                self._pull = self._minus_lr * self._pull
 
     def _step(self) -> None:
         relu, last = self._rule.activation == "relu", len(self._weights) - 1
@@ -127,9 +173,15 @@ class TorchSteps:
             if relu and layer < last:
                 output.relu_()
         gradient = self._inputs[-1]
+        if self._bias is not None:
+            gradient += self._bias[..., None]
+        if not self._weights:
+            gradient.copy_(self._features)
         self._rule.loss.gradient_(gradient.mT, self._rule.targets)
         if not self._velocities:
             gradient.mul_(self._minus_lr)
+        if self._bias is not None:
+            self._move_bias(gradient)
         for layer in range(last, -1, -1):
             weight, entering, below = self._weights[layer], self._inputs[layer], self._gradients[layer]
             if layer > 0 or self._free:
@@ -151,7 +203,17 @@ class TorchSteps:
         else:
             weight.mul_(keep).baddbmm_(gradient, entering.mT)
 
+    def _move_bias(self, gradient: Tensor) -> None:
+        """Without decay. The outputs that it is part of are used no more."""
+        if self._bias_velocity is None:
+            self._bias += gradient.sum(dim=-1)
+        else:
+            self._bias_velocity.mul_(self._rule.momentum).add_(gradient.sum(dim=-1))
+            self._bias.addcmul_(self._bias_velocity, self._minus_lr[..., 0])
+
     def _move_features(self, gradient: Tensor) -> None:
+        if self._pull is not None:
+            gradient += self._pull
         if self._velocities:
             self._velocities[-1].mul_(self._rule.momentum).add_(gradient)
             self._follow_velocity(-1, self._features)
@@ -170,6 +232,7 @@ class TorchSteps:
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         """Record steps as one graph. Warming up moves the members, so they are put back; recording does not."""
         moving = [*self._weights, *self._velocities, self._features]
+        moving += [tensor for tensor in (self._bias, self._bias_velocity) if tensor is not None]
         before = [tensor.clone() for tensor in moving]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

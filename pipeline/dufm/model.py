@@ -1,44 +1,34 @@
-"""The deep unconstrained features model: layers, objective and starting points, many members at once.
+"""The deep unconstrained features model: layers and starting points, many members at once.
 
 Rows are samples: the paper's H_1 (d_1 x N, columns are samples) is `features.mT` here. Shapes in this file:
 S members, N samples, K classes, L weight matrices; d_l is the width of what enters W_l.
 
     H_2 = H_1 W_1^T,   H_{l+1} = sigma(H_l) W_l^T for l >= 2,   Z = H_{L+1}
 
-No biases, and no activation on the features (Súkeník et al. 2023, arXiv 2305.13165, section 3).
+No activation on the features, and no biases (Súkeník et al. 2023, arXiv 2305.13165, section 3) unless the last layer
+is given one. What is minimised stands in `pipeline.dufm.cost`.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.dufm.objectives import Objective
-from pipeline.dufm.objectives.mse import MeanSquaredError
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "linear": lambda tensor: tensor}
 
 
-@dataclass(frozen=True)
-class ObjectiveValue:
-    """The objective of every member and its terms, each `(S,)`; `total = fit + weight_penalty + feature_penalty`."""
-
-    total: Tensor
-    fit: Tensor
-    weight_penalty: Tensor
-    feature_penalty: Tensor
-
-
-def forward(features: Tensor, weights: Sequence[Tensor], activation: str = "relu") -> list[Tensor]:
-    """Pre-activations `[H_1, ..., H_L, Z]`, each `(S, N, d)`.
+def forward(
+    features: Tensor, weights: Sequence[Tensor], activation: str = "relu", bias: Tensor | None = None
+) -> list[Tensor]:
+    """Pre-activations `[H_1, ..., H_L, Z]`, each `(S, N, d)`; without weights `[H_1]` alone, which is Z.
 
     Args:
         features: `(N, d_1)`, `(1, N, d_1)` or `(S, N, d_1)`.
         weights: W_1..W_L, each `(S, out, in)` or `(out, in)`.
         activation: "relu" or "linear".
+        bias: of the last layer, `(S, K)` or `(K,)`.
 
     Raises:
         ValueError: on an unknown activation or shapes that do not chain.
@@ -48,7 +38,10 @@ def forward(features: Tensor, weights: Sequence[Tensor], activation: str = "relu
         if tap == "pre":
             pre_activations.append(entering)
     members = num_members(features, weights)
-    return [tensor.expand(members, -1, -1) for tensor in (*pre_activations, entering @ weights[-1].mT)]
+    if weights:
+        outputs = entering @ weights[-1].mT
+        pre_activations.append(outputs if bias is None else outputs + bias.unsqueeze(-2))
+    return [tensor.expand(members, -1, -1) for tensor in pre_activations]
 
 
 def layer_taps(
@@ -68,43 +61,6 @@ def layer_taps(
         yield layer, "pre", hidden
         hidden = activate(hidden, activation)
         yield layer, "post", hidden
-
-
-def objective(
-    features: Tensor,
-    weights: Sequence[Tensor],
-    labels: Tensor,
-    weight_decay: float | Tensor,
-    feature_decay: float | Tensor | None = None,
-    activation: str = "relu",
-    loss: Objective | None = None,
-) -> ObjectiveValue:
-    """fit(Z, Y) + sum_l lambda_{W_l}/2 ||W_l||_F^2 + lambda_{H_1}/2 ||H_1||_F^2 for every member.
-
-    Args:
-        features: `(N, d_1)` or `(S, N, d_1)`.
-        weights: W_1..W_L, each `(S, out, in)` or `(out, in)`; K is the last one's `out`.
-        labels: int64 `(N,)` in 0..K-1.
-        weight_decay: lambda_W: a float, one per layer `(L,)`, or per member and layer `(S, L)`.
-        feature_decay: lambda_{H_1}: a float, one per member `(S,)`, or None for frozen inputs, which cost nothing.
-        activation: "relu" or "linear".
-        loss: what states the fit; mean squared error, 1/(2N) ||Z - Y||_F^2, if None.
-    """
-    members = num_members(features, weights)
-    for _, _, entering in layer_taps(features, weights, activation):  # keeps one layer alive, `forward` all
-        last = entering
-    outputs = (last @ weights[-1].mT).expand(members, -1, -1)
-    targets = one_hot(labels, weights[-1].shape[-2], outputs.dtype).to(outputs.device)
-    fit = (loss or MeanSquaredError()).value(outputs, targets)
-    decays = weight_decay_table(weight_decay, members, len(weights)).to(fit)
-    norms = torch.stack([squared_norm(weight).expand(members) for weight in weights], dim=1)
-    weight_penalty = (decays * norms).sum(dim=1) / 2
-    feature_penalty = torch.zeros_like(fit)
-    if feature_decay is not None:
-        feature_penalty = (
-            torch.as_tensor(feature_decay, dtype=torch.float64).to(fit) / 2 * squared_norm(features).expand(members)
-        )
-    return ObjectiveValue(fit + weight_penalty + feature_penalty, fit, weight_penalty, feature_penalty)
 
 
 def initial_weights(
@@ -249,8 +205,6 @@ def check_activation(activation: str) -> None:
 
 def check_shapes(features: Tensor, weights: Sequence[Tensor]) -> None:
     """Raise ValueError unless features and weights chain."""
-    if not weights:
-        raise ValueError("weights must hold at least one matrix, got none")
     for name, tensor in [("features", features), *((f"weights[{i}]", weight) for i, weight in enumerate(weights))]:
         if tensor.dim() not in (2, 3):
             raise ValueError(f"{name} must have 2 or 3 dimensions, got shape {tuple(tensor.shape)}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.dufm import initial_weights
-from pipeline.dufm.descent_torch import Constraint
+from pipeline.dufm.constraints import Constraint
 from pipeline.runs.run import HEAD, Run
 from pipeline.runs.solutions import Features, HeadSolution
 from pipeline.runs.solving import HeadProblem, solve

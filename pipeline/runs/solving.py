@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.dufm.descent import Descent, descend, joined_states, log_schedule, part_of_state
-from pipeline.dufm.descent_torch import Constraint
+from pipeline.dufm.constraints import Constraint
+from pipeline.dufm.descent import Descent, descend, log_schedule
+from pipeline.dufm.descent_states import joined_states, part_of_state
 from pipeline.runs.recording import is_collapsed, joined_members, measure_solution, record_solution
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution

@@ -259,7 +259,7 @@ def test_another_loss_and_a_constraint_plug_in(momentum):
     descent = make(features, weights, loss=loss, constraint=clamp, **settings)
     assert descent.backend == "torch"
     descent.advance(60)
-    assert_at(descent, sgd(features, weights, 60, loss=loss, project=clamp, **settings))
+    assert_at(descent, sgd(features.clamp(min=0), weights, 60, loss=loss, project=clamp, **settings))
     assert descent.features.min() == 0
     torch.testing.assert_close(
         descent.objective().fit, loss.value(dufm.forward(descent.features, descent.weights)[-1], torch.eye(3)[LABELS])

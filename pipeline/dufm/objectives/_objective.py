@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,17 +35,33 @@ class Objective(ABC):
     Attributes:
         title: what sentences call it.
         collapse: the properties of its collapsed state, in the order in which they are told.
+        classifies: whether the largest output is the decision; otherwise there is no accuracy.
+        needs_labels: whether targets have to be labels of classes; otherwise `refuses_targets` says which matrices do.
+        smallest_class: samples that a class needs at least.
+        takes_bias: whether the last layer may have a bias.
         kernel: the name by which the C++ kernel knows it; None: descent takes its steps in PyTorch. Not inherited,
             since a subclass may compute something else.
     """
 
     title: ClassVar[str]
     collapse: ClassVar[tuple[Promise, ...]]
+    classifies: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    smallest_class: ClassVar[int] = 1
+    takes_bias: ClassVar[bool] = True
     kernel: ClassVar[str | None] = None
 
     def __init_subclass__(cls) -> None:
         if "kernel" not in vars(cls):
             cls.kernel = None
+
+    def configured(self, head: Any) -> "Objective":
+        """This objective under the settings of a head (the section ``head`` of the configuration)."""
+        return self
+
+    def refuses_targets(self, targets: Tensor) -> str | None:
+        """Why a matrix `(N, K)` cannot stand in for one-hot labels, and what is allowed; None if it can."""
+        return None
 
     @abstractmethod
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -53,8 +69,9 @@ class Objective(ABC):
 
         Args:
             outputs: `(S, N, K)`.
-            targets: the one-hot labels `(N, K)`, of the same dtype. What works on pairs of labels, such as the
-                supervised contrastive loss, finds them in `targets @ targets.T`.
+            targets: the one-hot labels `(N, K)`, or another matrix that `refuses_targets` lets pass, of the same
+                dtype. What works on pairs of labels, such as the supervised contrastive loss, finds them in
+                `targets @ targets.T`.
         """
 
     @abstractmethod

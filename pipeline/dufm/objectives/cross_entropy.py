@@ -39,6 +39,10 @@ class CrossEntropy(Objective):
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return -(targets * outputs.log_softmax(dim=-1)).sum(dim=(-2, -1)) / targets.shape[0]
 
+    def refuses_targets(self, targets: Tensor) -> str | None:
+        probabilities = targets.min() >= 0 and (targets.sum(dim=-1) - 1).abs().max() <= 1e-6
+        return None if probabilities else "are no probabilities; allowed for cross-entropy: rows >= 0 that sum to 1"
+
     def gradient_(self, outputs: Tensor, targets: Tensor) -> None:
         outputs.sub_(outputs.amax(dim=-1, keepdim=True)).exp_()
         outputs.div_(outputs.sum(dim=-1, keepdim=True)).sub_(targets).div_(targets.shape[0])

@@ -17,7 +17,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.data import ImageData
-from pipeline.dufm import initial_features
+from pipeline.dufm import Constraint, initial_features
 from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.runs.heads import initial_head, solve_head
 from pipeline.runs.inputs import Inputs, check_head_memory
@@ -146,7 +146,7 @@ def _descended(run: Run) -> HeadSolution:
         torch.arange(problem.num_classes),
         problem.feature_decay,
         stage="dufm",
-        constraint=lambda features: features.clamp_(min=0),
+        constraint=Constraint("nonnegative"),
     )
 
 
