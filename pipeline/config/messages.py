@@ -23,7 +23,7 @@ from pipeline.config.folder import groups_of_choices
 from pipeline.config.overrides import unreadable
 from pipeline.config.own_files import misnamed, own_files, shown, watch
 from pipeline.config.own_settings import explained, place_of, said_in_defaults
-from pipeline.metrics.registry import metrics
+from pipeline.metrics.registry import families
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.runtime.text import printable
@@ -156,8 +156,14 @@ def help_text(root: DictConfig) -> str:
         "",
         "  hydra.run.dir             the run's folder (default: outputs/<date>/<time>-<protocol>)",
         "",
-        "Metrics of every layer (python -m pipeline.metrics says what they are):",
-        *wrap(", ".join(metrics()), 118, initial_indent="  ", subsequent_indent="  "),
+        "Families of metrics (measure.families=[core,...]; python -m pipeline.metrics says what each metric is):",
+        *(
+            line
+            for family in families().values()
+            for line in wrap(
+                f"{family.name:<12} {', '.join(family.metrics)}", 118, initial_indent="  ", subsequent_indent=" " * 15
+            )
+        ),
         "",
         "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted,",
         "143 terminated (128 + the signal's number).",

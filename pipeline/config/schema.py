@@ -5,7 +5,7 @@ and ranges are written down. A section stands beside the code that reads it wher
 others stand here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from omegaconf import MISSING
 from pipeline.config.folder import known_protocols
 from pipeline.data.settings import DataConfig
 from pipeline.dufm.objectives import Objective, known_objectives, load_objective
+from pipeline.metrics.engine.settings import PAIRS, MeasureSettings
+from pipeline.metrics.registry import known_families
 from pipeline.networks.reading import POOLINGS
 from pipeline.networks.settings import NetworkConfig
 from pipeline.runtime.settings import knob as _knob
@@ -166,7 +168,24 @@ class VerdictConfig:
 class MeasureConfig:
     """How layers are measured."""
 
+    families: list[str] = _knob(
+        ["core"], "families of metrics; all: every one whose inputs are given", choices=known_families
+    )
     min_samples: int = _knob(1, "classes with fewer images of a split than this are left out of its metrics", ge=1)
+    max_samples: int | None = _knob(None, "classes with more are left out too; null sets no limit", ge=1)
+    positions: bool = _knob(False, "every token or pixel of a layer is a row, with its image's label or its own")
+    every: int = _knob(1, "epochs between two measurements of families other than core", ge=1)
+    pairs: str = _knob("consecutive", "places that the family similarity compares", choices=PAIRS)
+    probe_ridge: float = _knob(1e-2, "penalty of the linear probe of the family probe", gt=0)
+    foreign_directions: int | None = _knob(
+        None, "leading directions that the family foreign holds rows against; null: classes - 1", ge=1
+    )
+
+    @property
+    def settings(self) -> MeasureSettings:
+        """The same for those who measure."""
+        taken = {entry.name: getattr(self, entry.name) for entry in fields(MeasureSettings)}
+        return MeasureSettings(**taken | {"families": tuple(self.families)})
 
 
 @dataclass

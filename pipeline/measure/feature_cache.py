@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from pipeline.data import ImageData
 from pipeline.measure.extraction import backbone_features, places
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone
 from pipeline.metrics import registry
+from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.networks import Backbone
 from pipeline.runtime import ranks, tensor_files
 from pipeline.runtime.files import atomic
@@ -37,9 +38,9 @@ VERSION = 2
 class FeatureCache:
     """The entries of ``features.cache``, or none if that is null; the first rank reads and writes for all."""
 
-    def __init__(self, folder: str | None, pooling: str, min_samples: int = 1) -> None:
+    def __init__(self, folder: str | None, pooling: str, settings: MeasureSettings = DEFAULT) -> None:
         self._folder = None if folder is None else Path(os.path.expanduser(folder))
-        self._pooling, self._min_samples = pooling, min_samples
+        self._pooling, self._settings = pooling, settings
         self._writable = True
 
     def features(self, backbone: Backbone, images: ImageData) -> dict[str, Tensor]:
@@ -57,7 +58,7 @@ class FeatureCache:
         if found is not None:
             tensors, layers = found
             return BackboneMeasurement(tensors["train"], tensors["test"], layers)
-        measured = measure_backbone(backbone, images, pooling=self._pooling, min_samples=self._min_samples)
+        measured = measure_backbone(backbone, images, pooling=self._pooling, settings=self._settings)
         self._keep(path, {"train": measured.train, "test": measured.test}, measured.layers)
         return measured
 
@@ -69,7 +70,7 @@ class FeatureCache:
             return None, None
         path, entry = None, None
         if ranks.is_first():
-            key = _key(backbone, images, self._pooling, self._min_samples)
+            key = _key(backbone, images, self._pooling, self._settings)
             path = self._folder / f"{key}.safetensors"
             entry = tensor_files.read(path, key, "it is made anew", lambda metadata: _layers(metadata["layers"] or []))
             if entry is not None and not {"train", "test"} <= entry[0].keys():
@@ -119,16 +120,17 @@ def _layers(plain: list[dict]) -> list[LayerMeasurement]:
 
 
 @torch.inference_mode()
-def _key(backbone: Backbone, images: ImageData, pooling: str, min_samples: int) -> str:
+def _key(backbone: Backbone, images: ImageData, pooling: str, settings: MeasureSettings) -> str:
     facts = [
         VERSION,
         torch.__version__,
-        registry.signature(),
+        registry.signature(settings.families),
         backbone.name,
         str(backbone),
         [repr(read) for read in places(backbone, pooling).items()],
-        min_samples,
+        settings.min_samples,
         images.num_classes,
+        *_beyond_core(settings),
     ]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for name, value in backbone.state_dict().items():
@@ -146,6 +148,13 @@ def _key(backbone: Backbone, images: ImageData, pooling: str, min_samples: int) 
     for tensor in (images.mean, images.std, _probe(backbone, images)):
         tensor_files.absorb(digest, tensor)
     return digest.hexdigest()
+
+
+def _beyond_core(settings: MeasureSettings) -> list[object]:
+    """What the numbers depend on besides, if it is not the default: entries of before it existed stay in use."""
+    default = DEFAULT
+    others = (entry.name for entry in fields(settings) if entry.name not in ("families", "min_samples"))
+    return [[name, getattr(settings, name)] for name in others if getattr(settings, name) != getattr(default, name)]
 
 
 def _probe(backbone: Backbone, images: ImageData) -> Tensor:

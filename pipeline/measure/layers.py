@@ -19,7 +19,9 @@ from pipeline import dufm
 from pipeline.data import ImageData, Split
 from pipeline.measure.extraction import Block, Place, run_over
 from pipeline.metrics import ClassStatistics
-from pipeline.metrics.engine.plan import Inputs, Plan
+from pipeline.metrics.engine.inputs import Inputs
+from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.registry import OF_WEIGHTS, TEST
 from pipeline.networks import Backbone
 from pipeline.networks.rows import Rows
@@ -65,7 +67,7 @@ def measure_backbone(
     images: ImageData,
     decide: Decide | None = None,
     pooling: str = "average",
-    min_samples: int = 1,
+    settings: MeasureSettings = DEFAULT,
     entered: Entered | None = None,
 ) -> BackboneMeasurement:
     """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
@@ -78,12 +80,13 @@ def measure_backbone(
     Args:
         decide: the network on top of the backbone; None leaves out nc4.
         pooling: ``flatten`` reads layers whole where nothing else is said of them.
-        min_samples: classes with fewer samples in a split are left out there; those of the training split everywhere.
+        settings: which families; classes of which sizes in a split are left out there, those of the training split
+            everywhere.
         entered: weights, whose metrics stand with the rows that enter them; the place `CLASSIFIER` is measured, too, if
             it is one of theirs.
     """
     lacking = (*(() if entered else OF_WEIGHTS), *(() if decide is not None else ("decisions",)))
-    plan = Plan.full(lacking, min_samples)
+    plan = Plan.full(lacking, settings)
     train = _measure_split(backbone, images, images.train, plan, decide, pooling, entered=entered)
     test = _measure_split(backbone, images, images.test, plan.of_rows, decide, pooling, train.statistics, entered)
     layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
@@ -97,12 +100,14 @@ def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") 
     return LayerMeasurement(*place, values, reasons)
 
 
-def state_bytes(widths: Sequence[int], num_classes: int) -> int:
-    """What the statistics of both splits take for places of these widths: anchors and drifts, and whatever registered
-    metrics declare, float64."""
-    of_means = 2 * num_classes * sum(widths)
-    declared = Plan.full(without=OF_WEIGHTS).statistics
-    of_declared = sum(math.prod(statistic.shape(num_classes, width)) for statistic in declared for width in widths)
+def state_bytes(widths: Sequence[int], num_classes: int, settings: MeasureSettings = DEFAULT) -> int:
+    """What the statistics of both splits take for places of these widths: anchors and drifts, those of views, and
+    whatever the families' metrics declare, float64."""
+    plan = Plan.full(OF_WEIGHTS, settings)
+    of_means = 2 * num_classes * sum(widths) * (1 + len(plan.views))
+    of_declared = sum(
+        math.prod(statistic.shape(num_classes, width)) for statistic in plan.statistics for width in widths
+    )
     return 2 * 8 * (of_means + of_declared)
 
 
@@ -222,7 +227,7 @@ class SecondLook:
         self._decide = decide if plan.needs_decisions else None
         self._aims = _shared(own, lambda place, statistics: plan.aim(statistics, reference[place]).to("cpu"))
         self._judged = dict.fromkeys(own, 0)
-        self._sums = {place: part.counts.new_zeros(len(plan.row_sums)) for place, part in own.items()}
+        self._sums = {place: part.counts.new_zeros(plan.size_of_sums(*part.means.shape)) for place, part in own.items()}
 
     def add(self, block: Block) -> None:
         """Judge the images of a block."""
@@ -246,14 +251,14 @@ class SecondLook:
 
     def evaluate(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics of a place, and reasons for those that are not finite."""
-        sums = dict(zip((row_sum.name for row_sum in self._plan.row_sums), self._sums[place], strict=True))
+        own = self._own[place]
         inputs = Inputs(
-            self._own[place],
+            own,
             self._reference[place],
             *self._entered.get(place, ()),
-            sums=sums,
+            sums=self._plan.sums_of(self._sums[place], *own.means.shape),
             judged=self._judged[place],
-            min_samples=self._plan.min_samples,
+            settings=self._plan.settings,
         )
         return self._plan.evaluate(inputs)
 
@@ -267,7 +272,7 @@ def measure_head(
     activation: str,
     test: tuple[Tensor, Tensor] | None = None,
     computed_in: torch.dtype | None = None,
-    min_samples: int = 1,
+    settings: MeasureSettings = DEFAULT,
 ) -> Iterator[LayerMeasurement]:
     """Metrics of every layer of S heads at once, layer by layer.
 
@@ -279,12 +284,12 @@ def measure_head(
         test: features ``(M, d_1)`` and labels ``(M,)`` of the test split, to be measured too.
         computed_in: the dtype that the features were computed in, by default their own. Means that are dependent up to
             its rounding stay so in the layers after, so it counts in all of them.
-        min_samples: as of `measure_backbone`.
+        settings: as of `measure_backbone`.
     """
     splits = [(features, labels)] + ([] if test is None else [test])
     taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
     decisions = [dufm.forward(inputs, weights, activation)[-1].argmax(dim=-1) for inputs, _ in splits]
-    plan = Plan.full(min_samples=min_samples)
+    plan = Plan.full(settings=settings)
     for (layer, tap, tensor), *others in zip(*taps, strict=True):
         entered = layer == 1 or tap == "post"
         weight = weights[layer - 1] if entered else None

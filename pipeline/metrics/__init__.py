@@ -29,7 +29,7 @@ from pipeline.metrics.engine.functional import (
     undefined_reasons,
 )
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import metrics
+from pipeline.metrics.registry import families, metrics
 
 __all__ = [
     "AdaptiveKernel",
@@ -55,6 +55,7 @@ __all__ = [
     "dnc3",
     "effective_rank",
     "estimated_rank",
+    "families",
     "feature_alignment",
     "hamiltonian",
     "kernel_dnc1",

@@ -109,11 +109,12 @@ def _check_kind(config: Config, images: ImageData) -> None:
 
 
 def _tell_left_out(config: Config, images: ImageData) -> None:
-    least = config.measure.min_samples
+    how = config.measure.settings
     for split in ("train", "test"):
-        few = [name for name, count in images.class_counts(split).items() if count < least]
+        few = [name for name, count in images.class_counts(split).items() if not how.counts(count)]
         if few:
-            log.warning("%s split: %s", split, left_out_sentence(few, images.num_classes, least))
+            said = left_out_sentence(few, images.num_classes, how.min_samples, how.max_samples)
+            log.warning("%s split: %s", split, said)
 
 
 def check_head_memory(config: Config, inputs: Inputs, members: int, num_samples: int, *, free: bool) -> None:
@@ -220,7 +221,7 @@ def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None
     # Flattened maps are wide: K class means of each place have to fit into memory.
     if pooling == "flatten" or config.backbone.read:
         sizes = [width for _, width, _ in found.values()]
-        needed = state_bytes(sizes, images.num_classes)
+        needed = state_bytes(sizes, images.num_classes, config.measure.settings)
         key = "backbone.pooling=flatten" if pooling == "flatten" else "backbone.read"
         what = f"class means of {len(sizes)} maps of up to {max(sizes):,} numbers ({key})"
         require_memory(needed, what, config.device, instead="average, smaller images or fewer classes")

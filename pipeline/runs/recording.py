@@ -37,9 +37,9 @@ def measure_training(
     """Record the whole network after an epoch, with the weights that the rows of its places enter, if they are given;
     returns the headline."""
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
-    pooling, least = run.config.backbone.pooling, run.config.measure.min_samples
+    pooling, settings = run.config.backbone.pooling, run.config.measure.settings
     weights = entered() if entered else None
-    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, least, weights)
+    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, settings, weights)
     if epoch == 0:  # nothing that is trained on them would help
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
@@ -97,8 +97,8 @@ def measure_solution(config: Config, head: HeadSolution, test: Features | None) 
     # A network computes in float32, whatever its features are kept in.
     computed_in = None if head.inputs == "free" else torch.float32
     activation = config.head.activation
-    least = config.measure.min_samples
-    layers = measure_head(features, head.weights, head.labels, head.num_classes, activation, other, computed_in, least)
+    how = config.measure.settings
+    layers = measure_head(features, head.weights, head.labels, head.num_classes, activation, other, computed_in, how)
     return HeadMeasurement(
         list(head.seeds),
         {name: value.tolist() for name, value in losses.items()},

@@ -64,7 +64,7 @@ class Run:
     @cached_property
     def feature_cache(self) -> FeatureCache:
         """Where features of frozen backbones are looked for."""
-        return FeatureCache(self.config.features.cache, self.config.backbone.pooling, self.config.measure.min_samples)
+        return FeatureCache(self.config.features.cache, self.config.backbone.pooling, self.config.measure.settings)
 
     @property
     def feature_sections(self) -> tuple[str, ...]:
@@ -77,8 +77,9 @@ class Run:
         """Fingerprint of what a stage depends on: sections of the configuration, weights that were given, and, if the
         backbone is one of the sections, how it is trained."""
         given = self.inputs.weights
-        # With the registered metrics, so that stages are measured anew when these change.
-        more = [str(self.config.descent.records_per_decade), given.digest if given else "", registry.signature()]
+        # With the metrics of the families, so that stages are measured anew when these change.
+        metrics = registry.signature(self.config.measure.families)
+        more = [str(self.config.descent.records_per_decade), given.digest if given else "", metrics]
         return fingerprint(self.config, sections, *more, self._training if "backbone" in sections else "")
 
     @cached_property

@@ -46,7 +46,8 @@ def choices_of(entry: Field) -> tuple[str, ...]:
 def allowed(entry: Field) -> str:
     """What a knob may be, e.g. ``an integer >= 1``."""
     if choices_of(entry):
-        return ", ".join(choices_of(entry))
+        listed = "a list of " if str(entry.type).startswith("list") else ""
+        return listed + ", ".join(choices_of(entry))
     kind = getattr(entry.type, "__name__", str(entry.type)) if isinstance(entry.type, type) else str(entry.type)
     name, optional = kind.removesuffix(" | None"), kind.endswith(" | None")
     words = _KINDS.get(name, {"str": "text", "list": "a list"}.get(name.split("[")[0], name))
@@ -60,9 +61,8 @@ def check_value(key: str, value: Any, entry: Field) -> None:
     """Raise ConfigError, in one sentence that begins with `key`, unless a value is within its knob's limits."""
     if value is None:
         return
-    if choices_of(entry) and value not in choices_of(entry):
-        hint = did_you_mean(value, choices_of(entry))
-        raise ConfigError(f"{key}={value} is not known; allowed: {allowed(entry)}{hint}.")
+    if choices_of(entry):
+        _check_choice(key, value, entry)
     limits = {limit: bound for limit, bound in entry.metadata.items() if limit in _LIMITS}
     if not limits:
         return
@@ -79,6 +79,17 @@ def check_value(key: str, value: Any, entry: Field) -> None:
             )
         if not math.isfinite(item) or not all(_LIMITS[limit][0](item, bound) for limit, bound in limits.items()):
             raise ConfigError(f"{key}={shown(value)} is out of range; allowed: {allowed(entry)}.")
+
+
+def _check_choice(key: str, value: Any, entry: Field) -> None:
+    """One of the choices; of a list, which holds at least one, each."""
+    of_list = isinstance(value, list | tuple)
+    if of_list and not value:
+        raise ConfigError(f"{key}=[] is empty; allowed: {allowed(entry)}.")
+    for item in value if of_list else [value]:
+        if item not in choices_of(entry):
+            hint = did_you_mean(item, choices_of(entry))
+            raise ConfigError(f"{key}={shown(value)} is not known; allowed: {allowed(entry)}{hint}.")
 
 
 def shown(value: Any) -> str:

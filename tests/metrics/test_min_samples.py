@@ -51,10 +51,12 @@ def assert_measured(found: dict[str, Tensor], expected: dict[str, Tensor]) -> No
 @pytest.mark.parametrize("case", SIZES)
 def test_all_metrics_are_those_of_the_other_classes(case: str, members: tuple[int, ...]) -> None:
     rows, labels, decisions, weight = draw(SIZES[case], members=members)
-    found = layer_metrics(rows, labels, K, weight, decisions=decisions, nearest=True, min_samples=MIN[case])
+    asked = {"nearest": True, "families": ("all",)}
+    found = layer_metrics(rows, labels, K, weight, decisions=decisions, min_samples=MIN[case], **asked)
     less = without(rows, labels, decisions, weight)
-    expected = layer_metrics(less[0], less[1], len(KEPT), less[3], decisions=less[2], nearest=True)
-    assert found.keys() == expected.keys() == metrics().keys() - {"balancedness"}
+    expected = layer_metrics(less[0], less[1], len(KEPT), less[3], decisions=less[2], **asked)
+    of_pairs = {name for name, metric in metrics().items() if "next_weight" in metric.takes}
+    assert found.keys() == expected.keys() == metrics().keys() - of_pairs
     assert all(value.isfinite().all() for value in found.values())
     assert_measured(found, expected)
     assert undefined_reasons(rows, labels, K, weight, min_samples=MIN[case]) == {}
@@ -64,7 +66,7 @@ def test_all_metrics_are_those_of_the_other_classes(case: str, members: tuple[in
 @pytest.mark.parametrize("case", SIZES)
 def test_a_stream_leaves_out_the_same_classes(case: str, covariance: bool) -> None:
     rows, labels, decisions, weight = draw(SIZES[case])
-    names = [name for name in metrics() if name != "balancedness"]
+    names = [name for name, metric in metrics().items() if "next_weight" not in metric.takes]
     metric = CollapseMetrics(K, WIDTH, covariance, names, min_samples=MIN[case])
     for part in (slice(0, 13), slice(13, 14), slice(14, None)):
         metric.update(rows[part], labels[part])
@@ -72,7 +74,7 @@ def test_a_stream_leaves_out_the_same_classes(case: str, covariance: bool) -> No
         metric.look_again(rows[part], labels[part], decisions[part])
     found = metric.compute(weight=weight)
     less = without(rows, labels, decisions, weight)
-    expected = layer_metrics(less[0], less[1], len(KEPT), less[3], decisions=less[2], nearest=True)
+    expected = layer_metrics(less[0], less[1], len(KEPT), less[3], decisions=less[2], nearest=True, families=("all",))
     if case == "tiny" and covariance:  # the d x d matrix is of all rows, and cannot be had without some
         assert found.pop("nc1_pinv").isnan() and "second look" in metric.undefined.pop("nc1_pinv")
     assert metric.undefined == {}

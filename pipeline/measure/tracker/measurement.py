@@ -11,6 +11,7 @@ from pipeline.measure.tracker.evaluation import flat_weight
 from pipeline.metrics import ClassStatistics, CollapseMetrics
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place
 
@@ -30,7 +31,8 @@ class Measurement:
     Args:
         num_classes: K.
         weights: the linear modules that the features of some places enter.
-        covariance, metrics, min_samples: those of `CollapseMetrics`.
+        covariance, metrics: those of `CollapseMetrics`.
+        settings: families, and which classes count.
 
     Attributes:
         looks_again: whether some metric needs a second look.
@@ -43,12 +45,12 @@ class Measurement:
         weights: Mapping[Place, nn.Linear],
         covariance: bool,
         metrics: Iterable[str] | None = None,
-        min_samples: int = 1,
+        settings: MeasureSettings = DEFAULT,
     ) -> None:
         self._num_classes, self._weights = num_classes, weights
         self._covariance, self._names = covariance, metrics
-        self._min_samples = min_samples
-        plan = Plan.one_pass(metrics, covariance, min_samples)
+        self._settings = settings
+        plan = Plan.one_pass(metrics, covariance, settings)
         self.looks_again, self.needs_decisions = bool(plan.row_sums), plan.needs_decisions
         self._is_merged_early = self.looks_again or plan.takes_reference
         self._metrics: dict[Place, CollapseMetrics] = {}
@@ -141,15 +143,15 @@ class Measurement:
 
     @property
     def left_out(self) -> list[int]:
-        """Classes with fewer than `min_samples` samples, once all is settled."""
+        """Classes that have too few samples or too many, once all is settled."""
         for metric in self._metrics.values():
-            counts = metric.merged_statistics().counts
-            return (counts < self._min_samples).nonzero().squeeze(-1).tolist()
+            counts = metric.merged_statistics().counts.tolist()
+            return [label for label, count in enumerate(counts) if not self._settings.counts(count)]
         return []
 
     def _metric(self, place: Place, size: int, device: torch.device) -> CollapseMetrics:
         if place not in self._metrics:
-            metric = CollapseMetrics(self._num_classes, size, self._covariance, self._names, self._min_samples)
+            metric = CollapseMetrics.of_settings(self._num_classes, size, self._covariance, self._names, self._settings)
             self._metrics[place] = metric.to(device)
         return self._metrics[place]
 

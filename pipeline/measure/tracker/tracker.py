@@ -18,7 +18,8 @@ from pipeline.measure.tracker.layers import Read, find_places, plain
 from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quantity
 from pipeline.metrics import registry
 from pipeline.metrics.engine.cases import left_out_sentence
-from pipeline.metrics.engine.checks import check_min_samples, check_num_classes
+from pipeline.metrics.engine.checks import check_num_classes
+from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.networks.patterns import Pattern
 from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place, Taps
@@ -75,6 +76,10 @@ class CollapseTracker:
             if it returns that. Only nc4 needs it.
         read: how layers are read, by patterns as in `layers`: "mean", "cls", "last", "flatten", "positions", a layout
             such as "nhwc", a function, or a `Reading`, which may name a mask of padded tokens.
+        families: of metrics to measure, where they are not named (`pipeline.metrics.families()`): "core", and others
+            that have to be asked for, which may look at all rows a second time; "all" is every one.
+        max_samples: classes with more samples are left out as well.
+        probe_ridge, foreign_directions: as in `MeasureSettings`.
 
     Attributes:
         latest: the last measurement for a logger, by "layer/tap/metric".
@@ -95,9 +100,19 @@ class CollapseTracker:
         decide: Callable[[object], Tensor] | None = None,
         min_samples: int = 1,
         read: Read | None = None,
+        families: Sequence[str] = ("core",),
+        max_samples: int | None = None,
+        probe_ridge: float = 1e-2,
+        foreign_directions: int | None = None,
     ) -> None:
         check_num_classes(num_classes)
-        check_min_samples(min_samples)
+        self._settings = MeasureSettings(
+            (families,) if isinstance(families, str) else tuple(families),
+            min_samples,
+            max_samples,
+            probe_ridge=probe_ridge,
+            foreign_directions=foreign_directions,
+        )
         self.model = plain(model)
         self.num_classes = num_classes
         self.latest: dict[str, float] = {}
@@ -106,7 +121,7 @@ class CollapseTracker:
         self._shapes: dict[Place, tuple[int, ...]] = {}
         self._split, self._covariance = split, covariance
         self._names, self._decide = None if metrics is None else list(metrics), decide
-        self._min_samples, self._told = min_samples, False
+        self._told = False
         self._told_nan: set[str] = set()
         self._rows: list[tuple] = []
         self._listened = self._new_measurement()
@@ -229,7 +244,7 @@ class CollapseTracker:
         weights = {
             place: module for place, module in modules.items() if place[1] == "pre" and isinstance(module, nn.Linear)
         }
-        return Measurement(self.num_classes, weights, self._covariance, self._names, self._min_samples)
+        return Measurement(self.num_classes, weights, self._covariance, self._names, self._settings)
 
     def _measured(self, feed: Feed, training: Measurement | None = None) -> Measurement:
         """All looks at what a loader yields, with the class means of another measurement's for reference."""
@@ -296,7 +311,9 @@ class CollapseTracker:
         left_out = [] if self._told else found.left_out
         if left_out:
             self._told = True
-            log.warning(left_out_sentence(left_out, self.num_classes, self._min_samples))
+            log.warning(
+                left_out_sentence(left_out, self.num_classes, self._settings.min_samples, self._settings.max_samples)
+            )
 
     def _tell_nan(self) -> None:
         """Warn of values that are NaN, once for each."""

@@ -35,9 +35,12 @@ DEPENDENT_MEANS = Exceptional(
 MEANS_EXIST = (NOT_FINITE, NO_SAMPLES, ONE_CLASS, TOO_FEW, EMPTY_CLASS)
 
 
-def left_out_sentence(classes: Sequence[int | str], num_classes: int, min_samples: int) -> str:
+def left_out_sentence(
+    classes: Sequence[int | str], num_classes: int, min_samples: int, max_samples: int | None = None
+) -> str:
     """Tell which classes are left out of the metrics, the first ten of them."""
     least = "no samples" if min_samples == 1 else f"fewer than {min_samples} samples"
+    least += "" if max_samples is None else f", or more than {max_samples},"
     named = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
     return f"{len(classes)} of {num_classes} classes have {least} and are left out of the metrics: {named}"
 

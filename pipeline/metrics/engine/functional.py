@@ -13,6 +13,9 @@ values that are not finite) is NaN, and `undefined_reasons` says why. Malformed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -24,7 +27,9 @@ from pipeline.metrics.engine.checks import (
     check_next_weight,
     check_weight,
 )
-from pipeline.metrics.engine.plan import Plan, kept_classes, spectrum
+from pipeline.metrics.engine.inputs import kept_classes, spectrum
+from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.registry import OF_WEIGHTS
 
@@ -194,17 +199,27 @@ def layer_metrics(
     reference: ClassStatistics | None = None,
     nearest: bool = False,
     min_samples: int = 1,
+    families: Sequence[str] = ("core",),
+    max_samples: int | None = None,
+    probe_ridge: float = 1e-2,
+    foreign_directions: int | None = None,
 ) -> dict[str, Tensor]:
     """Every metric of one layer from one set of statistics, `(...)` each, by name.
 
-    All that are registered (`pipeline.metrics.metrics`) and can be had of these arguments. Always dnc1, nc1_pinv, cdnv,
-    dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and active_units. With the `weight` that the features
-    enter also dnc3, rank_weight and stable_rank_weight, and with the `next_weight` after it balancedness; a weight of
-    K rows without a next one is the last, and gets nc3_duality. With `decisions` nc4, with `nearest` ncm_accuracy; the
-    class means of these two are those of `reference`, e.g. of the training split, if given, else those of the features
-    themselves.
+    All of the `families` (`pipeline.metrics.families`; "all" is every one) that can be had of these arguments. Of
+    "core" always dnc1, nc1_pinv, cdnv, dnc2, nc2_frame, nc2_simplex, rank_means, stable_rank_means and active_units.
+    With the `weight` that the features enter also dnc3, rank_weight and stable_rank_weight, and with the `next_weight`
+    after it balancedness; a weight of K rows without a next one is the last, and gets nc3_duality. With `decisions`
+    nc4, with `nearest` ncm_accuracy; the class means of these two are those of `reference`, e.g. of the training split,
+    if given, else those of the features themselves.
+
+    Args:
+        min_samples, max_samples: classes with fewer or more samples are left out.
+        probe_ridge, foreign_directions: as in `MeasureSettings`.
     """
-    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest, min_samples)[0]
+    settings = _settings(families, min_samples, max_samples, probe_ridge, foreign_directions)
+    given = _Given(weight, next_weight, decisions, reference, nearest)
+    return _measured(features, labels, num_classes, given, settings)[0]
 
 
 def undefined_reasons(
@@ -217,38 +232,71 @@ def undefined_reasons(
     reference: ClassStatistics | None = None,
     nearest: bool = False,
     min_samples: int = 1,
+    families: Sequence[str] = ("core",),
+    max_samples: int | None = None,
+    probe_ridge: float = 1e-2,
+    foreign_directions: int | None = None,
 ) -> dict[str, str]:
     """Say for each of the `layer_metrics` that is not finite why it is not; {} if all are.
 
     With member dimensions the text names the members concerned: "member 3: the class means coincide (...)".
     """
-    return _measured(features, labels, num_classes, weight, next_weight, decisions, reference, nearest, min_samples)[1]
+    settings = _settings(families, min_samples, max_samples, probe_ridge, foreign_directions)
+    given = _Given(weight, next_weight, decisions, reference, nearest)
+    return _measured(features, labels, num_classes, given, settings)[1]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What `layer_metrics` may be given besides rows and labels."""
+
+    weight: Tensor | None
+    next_weight: Tensor | None
+    decisions: Tensor | None
+    reference: ClassStatistics | None
+    nearest: bool
+
+    def check(self, features: Tensor) -> None:
+        """Raise ValueError for what does not fit."""
+        if self.next_weight is not None and self.weight is None:
+            raise ValueError("next_weight needs the weight that comes before it, got weight = None.")
+        if self.weight is not None:
+            check_weight(self.weight, features)
+        if self.next_weight is not None:
+            check_next_weight(self.next_weight, self.weight)
+        if self.decisions is not None:
+            check_decisions(self.decisions, features)
+
+    @property
+    def lacking(self) -> list[str]:
+        """What metrics may take and is not there."""
+        there = {
+            "nearest": self.nearest,
+            "decisions": self.decisions is not None,
+            **dict.fromkeys(OF_WEIGHTS, self.weight is not None),
+        }
+        return [name for name, given in there.items() if not given]
+
+
+def _settings(families: Sequence[str], *others: object) -> MeasureSettings:
+    min_samples, max_samples, probe_ridge, foreign_directions = others
+    return MeasureSettings(
+        (families,) if isinstance(families, str) else tuple(families),
+        min_samples,
+        max_samples,
+        probe_ridge=probe_ridge,
+        foreign_directions=foreign_directions,
+    )
 
 
 def _measured(
-    features: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    weight: Tensor | None,
-    next_weight: Tensor | None,
-    decisions: Tensor | None,
-    reference: ClassStatistics | None,
-    nearest: bool,
-    min_samples: int,
+    features: Tensor, labels: Tensor, num_classes: int, given: _Given, settings: MeasureSettings
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     check_features(features, labels, num_classes)
-    if next_weight is not None and weight is None:
-        raise ValueError("next_weight needs the weight that comes before it, got weight = None.")
-    if weight is not None:
-        check_weight(weight, features)
-    if next_weight is not None:
-        check_next_weight(next_weight, weight)
-    if decisions is not None:
-        check_decisions(decisions, features)
-    lacking = [name for name, there in (("nearest", nearest), ("decisions", decisions is not None)) if not there]
-    plan = Plan.full(lacking if weight is not None else [*lacking, *OF_WEIGHTS], min_samples)
+    given.check(features)
+    plan = Plan.full(given.lacking, settings)
     statistics = plan.first_look(features, labels, num_classes)
-    return plan.at_once(statistics, reference, weight, next_weight, decisions)
+    return plan.at_once(statistics, given.reference, given.weight, given.next_weight, given.decisions)
 
 
 def _all_statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
@@ -259,7 +307,7 @@ def _all_statistics(features: Tensor, labels: Tensor, num_classes: int) -> Class
 def _statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
     """Those of the classes that have samples."""
     found = _all_statistics(features, labels, num_classes)
-    return found.counting(kept_classes(1, found)[0])
+    return found.counting(kept_classes(DEFAULT, found)[0])
 
 
 def _alone(

@@ -8,17 +8,20 @@ rows come, are kept, and are shared by ranks is for the callers; what is done wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from pipeline.metrics import registry
-from pipeline.metrics.engine.checks import check_min_samples
+from pipeline.metrics.engine.inputs import MIXED, Inputs, kept_classes
 from pipeline.metrics.engine.rows import Aim, second_look, sums_at_once
-from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
+from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
+from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import reason_of
 from pipeline.metrics.registry import Metric, RowSum, Statistic
 
@@ -30,32 +33,45 @@ class Plan:
     Attributes:
         metrics: in the order in which they are recorded.
         substitutes: whether sums over rows come from accumulated statistics instead of a second look, where they can.
-        min_samples: classes with fewer samples are left out of all metrics.
+        settings: how they are measured; its families are those that the metrics have been chosen from.
     """
 
     metrics: tuple[Metric, ...]
     substitutes: bool = False
-    min_samples: int = 1
-
-    def __post_init__(self) -> None:
-        check_min_samples(self.min_samples)
+    settings: MeasureSettings = DEFAULT
 
     @classmethod
-    def full(cls, without: Iterable[str] = (), min_samples: int = 1) -> Plan:
-        """All registered metrics but those that take or need one of `without`."""
+    def full(cls, without: Iterable[str] = (), settings: MeasureSettings = DEFAULT) -> Plan:
+        """All metrics of the families of `settings` but those that take or need one of `without`.
+
+        Raises:
+            ValueError: for an unknown family.
+        """
         lacking = set(without)
-        chosen = tuple(metric for metric in registry.metrics().values() if not lacking & _takes(metric))
-        return cls(chosen, min_samples=min_samples)
+        chosen = tuple(metric for metric in registry.of_families(settings.families) if not lacking & _takes(metric))
+        return cls(chosen, settings=settings)
 
     @classmethod
-    def one_pass(cls, names: Iterable[str] | None = None, substitutes: bool = True, min_samples: int = 1) -> Plan:
-        """The metrics of these names; by default those that come from one pass over the rows and from no decomposition
-        of a weight. Raises ValueError for unknown names."""
+    def one_pass(
+        cls,
+        names: Iterable[str] | None = None,
+        substitutes: bool = True,
+        settings: MeasureSettings = DEFAULT,
+        without: Iterable[str] = (),
+    ) -> Plan:
+        """The metrics of these names; by default those of the families but for what "core" has that does not come from
+        one pass over the rows, or comes from the decomposition of a weight. Raises ValueError for unknown names.
+        """
         if names is not None:
-            return cls(registry.chosen(names), substitutes, min_samples)
-        plans = (cls((metric,), substitutes) for metric in registry.metrics().values())
-        chosen = (plan.metrics[0] for plan in plans if not plan.row_sums and "spectrum" not in plan.metrics[0].takes)
-        return cls(tuple(chosen), substitutes, min_samples)
+            return cls(registry.chosen(names), substitutes, settings)
+        chosen, lacking = registry.of_families(settings.families), set(without)
+        core = set(registry.families()[registry.CORE].metrics)
+
+        def passes(metric: Metric) -> bool:
+            return not cls((metric,), substitutes).row_sums and "spectrum" not in metric.takes
+
+        taken = (metric for metric in chosen if not lacking & _takes(metric))
+        return cls(tuple(it for it in taken if it.name not in core or passes(it)), substitutes, settings)
 
     @property
     def of_rows(self) -> Plan:
@@ -69,7 +85,15 @@ class Plan:
         taken = {name: None for metric in self.metrics for name in metric.takes}
         for row_sum in self._substituted:
             taken |= dict.fromkeys(row_sum.instead_takes)
+        for row_sum in self.row_sums:
+            taken |= dict.fromkeys(row_sum.prepare_takes)
         return tuple(known[name] for name in taken if name in known)
+
+    @cached_property
+    def views(self) -> tuple[str, ...]:
+        """What class statistics the first look accumulates besides those of the rows as they are."""
+        taken = {name for metric in self.metrics for name in _takes(metric)}
+        return tuple(name for name in registry.VIEWS if name in taken)
 
     @cached_property
     def row_sums(self) -> tuple[RowSum, ...]:
@@ -99,16 +123,36 @@ class Plan:
         self, features: Tensor, labels: Tensor, num_classes: int, computed_in: torch.dtype | None = None
     ) -> ClassStatistics:
         """Class statistics of rows `(..., n, d)`; those of several parts are merged by `ClassStatistics.merged`."""
+        views = self.views if features.ndim == 2 else ()  # of members one by one, in `at_once`
         return ClassStatistics.from_features(
-            features, labels, num_classes, extras=self.statistics, computed_in=computed_in
+            features, labels, num_classes, extras=self.statistics, views=views, computed_in=computed_in
         )
 
     def aim(self, own: ClassStatistics, reference: ClassStatistics | None = None) -> Aim:
         """What the second look needs to be told, of the class statistics of all rows."""
-        kept, candidates = kept_classes(self.min_samples, own, reference)
+        kept, candidates = kept_classes(self.settings, own, reference)
         counting = own.counting(kept)
         directions = {row_sum.name: row_sum.along(counting) for row_sum in self.row_sums if row_sum.along is not None}
-        return Aim(directions, kept, candidates)
+        prepared = {}
+        if any(row_sum.prepare is not None for row_sum in self.row_sums):
+            training = counting if reference is None or reference is own else reference.counting(candidates)
+            known = {"statistics": counting, "reference": training, "settings": self.settings} | dict(training.extras)
+            prepared = {
+                row_sum.name: row_sum.prepare(*(known[name] for name in row_sum.prepare_takes))
+                for row_sum in self.row_sums
+                if row_sum.prepare is not None
+            }
+        return Aim(directions, kept, candidates, prepared)
+
+    def sums_of(self, found: Tensor, num_classes: int, num_features: int) -> dict[str, Tensor]:
+        """What the second look came to, by name, of the numbers `(m,)` that it gave."""
+        shapes = {row_sum.name: row_sum.size(num_classes, num_features) for row_sum in self.row_sums}
+        parts = found.split([math.prod(shape) for shape in shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+    def size_of_sums(self, num_classes: int, num_features: int) -> int:
+        """How many numbers the second look gives."""
+        return sum(math.prod(row_sum.size(num_classes, num_features)) for row_sum in self.row_sums)
 
     def second_look(
         self,
@@ -117,7 +161,7 @@ class Plan:
         aim: Aim,
         decisions: Tensor | None,
     ) -> Tensor:
-        """Sums over the rows in the source of `own`, one for each of `row_sums`; those of several parts add up."""
+        """Sums over the rows in the source of `own`, all of `row_sums` as one vector; those of several parts add up."""
         return second_look(own, reference, self.row_sums, aim, decisions)
 
     def at_once(
@@ -129,12 +173,68 @@ class Plan:
         decisions: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """`evaluate` of statistics that have their `source` `(..., N, d)` at hand, which gets its second look here."""
+        if self.views and statistics.anchors.ndim > 2:
+            return self._one_by_one(statistics, reference, weight, next_weight, decisions)
+        statistics, decisions = self._of_counting_rows(statistics, reference, decisions)
         sums, judged = {}, None
         if self.row_sums:
             aim = self.aim(statistics, reference)
             sums = sums_at_once(self.row_sums, statistics, reference or statistics, aim, decisions)
             judged = aim.judged(statistics.source[1])
-        return self.evaluate(Inputs(statistics, reference, weight, next_weight, sums, judged, self.min_samples))
+        return self.evaluate(Inputs(statistics, reference, weight, next_weight, sums, judged, self.settings))
+
+    def _of_counting_rows(
+        self, statistics: ClassStatistics, reference: ClassStatistics | None, decisions: Tensor | None
+    ) -> tuple[ClassStatistics, Tensor | None]:
+        """Where something is accumulated over the rows of all classes: without those of classes left out."""
+        kept, _ = kept_classes(self.settings, statistics, reference)
+        if kept is None or not self.statistics or not bool(statistics.counts[~kept].any()):
+            return statistics, decisions
+        features, labels = statistics.source
+        counting = kept[labels].nonzero().squeeze(-1)
+        rows = features.index_select(-2, counting), labels.index_select(0, counting)
+        own = self.first_look(*rows, statistics.num_classes)
+        own = replace(own, active=statistics.active, samples=statistics.samples, roundoff=statistics.roundoff)
+        return own, None if decisions is None else decisions.index_select(-1, counting)
+
+    def _one_by_one(
+        self,
+        statistics: ClassStatistics,
+        reference: ClassStatistics | None,
+        weight: Tensor | None,
+        next_weight: Tensor | None,
+        decisions: Tensor | None,
+    ) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Member by member: views may leave out other rows of each."""
+        members = statistics.anchors.shape[:-2]
+        found: list[dict[str, Tensor]] = []
+        clauses: dict[str, dict[str, list[str]]] = {}
+        for index in product(*map(range, members)):
+            own = self._with_views(statistics.member(index))
+            other = reference
+            if reference is not None:
+                other = self._with_views(reference.member(index) if reference.anchors.ndim > 2 else reference)
+            weights = (None if it is None else it[index] if it.ndim > 2 else it for it in (weight, next_weight))
+            decided = decisions if decisions is None or decisions.ndim == 1 else decisions[index]
+            values, reasons = self.at_once(own, other, *weights, decided)
+            found.append(values)
+            for name, why in reasons.items():
+                clauses.setdefault(name, {}).setdefault(why, []).append(",".join(map(str, index)))
+        names = found[0] if found else ()
+        values = {name: torch.stack([own[name] for own in found]) for name in names}
+        values = {name: value.view(*members, *value.shape[1:]) for name, value in values.items()}
+        told = {
+            name: "; ".join(f"member {', '.join(which)}: {why}" for why, which in own.items())
+            for name, own in clauses.items()
+        }
+        return values, told
+
+    def _with_views(self, statistics: ClassStatistics) -> ClassStatistics:
+        lacking = tuple(name for name in self.views if name not in statistics.views)
+        if not lacking or statistics.source is None:
+            return statistics
+        found = ClassStatistics.from_features(*statistics.source, statistics.num_classes, views=lacking)
+        return replace(statistics, views={**statistics.views, **found.views})
 
     def evaluate(self, at: Inputs) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics that can be had of these inputs, `(...)` each, and why some of them are not finite."""
@@ -148,97 +248,6 @@ class Plan:
         reasons = {name: reason_of(*calls[name]) for name, value in values.items() if not value.isfinite().all()}
         reasons |= {name: MIXED for name in reasons if at.is_mixed(self, name)}
         return values, {name: reason for name, reason in reasons.items() if reason is not None}
-
-
-class Inputs:
-    """What formulas may take at a place, by name (`registry.INPUTS`, statistics, sums over rows).
-
-    Args:
-        statistics: of the rows.
-        reference: of the training split's rows; those of the rows themselves by default.
-        weight, next_weight: what the rows enter, and what comes after it, of any float dtype; None where not known.
-        sums: those over rows, by name.
-        judged: how many rows they are of.
-        min_samples: classes with fewer samples are left out: of the statistics, and of the rows of a classifier.
-    """
-
-    def __init__(
-        self,
-        statistics: ClassStatistics,
-        reference: ClassStatistics | None = None,
-        weight: Tensor | None = None,
-        next_weight: Tensor | None = None,
-        sums: Mapping[str, Tensor] | None = None,
-        judged: Tensor | int | None = None,
-        min_samples: int = 1,
-    ) -> None:
-        self.sums = dict(sums or {})
-        kept, candidates = kept_classes(min_samples, statistics, reference)
-        num_classes = statistics.num_classes
-        self._raw, statistics = statistics, statistics.counting(kept)
-        reference = statistics if reference is None else reference.counting(candidates)
-        double = lambda matrix: None if matrix is None else matrix.detach().to(statistics.means)  # noqa: E731
-        self._values = {
-            "statistics": statistics,
-            "reference": reference,
-            "weight": double(weight),
-            "next_weight": double(next_weight),
-            "judged": judged,
-            **statistics.extras,
-        }
-        if weight is not None:
-            last = next_weight is None and weight.shape[-2] == num_classes
-            own = self._values["weight"]
-            if last and statistics.num_classes < num_classes:
-                own = own.index_select(-2, kept.nonzero().squeeze(-1))
-            self._values["classifier"] = own if last else None
-            self._beside_rows = own
-
-    def offers(self, names: Iterable[str]) -> bool:
-        """Whether all of these are there."""
-        return all(self[name] is not None for name in names)
-
-    def arguments(self, metric: Metric) -> list[Tensor | ClassStatistics | int]:
-        """What it takes; a weight beside rows is without a classifier's rows of the classes left out."""
-        return [self._beside_rows if name == "weight" and metric.of_rows else self[name] for name in metric.takes]
-
-    def is_mixed(self, plan: Plan, name: str) -> bool:
-        """Whether a metric takes an accumulated statistic that rows of classes left out have gone into."""
-        statistics = self["statistics"]
-        known = {row_sum.name: row_sum.instead_takes for row_sum in plan._substituted}
-        takes = registry.metrics()[name].takes
-        used = {*takes, *(extra for sums in takes for extra in known.get(sums, ()))} & statistics.extras.keys()
-        spoilt = [extra for extra in used if bool(statistics.extras[extra].isnan().all())]
-        return any(not bool(self._raw.extras[extra].isnan().all()) for extra in spoilt)
-
-    def __getitem__(self, name: str) -> Tensor | ClassStatistics | int | None:
-        if name == "spectrum" and self._values["weight"] is not None:
-            self._values.setdefault(name, spectrum(self._values["weight"]))
-        return self._values.get(name, self.sums.get(name))
-
-
-MIXED = (
-    "samples of classes left out by min_samples have gone into what is accumulated for it: "
-    "a second look (covariance=False and look_again, or layer_metrics) leaves them out"
-)
-
-
-def kept_classes(
-    min_samples: int, own: ClassStatistics, reference: ClassStatistics | None = None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Which classes count, in rows and among the means of the training split, `(K,)` each; None, None if all do.
-
-    A class of the rows counts if it does in the training split as well.
-    """
-    candidates = (reference or own).counts >= min_samples
-    kept = candidates & (own.counts >= min_samples)
-    return (None, None) if bool(kept.all()) else (kept, candidates)
-
-
-def spectrum(matrix: Tensor) -> Tensor:
-    """Singular values of a float64 matrix `(..., m, n)`, largest first; NaN for a member that is not finite."""
-    finite = matrix.isfinite().all(-1).all(-1)[..., None]
-    return torch.where(finite, torch.linalg.svdvals(finite_part(matrix)), float("nan"))
 
 
 def _takes(metric: Metric) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.metrics.engine.chunks import chunks_of, minus_rows, scratch_for
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
+from pipeline.metrics.engine.views import unit_rows
 from pipeline.metrics.registry import RowSum
 
 
@@ -23,17 +24,20 @@ class Aim:
         directions: of the sums over rows that look along some, `(..., d, r)` each, by name.
         kept: which classes' rows count, `(K,)`; None: all.
         candidates: which classes' means may be the nearest, `(K,)`; None: all.
+        prepared: what has been made once for sums over rows, by name.
     """
 
     directions: Mapping[str, Tensor]
     kept: Tensor | None = None
     candidates: Tensor | None = None
+    prepared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Aim:
         """The same on another device."""
         move = lambda tensor: None if tensor is None else tensor.to(device)  # noqa: E731
         moved = {name: found.to(device) for name, found in self.directions.items()}
-        return Aim(moved, move(self.kept), move(self.candidates))
+        prepared = {name: found.to(device) for name, found in self.prepared.items()}
+        return Aim(moved, move(self.kept), move(self.candidates), prepared)
 
     def judged(self, labels: Tensor) -> Tensor | int:
         """How many rows with these labels count."""
@@ -88,6 +92,15 @@ class Rows:
             shared.half_norms + shared.excluded - (self.features.to(torch.float64) - shared.origin) @ shared.means.mT
         ).argmin(-1)
 
+    @cached_property
+    def unit(self) -> tuple[Tensor, Tensor]:
+        """Rows at length one `(..., n, d)`, and which of them have a direction, `(..., n)`."""
+        return unit_rows(self.features)
+
+    def prepared(self, name: str) -> Tensor:
+        """What has been made once for the sum over rows called `name`."""
+        return self._shared.prepared[name]
+
     def along(self, name: str) -> Tensor:
         """Deviations from class means along the directions of the sum over rows called `name`, `(..., n, r)`."""
         drifts = self._shared.drifts_along(name).index_select(-2, self.labels)
@@ -118,7 +131,7 @@ class _Shared:
 
     def __init__(self, own: ClassStatistics, reference: ClassStatistics, aim: Aim) -> None:
         self.own, self.reference, self.directions = own, reference, aim.directions
-        self._candidates = aim.candidates
+        self._candidates, self.prepared = aim.candidates, aim.prepared
         self._drifts: dict[str, Tensor] = {}
 
     def chunks(self, kind: type[Rows], decisions: Tensor | None) -> Iterator[Rows]:
@@ -197,14 +210,15 @@ def second_look(
         decisions: int64 `(N,)`, for those that need them.
 
     Returns:
-        One number for each of `row_sums`, float64.
+        The numbers of all `row_sums` in their order, float64.
     """
-    found = own.counts.new_zeros(len(row_sums))
+    width = own.means.shape[-1]
+    found = own.counts.new_zeros(sum(math.prod(it.size(own.num_classes, width)) for it in row_sums))
     if not row_sums:
         return found
     own, reference, decisions = aim.rows(own, reference, decisions)
     for rows in _Shared(own, reference, aim).chunks(_FusedRows, decisions):
-        found += torch.stack([_measured(row_sum, rows).to(torch.float64) for row_sum in row_sums])
+        found += torch.cat([_measured(row_sum, rows).to(torch.float64).reshape(-1) for row_sum in row_sums])
     return found
 
 
@@ -226,4 +240,7 @@ def sums_at_once(
 
 
 def _measured(row_sum: RowSum, rows: Rows) -> Tensor:
-    return row_sum.measure(rows) if row_sum.along is None else row_sum.measure(rows, rows.along(row_sum.name))
+    given = [] if row_sum.along is None else [rows.along(row_sum.name)]
+    if row_sum.prepare is not None:
+        given.append(rows.prepared(row_sum.name))
+    return row_sum.measure(rows, *given)

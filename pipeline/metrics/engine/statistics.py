@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline.metrics import registry
 from pipeline.metrics.engine.chunks import Chunk, chunks_of, scratch_for
+from pipeline.metrics.engine.views import viewed
 
 # What does not exceed this share of a layer's root-mean-square feature is float64 rounding, and counts as zero.
 NOISE = 16 * torch.finfo(torch.float64).eps
@@ -49,6 +50,7 @@ class ClassStatistics:
         samples: number of samples seen, including those whose label is outside [0, K), `()`.
         roundoff: relative rounding of the coarsest dtype that features were in, `()` (`roundoff_of`); 0 if none came.
         extras: what was accumulated of the statistics that families declare, by name, `(..., *shape)`.
+        views: class statistics of something else than the rows as they are, by name (`registry.VIEWS`).
         left_out: how many classes have been left out of these, see `counting`.
         counted: how many classes count, where these are fewer than two and so have not been taken out.
         source: the features `(..., N, d)` and labels `(N,)` themselves where they are at hand, or None.
@@ -62,6 +64,7 @@ class ClassStatistics:
     samples: Tensor
     roundoff: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    views: Mapping[str, ClassStatistics] = field(default_factory=dict)
     left_out: int = 0
     counted: int | None = None
     source: tuple[Tensor, Tensor] | None = None
@@ -74,10 +77,12 @@ class ClassStatistics:
         num_classes: int,
         *,
         extras: Sequence[registry.Statistic] = (),
+        views: Sequence[str] = (),
         computed_in: torch.dtype | None = None,
     ) -> ClassStatistics:
         """Measure features `(..., N, d)` of any float dtype with int64 labels `(N,)`, and these statistics besides.
 
+        Views are of rows without member dimensions: which rows they leave out may differ from member to member.
         `computed_in` is the dtype that the features were computed in, where they have been converted since.
         Never waits for a GPU, and its memory does not grow with N.
         """
@@ -96,7 +101,16 @@ class ClassStatistics:
         ]
         roundoff = max(roundoff_of(features.dtype), roundoff_of(computed_in or features.dtype))
         parts[0] = replace(parts[0], roundoff=parts[0].counts.new_full((), roundoff if len(labels) else 0.0))
-        return replace(cls.merged(parts), source=(features, labels))
+        coarsest = computed_in or features.dtype
+        found = {name: cls._viewed(name, features, labels, num_classes, coarsest) for name in views}
+        return replace(cls.merged(parts), views=found, source=(features, labels))
+
+    @classmethod
+    def _viewed(
+        cls, name: str, features: Tensor, labels: Tensor, num_classes: int, computed_in: torch.dtype
+    ) -> ClassStatistics:
+        pieces = viewed(name, features, labels)
+        return cls.merged([cls.from_features(*piece, num_classes, computed_in=computed_in) for piece in pieces])
 
     @classmethod
     def _from_chunk(cls, chunk: Chunk, extras: Sequence[registry.Statistic]) -> ClassStatistics:
@@ -140,6 +154,7 @@ class ClassStatistics:
             extras={
                 name: _merged(name, [part.extras[name] for part in parts], shifts, weights) for name in parts[0].extras
             },
+            views={name: cls.merged([part.views[name] for part in parts]) for name in parts[0].views},
         )
 
     def to(self, device: torch.device | str) -> ClassStatistics:
@@ -147,7 +162,15 @@ class ClassStatistics:
         names = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), Tensor)]
         extras = {name: extra.to(device) for name, extra in self.extras.items()}
         moved = {name: getattr(self, name).to(device) for name in names}
-        return replace(self, **moved, extras=extras, source=None)
+        views = {name: view.to(device) for name, view in self.views.items()}
+        return replace(self, **moved, extras=extras, views=views, source=None)
+
+    def member(self, index: tuple[int, ...]) -> ClassStatistics:
+        """Those of one member, with its `source`."""
+        own = {name: getattr(self, name)[index] for name in ("anchors", "drifts", "scatter", "active")}
+        extras = {name: values[index] for name, values in self.extras.items()}
+        source = None if self.source is None else (self.source[0][index], self.source[1])
+        return replace(self, **own, extras=extras, source=source)
 
     def emptied(self, kept: Tensor) -> ClassStatistics:
         """The same with no samples in classes that are not `kept` `(K,)`; extras and source stay as they are."""
@@ -165,8 +188,9 @@ class ClassStatistics:
             return self
         chosen, width = kept.nonzero().squeeze(-1), self.means.shape[-1]
         left_out = self.num_classes - len(chosen)
+        views = {name: view.counting(kept) for name, view in self.views.items()}
         if len(chosen) < 2:
-            return replace(self, left_out=left_out, counted=len(chosen))
+            return replace(self, views=views, left_out=left_out, counted=len(chosen))
         clean = not bool(self.counts[~kept].any())
         extras = {}
         for name, values in self.extras.items():
@@ -178,7 +202,7 @@ class ClassStatistics:
             extras[name] = values if clean or any(of_classes) else torch.full_like(values, float("nan"))
         rows = {name: getattr(self, name).index_select(-2, chosen) for name in ("anchors", "drifts")}
         of_classes = {name: getattr(self, name).index_select(-1, chosen) for name in ("counts", "scatter")}
-        return replace(self, **rows, **of_classes, extras=extras, left_out=left_out)
+        return replace(self, **rows, **of_classes, extras=extras, views=views, left_out=left_out)
 
     @property
     def num_classes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,10 +21,12 @@ from pipeline.metrics.engine.checks import (
     check_num_classes,
     check_weight,
 )
-from pipeline.metrics.engine.plan import Inputs, Plan
+from pipeline.metrics.engine.inputs import Inputs
+from pipeline.metrics.engine.packing import merge_packed, pack, shapes_of, unpack
+from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.rows import Aim
+from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import Statistic
 
 NOT_JUDGED = "the rows have not been shown a second time (look_again)"
 
@@ -59,6 +61,10 @@ class CollapseMetrics(Metric):
         metrics: names of the metrics to compute; None for those of one pass.
         min_samples: classes with fewer samples are left out of all metrics (but the share of active units, which is of
             all rows); nc1_pinv then needs the second look if there are such classes that have samples.
+        families: of metrics to compute, where they are not named; "all" is every one. Those of other families than
+            "core" may need the second look.
+        max_samples: classes with more samples are left out as well.
+        probe_ridge, foreign_directions: as in `MeasureSettings`.
         kwargs: those of `torchmetrics.Metric`.
 
     Attributes:
@@ -81,6 +87,10 @@ class CollapseMetrics(Metric):
         covariance: bool = True,
         metrics: Iterable[str] | None = None,
         min_samples: int = 1,
+        families: Iterable[str] = ("core",),
+        max_samples: int | None = None,
+        probe_ridge: float = 1e-2,
+        foreign_directions: int | None = None,
         **kwargs: Any,
     ) -> None:
         # What it computes depends on the weights that it is given.
@@ -93,7 +103,14 @@ class CollapseMetrics(Metric):
         self.covariance = covariance
         self._names = None if metrics is None else tuple(metrics)
         self.min_samples = min_samples
-        self._plan = Plan.one_pass(self._names, covariance, min_samples)
+        self.settings = MeasureSettings(
+            (families,) if isinstance(families, str) else tuple(families),
+            min_samples,
+            max_samples,
+            probe_ridge=probe_ridge,
+            foreign_directions=foreign_directions,
+        )
+        self._plan = Plan.one_pass(self._names, covariance, self.settings)
         # Statistics of all ranks, and the directions of the second look, once it has begun.
         self._merged: ClassStatistics | None = None
         self._aim: Aim | None = None
@@ -101,10 +118,23 @@ class CollapseMetrics(Metric):
         self._pending = Buffer(num_features)
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
-        self.add_state("state", _pack(nothing), dist_reduce_fx=partial(_merge_states, self._shapes))
+        self.add_state("state", pack(nothing), dist_reduce_fx=partial(merge_packed, self._shapes))
         if self._plan.row_sums:  # the sums, and how many rows they are of
-            size = len(self._plan.row_sums) + 1
+            size = self._plan.size_of_sums(num_classes, num_features) + 1
             self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @classmethod
+    def of_settings(
+        cls,
+        num_classes: int,
+        num_features: int,
+        covariance: bool,
+        metrics: Iterable[str] | None,
+        settings: MeasureSettings,
+    ) -> CollapseMetrics:
+        """One that measures by these settings."""
+        how = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "pairs"}
+        return cls(num_classes, num_features, covariance, metrics, **how)
 
     def update(self, features: Tensor, labels: Tensor, active: Tensor | None = None) -> None:
         """Add a batch of features `(N, d)` and labels `(N,)`; N may be 0.
@@ -175,10 +205,9 @@ class CollapseMetrics(Metric):
         if next_weight is not None:
             check_next_weight(next_weight, weight)
         names = [row_sum.name for row_sum in self._plan.row_sums]
-        *sums, judged = self.sums if names else (None,)
-        inputs = Inputs(
-            statistics, reference, weight, next_weight, dict(zip(names, sums, strict=True)), judged, self.min_samples
-        )
+        sums, judged = (None, None) if not names else (self.sums[:-1], self.sums[-1])
+        looked = {} if sums is None else self._plan.sums_of(sums, self.num_classes, self.num_features)
+        inputs = Inputs(statistics, reference, weight, next_weight, looked, judged, self.settings)
         values, self.undefined = self._plan.evaluate(inputs)
         if names and not judged:
             waiting = [metric.name for metric in self._plan.metrics if set(metric.takes) & set(names)]
@@ -194,6 +223,8 @@ class CollapseMetrics(Metric):
             ours, theirs = (tuple(getattr(own, name) for name in same) for own in (self, incoming_state))
             if ours != theirs:
                 raise ValueError(f"incoming_state must have the same ({', '.join(same)}), {ours}, got {theirs}.")
+            if self.settings != incoming_state.settings:
+                raise ValueError(f"incoming_state must have settings {self.settings}, got {incoming_state.settings}.")
             if self._plan.metrics != incoming_state._plan.metrics:
                 raise ValueError(
                     f"incoming_state must have the same metrics, {self._names}, got {incoming_state._names}."
@@ -245,7 +276,7 @@ class CollapseMetrics(Metric):
         batch = self._plan.first_look(rows, labels, self.num_classes)
         if active is not None:
             batch = replace(batch, active=active.sum().to(batch.active))
-        self._state = _pack(ClassStatistics.merged([_unpack(self._shapes, self._state), batch]))
+        self._state = pack(ClassStatistics.merged([unpack(self._shapes, self._state), batch]))
 
     def __getstate__(self) -> dict[str, Any]:
         self._state = self.state  # with what waits
@@ -254,7 +285,7 @@ class CollapseMetrics(Metric):
     @property
     def statistics(self) -> ClassStatistics:
         """What was accumulated so far on this rank."""
-        return _unpack(self._shapes, self.state)
+        return unpack(self._shapes, self.state)
 
     def merged_statistics(self) -> ClassStatistics:
         """What was accumulated on all ranks together, each of which must call this."""
@@ -265,7 +296,7 @@ class CollapseMetrics(Metric):
 
     @property
     def _shapes(self) -> dict[str, torch.Size]:
-        return _shapes(self.num_classes, self.num_features, self._plan.statistics)
+        return shapes_of(self.num_classes, self.num_features, self._plan.statistics, self._plan.views)
 
     def _check(self, features: Tensor, labels: Tensor) -> None:
         check_matrix("features", features, "(N, d)")
@@ -285,32 +316,3 @@ class CollapseMetrics(Metric):
             self._merged = self._aim = None
         if self._plan.row_sums:
             self.sums = torch.zeros_like(self.sums)
-
-
-BASE = ("counts", "anchors", "drifts", "scatter", "active", "samples")
-"""What of `ClassStatistics` the state vector begins with; declared statistics follow, and last the roundoff."""
-
-
-def _shapes(num_classes: int, num_features: int, extras: Iterable[Statistic]) -> dict[str, torch.Size]:
-    """Shapes of the tensors that make up the state vector, by name, in order."""
-    of_base = [(num_classes,), (num_classes, num_features), (num_classes, num_features), (num_classes,), (), ()]
-    shapes = dict(zip(BASE, of_base, strict=True))
-    shapes |= {statistic.name: statistic.shape(num_classes, num_features) for statistic in extras}
-    shapes["roundoff"] = ()
-    return {name: torch.Size(shape) for name, shape in shapes.items()}
-
-
-def _pack(statistics: ClassStatistics) -> Tensor:
-    parts = [*(getattr(statistics, name) for name in BASE), *statistics.extras.values(), statistics.roundoff]
-    return torch.cat([part.reshape(-1) for part in parts])
-
-
-def _unpack(shapes: dict[str, torch.Size], state: Tensor) -> ClassStatistics:
-    pieces = state.split([shape.numel() for shape in shapes.values()])
-    parts = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
-    return ClassStatistics(**{name: parts.pop(name) for name in (*BASE, "roundoff")}, extras=parts)
-
-
-def _merge_states(shapes: dict[str, torch.Size], states: Tensor) -> Tensor:
-    """The state of all parts from their states `(R, size)`, as torchmetrics stacks them."""
-    return _pack(ClassStatistics.merged([_unpack(shapes, state) for state in states]))

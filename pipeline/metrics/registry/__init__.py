@@ -13,6 +13,9 @@ whether the test split has its twin, what has to be accumulated for it. It may t
 * a *sum over rows* that some family declares with `@row_sum`: what the rows come to once class means are known, in a
   second look.
 
+A file that says `optional(__name__)` is measured only if its family is asked for, and what it alone takes is then not
+accumulated either.
+
 Nothing else lists metrics: rows of the record, tracker, streams, tables and figures all ask `metrics`.
 """
 
@@ -21,6 +24,7 @@ from pipeline.metrics.registry.entries import (
     INVARIANCES,
     OF_WEIGHTS,
     TEST,
+    VIEWS,
     Metric,
     RowSum,
     Statistic,
@@ -28,20 +32,42 @@ from pipeline.metrics.registry.entries import (
     row_sum,
     statistic,
 )
-from pipeline.metrics.registry.listing import chosen, entry, metrics, row_sums, signature, statistics, table
+from pipeline.metrics.registry.families import ALL, CORE, Family, optional
+from pipeline.metrics.registry.listing import (
+    base_name,
+    chosen,
+    entry,
+    families,
+    known_families,
+    metrics,
+    of_families,
+    row_sums,
+    signature,
+    statistics,
+    table,
+)
 
 __all__ = [
+    "ALL",
+    "CORE",
     "INPUTS",
     "INVARIANCES",
     "OF_WEIGHTS",
     "TEST",
+    "VIEWS",
+    "Family",
     "Metric",
     "RowSum",
     "Statistic",
+    "base_name",
     "chosen",
     "entry",
+    "families",
+    "known_families",
     "metric",
     "metrics",
+    "of_families",
+    "optional",
     "row_sum",
     "row_sums",
     "signature",

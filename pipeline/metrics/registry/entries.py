@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 INPUTS = {
     "statistics": "`ClassStatistics` of the rows",
     "reference": "`ClassStatistics` of the training split's rows: the rows' own, unless they are of another split",
+    "unit": "`ClassStatistics` of the rows at length one, `z / ||z||`, without rows of norm zero",
     "judged": "number of rows that sums over rows are of",
+    "settings": "`MeasureSettings`",
     "weight": "the weight `(..., out, d)` that the rows enter, float64",
     "spectrum": "its singular values, largest first",
     "next_weight": "the weight `(..., out', out)` that comes after it",
@@ -25,11 +27,14 @@ INPUTS = {
 }
 """What any formula may take."""
 
+VIEWS = ("unit",)
+"""Those that are class statistics of something else than the rows as they are: accumulated only where taken."""
+
 OF_WEIGHTS = ("weight", "spectrum", "next_weight", "classifier")
 """Those that do not depend on the rows."""
 
-NEEDS = ("nearest", "decisions")
-"""What a sum over rows may need: that nearest class means are asked for, the decisions of the network."""
+NEEDS = ("nearest", "decisions", *VIEWS)
+"""What a sum over rows may need: that nearest class means are asked for, the decisions of the network, or views."""
 
 SCALES = ("log", "linear")
 INVARIANCES = ("rotation", "scaling", "translation")
@@ -86,7 +91,7 @@ class Metric(Named):
     @property
     def of_rows(self) -> bool:
         """Whether it depends on the rows, so that the test split has a value of its own (`test_...`)."""
-        return any(name not in OF_WEIGHTS for name in self.takes)
+        return any(name not in (*OF_WEIGHTS, "settings") for name in self.takes)
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,16 @@ class Statistic(Named):
 
 @dataclass(frozen=True)
 class RowSum(Named):
-    """A sum over rows `(...)` that takes a second look at them, because class means have to be known.
+    """A sum over rows that takes a second look at them, because class means have to be known.
 
     Attributes:
         measure: the sum over a chunk of rows, from `Rows`; with `along` also the rows' deviations from their class
-            means along those directions, `(..., n, r)`.
+            means along those directions, `(..., n, r)`; with `prepare` also what that has made.
         needs: which of `NEEDS` it needs.
         along: directions `(..., d, r)` from the class statistics.
+        prepare: makes a tensor once, before the look, of what it takes: `statistics`, `reference`, `settings`, and
+            declared statistics, which are those of the reference.
+        shape: of the sum, from (K, d), without member dimensions; a number by default.
         instead: gives the same from what it takes, like a formula, where rows cannot be looked at again.
     """
 
@@ -121,7 +129,18 @@ class RowSum(Named):
     measure: Callable[..., Tensor]
     needs: tuple[str, ...] = ()
     along: Callable[..., Tensor] | None = None
+    prepare: Callable[..., Tensor] | None = None
+    shape: Shape | None = None
     instead: Callable[..., Tensor] | None = None
+
+    def size(self, num_classes: int, num_features: int) -> tuple[int, ...]:
+        """Shape of the sum, () for a number."""
+        return () if self.shape is None else tuple(self.shape(num_classes, num_features))
+
+    @property
+    def prepare_takes(self) -> tuple[str, ...]:
+        """Names of what `prepare` takes."""
+        return () if self.prepare is None else _parameters(self.prepare)
 
     @property
     def instead_takes(self) -> tuple[str, ...]:
@@ -190,6 +209,8 @@ def row_sum(
     *,
     needs: tuple[str, ...] = (),
     along: Callable[..., Tensor] | None = None,
+    prepare: Callable[..., Tensor] | None = None,
+    shape: Shape | None = None,
     instead: Callable[..., Tensor] | None = None,
 ) -> Callable[[Callable[..., Tensor]], RowSum]:
     """Register a function of `Rows` as a sum over rows under its own name; see `RowSum`.
@@ -200,7 +221,7 @@ def row_sum(
     _check_among("needs", needs, NEEDS)
 
     def register(measure: Callable[..., Tensor]) -> RowSum:
-        return _add(ROW_SUMS, RowSum(measure.__name__, measure, needs, along, instead), measure)
+        return _add(ROW_SUMS, RowSum(measure.__name__, measure, needs, along, prepare, shape, instead), measure)
 
     return register
 

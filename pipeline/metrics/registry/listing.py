@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from pipeline.metrics.registry.entries import INPUTS, METRICS, ROW_SUMS, STATISTICS, TEST, Metric, RowSum, Statistic
+from pipeline.metrics.registry.families import ALL, CORE, Family, check_families, families_of
 from pipeline.runtime.discovery import modules_in
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -21,6 +22,28 @@ def metrics() -> dict[str, Metric]:
     _check()
     # Stable, so that a family keeps its own order, however its metrics came to be imported.
     return dict(sorted(METRICS.items(), key=lambda item: item[1].family))
+
+
+def families() -> dict[str, Family]:
+    """All families by name, "core" first."""
+    return families_of(metrics().values())
+
+
+def known_families() -> tuple[str, ...]:
+    """The names that a choice of families may hold."""
+    return (*families(), ALL)
+
+
+def of_families(names: Iterable[str] = (CORE,)) -> tuple[Metric, ...]:
+    """The metrics of these families ("all": of every one), in the order in which they are recorded.
+
+    Raises:
+        ValueError: for an unknown family, or none at all.
+    """
+    known = families()
+    names = check_families(names, known)
+    members = {metric for name in (known if ALL in names else names) for metric in known[name].metrics}
+    return tuple(metric for name, metric in metrics().items() if name in members)
 
 
 def statistics() -> dict[str, Statistic]:
@@ -51,13 +74,19 @@ def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
 
 
 def entry(name: str) -> Metric | None:
-    """The metric of this name, with or without the prefix of the test split; None if there is none."""
-    return metrics().get(name.removeprefix(TEST))
+    """The metric of this name, with or without the prefix of the test split and a suffix; None if there is none."""
+    return metrics().get(base_name(name))
 
 
-def signature() -> str:
-    """Digest of the names and versions of all metrics: what is kept under another one has to be measured anew."""
-    facts = sorted(f"{metric.name} {metric.version}" for metric in metrics().values())
+def base_name(name: str) -> str:
+    """The metric's name without the prefix of the test split, and without what it is of ("/group=...")."""
+    return name.removeprefix(TEST).partition("/")[0]
+
+
+def signature(names: Iterable[str] = (CORE,)) -> str:
+    """Digest of the names and versions of all metrics of these families: what is kept under another one has to be
+    measured anew."""
+    facts = sorted(f"{metric.name} {metric.version}" for metric in of_families(names))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
@@ -81,7 +110,7 @@ def _load() -> None:
 def _check() -> None:
     known = {**INPUTS, **STATISTICS, **ROW_SUMS}
     takes = [(metric.name, name) for metric in METRICS.values() for name in metric.takes]
-    takes += [(sums.name, name) for sums in ROW_SUMS.values() for name in sums.instead_takes]
+    takes += [(sums.name, name) for sums in ROW_SUMS.values() for name in (*sums.instead_takes, *sums.prepare_takes)]
     for owner, name in takes:
         if name not in known:
             hint = did_you_mean(name, known)

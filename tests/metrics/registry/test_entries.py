@@ -48,7 +48,7 @@ def test_a_metric_is_what_its_decorator_and_its_formula_say() -> None:
         (lambda: metric(title="")(renamed("dnc1")), r"the name 'dnc1' is taken by pipeline\.metrics\.core\.dnc1; got"),
         (lambda: metric(title="")(renamed("weight")), r"the name 'weight' is taken by an input of formulas; got"),
         (lambda: statistic(shape=lambda k, d: (), merge="mean"), r"merge must be sum, max or a function, got 'mean'\."),
-        (lambda: row_sum(needs=("luck",)), r"needs must be of nearest, decisions, got 'luck'\."),
+        (lambda: row_sum(needs=("luck",)), r"needs must be of nearest, decisions, unit, got 'luck'\."),
     ],
 )
 def test_what_cannot_be_registered_is_refused_in_a_sentence(register, message: str) -> None:

@@ -1,0 +1,53 @@
+"""What is measured, and how: the settings of a measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.metrics.engine.checks import check_max_samples, check_min_samples
+
+PAIRS = ("consecutive", "all")
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """The settings of a measurement.
+
+    Attributes:
+        families: of metrics, see `registry.families`; "all" is every one whose inputs are given.
+        min_samples: classes with fewer samples are left out of all metrics.
+        max_samples: those with more; None for no such limit.
+        pairs: of places that are compared with each other: consecutive ones, or all.
+        probe_ridge: penalty of the linear probe.
+        foreign_directions: how many leading directions of the training rows foreign ones are held against; None is
+            K - 1.
+    """
+
+    families: tuple[str, ...] = ("core",)
+    min_samples: int = 1
+    max_samples: int | None = None
+    pairs: str = "consecutive"
+    probe_ridge: float = 1e-2
+    foreign_directions: int | None = None
+
+    def __post_init__(self) -> None:
+        check_min_samples(self.min_samples)
+        check_max_samples(self.max_samples, self.min_samples)
+        if self.pairs not in PAIRS:
+            raise ValueError(f"pairs must be one of {', '.join(PAIRS)}, got {self.pairs!r}.")
+        if isinstance(self.probe_ridge, bool) or not isinstance(self.probe_ridge, int | float) or self.probe_ridge <= 0:
+            raise ValueError(f"probe_ridge must be a number > 0, got {self.probe_ridge!r}.")
+        _check_directions(self.foreign_directions)
+
+    def counts(self, samples: int) -> bool:
+        """Whether a class of so many samples is measured."""
+        return self.min_samples <= samples and (self.max_samples is None or samples <= self.max_samples)
+
+
+def _check_directions(directions: int | None) -> None:
+    if directions is not None and (isinstance(directions, bool) or not isinstance(directions, int) or directions < 1):
+        raise ValueError(f"foreign_directions must be an int of at least 1 or None, got {directions!r}.")
+
+
+DEFAULT = MeasureSettings()
+"""How measuring is done unless something else is asked for."""
