@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pipeline.config import Config, allowed, choices_of, conf_folder, from_plain, settings
 from pipeline.config.messages import register
 from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.settings import shown
 
 
 def knobs(node: object, prefix: str = "") -> Iterator[tuple[str, Field]]:
@@ -71,7 +72,11 @@ def test_the_first_value_beyond_a_limit_is_refused_with_key_value_and_what_is_al
 @pytest.mark.parametrize("key", CHOSEN)
 def test_a_choice_that_is_none_is_refused_and_a_near_one_suggested(key, refusal):
     choice = choices_of(KNOBS[key])[0]
-    assert re.match(rf"{key}={choice}x is not known; allowed: .*{choice}.* \(did you mean ", refusal(key, f"{choice}x"))
+    wrong = [f"{choice}x"] if "list" in str(KNOBS[key].type) else f"{choice}x"
+    said = re.escape(f"{key}={shown(wrong)}")
+    assert re.match(rf"{said} is not known; allowed: .*{choice}.* \(did you mean ", refusal(key, wrong))
+    if isinstance(wrong, list):
+        assert refusal(key, []).startswith(f"{key}=[] is empty; allowed: a list of {choice}")
 
 
 @pytest.mark.parametrize("key", KNOBS)

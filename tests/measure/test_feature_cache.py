@@ -77,7 +77,7 @@ def test_anything_that_changes_the_features_changes_the_key(images, tmp_path, mo
     assert passes_of(tmp_path, backbone(), replace(images, std=2 * images.std)) == 2
     assert passes_of(tmp_path, backbone(), images, "flatten") == 2
     with monkeypatch.context() as patched:
-        patched.setattr(feature_cache.registry, "signature", lambda: "a metric more, or another version of one")
+        patched.setattr(feature_cache.registry, "signature", lambda _: "a metric more, or another version of one")
         assert passes_of(tmp_path, backbone(), images) == 2
     monkeypatch.setattr(Network, "sign", -1)  # the code, which nothing in the weights or the structure tells
     assert passes_of(tmp_path, backbone(), images) == 2

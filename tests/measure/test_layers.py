@@ -13,7 +13,10 @@ from pipeline.measure import layers as measuring
 from pipeline.measure.extraction import backbone_features
 from pipeline.measure.layers import measure_backbone, measure_head, state_bytes
 from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.networks import Backbone, build_backbone
+
+ALL = MeasureSettings(families=("all",))
 
 
 @pytest.fixture(scope="module")
@@ -113,21 +116,23 @@ def test_every_registered_metric_stands_where_it_can_be_had_and_its_twin_where_i
     features = {name for name, metric in known.items() if not set(metric.takes) & set(metrics.registry.OF_WEIGHTS)}
     backbone = build_backbone("mlp", images.image_shape, hidden=[8])
     for decide, lacking in ((None, {"nc4"}), (lambda rows: rows[:, :2], set())):
-        for at in measure_backbone(backbone, images, decide).layers:
+        for at in measure_backbone(backbone, images, decide, settings=ALL).layers:
             names = features - lacking
             assert at.values.keys() == names | {f"test_{name}" for name in names}
     test = torch.randn(6, 5), torch.arange(6) % 2
     weights = [torch.randn(1, 4, 5), torch.randn(1, 2, 4)]
-    first, _, last = measure_head(torch.randn(8, 5), weights, torch.arange(8) % 2, 2, "relu", test)
+    first, _, last = measure_head(torch.randn(8, 5), weights, torch.arange(8) % 2, 2, "relu", test, settings=ALL)
     measured = first.values.keys() | last.values.keys()
     assert measured == known.keys() | {f"test_{name}" for name in of_rows}
 
 
 def test_the_bytes_of_a_state_are_those_that_are_held(images):
-    plan = Plan.full(without=metrics.registry.OF_WEIGHTS)
+    plan = Plan.full(metrics.registry.OF_WEIGHTS, ALL)
     found = plan.first_look(torch.randn(50, 7), torch.arange(50) % 3, 3)
-    held = found.anchors.nbytes + found.drifts.nbytes + sum(extra.nbytes for extra in found.extras.values())
-    assert state_bytes([7], 3) == 2 * held and state_bytes([7, 9], 3) == 2 * held + state_bytes([9], 3)
+    means = (found, *found.views.values())
+    held = sum(it.anchors.nbytes + it.drifts.nbytes for it in means) + sum(it.nbytes for it in found.extras.values())
+    assert state_bytes([7], 3, ALL) == 2 * held > state_bytes([7], 3)
+    assert state_bytes([7, 9], 3) == state_bytes([7], 3) + state_bytes([9], 3)
 
 
 def test_a_class_without_test_images_is_undefined_and_says_so(images):
