@@ -154,8 +154,7 @@ def _measure_state(run: Run, stage: str, step: int, links: Links, found: tuple[T
     weight, bias = _on_device(found, config.device)
     decide = _decide(backbone, links, weight, bias, images.num_classes)
     entered = weights_entered(backbone, links, weight, images.num_classes)
-    least = config.measure.min_samples
-    measured = measure_backbone(backbone, images, decide, config.backbone.pooling, least, entered)
+    measured = measure_backbone(backbone, images, decide, config.backbone.pooling, config.measure.settings, entered)
     for split, rows in (("train", measured.train), ("test", measured.test)):
         check_features(split, rows, "measure_states", trained=False)
     record_layers(run, stage, step, [config.seed], measured.layers)
