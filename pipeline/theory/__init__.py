@@ -1,20 +1,9 @@
-"""Closed forms: what a perfect descent must find. One module is one family of problems."""
+"""Closed forms: what a perfect descent must find, and what a loss says about where one ended."""
 
-from pipeline.theory._problem import DufmFactors, DufmProblem
-from pipeline.theory._references import (
-    ATTAINED,
-    BOUND,
-    OPTIMUM,
-    STATIONARY,
-    Diagnosis,
-    Reference,
-    diagnose,
-    diagnose_among,
-    lowest,
-    references,
-)
-from pipeline.theory._small_code import small_code_loss
-from pipeline.theory.collapsed import (
+from pipeline.theory._problem import Anchor, DufmFactors, DufmProblem, Problem
+from pipeline.theory._reference import ATTAINED, BOUND, OPTIMUM, STATIONARY, Reference
+from pipeline.theory._references import Diagnosis, diagnose, diagnose_among, lowest, named, references
+from pipeline.theory.providers.collapsed import (
     CollapsedOptimum,
     collapsed_optimum,
     construct_optimum,
@@ -22,16 +11,20 @@ from pipeline.theory.collapsed import (
     critical_product,
     partial_loss,
 )
+from pipeline.theory.providers.small_code import small_code_loss
+from pipeline.theory.providers.srg import srg_limit_ratio, srg_loss
 
 __all__ = [
     "ATTAINED",
     "BOUND",
     "OPTIMUM",
     "STATIONARY",
+    "Anchor",
     "CollapsedOptimum",
     "Diagnosis",
     "DufmFactors",
     "DufmProblem",
+    "Problem",
     "Reference",
     "collapsed_optimum",
     "construct_optimum",
@@ -40,7 +33,10 @@ __all__ = [
     "diagnose",
     "diagnose_among",
     "lowest",
+    "named",
     "partial_loss",
     "references",
     "small_code_loss",
+    "srg_limit_ratio",
+    "srg_loss",
 ]

@@ -520,7 +520,7 @@ def test_more_than_two_classes_are_never_said_to_be_at_the_global_optimum(classe
     names = {diagnose(problem, loss).name for loss in losses}
     partial = {f"{fitted} of {classes} classes fitted" for fitted in range(1, classes)}
     values = {"zero solution", "collapsed solution", *partial}
-    assert names == values | {"below the collapsed solution", "none of them"}
+    assert names == values | {"below all references", "none of them"}
 
 
 def test_losses_at_no_value_are_said_to_be_at_none():
@@ -611,7 +611,7 @@ def test_beyond_the_threshold_the_cheapest_reference_is_zero(factor, count):
 def test_a_bound_is_no_value_to_sit_at():
     bound, point = Reference("linear bound", 0.1, "bound"), Reference("frames", 0.2, "attained", (2, 2, 3))
     assert lowest([bound, point]) is point and not bound.is_zero
-    assert diagnose_among([bound, point], 0.1).name == "below the frames"
+    assert diagnose_among([bound, point], 0.1).name == "below all references"
     assert diagnose_among([bound, point], 0.2001) == Diagnosis("frames", None, 0.2, pytest.approx(5e-4))
 
 
@@ -690,7 +690,7 @@ def test_widths_must_be_one_per_layer_and_hold_all_classes(widths):
         construct_optimum(PAPER, widths, torch.Generator())
 
 
-@pytest.mark.parametrize("module", ["_problem", "_references", "collapsed"])
+@pytest.mark.parametrize("module", ["_problem", "_references", "providers.collapsed"])
 def test_the_examples_in_the_docstrings_hold(module):
     results = doctest.testmod(importlib.import_module(f"pipeline.theory.{module}"))
     assert results.attempted >= 1

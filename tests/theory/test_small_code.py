@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline import dufm
-from pipeline.theory import DufmProblem, _small_code, collapsed_optimum, critical_decay, small_code_loss
+from pipeline.theory import DufmProblem, collapsed_optimum, critical_decay, small_code_loss
+from pipeline.theory.providers import small_code
 
 GOLDEN = [
     (3, 3, 1, 0.0258754528),
@@ -50,7 +51,7 @@ def test_three_layers_are_not_enough_for_it() -> None:
 
 @pytest.mark.parametrize("depth", [3, 4, 6])
 def test_a_point_of_the_dufm_has_this_value(depth: int) -> None:
-    decay, b = 4e-3, _small_code._B
+    decay, b = 4e-3, small_code._B
     code = torch.tensor([[1, 0, b], [0, 1, b]], dtype=torch.float64)
     v = (2 * (1 / (4 * b**2)) / (2 + 1 / (2 * b**2))) ** 0.25
     read = torch.tensor([[1, -1], [-1, 1], [v, v]], dtype=torch.float64)
@@ -75,5 +76,5 @@ def test_two_classes_or_two_layers_have_no_small_code() -> None:
 
 
 def test_docstring_examples_hold() -> None:
-    assert doctest.testmod(_small_code).attempted > 0
-    assert doctest.testmod(_small_code).failed == 0
+    assert doctest.testmod(small_code).attempted > 0
+    assert doctest.testmod(small_code).failed == 0

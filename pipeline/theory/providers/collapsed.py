@@ -40,10 +40,10 @@ from fractions import Fraction
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from pipeline.theory._problem import DufmFactors, DufmProblem, integer
-from pipeline.theory._references import OPTIMUM, STATIONARY, Reference
+from pipeline.theory._points import nonnegative_frame
+from pipeline.theory._problem import DufmFactors, DufmProblem, Problem, integer
+from pipeline.theory._reference import OPTIMUM, STATIONARY, Reference
 
 
 @dataclass(frozen=True)
@@ -135,23 +135,41 @@ def partial_loss(problem: DufmProblem, fitted: int) -> float:
     return _mixed_loss(problem, collapsed_optimum(problem).loss, integer("fitted", fitted, 0, problem.num_classes))
 
 
-def references(problem: DufmProblem) -> tuple[Reference, ...]:
+def references(problem: Problem) -> tuple[Reference, ...]:
+    """The states of a balanced problem with mean squared error and one-hot targets, see `states`.
+
+    Features may be constrained to be non-negative: the same values are attained. The cheapest state is an optimum for
+    K = 2, for L <= 2, and for linear layers.
+    """
+    unlike = problem.loss != "mse" or problem.targets is not None or problem.bias or problem.anchor is not None
+    unbalanced = problem.samples_per_class is None or problem.depth < 1 or not all(problem.decays)
+    if unlike or unbalanced or problem.constraint not in (None, "nonnegative"):
+        return ()
+    proven = problem.num_classes == 2 or problem.depth <= 2 or problem.is_linear
+    return states(problem.balanced(), proven=proven, nonnegative_features=problem.constraint == "nonnegative")
+
+
+def states(
+    problem: DufmProblem, *, proven: bool | None = None, nonnegative_features: bool = False
+) -> tuple[Reference, ...]:
     """The states with 0..K classes fitted, in this order; beyond the fold (4) there is none but zero.
 
-    Only for K = 2 is any of them called an optimum (arXiv 2305.13165, main theorem).
+    `proven`: whether nothing is below the cheapest of them; by default for K = 2 (arXiv 2305.13165, main theorem).
     """
+    num_classes, depth = problem.num_classes, problem.depth
+    proven = num_classes == 2 if proven is None else proven
     stationary, beaten = _stationary_point(problem), _relative_product(problem) >= 1
     misfit, output = stationary or (1.0, 0.0)
-    collapsed, num_classes = _loss(problem, misfit, output), problem.num_classes
-    best = 0 if beaten else num_classes
+    collapsed, best = _loss(problem, misfit, output), 0 if beaten else num_classes
     return tuple(
         Reference(
-            name=_name(problem, fitted, beaten),
+            name=_name(problem, fitted, beaten, proven),
             value=_mixed_loss(problem, collapsed, fitted),
-            kind=OPTIMUM if num_classes == 2 and fitted == best else STATIONARY,
-            ranks=(fitted,) * (2 * problem.depth - 1),
-            construct=partial(_construct, problem, misfit * output, fitted),
+            kind=OPTIMUM if proven and fitted == best else STATIONARY,
+            ranks=(fitted,) * (2 * depth - 1),
+            construct=partial(_construct, problem, misfit * output, fitted, nonnegative_features=nonnegative_features),
             fitted=fitted,
+            widths=(num_classes,) * depth,
         )
         for fitted in (range(num_classes + 1) if stationary else range(1))
     )
@@ -195,8 +213,8 @@ def _construct(
     first, *hidden = (integer("widths", width, num_classes) for width in widths)
     free = torch.randn(first, num_classes, dtype=torch.float64, device=device, generator=generator)
     frames = [
-        _nonnegative_frame(first, num_classes, generator) if nonnegative_features else torch.linalg.qr(free).Q,
-        *(_nonnegative_frame(width, num_classes, generator) for width in hidden),
+        nonnegative_frame(first, num_classes, generator) if nonnegative_features else torch.linalg.qr(free).Q,
+        *(nonnegative_frame(width, num_classes, generator) for width in hidden),
         torch.eye(num_classes, dtype=torch.float64, device=device),
     ]
     for frame in frames:
@@ -208,17 +226,6 @@ def _construct(
         for layer, decay in enumerate(problem.weight_decays)
     )
     return DufmFactors(scale * frames[0].T[labels], labels, weights)
-
-
-def _nonnegative_frame(width: int, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Orthonormal columns (width, K) with disjoint supports, at least one unit each, and positive entries there."""
-    device = generator.device
-    owner = torch.arange(width, device=device) % num_classes
-    owner = owner[torch.randperm(width, device=device, generator=generator)]
-    entries = 0.5 + torch.rand(width, dtype=torch.float64, device=device, generator=generator)
-    frame = torch.zeros(width, num_classes, dtype=torch.float64, device=device)
-    frame[torch.arange(width, device=device), owner] = entries
-    return frame / frame.norm(dim=0)
 
 
 def _stationary_point(problem: DufmProblem) -> tuple[float, float] | None:
@@ -277,11 +284,11 @@ def _mixed_loss(problem: DufmProblem, collapsed: float, fitted: int) -> float:
     return (fitted * collapsed + (problem.num_classes - fitted) / 2) / problem.num_classes
 
 
-def _name(problem: DufmProblem, fitted: int, beaten: bool) -> str:
+def _name(problem: DufmProblem, fitted: int, beaten: bool, proven: bool) -> str:
     if fitted == 0:
         return "zero solution"
     if fitted < problem.num_classes:
         return f"{fitted} of {problem.num_classes} classes fitted"
     if beaten:
         return "metastable collapsed solution"
-    return "global optimum" if problem.num_classes == 2 else "collapsed solution"
+    return "global optimum" if proven else "collapsed solution"
