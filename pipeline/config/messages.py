@@ -126,6 +126,7 @@ def help_text(root: DictConfig) -> str:
         "       dnc report FOLDER ...                      one HTML file about runs",
         "       dnc compare A B                            in what two runs differ",
         "       dnc list [FOLDER ...]                      the runs on this machine",
+        "       dnc sweep FOLDER                           the runs of a sweep: table, csv, heat maps",
         "",
         "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
         "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",

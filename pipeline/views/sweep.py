@@ -1,4 +1,4 @@
-"""The command ``scripts/sweep_table``: the runs of a sweep side by side, as a table and as heat maps.
+"""``dnc sweep``: the runs of a sweep side by side, as a table and as heat maps.
 
 A sweep is a multirun. Runs may be of any kind: the numbers are those of each run's headline.
 
@@ -6,7 +6,7 @@ Reads ``summary.json`` and ``.hydra/config.yaml`` of every run in a folder (a mu
 and writes ``sweep.csv``, ``sweep.md`` and ``sweep.png`` beside them.
 """
 
-import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
-from pipeline.runtime.program import run_program
 from pipeline.runtime.text import printable
-from pipeline.storage.summary import MetricDisplay, RunSummary
+from pipeline.storage.summary import COMPLETED, MetricDisplay, RunSummary
 from pipeline.views.figures import STYLE
 from pipeline.views.html.columns import Columns
-from pipeline.views.html.formatting import flat
 from pipeline.views.html.runs import LocalRun, find_runs
+from pipeline.views.varying import varied
 from pipeline.views.wandb.content import headline
 
 if TYPE_CHECKING:
@@ -33,21 +31,10 @@ if TYPE_CHECKING:
 GAP = MetricDisplay("gap_to_optimum", "gap to the optimum, worst seed")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Console entry point; exits 0 done, 2 when there is nothing to compare."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if len(given) != 1 or given[0].startswith("-"):
-            raise ConfigError(f"{' '.join(given) or 'no argument'} is not one folder; allowed: sweep_table FOLDER.")
-        folder = Path(given[0])
-        table, varied = sweep_table(folder)
-        written = write(table, varied, folder, heat_maps(sweep_runs(folder)))
-    except ConfigError as error:
-        exit_with(f"error: {error}", EXIT_BAD_ARGUMENTS)
-    except OSError as error:
-        exit_with(f"error: {error.filename or 'a file'}: {error.strerror or error}", EXIT_FAILED)
-    for path in written:
-        print(printable(str(path)))
+def write_all(folder: Path) -> list[Path]:
+    """Write everything about the runs in a folder; the paths."""
+    table, settings = sweep_table(folder)
+    return write(table, settings, folder, heat_maps(sweep_runs(folder)))
 
 
 def sweep_runs(folder: Path) -> list[LocalRun]:
@@ -74,17 +61,14 @@ def sweep_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         ConfigError: ``folder`` holds no runs.
     """
     runs = sweep_runs(folder)
-    settings = pd.DataFrame([flat(run.config) for run in runs])
-    values = settings.astype(object).where(settings.notna(), None).map(str)
-    counts = values.nunique().sort_values(ascending=False, kind="stable")
-    varied = [name for name, count in counts.items() if count > 1 and not str(name).startswith("logger.")]
-    varied = [name for name in varied if name not in ("run", "status", "")]
+    settings = {one.key: one.values for one in varied(runs) if one.key not in ("run", "status", "")}
     numbers = pd.DataFrame([_numbers(run) for run in runs])
-    numbers = numbers.drop(columns=["run", *varied], errors="ignore")  # a stranger's headline may call a number so
-    return pd.concat([pd.DataFrame({"run": [run.name for run in runs]}), settings[varied], numbers], axis=1), varied
+    numbers = numbers.drop(columns=["run", *settings], errors="ignore")  # a stranger's headline may call a number so
+    names = pd.DataFrame({"run": [run.name for run in runs]})
+    return pd.concat([names, pd.DataFrame(settings, index=names.index), numbers], axis=1), list(settings)
 
 
-def write(table: pd.DataFrame, varied: Sequence[str], folder: Path, maps: Sequence[MetricDisplay]) -> list[Path]:
+def write(table: pd.DataFrame, settings: Sequence[str], folder: Path, maps: Sequence[MetricDisplay]) -> list[Path]:
     """Write ``sweep.csv``, ``sweep.md`` and, if settings differ and runs completed, ``sweep.png``; their paths."""
     import matplotlib
 
@@ -94,10 +78,10 @@ def write(table: pd.DataFrame, varied: Sequence[str], folder: Path, maps: Sequen
     with atomic(paths[1]) as path:
         path.write_text(_markdown(table), encoding="utf-8", errors="backslashreplace")
     maps = [one for one in maps if one.name in table and _numeric(table[one.name]).notna().any()]
-    if varied and maps:
+    if settings and maps:
         paths.append(folder / "sweep.png")
         with atomic(paths[-1]) as path, matplotlib.rc_context(STYLE):
-            sweep_figure(table, varied, maps).savefig(path, dpi=200)
+            sweep_figure(table, settings, maps).savefig(path, dpi=200)
     return paths
 
 
@@ -108,24 +92,38 @@ def heat_maps(runs: Sequence[LocalRun]) -> list[MetricDisplay]:
     return [known.get(name) or MetricDisplay(name, label, scale="linear") for name, label in labels.items()]
 
 
-def sweep_figure(table: pd.DataFrame, varied: Sequence[str], maps: Sequence[MetricDisplay]) -> "Figure":
+def sweep_figure(table: pd.DataFrame, settings: Sequence[str], maps: Sequence[MetricDisplay]) -> "Figure":
     """Heat maps over the two settings with the most values (or the only one).
 
-    Where runs differ in more than those two, a cell shows the largest number of its runs.
+    Where runs differ in more than those two, a cell shows the worst number of its runs, and the figure says so.
     """
     from matplotlib.figure import Figure
 
-    rows, columns = varied[0], (*varied, None)[1]
+    rows, columns = settings[0], (*settings, None)[1]
     grid = table.assign(**{name: _categories(table[name]) for name in (rows, columns) if name})
     grid = grid if columns else grid.assign(**{"": ""})
-    height = 0.8 + 0.5 * grid[rows].nunique() + 1.2
-    figure = Figure(figsize=(4.2 * len(maps), height), layout="constrained")
+    note = _note(table, settings[2:])
+    height = 0.8 + 0.5 * grid[rows].nunique() + 1.2 + 0.3
+    figure = Figure(
+        figsize=(max(3.4, 0.8 * grid[columns or ""].nunique() + 2.2) * len(maps), height), layout="constrained"
+    )
     for shown, axes in zip(maps, figure.subplots(1, len(maps), squeeze=False)[0], strict=True):
         grid[shown.name] = _numeric(grid[shown.name])
-        cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc="max", dropna=False, observed=False)
+        worst = "min" if shown.target == 1 and not shown.logarithmic else "max"
+        cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc=worst, dropna=False, observed=False)
         _heat_map(cells, axes, shown)
-        axes.set(title=_typeset(shown), ylabel=_literal(rows), xlabel=_literal(columns or ""))
+        axes.set(title=_wrapped(_typeset(shown)), ylabel=_literal(rows), xlabel=_literal(columns or ""))
+    figure.supxlabel(_literal(note), fontsize="medium")
     return figure
+
+
+def _note(table: pd.DataFrame, over: Sequence[str]) -> str:
+    """What a cell is, and which runs are in none."""
+    of_run = "metrics: medians over a run's seeds"
+    said = [f"a cell is the worst over {', '.join(over)}; {of_run}" if over else of_run]
+    if lost := int((table.status != COMPLETED).sum()):
+        said.append(f"{lost} of {len(table)} runs did not complete and are left out")
+    return "; ".join(said)
 
 
 def _categories(values: pd.Series) -> pd.Categorical:
@@ -146,7 +144,8 @@ def _heat_map(cells: pd.DataFrame, axes: "Axes", shown: MetricDisplay) -> None:
     values = cells.to_numpy(dtype=float)
     positive = values[np.isfinite(values) & (values > 0)]
     norm = None
-    if shown.logarithmic and positive.size:
+    wide = positive.size == np.isfinite(values).sum() and positive.size and positive.max() > 10 * positive.min()
+    if positive.size and (shown.logarithmic or wide):  # one diverged run would make all others one colour
         norm = LogNorm(positive.min(), max(positive.max(), positive.min() * 1.01), clip=True)
     axes.imshow(values, aspect="auto", cmap="viridis_r", norm=norm)
     axes.set_xticks(range(len(cells.columns)), [_literal(name) for name in cells.columns])
@@ -156,6 +155,10 @@ def _heat_map(cells: pd.DataFrame, axes: "Axes", shown: MetricDisplay) -> None:
         if np.isfinite(value):
             label = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "boxstyle": "round,pad=0.15"}
             axes.text(column, row, f"{value:.2g}", ha="center", va="center", bbox=label)
+
+
+def _wrapped(title: str) -> str:
+    return "\n".join(textwrap.wrap(title, 34, break_long_words=False)) if "$" not in title else title
 
 
 def _literal(text: object) -> str:
@@ -200,7 +203,3 @@ def _short(value: Any) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
-
-
-if __name__ == "__main__":
-    run_program(lambda: main)

@@ -1,8 +1,9 @@
-"""Looking at runs that were made: the subcommands ``dnc report``, ``dnc compare`` and ``dnc list``.
+"""Looking at runs that were made: the subcommands ``dnc report``, ``dnc compare``, ``dnc list``
+and ``dnc sweep``.
 
 Everything is read from run folders (see `pipeline.storage.record`) and nothing is measured again. Only ``report`` needs
-plotly, the extra ``report``; ``list`` and ``compare`` load neither PyTorch nor Hydra.
+plotly, the extra ``report``; none of them loads PyTorch or Hydra.
 """
 
-SUBCOMMANDS = ("report", "compare", "list")
+SUBCOMMANDS = ("report", "compare", "list", "sweep")
 """First arguments of the command that mean a look at runs and not a run."""

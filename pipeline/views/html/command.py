@@ -1,8 +1,9 @@
-"""The subcommands ``dnc report``, ``dnc compare`` and ``dnc list``."""
+"""The subcommands ``dnc report``, ``dnc compare``, ``dnc list`` and ``dnc sweep``."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -10,8 +11,9 @@ from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parse
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.text import printable
 from pipeline.views.html.comparing import comparison_table
-from pipeline.views.html.listing import runs_table
 from pipeline.views.html.runs import LocalRun, find_runs, open_run, open_runs
+from pipeline.views.listing import Listing, plain_lines, terminal_table
+from pipeline.views.selection import STATUSES, chosen
 
 DEFAULT_FOLDERS = ("outputs", "multirun")
 WIDE = 1000
@@ -57,13 +59,46 @@ def _list(options: argparse.Namespace) -> None:
     if not folders:
         print(f"No runs in {' or '.join(f'{name}/' for name in DEFAULT_FOLDERS)} below this folder.")
         return
-    runs = [LocalRun(run.folder, _from_here(run.folder)) for run in open_runs(folders)]
-    _console().print(runs_table(runs))
+    found = open_runs(folders)
+    runs = chosen(
+        found,
+        status=[one for many in options.status for one in many.split(",")],
+        where=options.where,
+        limit=options.limit,
+        sort=options.sort,
+        reverse=options.reverse,
+    )
+    if options.form:
+        print(_exported(runs, found, options.form), end="")
+    elif not runs:
+        print("No run is as asked for.")
+    else:
+        _show(Listing.of(runs, found))
 
 
-def _from_here(folder: Path) -> str:
-    here = Path.cwd().resolve()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+def _exported(runs: Sequence[LocalRun], among: Sequence[LocalRun], form: str) -> str:
+    from pipeline.views import export
+
+    if not runs:
+        return "[]\n" if form == "json" else ""
+    listing = Listing.of(runs, among)
+    return export.as_json(listing) + "\n" if form == "json" else export.as_csv(listing)
+
+
+def _show(listing: Listing) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(terminal_table(listing, console.width))
+    else:
+        print("\n".join(plain_lines(listing)))
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from pipeline.views import sweep  # on demand: pandas takes its time
+
+    _show(Listing.of(sweep.sweep_runs(options.folder)))
+    for path in sweep.write_all(options.folder):
+        print(printable(str(path)))
 
 
 def _console() -> Console:
@@ -73,7 +108,7 @@ def _console() -> Console:
 
 def _parser() -> Parser:
     parser = Parser(prog="dnc", description="Look at runs that were made.")
-    commands = parser.add_subparsers(required=True, metavar="report|compare|list", parser_class=Parser)
+    commands = parser.add_subparsers(required=True, metavar="report|compare|list|sweep", parser_class=Parser)
     report = commands.add_parser(
         "report",
         help="write one HTML file about runs",
@@ -101,12 +136,25 @@ def _parser() -> Parser:
     compare.add_argument("first", type=Path, metavar="A", help="a run's folder")
     compare.add_argument("second", type=Path, metavar="B", help="another run's folder")
     compare.set_defaults(perform=_compare)
+    _add_list(commands)
+    sweep = commands.add_parser(
+        "sweep",
+        help="the runs of a sweep side by side",
+        description="Print the runs of a multirun (or of any folder that holds run folders), and write sweep.csv, "
+        "sweep.md and, as heat maps over the two settings with the most values, sweep.png beside them.",
+    )
+    sweep.add_argument("folder", type=Path, metavar="FOLDER", help="a multirun's folder")
+    sweep.set_defaults(perform=_sweep)
+    return parser
+
+
+def _add_list(commands: Any) -> None:
     listing = commands.add_parser(
         "list",
         help="list the runs on this machine",
-        description="List runs, the latest first: status, protocol, data and backbone, what each is known by, and the "
-        "time since it last wrote its summary. A head is known by the median final gap of its loss to the optimum, "
-        "the metrics of its last layer, and where deep neural collapse holds.",
+        description="List runs, the latest first: settings that differ, status, what each is known by, and the time "
+        "since it last wrote its summary. A head is known by the median final gap of its loss to the optimum, the "
+        "metrics of its last layer, and where deep neural collapse holds. A pipe gets plain text with all columns.",
     )
     listing.add_argument(
         "folders",
@@ -115,5 +163,28 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="where to look, at any depth (default: outputs and multirun in the working directory)",
     )
+    listing.add_argument(
+        "--status", action="append", default=[], metavar="NAME[,NAME]", help=f"only these: {', '.join(STATUSES)}"
+    )
+    listing.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with this setting (may be repeated)",
+    )
+    listing.add_argument(
+        "--sort", metavar="COLUMN", help="a setting, a number such as dnc1 or gap, run, status, protocol or age"
+    )
+    listing.add_argument("--reverse", action="store_true", help="the other way round")
+    listing.add_argument("--limit", type=_count, metavar="N", help="at most so many")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="for programs, with all there is")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="the same as lines with commas")
     listing.set_defaults(perform=_list)
-    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no number of runs; allowed: an integer >= 1")
+    return int(text)

@@ -6,12 +6,12 @@ import os
 import statistics
 
 import pytest
+from pipeline.views.html.listing import runs_table
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.lock import FolderLock
 from pipeline.views.html import facts
 from pipeline.views.html.comparing import comparison_table
-from pipeline.views.html.listing import runs_table
 from pipeline.views.html.runs import LocalRun, find_runs, is_run, open_run, open_runs, status_of
 
 
