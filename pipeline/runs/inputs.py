@@ -137,8 +137,12 @@ def check_head_memory(config: Config, inputs: Inputs, members: int, num_samples:
 def _network(config: Config, images: ImageData) -> "tuple[Backbone, GivenWeights | None]":
     backbone = config.backbone
     if backbone.name == "mlp":
-        widths = [math.prod(images.image_shape), *backbone.hidden]
+        widths = [math.prod(images.image_shape), *backbone.hidden, *[backbone.hidden[-1]] * backbone.linear_tail]
         require_memory(network_bytes(widths), f"layers of backbone.hidden={backbone.hidden}", config.device)
+    if backbone.name == "residual_mlp":
+        widths = [math.prod(images.image_shape), *[backbone.width] * (backbone.depth * backbone.block_layers)]
+        what = f"layers of backbone.width={backbone.width} and backbone.depth={backbone.depth}"
+        require_memory(network_bytes(widths), what, config.device)
     network = build_backbone(
         backbone.name,
         images.image_shape,

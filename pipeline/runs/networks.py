@@ -119,7 +119,8 @@ def measure_given(run: Run) -> Measured:
         say_what_is_read(run)
     with run.stopwatch.time("measure_states"), interruption.deferred(), Progress("states", count, "file") as progress:
         links = find_links(backbone)
-        _take_own_classifier(backbone, links, run.inputs.images.num_classes)
+        if classifier(backbone, given.files[0]) is None:
+            _take_own_classifier(backbone, links, run.inputs.images.num_classes)
         for number, (path, step) in list(enumerate(zip(given.files, given.steps, strict=True)))[done:]:
             load_weights(backbone, path, given.key, prefix)
             _measure_state(run, stage, step, links, classifier(backbone, path))

@@ -82,6 +82,7 @@ def classifier_of(run: Run, epochs: int) -> "Classifier":
         epochs,
         config.seed,
         bias=config.backbone.classifier_bias,
+        scale=config.backbone.init_scale,
     )
 
 

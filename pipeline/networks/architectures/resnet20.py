@@ -1,10 +1,13 @@
 """ResNet-20, the residual network made for CIFAR-10."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from pipeline.networks.pieces import MOST_LINEAR, with_linear_tail
 from pipeline.networks.registry import architecture
+from pipeline.runtime.settings import knob
 
 
 class ResNet20(nn.Module):
@@ -39,11 +42,18 @@ class ResNet20(nn.Module):
         return self.layer3(self.layer2(self.layer1(self.act1(self.bn1(self.conv1(images))))))
 
 
-@architecture(takes=("images",))
-def resnet20(image_shape: Sequence[int], settings: None) -> nn.Module:
-    """`ResNet20` for the channels of the images.
+@dataclass(frozen=True)
+class Settings:
+    """Of ResNet-20."""
+
+    linear_tail: int = knob(0, "linear layers without bias after the last other one", ge=0, le=MOST_LINEAR)
+
+
+@architecture(settings=Settings, takes=("images",))
+def resnet20(image_shape: Sequence[int], settings: Settings) -> nn.Module:
+    """`ResNet20` for the channels of the images, and a linear tail behind the average of its maps if asked for.
 
     It starts with the last norm of every block at 1 (He et al. 2016): blocks that start as the identity would leave an
     untrained network, the control of ``backbone.epochs=0``, without depth.
     """
-    return ResNet20(image_shape[0])
+    return with_linear_tail(ResNet20(image_shape[0]), settings.linear_tail, 64)

@@ -13,6 +13,7 @@ from pipeline.data import ROUND
 from pipeline.dufm import DufmHead, squared_norm
 from pipeline.dufm.objectives import Objective
 from pipeline.networks import Backbone
+from pipeline.networks.pieces import scaled
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.randomness import generator
 
@@ -119,7 +120,11 @@ class Learner(pl.LightningModule):
 
 
 class Classifier(Learner):
-    """A backbone and a linear classifier; ``bias``: whether that has one."""
+    """A backbone and a linear classifier.
+
+    Args:
+        bias: whether the classifier has one. scale: what PyTorch's start of it is multiplied by.
+    """
 
     def __init__(
         self,
@@ -131,10 +136,11 @@ class Classifier(Learner):
         seed: int,
         *,
         bias: bool = True,
+        scale: float = 1.0,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(seed, "classifier").get_state())
-            head = nn.Linear(backbone.num_features, num_classes, bias=bias)
+            head = scaled(nn.Linear(backbone.num_features, num_classes, bias=bias), scale)
         super().__init__(backbone, head, optimizer, epochs)
         self.loss = loss
 

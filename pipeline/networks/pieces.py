@@ -1,0 +1,75 @@
+"""Pieces that networks by options are made of: activations, norms to a fixed length, linear tails."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-24
+"""Added to a variance before its root; only rows of zeros notice."""
+
+
+class Erf(nn.Module):
+    """The error function, entry by entry."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.erf(values)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "erf": Erf,
+    "linear": nn.Identity,
+}
+NORMS = ("none", "batch", "layer", "rms")
+"""All values that `backbone.norm` takes; each network takes some of them."""
+MOST_LINEAR = 8
+
+
+class FixedNorm(nn.Module):
+    """Rows ``(n, d)`` of length sqrt(d), without parameters: their mean removed first ("layer"), or not ("rms")."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.kind == "layer":
+            rows = rows - rows.mean(dim=-1, keepdim=True)
+        return rows * (rows.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+
+def batch_norm(width: int, *, bias: bool) -> nn.BatchNorm1d:
+    """A batch norm of vectors with a gain, and with a shift or without one."""
+    norm = nn.BatchNorm1d(width)
+    if not bias:
+        norm.bias = None
+    return norm
+
+
+def linear_layers(count: int, width: int, scale: float = 1.0) -> "OrderedDict[str, nn.Module]":
+    """``linear1`` .. of one width, without biases and with nothing between them, PyTorch's start times ``scale``."""
+    layers = [nn.Sequential(scaled(nn.Linear(width, width, bias=False), scale)) for _ in range(count)]
+    return OrderedDict((f"linear{number}", layer) for number, layer in enumerate(layers, start=1))
+
+
+def with_linear_tail(body: nn.Module, count: int, width: int) -> nn.Module:
+    """A network of maps (N, width, h, w), averaged over space and passed through linear layers; itself without any."""
+    if count == 0:
+        return body
+    pooled = OrderedDict([("body", body), ("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten())])
+    return nn.Sequential(pooled | linear_layers(count, width))
+
+
+@torch.no_grad()
+def scaled(layer: nn.Linear, scale: float) -> nn.Linear:
+    """The layer itself, its weight and bias multiplied."""
+    for parameter in layer.parameters():
+        parameter.mul_(scale)
+    return layer
