@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from pipeline.cli.sweep_end import states_told, tell_sweep
 from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.config.paths import PATHS, absolute, absolute_override, elsewhere
@@ -72,7 +73,9 @@ class UnfinishedOnly(Launcher):
         returned = {number: _completed(job) for number, job in zip(numbers, job_overrides, strict=True)}
         if left:
             jobs = [job_overrides[number - initial_job_idx] for number in left]
-            with _environment(own_package()):
+            here = type(self._launcher).__name__ == "BasicLauncher"  # its jobs tell of themselves
+            watched = nullcontext() if here else states_told(self._file.parent, len(left))
+            with _environment(own_package()), watched:
                 launched = self._launcher.launch(jobs, _Numbers(left))
             returned.update(zip(left, launched, strict=True))
         return [returned[number] for number in numbers]
@@ -151,8 +154,10 @@ def completed_jobs_skipped() -> Iterator[None]:
         return
     plugins = Plugins.instance()
     make_launcher = plugins.instantiate_launcher
+    sweeps: list[Path] = []
 
     def unfinished_only(hydra_context: Any, task_function: Any, config: DictConfig) -> Launcher:
+        sweeps.append(Path(str(config.hydra.sweep.dir)))
         return UnfinishedOnly(make_launcher(hydra_context, task_function, config), config, hydra_context)
 
     plugins.instantiate_launcher = unfinished_only  # type: ignore[method-assign]
@@ -160,6 +165,8 @@ def completed_jobs_skipped() -> Iterator[None]:
         yield
     finally:
         del plugins.instantiate_launcher
+        for sweep in sweeps:
+            tell_sweep(sweep)
 
 
 def is_sweep(folder: Path) -> bool:

@@ -147,7 +147,8 @@ def print_results(outcome: Outcome, summary: Mapping[str, Any], console: Console
     for split, values in (summary.get("accuracy") or {}).items():
         known = [value for value in values or [] if value is not None]
         if known:
-            console.print(f"Accuracy ({split}): {100 * min(known):.2f} % to {100 * max(known):.2f} %.")
+            ends = dict.fromkeys(f"{100 * share:.2f} %" for share in (min(known), max(known)))
+            console.print(f"Accuracy ({split}): {' to '.join(ends)}.")
 
 
 def files_left(folder: Path) -> Iterator[str]:

@@ -61,6 +61,9 @@ def test_a_multirun_that_is_complete_is_left_alone_from_anywhere(tmp_path):
     ):
         done = dnc(*arguments, cwd=place)
         assert done.stdout.count("completed already, and skipped") == 2 and done.stderr == ""
+        (heading,) = (line for line in done.stdout.splitlines() if line.startswith("2 runs in "))
+        assert heading.endswith("m | dufm | free features, K=2, n=5") and "dnc report " in done.stdout.splitlines()[-1]
+        assert "jobs:" not in done.stdout
         after = content(tmp_path / "m")
         assert after.pop("multirun.yaml") and after == {name: before[name] for name in after}
     assert list(elsewhere.iterdir()) == []
