@@ -20,7 +20,7 @@ from omegaconf.errors import (
 from pipeline.config import Config, allowed, choices_of, conf_folder
 from pipeline.config.environment import environment_variable
 from pipeline.config.folder import groups_of_choices
-from pipeline.config.overrides import unreadable
+from pipeline.config.overrides import knob_of, unreadable
 from pipeline.config.own_files import misnamed, own_files, shown, watch
 from pipeline.config.own_settings import explained, place_of, said_in_defaults
 from pipeline.metrics.registry import families
@@ -87,6 +87,8 @@ def _explained(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and knobs:
         hint = did_you_mean(name, knobs)
         return f"{key} is not a known key; allowed in {parent or 'the config'}: {', '.join(knobs)}{hint}."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (keys := _keys_of(parent)):
+        return f"{key} is not a known key; allowed in {parent}: {', '.join(keys)}{did_you_mean(name, keys)}."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "." in parent:
         return f"{key} is not there yet; allowed: +{key}=VALUE, which adds it, or {parent}={{{name}: VALUE}}."
     lines = [line.strip() for line in str(cause).strip().splitlines() if line.strip()]
@@ -100,6 +102,12 @@ def _explained(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return unreadable(error.override, first)
     return f"{key}: {first}." if key else f"{first}."
+
+
+def _keys_of(setting: str) -> tuple[str, ...]:
+    """The keys of a setting that is a mapping of known ones."""
+    entry = knob_of(setting)
+    return entry.metadata.get("keys", ()) if entry else ()
 
 
 def version_text() -> str:

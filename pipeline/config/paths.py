@@ -10,7 +10,14 @@ from hydra.errors import HydraException
 
 from pipeline.config.overrides import quoted, readable_override
 
-PATHS = ("data.root", "backbone.from_run", "backbone.checkpoint", "backbone.checkpoints", "features.cache")
+PATHS = (
+    "data.root",
+    "data.foreign_root",
+    "backbone.from_run",
+    "backbone.checkpoint",
+    "backbone.checkpoints",
+    "features.cache",
+)
 
 
 def absolute(value: Any, place: Path) -> Any:

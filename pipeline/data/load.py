@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.nn.functional import interpolate
-
+from pipeline.data.assembly import assembled
 from pipeline.data.files import download_missing
-from pipeline.data.images import DataError, ImageData, Split
+from pipeline.data.foreign import check_foreign, foreign_images, foreign_request
+from pipeline.data.images import DataError, ImageData
 from pipeline.data.names import shown
+from pipeline.data.options import MADE_GROUPS, member
 from pipeline.data.registry import DataSet, Request, data_sets, find, owners
-from pipeline.data.selection import choose_rows, relabel, resolve_classes
-from pipeline.data.vector_rows import VectorSettings, scaling
-from pipeline.runtime.memory import require_memory
+from pipeline.data.selection import merged_classes
 from pipeline.runtime.sections import own_settings
+from pipeline.runtime.settings import typed
+from pipeline.runtime.suggestions import did_you_mean
 
 
 def known_datasets() -> tuple[str, ...]:
@@ -57,14 +57,17 @@ def load_images(
         name: one of `known_datasets()`.
         root: folder of the files, in torchvision's layout or (`image_folder`) one folder per class.
         download: let torchvision fetch missing files of a published set into `root`.
-        classes: class names or indices, any mixture; names alone where all are numbers; None for all classes.
+        classes: class names or indices, any mixture; names alone where all are numbers; None for all classes. An
+            entry that is a list of them makes one class of several.
         samples_per_class: keep that many training images of each class, chosen by `seed`; the subset of a smaller
             number is contained in that of a larger one. The test split always keeps all images of the classes.
         test_fraction: share of each class set aside where the set has no test split of its own (`digits`, a flat
             `image_folder`); the same images whatever the seed.
         image_size: resize to (image_size, image_size); required where the files differ in size.
         seed: integer >= 0, used by `samples_per_class`, and by data sets that are generated.
-        settings: the data set's own settings by name; those of other data sets may be given at their defaults.
+        settings: ``imbalance, group, group_share, flip, random_labels, foreign, foreign_root`` as docs/recipes.md
+            describes them; and the data set's own settings by name, where those of other data sets may be given at
+            their defaults.
 
     Raises:
         DataError: for a bad request (see `validate_request`), a missing, damaged or unreadable file (named), images
@@ -86,21 +89,10 @@ def load_images(
     if _is_fetched(dataset, request):
         download_missing(dataset.torchvision, request.root)
         dataset.check(request)
-    names = dataset.class_names(request)
-    chosen = resolve_classes(classes, names)
-    source = dataset.open(request)
-    train_rows = choose_rows(source.train_labels, chosen, names, samples_per_class, seed)
-    test_rows = choose_rows(source.test_labels, chosen, names, None, seed)
-    if image_size is not None:
-        count = len(train_rows) + len(test_rows)
-        require_memory(count * image_size**2, f"{count} images of data.image_size={image_size}")
-    train_images, test_images = source.read(train_rows, test_rows)
-    if isinstance(request.settings, VectorSettings):
-        scale = scaling(train_images, request.settings.standardize)
-        train_images, test_images = scale(train_images), scale(test_images)
-    train = Split(_resized(train_images, image_size), relabel(source.train_labels[train_rows], chosen, len(names)))
-    test = Split(_resized(test_images, image_size), relabel(source.test_labels[test_rows], chosen, len(names)))
-    return ImageData.from_splits(name, train, test, tuple(names[index] for index in chosen))
+    if request.foreign is None:
+        return assembled(dataset, request)
+    other = find(request.foreign)
+    return assembled(dataset, request, lambda known: foreign_images(dataset, other, request, known))
 
 
 SHARED = frozenset(Request.__dataclass_fields__) - {"settings"}
@@ -111,6 +103,8 @@ def _request(name: str, root: str | Path | None = None, **wanted: Any) -> Reques
     shared = {key: value for key, value in wanted.items() if key in SHARED}
     own = {key: value for key, value in wanted.items() if key not in SHARED}
     folder = None if root is None else Path(os.path.expanduser(root))
+    if shared.get("foreign_root") is not None:
+        shared["foreign_root"] = Path(os.path.expanduser(shared["foreign_root"]))
     find(name)
     try:
         return Request(root=folder, settings=own_settings("data", name, owners(), own), **shared)
@@ -122,14 +116,54 @@ def _request(name: str, root: str | Path | None = None, **wanted: Any) -> Reques
 
 def _validate(dataset: DataSet, request: Request) -> None:
     _require_root(dataset, request)
-    if dataset.kind != "images" and request.image_size is not None:
-        raise DataError(
-            f"data.image_size={request.image_size} does not go with data={dataset.name}, which holds {dataset.kind} "
-            "and no images; allowed: data.image_size=null."
-        )
+    _check_kind(dataset, request)
     if not _is_fetched(dataset, request):
         dataset.check(request)
-    resolve_classes(request.classes, _class_names(dataset, request))
+    _, names = merged_classes(request.classes, _class_names(dataset, request))
+    if flip := request.flips:
+        for key, entry in (("from", flip.source), ("to", flip.target)):
+            if entry is not None:
+                member(f"data.flip.{key}", entry, names, "class")
+        if flip.group is not None and request.group is not None:
+            member("data.flip.group", flip.group, MADE_GROUPS, "group")
+    if request.foreign is not None:
+        _check_foreign(dataset, request)
+
+
+def _check_kind(dataset: DataSet, request: Request) -> None:
+    """Refuse what only images have, and of a text what only samples with one label each have."""
+    refused = {} if dataset.kind == "images" else {"image_size": None}
+    if dataset.kind == "text":
+        refused |= {"classes": None, "samples_per_class": None, "imbalance": None, "random_labels": False}
+        refused |= {"group": None, "foreign": None}
+    for key, only in refused.items():
+        if (value := getattr(request, key)) != only:
+            raise DataError(
+                f"data.{key}={typed(value)} does not go with data={dataset.name}, which holds {dataset.kind} and no "
+                f"images; allowed: data.{key}={typed(only)}."
+            )
+    if dataset.kind == "text" and request.flips:
+        raise DataError(f"data.flip.rate={request.flips.rate:g} does not go with data={dataset.name}; allowed: 0.")
+    if dataset.kind == "vectors" and request.group == "patch":
+        raise DataError(
+            f"data.group=patch does not go with data={dataset.name}, which holds vectors; allowed: invert, or null."
+        )
+
+
+def _check_foreign(dataset: DataSet, request: Request) -> None:
+    if request.foreign not in data_sets():
+        hint = did_you_mean(request.foreign, data_sets())
+        raise DataError(
+            f"data.foreign={request.foreign} is not known; allowed: {', '.join(data_sets())}, or null{hint}."
+        )
+    other = find(request.foreign)
+    check_foreign(dataset, other, request)
+    try:
+        asked = foreign_request(request)
+        _require_root(other, asked)
+        other.check(asked)
+    except DataError as error:
+        raise DataError(f"data.foreign={request.foreign}: {error}") from error
 
 
 def _class_names(dataset: DataSet, request: Request) -> tuple[str, ...]:
@@ -151,9 +185,3 @@ def _require_root(dataset: DataSet, request: Request) -> None:
 def _is_fetched(dataset: DataSet, request: Request) -> bool:
     """Whether files that are missing will be downloaded."""
     return request.download and dataset.torchvision is not None
-
-
-def _resized(images: Tensor, image_size: int | None) -> Tensor:
-    if image_size is None or images.shape[-2:] == (image_size, image_size):
-        return images.contiguous()
-    return interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)

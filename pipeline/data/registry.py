@@ -10,7 +10,7 @@ The function is named like its file, and that is what the data set is called. Se
 `load_images`, and the function finds them in `request.settings`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.data.images import DataError
+from pipeline.data.options import GROUPS, Flip
 from pipeline.runtime.discovery import registered
+from pipeline.runtime.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Request:
     test_fraction: what to set aside where the data set has no test split (see `selection.split_off_test`).
     image_size: side length wanted. Images that are all of one size can be left as they are: they are scaled afterwards.
     seed: of the run, for data that are generated.
+    imbalance, group, group_share, flip, random_labels: see `pipeline.data.options`.
+    foreign, foreign_root: the data set whose rows become the split `foreign`, and its folder (null: `root`).
     settings: an instance of the data set's own dataclass, or None.
     """
 
@@ -41,6 +45,13 @@ class Request:
     test_fraction: float = 0.2
     image_size: int | None = None
     seed: int = 0
+    imbalance: float | None = None
+    group: str | None = None
+    group_share: float = 0.5
+    flip: Mapping[str, Any] | None = None
+    random_labels: bool = False
+    foreign: str | None = None
+    foreign_root: Path | None = None
     settings: Any = None
 
     def __post_init__(self) -> None:
@@ -50,6 +61,30 @@ class Request:
                 raise DataError(f"data.{key}={value} is out of range; allowed: an integer >= 1, or null.")
         if not 0 < self.test_fraction < 1:
             raise DataError(f"data.test_fraction={self.test_fraction} is out of range; allowed: 0 < test_fraction < 1.")
+        if self.imbalance is not None and not (_is_number(self.imbalance) and 0 < self.imbalance <= 1):
+            raise DataError(f"data.imbalance={self.imbalance} is out of range; allowed: 0 < imbalance <= 1, or null.")
+        if not (_is_number(self.group_share) and 0 < self.group_share < 1):
+            raise DataError(f"data.group_share={self.group_share} is out of range; allowed: 0 < group_share < 1.")
+        if self.group is not None and self.group not in GROUPS:
+            hint = did_you_mean(self.group, GROUPS)
+            raise DataError(f"data.group={self.group} is not known; allowed: {', '.join(GROUPS)}, or null{hint}.")
+        if not isinstance(self.random_labels, bool):
+            raise DataError(f"data.random_labels={self.random_labels} is out of range; allowed: true, false.")
+        if Flip.of(self.flip) is not None and self.random_labels:
+            raise DataError(
+                f"data.random_labels=true leaves nothing for data.flip.rate={self.flip['rate']:g} to flip; allowed: "
+                "one of them."
+            )
+        if self.foreign is None and self.foreign_root is not None:
+            raise DataError(
+                f"data.foreign_root={self.foreign_root} belongs to data.foreign, which is null; allowed: a data set "
+                "there, or data.foreign_root=null."
+            )
+
+    @property
+    def flips(self) -> Flip | None:
+        """Which labels are to be flipped, if any."""
+        return Flip.of(self.flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +92,35 @@ class Source:
     """An opened data set: all labels, and images for the rows that are wanted.
 
     train_labels, test_labels: (N,) int64, indices into the data set's class names.
+        Of text (N, T), one for each position.
     read(train_rows, test_rows): the images (n, C, H, W) of both splits, equal in C, H, W and dtype; see `Split`.
+    groups(train_rows, test_rows): the groups (n,) int64 of both splits and their names, where the files tell them.
+    given: the labels of both splits that training is told, where these are not the true ones.
     """
 
     train_labels: Tensor
     test_labels: Tensor
     read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    groups: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[str, ...]]] | None = None
+    given: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def of_tensors(cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> "Source":
+    def of_tensors(
+        cls,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        given: tuple[Tensor, Tensor] | None = None,
+    ) -> "Source":
         """From (images, labels) of both splits, already in memory."""
-        return cls(train[1], test[1], lambda train_rows, test_rows: (train[0][train_rows], test[0][test_rows]))
+
+        def read(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor]:
+            return train[0][train_rows], test[0][test_rows]
+
+        return cls(train[1], test[1], read, given=given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _nothing_can_be_missing(request: Request) -> None:

@@ -13,8 +13,28 @@ from pipeline.runtime.suggestions import closest
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
-def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:
-    """Indices into `names` of the wanted classes, in the order given (position k becomes label k).
+def merged_classes(
+    classes: Sequence[int | str | Sequence[int | str]] | None, names: Sequence[str]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    """The classes of each label, and the labels' names: an entry that is a list makes one label of several classes.
+
+    Otherwise as `resolve_classes`; the name of several is theirs joined by ``+``.
+    """
+    flat = resolve_classes(classes, names)
+    if classes is None:
+        return tuple((index,) for index in flat), tuple(names)
+    rest = iter(flat)
+    members = tuple(tuple(next(rest) for _ in entry) if _is_list(entry) else (next(rest),) for entry in classes)
+    return members, tuple("+".join(names[index] for index in indices) for indices in members)
+
+
+def _is_list(entry: object) -> bool:
+    return isinstance(entry, Sequence) and not isinstance(entry, str)
+
+
+def resolve_classes(classes: Sequence[int | str | Sequence[int | str]] | None, names: Sequence[str]) -> tuple[int, ...]:
+    """Indices into `names` of the wanted classes, in the order given (position k becomes label k, see
+    `merged_classes`).
 
     Where all names are numbers (folders 1, 2, 10), an entry is the class of that name, as a number too: 1 is "01".
     Otherwise an int is an index; a string is a name or, where no class has that name, an index in digits. None means
@@ -27,13 +47,16 @@ def resolve_classes(classes: Sequence[int | str] | None, names: Sequence[str]) -
         raise DataError(
             f"data.classes={classes} is not a list; allowed: at least two classes, or null for all of them."
         )
-    chosen = [_class_index(entry, names) for entry in classes]
+    if [] in [list(entry) for entry in classes if _is_list(entry)]:
+        raise DataError(f"data.classes={_shown(classes)} has an empty list in it; allowed: lists of classes.")
+    entries = [each for entry in classes for each in (entry if _is_list(entry) else [entry])]
+    chosen = [_class_index(entry, names) for entry in entries]
     for position, index in enumerate(chosen):
         if index in chosen[:position]:
             raise DataError(f"data.classes={_shown(classes)} names class {names[index]!r} twice; allowed: once.")
-    if len(chosen) < 2:
+    if len(classes) < 2:
         raise DataError(
-            f"data.classes={_shown(classes)} has {len(chosen)} class; allowed: two or more of {in_short(names)}."
+            f"data.classes={_shown(classes)} has {len(classes)} class; allowed: two or more of {in_short(names)}."
         )
     return tuple(chosen)
 
@@ -72,7 +95,7 @@ def _numbered(entry: int | float | str, names: Sequence[str]) -> int:
 
 
 def _shown(classes: Sequence[int | str]) -> str:
-    return "[" + ", ".join(map(str, classes)) + "]"
+    return "[" + ", ".join(_shown(entry) if _is_list(entry) else str(entry) for entry in classes) + "]"
 
 
 def in_short(names: Sequence[str], at_most: int = 20) -> str:
@@ -102,31 +125,36 @@ def split_off_test(labels: Tensor, names: Sequence[str], test_fraction: float) -
 
 
 def choose_rows(
-    labels: Tensor, chosen: Sequence[int], names: Sequence[str], samples_per_class: int | None, seed: int
+    labels: Tensor,
+    chosen: Sequence[int],
+    names: Sequence[str],
+    samples_per_class: int | Sequence[int] | None,
+    seed: int,
 ) -> Tensor:
-    """Rows of the wanted classes in ascending order: all of them, or `samples_per_class` of each.
+    """Rows of the wanted classes in ascending order: all of them, or `samples_per_class` of each (of class k the k-th).
 
     Each class is shuffled by itself with the seed and cut: the images of a class depend on nothing but the seed, and
     a smaller subset is contained in every larger one. Raises DataError for a class with fewer images than asked.
     """
     rows_per_class = []
-    for index in chosen:
+    counts = samples_per_class if _is_list(samples_per_class) else [samples_per_class] * len(chosen)
+    for index, count in zip(chosen, counts, strict=True):
         rows = (labels == index).nonzero().squeeze(1)
-        if samples_per_class is not None:
-            if len(rows) < samples_per_class:
+        if count is not None:
+            if len(rows) < count:
                 raise DataError(
-                    f"data.samples_per_class={samples_per_class} is more than class {names[index]!r} has; "
-                    f"allowed: 1..{len(rows)}."
+                    f"data.samples_per_class={count} is more than class {names[index]!r} has; allowed: 1..{len(rows)}."
                 )
-            rows = rows[_shuffled(len(rows), seed, f"data/samples_per_class/{names[index]}")[:samples_per_class]]
+            rows = rows[_shuffled(len(rows), seed, f"data/samples_per_class/{names[index]}")[:count]]
         rows_per_class.append(rows)
     return torch.cat(rows_per_class).sort().values
 
 
-def relabel(labels: Tensor, chosen: Sequence[int], num_names: int) -> Tensor:
-    """Labels 0..K-1 by position in `chosen`, for labels that all belong to `chosen`."""
+def relabel(labels: Tensor, chosen: Sequence[int | Sequence[int]], num_names: int) -> Tensor:
+    """Labels 0..K-1 by position in `chosen`, whose entries are a class or several; -1 for classes that are in none."""
     position = torch.full((num_names,), -1, dtype=torch.int64)
-    position[torch.tensor(chosen)] = torch.arange(len(chosen))
+    for label, members in enumerate(chosen):
+        position[torch.tensor(members)] = label
     return position[labels]
 
 

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 
 from pipeline.data.augment import AUGMENTATIONS
 from pipeline.data.load import known_datasets
+from pipeline.data.options import GROUPS, NO_FLIP
 from pipeline.data.registry import owners
 from pipeline.runtime.sections import composed, owners_of
 from pipeline.runtime.settings import knob
@@ -24,6 +25,26 @@ class SharedSettings:
     test_fraction: float = knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
     image_size: int | None = knob(None, "scale and crop images to this side length", ge=1)
     augment: str = knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
+    imbalance: float | None = knob(
+        None,
+        "long tail: the last class's training samples over the first's; null leaves classes as they are",
+        gt=0,
+        le=1,
+    )
+    group: str | None = knob(
+        None, "two groups whatever the class: images of group 1 are inverted, or marked by a patch", choices=GROUPS
+    )
+    group_share: float = knob(0.5, "share of the images of each class in group 1", gt=0, lt=1)
+    flip: Any = knob(
+        NO_FLIP,
+        "wrong labels for training: rate, a share of the samples of a group and class (from), as class to",
+        keys=tuple(NO_FLIP),
+    )
+    random_labels: bool = knob(False, "train on the labels in random order")
+    foreign: str | None = knob(
+        None, "data set whose test rows, without labels, are measured too", choices=known_datasets
+    )
+    foreign_root: str | None = knob(None, "folder of its files; null takes data.root", path=True)
 
     @property
     def request(self) -> dict[str, Any]:
@@ -32,9 +53,18 @@ class SharedSettings:
 
     @property
     def relevant(self) -> dict[str, Any]:
-        """All that matters for the chosen data set: what only other ones own is left out."""
+        """All that matters for the chosen data set: what only other ones own is left out, and what is not done to it.
+
+        So results that were kept before there was an option are still those without it.
+        """
         foreign = {entry.name for entry in fields(self) if owners_of(entry) and self.name not in owners_of(entry)}
-        return {key: value for key, value in asdict(self).items() if key not in foreign}
+        undone = {key for key, default in OPTIONS.items() if getattr(self, key) == default}
+        return {key: value for key, value in asdict(self).items() if key not in foreign | undone}
+
+
+OPTIONS = {"imbalance": None, "group": None, "group_share": 0.5, "flip": NO_FLIP, "random_labels": False}
+OPTIONS |= {"foreign": None, "foreign_root": None}
+"""What can be done to any data set, and when nothing is."""
 
 
 DataConfig = composed("DataConfig", SharedSettings, owners(), section="data", module=__name__)

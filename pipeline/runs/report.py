@@ -6,9 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
+from pipeline.data import ImageData
 from pipeline.metrics.registry import metrics
 from pipeline.runs.outcome import Headline, Outcome
 from pipeline.runs.run import Run
@@ -111,7 +113,22 @@ def _data(run: Run) -> dict[str, Any] | None:
         "train": images.class_counts("train"),
         "test": images.class_counts("test"),
         "imbalance": images.imbalance,
+        **_options(images),
     }
+
+
+def _options(images: ImageData) -> dict[str, Any]:
+    """What was done to the data, where something was: samples of each group, labels given otherwise, foreign rows."""
+    found: dict[str, Any] = {}
+    if images.groups:
+        for split in ("train", "test"):
+            counts = torch.bincount(getattr(images, split).groups.cpu(), minlength=len(images.groups)).tolist()
+            found[f"{split}_groups"] = dict(zip(images.groups, counts, strict=True))
+    if images.train.given is not None:
+        found["given_otherwise"] = int((images.train.given != images.train.labels).sum())
+    if images.foreign is not None:
+        found["foreign"] = len(images.foreign)
+    return found
 
 
 def _given_weights(run: Run) -> dict[str, str] | None:

@@ -25,15 +25,15 @@ def knob(default: Any, text: str, **limits: Any) -> Any:
     """A dataclass field with its documentation and its limits.
 
     Args:
-        default: of the field; a list is copied for each instance.
+        default: of the field; a list or a mapping is copied for each instance.
         text: what the setting means, as ``--help`` shows it.
         limits: ``ge``, ``gt``, ``le``, ``lt`` for numbers (each number of a list), or ``choices``: the allowed values,
-            or a function that returns them; ``path=True`` where text is the name of a file or folder, so that an
-            argument may hold any characters.
+            or a function that returns them; ``keys`` of a mapping; ``path=True`` where text is the name of a file or
+            folder, so that an argument may hold any characters.
     """
     metadata = {"help": text, **limits}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

@@ -29,7 +29,11 @@ STAGES = "stages"
 """Subfolder of results that nobody needs once the run is complete."""
 CHECKPOINT = "checkpoints/backbone.ckpt"
 """File, within the run folder, from which a training resumes."""
-PATHS = (("data", "root"), *(("backbone", name) for name in ("from_run", "checkpoint", "checkpoints")))
+PATHS = (
+    ("data", "root"),
+    ("data", "foreign_root"),
+    *(("backbone", name) for name in ("from_run", "checkpoint", "checkpoints")),
+)
 """Section and name of the settings that are paths."""
 VERSION = 3
 """Changes when a stage begins to record other things, so that results of an older version are not taken for ours."""

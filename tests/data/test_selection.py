@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.data import DataError
-from pipeline.data.selection import choose_rows, relabel, resolve_classes, split_off_test
+from pipeline.data.selection import choose_rows, merged_classes, relabel, resolve_classes, split_off_test
 
 ANIMALS = ("ant", "bee", "cat", "dog")
 
@@ -131,3 +131,26 @@ def test_asking_for_more_images_than_a_class_has_names_the_class_and_the_number(
 
 def test_labels_become_positions_in_the_class_list():
     assert relabel(torch.tensor([3, 1, 1, 3]), (3, 1), 4).tolist() == [0, 1, 1, 0]
+
+
+def test_a_list_within_the_class_list_makes_one_label_of_several_classes():
+    members, names = merged_classes([["dog", 0], "bee"], ANIMALS)
+    assert members == ((3, 0), (1,)) and names == ("dog+ant", "bee")
+    assert relabel(torch.tensor([0, 1, 2, 3]), members, 4).tolist() == [0, 1, -1, 0]
+    assert merged_classes(None, ANIMALS) == (((0,), (1,), (2,), (3,)), ANIMALS)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [([["ant", "bee"]], "has 1 class"), ([["ant", "bee"], 0], "names class 'ant' twice"), ([[], 0], "an empty list")],
+)
+def test_merged_classes_are_two_or_more_and_disjoint(classes, message):
+    with pytest.raises(DataError, match=message):
+        merged_classes(classes, ANIMALS)
+
+
+def test_every_class_may_have_a_count_of_its_own():
+    labels = torch.arange(3).repeat(10)
+    rows = choose_rows(labels, (0, 2), ANIMALS, (4, 2), seed=0)
+    assert labels[rows].bincount().tolist() == [4, 0, 2]
+    assert set(rows.tolist()) <= set(choose_rows(labels, (0, 2), ANIMALS, 5, seed=0).tolist())

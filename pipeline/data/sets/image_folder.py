@@ -2,14 +2,17 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from pipeline.data import DataError, Request, Source, data_set
 from pipeline.data.class_folders import Layout, check_no_overlap, find_layout, refuse_splits_in_classes, subfolders
+from pipeline.data.group_files import groups_of, read_groups
 from pipeline.data.image_files import read_images
 from pipeline.data.names import shown
-from pipeline.data.samples import in_words, list_samples
+from pipeline.data.samples import Samples, in_words, list_samples
 from pipeline.data.selection import in_short, resolve_classes, split_off_test
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,8 @@ def image_folder(request: Request) -> Source:
 
     What is not read (other folders and files, links) is logged in one line, and so is what was done to some images.
     Images are grey (C = 1) when every chosen file is stored as grey, colour (C = 3) otherwise. `image_size` scales the
-    shorter side to that length and crops the middle square; without it all files must have one size.
+    shorter side to that length and crops the middle square; without it all files must have one size. A file
+    `<root>/groups.csv` tells the group of each image.
     """
     layout = find_layout(request.root)
     check_no_overlap(layout)
@@ -50,14 +54,7 @@ def image_folder(request: Request) -> Source:
     parts = [list_samples(folder, names) for folder in (layout.train, layout.test) if folder]
     for part in parts:
         refuse_splits_in_classes(request.root, part.folders)
-    if layout.test is None:
-        paths, labels = parts[0].paths, parts[0].labels
-        train, test = split_off_test(labels, names, request.test_fraction)
-        train_paths, train_labels = [paths[row] for row in train], labels[train]
-        test_paths, test_labels = [paths[row] for row in test], labels[test]
-    else:
-        train_paths, train_labels = parts[0].paths, parts[0].labels
-        test_paths, test_labels = parts[1].paths, parts[1].labels
+    (train_paths, train_labels), (test_paths, test_labels) = _splits(parts, names, request.test_fraction)
     _tell(request, layout, sum((part.left_out for part in parts), Counter()))
 
     def read(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +62,25 @@ def image_folder(request: Request) -> Source:
         images = read_images(chosen, request.image_size)
         return images[: len(train_rows)], images[len(train_rows) :]
 
-    return Source(train_labels, test_labels, read)
+    told = read_groups(request.root)
+
+    def groups(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        own, other = (
+            [paths[row] for row in rows] for paths, rows in ((train_paths, train_rows), (test_paths, test_rows))
+        )
+        return groups_of(request.root, told, own, other)
+
+    return Source(train_labels, test_labels, read, None if told is None else groups)
+
+
+def _splits(
+    parts: Sequence[Samples], names: Sequence[str], test_fraction: float
+) -> tuple[tuple[list[Path], Tensor], tuple[list[Path], Tensor]]:
+    """Paths and labels of both splits."""
+    if len(parts) == 2:
+        return tuple((part.paths, part.labels) for part in parts)
+    paths, labels = parts[0].paths, parts[0].labels
+    return tuple(([paths[row] for row in rows], labels[rows]) for rows in split_off_test(labels, names, test_fraction))
 
 
 def _tell(request: Request, layout: Layout, left_out: Counter[str]) -> None:
