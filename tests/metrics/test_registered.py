@@ -49,7 +49,7 @@ def draw(sizes: tuple[int, ...] = (9, 14, 7), members: tuple[int, ...] = (), see
     features = (2 * normal(*members, K, WIDTH) + 1)[..., labels, :] + normal(*members, len(labels), WIDTH)
     features[..., 0].relu_()
     decisions = torch.randint(0, K, (*members, len(labels)), generator=generator)
-    weights = normal(*members, HIDDEN, WIDTH), normal(*members, 4, HIDDEN), normal(*members, K, WIDTH)
+    weights = normal(*members, HIDDEN, WIDTH), normal(*members, K, HIDDEN), normal(*members, K, WIDTH)
     return Problem(features, labels, decisions, *weights)
 
 
@@ -251,7 +251,7 @@ def degenerate() -> dict[str, Problem]:
         "two means equal": replace(whole, features=whole.features[:3].repeat(2, 1)[[0, 1, 1, 0, 1, 1]], **few),
         "an infinite feature": replace(whole, features=bad),
         "weights zero": replace(whole, **blank),
-        "weights not finite": replace(whole, hidden=nan, following=nan[:4, :HIDDEN], last=nan[:K]),
+        "weights not finite": replace(whole, hidden=nan, following=nan[:K, :HIDDEN], last=nan[:K]),
         "collapsed": replace(whole, features=whole.features[:3][whole.labels]),
     }
 
