@@ -10,7 +10,8 @@ from golden import W as CLASSIFIER
 from golden import Y as LABELS
 from golden_ways import WAYS, measured, streamed
 
-from pipeline.metrics import layer_metrics, sphere_kernel_log, undefined_reasons
+from pipeline.metrics import layer_metrics, undefined_reasons
+from pipeline.metrics.functions.uniform_sphere import sphere_kernel_log
 
 GOLDEN = {
     "cdnv_1": 0.240785392906,

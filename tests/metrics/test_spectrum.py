@@ -7,7 +7,8 @@ from golden import K
 from golden import Y as LABELS
 from golden_ways import WAYS, measured, streamed
 
-from pipeline.metrics import class_spectra, layer_metrics, undefined_reasons
+from pipeline.metrics import layer_metrics, undefined_reasons
+from pipeline.metrics.functions.class_spectra import class_spectra
 
 GOLDEN = {
     "erank": 3.711549638447,
