@@ -25,6 +25,9 @@ from pipeline.theory import (
 
 DECAYS = (1e-3, 4e-3, 2e-3, 5e-3)
 
+STEPS = torch.arange(12, dtype=torch.float64)
+WAVES = torch.stack([STEPS.sin(), 0.5 * (1.7 * STEPS).cos() + 0.3 * STEPS.sin(), 0.2 * (0.3 * STEPS**2).sin()], dim=1)
+
 PROBLEMS = {
     "two classes": Problem("mse", "relu", (3, 3), 3, 2e-3, 1e-3),
     "linear": Problem("mse", "linear", (2, 2, 2), 2, (1e-2, 3e-3), 2e-3),
@@ -35,6 +38,27 @@ PROBLEMS = {
     "small codes": Problem("mse", "relu", (2,) * 7, 4, 3e-3, 4e-3),
     "metastable": Problem("mse", "relu", (1, 1), 3, 0.152, 0.152),
     "zero alone": Problem("mse", "relu", (1, 1, 1), 3, 0.5, 0.5),
+    "unequal classes": Problem("mse", "linear", (8, 4, 4, 2), 3, (1e-3, 4e-3, 2e-3), 5e-3),
+    "unequal classes, ReLU": Problem("mse", "relu", (5, 3, 1), 2, 3e-3, 3e-3),
+    "unequal classes, one layer, bias": Problem("mse", "relu", (5, 3, 1), 1, 1e-2, 1e-2, bias=True),
+    "features are outputs": Problem("mse", "linear", (5, 3), 0, 1e-2, 1e-2, bias=True),
+    "real targets": Problem("mse", "linear", None, 2, 2e-2, 5e-2 / 12, bias=True, targets=WAVES),
+    "real targets, one layer": Problem("mse", "relu", None, 1, 2e-2, 5e-2 / 12, targets=WAVES),
+    "frames of 2": Problem("cross_entropy", "linear", (2, 2), 3, 1e-3, 2e-3),
+    "frames of 5": Problem("cross_entropy", "linear", (2,) * 5, 2, (1e-3, 2e-3), 1e-3),
+    "frames of 10": Problem("cross_entropy", "linear", (1,) * 10, 3, DECAYS[:3], 1e-3),
+    "frames of 6, bias": Problem("cross_entropy", "linear", (2,) * 6, 2, 1e-3, 1e-3, bias=True),
+    "cross-entropy of one layer": Problem("cross_entropy", "relu", (3,) * 4, 1, 2e-3, 1e-3),
+    "logits are features": Problem("cross_entropy", "linear", (3,) * 4, 0, (), 1e-3),
+    "cross-entropy, zero alone": Problem("cross_entropy", "linear", (3,) * 4, 1, 1.0, 1.0),
+    "ReLU and cross-entropy": Problem("cross_entropy", "relu", (2,) * 6, 3, DECAYS[:3], 1e-3),
+    "ReLU and cross-entropy, bias": Problem("cross_entropy", "relu", (2,) * 3, 2, 1e-3, 1e-3, bias=True),
+    "ReLU and cross-entropy, unequal": Problem("cross_entropy", "relu", (4, 2, 1), 2, 1e-3, 1e-3),
+    "dead classes": Problem("cross_entropy", "relu", (8, 4, 2, 2), 1, 5e-3, 1e-3, constraint="nonnegative"),
+    "minority": Problem("cross_entropy", "relu", (40, 20, 10, 2), 1, 3e-2, 1.4e-2, constraint="nonnegative"),
+    "sphere": Problem("cross_entropy", "linear", (2,) * 4, 1, 5e-3, 1e-3, constraint="sphere"),
+    "sphere, mse": Problem("mse", "linear", (2,) * 4, 1, 5e-3, 0.0, constraint="sphere"),
+    "sphere, entries >= 0": Problem("cross_entropy", "linear", (2,) * 4, 1, 5e-3, 0, constraint="nonnegative_sphere"),
 }
 
 
@@ -86,7 +110,9 @@ def class_ranks(problem: Problem, features, weights) -> tuple[int, ...]:
     return tuple(int((values > 1e-8 * values.max()).sum()) for values in map(torch.linalg.svdvals, means))
 
 
-def widths_of(reference: Reference) -> list[int]:
+def wider(problem: Problem, reference: Reference) -> list[int]:
+    if problem.depth == 0 and problem.loss != "supervised_contrastive":
+        return list(reference.widths)  # features are outputs
     return [width + 1 + layer for layer, width in enumerate(reference.widths)]
 
 
@@ -111,9 +137,7 @@ def test_the_objective_at_every_constructed_point_is_the_references_value(known)
         if state.kind == BOUND:
             assert state.construct is None and state.ranks == ()
             continue
-        for widths in (state.widths, widths_of(state)):
-            if problem.depth == 0 and problem.loss != "supervised_contrastive":
-                widths = state.widths
+        for widths in (state.widths, wider(problem, state)):
             point = state.construct(widths, torch.Generator().manual_seed(index))
             assert [point.features.shape[1], *(weight.shape[0] for weight in point.weights[:-1])] == list(widths)
             value = objective(problem, point.features, point.weights, point.bias).item()
@@ -134,7 +158,7 @@ def test_stationary_points_have_no_gradient_and_attained_ones_have(known):
     for index, state in enumerate(states):
         if state.kind == BOUND:
             continue
-        point = state.construct(widths_of(state), torch.Generator().manual_seed(index))
+        point = state.construct(wider(problem, state), torch.Generator().manual_seed(index))
         largest = max(float(gradient.abs().max()) for gradient in gradients(problem, point))
         if state.kind in (OPTIMUM, STATIONARY):
             assert largest < 1e-11, state.name
@@ -164,7 +188,7 @@ def test_names_tell_references_apart_and_lead_back_to_them(known):
 def test_networks_that_are_too_narrow_are_refused_and_left_out(known):
     problem, states = known
     for state in states:
-        if state.kind == BOUND or not any(state.widths):
+        if state.kind == BOUND:
             continue
         for layer, least in enumerate(state.widths):
             if least < 2:
