@@ -52,7 +52,7 @@ def _text(dataset: DataSet, request: Request, source: Source) -> ImageData:
             source.read(*every), (source.train_labels, source.test_labels), given, strict=True
         )
     )
-    return ImageData.from_splits(dataset.name, train, test, dataset.class_names(request))
+    return ImageData.from_splits(dataset.name, train, test, dataset.class_names(request), sha256=source.sha256)
 
 
 def _training_rows(request: Request, labels: Tensor, names: tuple[str, ...]) -> Tensor:

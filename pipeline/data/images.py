@@ -85,6 +85,7 @@ class ImageData:
         images are float32, because such numbers are used as they are. Of tokens there are none: (0,).
     groups: names of the groups that the samples of both splits belong to, () where there are none.
     foreign: rows of another data set, made like those of the test split; their labels are -1.
+    sha256: of what was read, for the record, where the name does not say what that is (a text).
     """
 
     name: str
@@ -95,6 +96,7 @@ class ImageData:
     std: Tensor
     groups: tuple[str, ...] = ()
     foreign: Split | None = None
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         least = -1 if self.train.is_text else 0
@@ -115,10 +117,11 @@ class ImageData:
         classes: tuple[str, ...],
         groups: tuple[str, ...] = (),
         foreign: Split | None = None,
+        sha256: str | None = None,
     ) -> "ImageData":
         """Compute mean and std of `train` and put the pieces together."""
         mean, std = channel_statistics(train.images)
-        return cls(name, train, test, classes, mean, std, groups, foreign)
+        return cls(name, train, test, classes, mean, std, groups, foreign, sha256)
 
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data set with every tensor on `device`."""

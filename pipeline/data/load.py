@@ -46,7 +46,7 @@ def load_images(
     download: bool = False,
     classes: Sequence[int | str] | None = None,
     samples_per_class: int | None = None,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     image_size: int | None = None,
     seed: int = 0,
     **settings: Any,
@@ -62,7 +62,7 @@ def load_images(
         samples_per_class: keep that many training images of each class, chosen by `seed`; the subset of a smaller
             number is contained in that of a larger one. The test split always keeps all images of the classes.
         test_fraction: share of each class set aside where the set has no test split of its own (`digits`, a flat
-            `image_folder`); the same images whatever the seed.
+            `image_folder`); the same images whatever the seed. None: a fifth, of a text a tenth.
         image_size: resize to (image_size, image_size); required where the files differ in size.
         seed: integer >= 0, used by `samples_per_class`, and by data sets that are generated.
         settings: ``imbalance, group, group_share, flip, random_labels, foreign, foreign_root`` as docs/recipes.md
@@ -105,7 +105,8 @@ def _request(name: str, root: str | Path | None = None, **wanted: Any) -> Reques
     folder = None if root is None else Path(os.path.expanduser(root))
     if shared.get("foreign_root") is not None:
         shared["foreign_root"] = Path(os.path.expanduser(shared["foreign_root"]))
-    find(name)
+    if shared.get("test_fraction") is None:
+        shared["test_fraction"] = find(name).test_fraction
     try:
         return Request(root=folder, settings=own_settings("data", name, owners(), own), **shared)
     except DataError:

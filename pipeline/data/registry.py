@@ -23,6 +23,9 @@ from pipeline.data.options import GROUPS, Flip
 from pipeline.runtime.discovery import registered
 from pipeline.runtime.suggestions import did_you_mean
 
+TEST_FRACTION = 0.2
+"""Share of each class that is set aside for testing where nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -42,7 +45,7 @@ class Request:
     download: bool = False
     classes: Sequence[int | str] | None = None
     samples_per_class: int | None = None
-    test_fraction: float = 0.2
+    test_fraction: float = TEST_FRACTION
     image_size: int | None = None
     seed: int = 0
     imbalance: float | None = None
@@ -96,6 +99,7 @@ class Source:
     read(train_rows, test_rows): the images (n, C, H, W) of both splits, equal in C, H, W and dtype; see `Split`.
     groups(train_rows, test_rows): the groups (n,) int64 of both splits and their names, where the files tell them.
     given: the labels of both splits that training is told, where these are not the true ones.
+    sha256: of what was read, for the record, where the name of the data set does not say what that is.
     """
 
     train_labels: Tensor
@@ -103,6 +107,7 @@ class Source:
     read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     groups: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[str, ...]]] | None = None
     given: tuple[Tensor, Tensor] | None = None
+    sha256: str | None = None
 
     @classmethod
     def of_tensors(
@@ -110,13 +115,14 @@ class Source:
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor],
         given: tuple[Tensor, Tensor] | None = None,
+        sha256: str | None = None,
     ) -> "Source":
         """From (images, labels) of both splits, already in memory."""
 
         def read(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor]:
             return train[0][train_rows], test[0][test_rows]
 
-        return cls(train[1], test[1], read, given=given)
+        return cls(train[1], test[1], read, given=given, sha256=sha256)
 
 
 def _is_number(value: Any) -> bool:
@@ -141,6 +147,7 @@ class DataSet:
     kind: ``images``, ``vectors`` or ``text``, see `ImageData.kind`. Of vectors the own settings may derive from
         `pipeline.data.vector_rows.VectorSettings`; they are then standardised as these say.
     takes_file: whether `data.root` may be a file.
+    test_fraction: what is set aside for testing where that is not asked for, and there is no test split.
     """
 
     name: str
@@ -152,6 +159,7 @@ class DataSet:
     settings: type | None = None
     kind: str = "images"
     takes_file: bool = False
+    test_fraction: float = TEST_FRACTION
 
     @property
     def knows_its_classes(self) -> bool:
@@ -172,13 +180,14 @@ def data_set(
     settings: type | None = None,
     kind: str = "images",
     takes_file: bool = False,
+    test_fraction: float = TEST_FRACTION,
 ) -> Callable[[Callable[[Request], Source]], DataSet]:
     """Decorator of the function that opens a data set; for the arguments see `DataSet`."""
 
     def register(open_: Callable[[Request], Source]) -> DataSet:
         name = open_.__module__.rpartition(".")[2]
         names = classes if callable(classes) else tuple(classes)
-        return DataSet(name, open_, names, needs_root, torchvision, check, settings, kind, takes_file)
+        return DataSet(name, open_, names, needs_root, torchvision, check, settings, kind, takes_file, test_fraction)
 
     return register
 

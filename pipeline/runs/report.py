@@ -128,6 +128,8 @@ def _options(images: ImageData) -> dict[str, Any]:
         found["given_otherwise"] = int((images.train.given != images.train.labels).sum())
     if images.foreign is not None:
         found["foreign"] = len(images.foreign)
+    if images.sha256 is not None:
+        found["sha256"] = images.sha256
     return found
 
 
