@@ -15,6 +15,8 @@ def main() -> None:
 def _command() -> Callable[[], None]:
     if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
         from pipeline.views.html.command import main as run
+    elif "--version" in sys.argv[1:]:
+        from pipeline.runtime.versions import print_versions as run
     else:
         from pipeline.cli.app import main as run
     return run

@@ -79,7 +79,7 @@ def defined_in(name: str) -> str:
         package, _, attribute = name.rpartition(".")
         passed_on = {}
         if package in MODULES:
-            passed_on = {full.rpartition(".")[2]: full for _, full in imports(tree(MODULES[package]), running=True)}
+            passed_on = {full.rpartition(".")[2]: full for _, full in imports(tree(MODULES[package]), running=False)}
         name = passed_on.get(attribute, package)
     return name
 

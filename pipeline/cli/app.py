@@ -28,9 +28,10 @@ from pipeline.cli.cluster import (
     was_requeued,
 )
 from pipeline.cli.invocation import hydra_arguments
+from pipeline.cli.shortcuts import shortcuts
 from pipeline.cli.sweeps import completed_jobs_skipped
 from pipeline.config import Config, conf_folder
-from pipeline.config.messages import explain, one_line, register, version_text
+from pipeline.config.messages import explain, one_line, register
 from pipeline.runs.checking import checked
 from pipeline.runs.door import (
     Admission,
@@ -41,13 +42,12 @@ from pipeline.runs.door import (
     refuse_completed,
     refuse_others,
 )
-from pipeline.runs.processes import is_first
+from pipeline.runs.launches import is_first
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
 from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.interruption import Interrupted, interruption, requeue
 from pipeline.runtime.program import sentence_of
-from pipeline.storage.ownership import remove_settings
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +89,6 @@ class Failed(BaseException):
 
 def _run_or_show(arguments: list[str]) -> None:
     """Let Hydra do what is asked: run, or show something and stop."""
-    if "--version" in arguments:
-        print(version_text())
-        return
     run = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="main")(job)
     flags = flags_of(arguments)
     if flags.cfg in ("job", "all") and flags.package is None:
@@ -102,7 +99,7 @@ def _run_or_show(arguments: list[str]) -> None:
         print(shown.getvalue(), end="")
         return
     try:
-        with completed_jobs_skipped():
+        with completed_jobs_skipped(), shortcuts(flags):
             run()
     except Failed as failure:
         raise failure.__cause__ from None
@@ -213,5 +210,7 @@ def _run(admission: Admission) -> None:
 
 def _remove_if_unused(folder: Path) -> None:
     """Remove what Hydra made for a job (of a multirun) that never began."""
+    from pipeline.storage.ownership import remove_settings  # here, because it loads PyTorch
+
     if is_first() and not (folder / "summary.json").exists():
         remove_settings(folder)

@@ -38,7 +38,7 @@ def readable(arguments: list[str]) -> list[str]:
     flags = flags_of(arguments)
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun runs what a pickle says; allowed: the arguments of that run again.")
-    sweeping = _may_sweep(flags)
+    sweeping = may_sweep(flags)
     arguments = [readable_override(argument, sweeping=sweeping) for argument in arguments]
     for argument in flags_of(arguments).overrides:
         override = parsed_override(argument)
@@ -48,7 +48,7 @@ def readable(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _may_sweep(flags: Namespace) -> bool:
+def may_sweep(flags: Namespace) -> bool:
     """Whether a comma may separate the values of a multirun: flags, or files of the user's own, may ask for one."""
     if flags.multirun or flags.shell_completion:
         return True

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.runs.processes import is_first
+from pipeline.runs.launches import is_first
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import Interrupted, requeue
 

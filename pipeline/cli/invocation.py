@@ -12,7 +12,7 @@ from pipeline.cli.sweeps import is_sweep, sweep_as_started
 from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.config.paths import absolute_override, elsewhere, settled_paths
-from pipeline.runs.processes import is_first
+from pipeline.runs.launches import is_first
 from pipeline.runtime.console import QUIET, VERBOSE, showing
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.reading import Unreadable

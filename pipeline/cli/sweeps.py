@@ -19,7 +19,7 @@ from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.config.paths import PATHS, absolute, absolute_override, elsewhere
 from pipeline.runs.door import is_completed
-from pipeline.runs.processes import launched_rank
+from pipeline.runs.launches import launched_rank
 from pipeline.runtime.children import own_package
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.reading import Unreadable, plain_yaml, yaml_of

@@ -1,6 +1,7 @@
 """From a composed config to a validated `Config`, and the one-sentence errors on the way.
 
-The rest of the package sees the plain dataclasses of `pipeline.config.schema`, never OmegaConf.
+The rest of the package sees the plain dataclasses of `pipeline.config.schema`, never OmegaConf. What needs PyTorch is
+imported where it is asked: a value out of range is refused without it.
 """
 
 from collections.abc import Iterator
@@ -8,15 +9,9 @@ from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config.schema import Config, LoggerConfig, VerdictConfig
-from pipeline.data import validate_request
-from pipeline.dufm.objectives import known_objectives, load_objective
-from pipeline.metrics.registry import metrics
-from pipeline.networks import validate_backbone
-from pipeline.networks.reading import READINGS, Reading
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import LARGEST, check_value, shown
 from pipeline.runtime.suggestions import did_you_mean
@@ -81,6 +76,9 @@ def _check_thresholds(config: Config) -> None:
     given, own = config.verdict.thresholds, {entry.name for entry in fields(VerdictConfig)} - {"thresholds"}
     if given is None:
         return
+    from pipeline.dufm.objectives import known_objectives, load_objective
+    from pipeline.metrics.registry import metrics
+
     judged = {promise.metric for name in known_objectives() for promise in load_objective(name).collapse}
     known = sorted((judged | set(metrics())) - own)
     if not isinstance(given, dict):
@@ -113,7 +111,7 @@ def _check_tracking(logger: LoggerConfig) -> None:
 
 
 def _check_device(config: Config) -> None:
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+    if config.trainer.accelerator == "gpu" and config.device.type != "cuda":
         raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no CUDA device here; allowed: auto, cpu.")
     if config.descent.precision == "tf32" and config.device.type != "cuda":
         raise ConfigError("descent.precision=tf32 needs a CUDA device; allowed here: float64, float32.")
@@ -125,6 +123,8 @@ def check_data(config: Config) -> None:
     Raises:
         ConfigError: a setting of ``data`` does not go with another one, or names files that are not there.
     """
+    from pipeline.data import validate_request
+
     data = config.data
     if not isinstance(data.classes, list | None):
         raise ConfigError(f"data.classes={data.classes} is not a list; allowed: [a,b,...] by index or name, or null.")
@@ -138,6 +138,8 @@ def check_backbone(config: Config) -> None:
     Raises:
         ConfigError: a setting of ``backbone`` does not go with another one, or names a model that is not there.
     """
+    from pipeline.networks import validate_backbone
+
     _check_weights(config)
     _check_layers(config)
     with _as_config_errors():
@@ -181,6 +183,8 @@ def _check_layers(config: Config) -> None:
         )
     if read is None:
         return
+    from pipeline.networks.reading import READINGS, Reading
+
     if not isinstance(read, dict) or not all(isinstance(pattern, str) for pattern in read):
         raise ConfigError(f"backbone.read={shown(read)} is no mapping; allowed: {{pattern: {READINGS}, ...}}, or null.")
     for pattern, how in read.items():

@@ -1,9 +1,7 @@
 """What the command says about its configuration: errors as one sentence, and the ``--help`` page."""
 
-import platform
 import re
 from dataclasses import Field, fields, is_dataclass
-from importlib.metadata import version
 from textwrap import wrap
 from typing import Any
 
@@ -23,7 +21,7 @@ from pipeline.config.folder import groups_of_choices
 from pipeline.config.overrides import knob_of, unreadable
 from pipeline.config.own_files import misnamed, own_files, shown, watch
 from pipeline.config.own_settings import explained, place_of, said_in_defaults
-from pipeline.metrics.registry import families
+from pipeline.metrics.registry.family import metric_names
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.runtime.text import printable
@@ -110,12 +108,6 @@ def _keys_of(setting: str) -> tuple[str, ...]:
     return entry.metadata.get("keys", ()) if entry else ()
 
 
-def version_text() -> str:
-    """What ``--version`` prints: this package, and those that matter most to what it does."""
-    others = [f"{name} {version(name)}" for name in ("torch", "pytorch-lightning", "hydra-core", "wandb")]
-    return f"dnc {version('deep-neural-collapse')} ({', '.join(others)}, Python {platform.python_version()})"
-
-
 def _node(path: str) -> Any:
     node: Any = Config()
     for name in filter(None, path.split(".")):
@@ -168,10 +160,8 @@ def help_text(root: DictConfig) -> str:
         "Families of metrics (measure.families=[core,...]; python -m pipeline.metrics says what each metric is):",
         *(
             line
-            for family in families().values()
-            for line in wrap(
-                f"{family.name:<12} {', '.join(family.metrics)}", 118, initial_indent="  ", subsequent_indent=" " * 15
-            )
+            for family, names in metric_names().items()
+            for line in wrap(f"{family:<12} {', '.join(names)}", 118, initial_indent="  ", subsequent_indent=" " * 15)
         ),
         "",
         "Exit codes: 0 done, 1 the run failed, 2 bad configuration (nothing was written), 130 interrupted,",

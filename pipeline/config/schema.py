@@ -6,19 +6,22 @@ others stand here.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import MISSING
 
 from pipeline.config.folder import known_protocols
 from pipeline.data.settings import DataConfig
-from pipeline.dufm.objectives import Objective, known_objectives, load_objective
+from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.metrics.engine.settings import PAIRS, MeasureSettings
-from pipeline.metrics.registry import known_families
-from pipeline.networks.reading import POOLINGS
-from pipeline.networks.settings import NetworkConfig
+from pipeline.metrics.registry.family import known_families
+from pipeline.networks.settings import POOLINGS, NetworkConfig
 from pipeline.runtime.settings import knob as _knob
+
+if TYPE_CHECKING:  # --help and a mistyped argument need no PyTorch
+    import torch
+
+    from pipeline.dufm.objectives import Objective
 
 
 @dataclass
@@ -222,11 +225,11 @@ class Config:
         return tuple(decay) if isinstance(decay, list) else (float(decay),) * self.head.depth
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> "Objective":
         """What the head minimises, beside its penalties."""
         return load_objective(self.head.loss)
 
-    def thresholds_of(self, objective: Objective) -> dict[str, float]:
+    def thresholds_of(self, objective: "Objective") -> dict[str, float]:
         """Largest value that counts as collapsed, for each metric that is judged where this is minimised: those of the
         section `verdict`, and what else the objective's collapse speaks of."""
         own = {name: value for name, value in vars(self.verdict).items() if name != "thresholds"}
@@ -234,6 +237,8 @@ class Config:
         return own | others | (self.verdict.thresholds or {})
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the run computes."""
+        import torch
+
         return torch.device("cuda" if self.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+from pipeline.data.settings import AUGMENTATIONS
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,6 @@ from pipeline.runtime.settings import typed
 from pipeline.runtime.suggestions import did_you_mean
 
 
-def known_datasets() -> tuple[str, ...]:
-    """The names `load_images` accepts."""
-    return tuple(data_sets())
-
-
 def class_names(name: str, root: str | Path | None = None, **settings: Any) -> tuple[str, ...]:
     """All class names of a data set in label order, without reading images; DataError if there is no such set."""
     request = _request(name, root=root, **settings)

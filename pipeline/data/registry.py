@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pipeline.data.images import DataError
 from pipeline.data.options import GROUPS, Flip
+from pipeline.data.settings import SETS
 from pipeline.runtime.discovery import registered
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -195,7 +196,7 @@ def data_set(
 @cache
 def data_sets() -> dict[str, DataSet]:
     """All registered data sets by name."""
-    return registered("pipeline.data.sets", DataSet)
+    return registered(SETS, DataSet)
 
 
 def find(name: str) -> DataSet:

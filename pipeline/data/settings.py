@@ -5,12 +5,20 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pipeline.data.augment import AUGMENTATIONS
-from pipeline.data.load import known_datasets
 from pipeline.data.options import GROUPS, NO_FLIP
-from pipeline.data.registry import owners
+from pipeline.runtime.discovery import names_in
 from pipeline.runtime.sections import composed, owners_of
 from pipeline.runtime.settings import knob
+from pipeline.runtime.sources import own_settings_of
+
+SETS = "pipeline.data.sets"
+"""The folder of the data sets."""
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+
+
+def known_datasets() -> tuple[str, ...]:
+    """Names of all data sets; none of them is imported."""
+    return names_in(SETS)
 
 
 @dataclass
@@ -24,7 +32,7 @@ class SharedSettings:
     samples_per_class: int | None = knob(None, "balanced deterministic training subset; null takes all", ge=1)
     test_fraction: float = knob(0.2, "held-out share where the data set has no test split", gt=0, lt=1)
     image_size: int | None = knob(None, "scale and crop images to this side length", ge=1)
-    augment: str = knob("none", "training augmentation of the backbone", choices=tuple(AUGMENTATIONS))
+    augment: str = knob("none", "training augmentation of the backbone", choices=AUGMENTATIONS)
     imbalance: float | None = knob(
         None,
         "long tail: the last class's training samples over the first's; null leaves classes as they are",
@@ -67,4 +75,4 @@ OPTIONS |= {"foreign": None, "foreign_root": None}
 """What can be done to any data set, and when nothing is."""
 
 
-DataConfig = composed("DataConfig", SharedSettings, owners(), section="data", module=__name__)
+DataConfig = composed("DataConfig", SharedSettings, own_settings_of(SETS, "data_set"), section="data", module=__name__)

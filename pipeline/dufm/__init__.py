@@ -1,23 +1,28 @@
 """The deep unconstrained features model: its layers, objective, starting points and descent."""
 
-from pipeline.dufm.constraints import CONSTRAINTS, Constraint
-from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point, objective
-from pipeline.dufm.model import (
-    ACTIVATIONS,
-    DufmHead,
-    activate,
-    balanced_features,
-    check_activation,
-    check_shapes,
-    forward,
-    initial_features,
-    initial_weights,
-    layer_taps,
-    num_members,
-    one_hot,
-    squared_norm,
-    weight_decay_table,
-)
+from typing import TYPE_CHECKING
+
+from pipeline.runtime.on_demand import passes_on
+
+if TYPE_CHECKING:
+    from pipeline.dufm.constraints import CONSTRAINTS, Constraint
+    from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point, objective
+    from pipeline.dufm.model import (
+        ACTIVATIONS,
+        DufmHead,
+        activate,
+        balanced_features,
+        check_activation,
+        check_shapes,
+        forward,
+        initial_features,
+        initial_weights,
+        layer_taps,
+        num_members,
+        one_hot,
+        squared_norm,
+        weight_decay_table,
+    )
 
 __all__ = [
     "ACTIVATIONS",
@@ -42,3 +47,5 @@ __all__ = [
     "squared_norm",
     "weight_decay_table",
 ]
+
+__getattr__ = passes_on(__name__, __file__)

@@ -5,31 +5,36 @@ A file of this folder is a family of metrics (`core` holds those of today), and 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from pipeline.metrics.engine.alignment import FeatureAlignment, feature_alignment
-from pipeline.metrics.engine.functional import (
-    active_units,
-    balancedness,
-    cdnv,
-    class_means,
-    dnc1,
-    dnc1_balanced,
-    dnc2,
-    dnc3,
-    effective_rank,
-    layer_metrics,
-    nc1_pinv,
-    nc2_frame,
-    nc2_simplex,
-    nc3_duality,
-    nc4,
-    ncm_accuracy,
-    numerical_rank,
-    stable_rank,
-    undefined_reasons,
-)
-from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import families, metrics
+from pipeline.runtime.on_demand import passes_on
+
+if TYPE_CHECKING:
+    from pipeline.metrics.engine.alignment import FeatureAlignment, feature_alignment
+    from pipeline.metrics.engine.functional import (
+        active_units,
+        balancedness,
+        cdnv,
+        class_means,
+        dnc1,
+        dnc1_balanced,
+        dnc2,
+        dnc3,
+        effective_rank,
+        layer_metrics,
+        nc1_pinv,
+        nc2_frame,
+        nc2_simplex,
+        nc3_duality,
+        nc4,
+        ncm_accuracy,
+        numerical_rank,
+        stable_rank,
+        undefined_reasons,
+    )
+    from pipeline.metrics.engine.statistics import ClassStatistics
+    from pipeline.metrics.engine.streaming import CollapseMetrics
+    from pipeline.metrics.registry import families, metrics
 
 __all__ = [
     "AdaptiveKernel",
@@ -166,12 +171,11 @@ _FUNCTIONS = {
 """Modules of `functions` and their public names, imported on demand: some load what takes a while."""
 
 
-def __getattr__(name: str) -> object:
-    if name == "CollapseMetrics":
-        from pipeline.metrics.engine.streaming import CollapseMetrics  # on demand, because torchmetrics takes seconds
+_of_engine = passes_on(__name__, __file__)
 
-        return CollapseMetrics
+
+def __getattr__(name: str) -> object:
     for module, names in _FUNCTIONS.items():
         if name in names:
             return getattr(import_module(f"pipeline.metrics.functions.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _of_engine(name)

@@ -1,9 +1,15 @@
 """Backbones: from images to the feature vectors whose collapse is measured."""
 
-from pipeline.networks.backbone import Backbone
-from pipeline.networks.build import build_backbone, known_backbones, structural_settings, validate_backbone
-from pipeline.networks.registry import Architecture, architecture
-from pipeline.networks.weights import load_weights
+from typing import TYPE_CHECKING
+
+from pipeline.runtime.on_demand import passes_on
+
+if TYPE_CHECKING:
+    from pipeline.networks.backbone import Backbone
+    from pipeline.networks.build import build_backbone, structural_settings, validate_backbone
+    from pipeline.networks.registry import Architecture, architecture
+    from pipeline.networks.settings import known_backbones
+    from pipeline.networks.weights import load_weights
 
 __all__ = [
     "Architecture",
@@ -15,3 +21,5 @@ __all__ = [
     "structural_settings",
     "validate_backbone",
 ]
+
+__getattr__ = passes_on(__name__, __file__)

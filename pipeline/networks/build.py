@@ -13,11 +13,6 @@ from pipeline.runtime.randomness import generator
 from pipeline.runtime.sections import own_settings
 
 
-def known_backbones() -> tuple[str, ...]:
-    """The names `build_backbone` accepts."""
-    return tuple(architectures())
-
-
 def structural_settings(name: str) -> tuple[str, ...]:
     """Names of the settings of a backbone's own that say which network it is, not with which weights it starts."""
     own = architectures()[name].settings

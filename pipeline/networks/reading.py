@@ -16,7 +16,6 @@ from pipeline.networks.rows import Layout, Rows, Unclear, each_position, fitting
 
 AUTO = "auto"
 WAYS = ("mean", "cls", "last", "flatten", "positions")
-POOLINGS = ("average", "flatten")
 AXES = "nchwdltb"
 """Letters of a layout: n samples, c channels, the others positions of any kind."""
 READINGS = "mean, cls, last, flatten, positions, a layout such as nhwc or ncl, both (nhwc+positions)"

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.networks.settings import ARCHITECTURES
 from pipeline.runtime.discovery import registered
 
 
@@ -64,7 +65,7 @@ def architecture(
 @cache
 def architectures() -> dict[str, Architecture]:
     """All registered backbones by name."""
-    return registered("pipeline.networks.architectures", Architecture)
+    return registered(ARCHITECTURES, Architecture)
 
 
 def owners() -> dict[str, type | None]:

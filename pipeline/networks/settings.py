@@ -5,10 +5,19 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pipeline.networks.build import known_backbones
-from pipeline.networks.registry import owners
+from pipeline.runtime.discovery import names_in
 from pipeline.runtime.sections import composed, owners_of
 from pipeline.runtime.settings import knob
+from pipeline.runtime.sources import own_settings_of
+
+ARCHITECTURES = "pipeline.networks.architectures"
+"""The folder of the backbones."""
+POOLINGS = ("average", "flatten")
+
+
+def known_backbones() -> tuple[str, ...]:
+    """Names of all backbones; none of them is imported."""
+    return names_in(ARCHITECTURES)
 
 
 @dataclass
@@ -23,4 +32,6 @@ class SharedSettings:
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if owners_of(entry)}
 
 
-NetworkConfig = composed("NetworkConfig", SharedSettings, owners(), section="backbone", module=__name__)
+NetworkConfig = composed(
+    "NetworkConfig", SharedSettings, own_settings_of(ARCHITECTURES, "architecture"), section="backbone", module=__name__
+)

@@ -1,22 +1,23 @@
 """The door of a run folder: every run, of the command or of a study, comes in here.
 
 What can be wrong is found before anything is written, a completed run is not overwritten, and while a run lasts nobody
-else gets into its folder.
+else gets into its folder. What takes seconds to import is imported where it is needed: not for what is refused at once.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.runs.inputs import Inputs, prepare
-from pipeline.runs.processes import check as check_processes
-from pipeline.runs.processes import is_first
+from pipeline.runs.launches import is_first
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.interruption import interruption
 from pipeline.runtime.lock import FolderLock, Occupied
-from pipeline.storage.ownership import in_the_way, remove_run
 from pipeline.storage.summary import COMPLETED, UNREADABLE, read
+
+if TYPE_CHECKING:
+    from pipeline.runs.inputs import Inputs
 
 
 class FolderInUse(ConfigError):
@@ -35,7 +36,7 @@ class Admission:
     """
 
     config: Config
-    inputs: Inputs
+    inputs: "Inputs"
     folder: Path
     lock: FolderLock | None
 
@@ -45,7 +46,6 @@ class Admission:
         Raises:
             RunError, Interrupted: see `pipeline.runs.execution.execute`.
         """
-        # Imported late: Lightning takes seconds to load, and neither --help nor a bad configuration needs it.
         from pipeline.runs.execution import execute
 
         interruption.reset()
@@ -72,6 +72,10 @@ def admit(config: Config, folder: Path, *, replace: bool = False) -> Admission:
         FolderInUse: another process works there.
         ConfigError: anything else that a run cannot begin with; nothing was written.
     """
+    from pipeline.runs.inputs import prepare
+    from pipeline.runs.processes import check as check_processes
+    from pipeline.storage.ownership import remove_run
+
     if not replace:
         refuse_completed(folder)
     check_folder(folder)
@@ -108,6 +112,8 @@ def refuse_others(folder: Path, *, by_settings: bool = True) -> None:
     Args:
         by_settings: whether the configuration kept there tells a run of ours, too (see `ownership.is_runs`).
     """
+    from pipeline.storage.ownership import in_the_way
+
     try:
         found = in_the_way(folder, by_settings=by_settings)
     except OSError as error:

@@ -26,7 +26,6 @@ from pipeline.storage.ownership import FOLDERS, remove_intermediate
 from pipeline.storage.record import read_record, write_summary
 from pipeline.storage.summary import COMPLETED
 from pipeline.storage.tensors import write_tensors
-from pipeline.views.figures import run_figure, save_figure
 from pipeline.views.wandb import track
 
 log = logging.getLogger(__name__)
@@ -91,6 +90,8 @@ def _run_first_rank(run: Run) -> None:
 
 def _draw(outcome: Outcome, summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """The overview of the record, and a figure of every section that brings one."""
+    from pipeline.views.figures import run_figure, save_figure
+
     record = read_record(folder)
     figures = {"collapse": run_figure(record, summary)}
     figures |= {section.name: section.figure(record, summary) for section in outcome.sections}

@@ -14,6 +14,7 @@ PyTorch and pandas are imported where they are used: whoever only looks at summa
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import warnings
@@ -99,16 +100,13 @@ class Record:
         for listener in self.listeners:
             listener(rows)
 
-    def frame(self) -> pd.DataFrame:
-        """All rows as a table."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows, columns=Row._fields)
-
     def save(self) -> None:
         """Write ``record.csv`` with full precision; NaN is spelled ``nan``."""
-        with atomic(self.folder / "record.csv") as path:
-            self.frame().to_csv(path, index=False, na_rep="nan")
+        # By hand: a run without figures has no other use for pandas, which takes a third of PyTorch's time to load.
+        with atomic(self.folder / "record.csv") as path, open(path, "w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(Row._fields)
+            table.writerows(self.rows)
 
     def final_layers(self, stage: str, seeds: list[int]) -> list[dict[str, Any]]:
         """The last measurement of every (layer, tap): ``{layer, tap, metric: [value per seed], ...}``.
@@ -116,14 +114,19 @@ class Record:
         Undefined values are None, with their reasons in ``undefined``; ``dnc3`` is None where no weight matrix is
         entered (pre-activations of layers >= 2 and backbone blocks).
         """
-        rows = self.frame().query("stage == @stage and layer != ''")
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            if row.stage == stage and row.layer != "":
+                groups.setdefault((row.layer, row.tap), []).append(row)
         entries = []
-        for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
-            last = group[group.step == group.step.max()]
+        for (layer, tap), rows in groups.items():
             entry: dict[str, Any] = {"layer": int(layer) if stage in self.numbered else layer, "tap": tap, "dnc3": None}
-            for metric, values in last.groupby("metric", sort=False):
-                per_seed = dict(zip(values.seed, values.value, strict=True))
-                entry[str(metric)] = [finite_or_none(per_seed[seed]) for seed in seeds]
+            last: dict[str, dict[int, float]] = {}
+            end = max(row.step for row in rows)
+            for row in rows:
+                if row.step == end:
+                    last.setdefault(row.metric, {})[row.seed] = row.value
+            entry |= {name: [finite_or_none(values[seed]) for seed in seeds] for name, values in last.items()}
             here = (stage, layer, tap)
             reasons = {name: why for (*where, name), why in self.undefined.items() if tuple(where) == here}
             entries.append(entry | ({"undefined": reasons} if reasons else {}))

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _load() -> None:
-    """Import what a run imports, some of it late, and let Hydra find its plugins.
+    """Import what runs import, most of it late, and let Hydra find its plugins.
 
     Two shortcuts save half of the time: YAML is read by the same parser's C version, and Hydra does not compose the
     configuration twice, the first time only to look at ``hydra.mode``.
@@ -48,10 +48,13 @@ def _load() -> None:
     import yaml
 
     from pipeline.networks import build_backbone
+    from pipeline.runtime.discovery import modules_in
 
-    for name in ("__main__", "cli.app", "runs.execution", "runs.stages", "views.wandb.tracker"):
+    for name in ("__main__", "cli.app", "runs.execution", "runs.stages", "views.figures", "views.wandb.tracker"):
         importlib.import_module(f"pipeline.{name}")
-    for name in ("timm", "torchvision.datasets", "wandb.sdk.launch"):
+    for package in ("metrics", "data.sets", "dufm.objectives", "networks.architectures", "runs.protocols"):
+        modules_in(f"pipeline.{package}")
+    for name in ("scipy.linalg.blas", "timm", "torchvision.datasets", "wandb.sdk.launch"):
         importlib.import_module(name)
     yaml.SafeLoader = yaml.CSafeLoader
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None

@@ -55,7 +55,7 @@ def test_a_run_that_completes_while_another_one_prepares_is_not_overwritten(tmp_
     def prepare_slowly(given: Config) -> None:
         write_summary(tmp_path, {"status": COMPLETED})
 
-    monkeypatch.setattr("pipeline.runs.door.prepare", prepare_slowly)
+    monkeypatch.setattr("pipeline.runs.inputs.prepare", prepare_slowly)
     with pytest.raises(ConfigError, match="holds a completed run"):
         admit(config(), tmp_path)
     assert not occupied(tmp_path)

@@ -4,8 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from pipeline.config import Config, from_plain, settings
-from pipeline.runs import processes
-from pipeline.runs.processes import RankAssignment, check, launched_rank
+from pipeline.runs import launches, processes
+from pipeline.runs.launches import RankAssignment, launched_rank
+from pipeline.runs.processes import check
 from pipeline.runtime.errors import ConfigError, RunError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "4"}
@@ -29,7 +30,7 @@ def test_the_place_is_what_the_launcher_says(variables, launcher):
 
 def test_a_follower_stands_where_the_first_process_put_it():
     given = RankAssignment(1, 1, 0, 2, "dnc")
-    assert launched_rank(given.variables("127.0.0.1", 1) | {processes.FOLLOWER: "1"}) == given
+    assert launched_rank(given.variables("127.0.0.1", 1) | {launches.FOLLOWER: "1"}) == given
 
 
 def test_torchrun_within_a_slurm_job_is_torchrun():
@@ -67,12 +68,12 @@ def test_a_process_that_nobody_placed_stands_alone(variables):
 def test_what_another_launch_left_behind_is_told_and_forgotten(variables, caplog):
     left = dict(variables) | {"SLURM_JOB_ID": "7", "PATH": "/bin"}
     assert launched_rank(left) is None
-    processes.forget_leftovers(left)
+    launches.forget_leftovers(left)
     assert caplog.messages and all(name in caplog.text for name in set(variables) - set(left))
     assert left["SLURM_JOB_ID"] == "7" and launched_rank(left) is None
-    ranks = [left.get(name, "0") for name in (*processes.ELSEWHERE, "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID")]
+    ranks = [left.get(name, "0") for name in (*launches.ELSEWHERE, "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID")]
     caplog.clear()
-    processes.forget_leftovers(left)
+    launches.forget_leftovers(left)
     assert set(ranks) == {"0"}
     assert caplog.messages == []
 
@@ -80,14 +81,14 @@ def test_what_another_launch_left_behind_is_told_and_forgotten(variables, caplog
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN, {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}, {}])
 def test_a_launch_that_is_whole_is_left_as_it_is(variables, caplog):
     kept = dict(variables)
-    processes.forget_leftovers(kept)
+    launches.forget_leftovers(kept)
     assert kept == variables and caplog.messages == []
 
 
 def test_an_old_launch_of_torchrun_does_not_hide_that_of_srun(caplog):
     variables = SRUN | {"TORCHELASTIC_RUN_ID": "x"}
     assert launched_rank(variables).launcher == "srun"
-    processes.forget_leftovers(variables)
+    launches.forget_leftovers(variables)
     assert variables == SRUN and "TORCHELASTIC_RUN_ID=x" in caplog.text
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
 
 from pipeline.measure.tracker.evaluation import flat_weight
-from pipeline.metrics import ClassStatistics, CollapseMetrics
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place
+
+if TYPE_CHECKING:
+    from pipeline.metrics import ClassStatistics, CollapseMetrics
 
 KEPT_BYTES = 2**30
 """What rows may take that are kept for a second look; beyond it they have to come a second time."""
@@ -151,6 +154,8 @@ class Measurement:
 
     def _metric(self, place: Place, size: int, device: torch.device) -> CollapseMetrics:
         if place not in self._metrics:
+            from pipeline.metrics import CollapseMetrics  # with torchmetrics, which takes seconds
+
             metric = CollapseMetrics.of_settings(self._num_classes, size, self._covariance, self._names, self._settings)
             self._metrics[place] = metric.to(device)
         return self._metrics[place]

@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from torch import Tensor, nn
 
-from pipeline.measure.tracker import display, plots
 from pipeline.measure.tracker.evaluation import Feed, Split, batches, call, device_of, evaluation
 from pipeline.measure.tracker.labels import class_numbers
 from pipeline.measure.tracker.layers import Read, find_places, plain
@@ -25,6 +23,7 @@ from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place, Taps
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from pipeline.measure.tracker.callback import CollapseCallback
@@ -205,14 +204,18 @@ class CollapseTracker:
     @property
     def history(self) -> pd.DataFrame:
         """All measurements, one number a row (step, layer, tap, metric, value); layers stand in running order."""
-        return pd.DataFrame(self._rows, columns=COLUMNS)
+        return _table(self._rows)
 
     def plot(self, metric: str = "dnc1", ax: Axes | None = None) -> Axes:
         """A metric against the step, one line per layer, on `ax` or new axes."""
+        from pipeline.measure.tracker import plots
+
         return plots.plot_over_steps(self.history, metric, ax)
 
     def plot_profile(self, metric: str = "dnc1", ax: Axes | None = None) -> Axes:
         """A metric at the last step against the layer, on `ax` or new axes."""
+        from pipeline.measure.tracker import plots
+
         return plots.plot_profile(self.history, metric, ax)
 
     def state_dict(self) -> dict[str, object]:
@@ -225,9 +228,13 @@ class CollapseTracker:
         self.latest, self.undefined = dict(state["latest"]), dict(state["undefined"])
 
     def __repr__(self) -> str:
+        from pipeline.measure.tracker import display
+
         return display.summary(type(self.model).__name__, self.num_classes, self.layers, self.history)
 
     def _repr_html_(self) -> str:
+        from pipeline.measure.tracker import display
+
         return display.as_html(repr(self), self.history)
 
     def callback(
@@ -332,7 +339,13 @@ class CollapseTracker:
         self.latest = {"/".join(quantity): value for quantity, value in values.items()}
         self.undefined = {"/".join(quantity): why for quantity, why in reasons.items()}
         self._tell_nan()
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return _table(rows)
+
+
+def _table(rows: list[tuple]) -> pd.DataFrame:
+    import pandas as pd  # as the figures, when they are asked for: whoever imports a tracker has not measured yet
+
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _of_test(found: dict[Quantity, object]) -> dict[Quantity, object]:

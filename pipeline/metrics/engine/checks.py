@@ -12,22 +12,6 @@ def check_num_classes(num_classes: int) -> None:
         raise ValueError(f"num_classes must be an int of at least 2, got {num_classes!r}.")
 
 
-def check_min_samples(min_samples: int) -> None:
-    """An int, at least 1: a class without samples has no mean."""
-    if isinstance(min_samples, bool) or not isinstance(min_samples, int) or min_samples < 1:
-        raise ValueError(f"min_samples must be an int of at least 1, got {min_samples!r}.")
-
-
-def check_max_samples(max_samples: int | None, min_samples: int) -> None:
-    """An int, at least `min_samples`, or None."""
-    if max_samples is None:
-        return
-    if isinstance(max_samples, bool) or not isinstance(max_samples, int) or max_samples < min_samples:
-        raise ValueError(
-            f"max_samples must be an int of at least min_samples = {min_samples}, or None, got {max_samples!r}."
-        )
-
-
 def check_features(features: Tensor, labels: Tensor, num_classes: int) -> None:
     """Features `(..., N, d)` of a float dtype, labels int64 `(N,)` on the same device and in [0, num_classes)."""
     check_num_classes(num_classes)

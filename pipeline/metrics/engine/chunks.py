@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache, cached_property
 
 import numpy as np
 import torch
-from scipy.linalg.blas import dsyrk
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -62,7 +62,8 @@ class Gram:
         if self._half is None:
             self._half = np.zeros((len(columns), len(columns)), order="F")
         if rows.shape[0]:
-            with _blas().limit(limits=1, user_api="blas"):  # scipy's has threads of its own
+            dsyrk, threads = _blas()
+            with threads.limit(limits=1, user_api="blas"):  # scipy's has threads of its own
                 self._half = dsyrk(1.0, columns, beta=1.0, c=self._half, overwrite_c=1)
 
     def total(self) -> Tensor:
@@ -76,8 +77,10 @@ class Gram:
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas() -> tuple[Callable[..., np.ndarray], ThreadpoolController]:
+    from scipy.linalg.blas import dsyrk  # half a second, for which runs without convolutions or streams have no use
+
+    return dsyrk, ThreadpoolController()
 
 
 class Chunk:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.metrics.engine.checks import check_max_samples, check_min_samples
-
 PAIRS = ("consecutive", "all")
 
 
@@ -31,8 +29,8 @@ class MeasureSettings:
     foreign_directions: int | None = None
 
     def __post_init__(self) -> None:
-        check_min_samples(self.min_samples)
-        check_max_samples(self.max_samples, self.min_samples)
+        _check_min_samples(self.min_samples)
+        _check_max_samples(self.max_samples, self.min_samples)
         if self.pairs not in PAIRS:
             raise ValueError(f"pairs must be one of {', '.join(PAIRS)}, got {self.pairs!r}.")
         if isinstance(self.probe_ridge, bool) or not isinstance(self.probe_ridge, int | float) or self.probe_ridge <= 0:
@@ -42,6 +40,22 @@ class MeasureSettings:
     def counts(self, samples: int) -> bool:
         """Whether a class of so many samples is measured."""
         return self.min_samples <= samples and (self.max_samples is None or samples <= self.max_samples)
+
+
+def _check_min_samples(min_samples: int) -> None:
+    """An int, at least 1: a class without samples has no mean."""
+    if isinstance(min_samples, bool) or not isinstance(min_samples, int) or min_samples < 1:
+        raise ValueError(f"min_samples must be an int of at least 1, got {min_samples!r}.")
+
+
+def _check_max_samples(max_samples: int | None, min_samples: int) -> None:
+    """An int, at least `min_samples`, or None."""
+    if max_samples is None:
+        return
+    if isinstance(max_samples, bool) or not isinstance(max_samples, int) or max_samples < min_samples:
+        raise ValueError(
+            f"max_samples must be an int of at least min_samples = {min_samples}, or None, got {max_samples!r}."
+        )
 
 
 def _check_directions(directions: int | None) -> None:

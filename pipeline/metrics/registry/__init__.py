@@ -19,33 +19,37 @@ accumulated either.
 Nothing else lists metrics: rows of the record, tracker, streams, tables and figures all ask `metrics`.
 """
 
-from pipeline.metrics.registry.entries import (
-    INPUTS,
-    INVARIANCES,
-    OF_WEIGHTS,
-    TEST,
-    VIEWS,
-    Metric,
-    RowSum,
-    Statistic,
-    metric,
-    row_sum,
-    statistic,
-)
-from pipeline.metrics.registry.families import ALL, CORE, Family, optional
-from pipeline.metrics.registry.listing import (
-    base_name,
-    chosen,
-    entry,
-    families,
-    known_families,
-    metrics,
-    of_families,
-    row_sums,
-    signature,
-    statistics,
-    table,
-)
+from typing import TYPE_CHECKING
+
+from pipeline.runtime.on_demand import passes_on
+
+if TYPE_CHECKING:
+    from pipeline.metrics.registry.entries import (
+        INPUTS,
+        INVARIANCES,
+        OF_WEIGHTS,
+        TEST,
+        VIEWS,
+        Metric,
+        RowSum,
+        Statistic,
+        metric,
+        row_sum,
+        statistic,
+    )
+    from pipeline.metrics.registry.family import ALL, CORE, Family, known_families, optional
+    from pipeline.metrics.registry.listing import (
+        base_name,
+        chosen,
+        entry,
+        families,
+        metrics,
+        of_families,
+        row_sums,
+        signature,
+        statistics,
+        table,
+    )
 
 __all__ = [
     "ALL",
@@ -75,3 +79,5 @@ __all__ = [
     "statistics",
     "table",
 ]
+
+__getattr__ = passes_on(__name__, __file__)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from pipeline.metrics.registry.entries import INPUTS, METRICS, ROW_SUMS, STATISTICS, TEST, Metric, RowSum, Statistic
-from pipeline.metrics.registry.families import ALL, CORE, Family, check_families, families_of
+from pipeline.metrics.registry.family import ALL, CORE, Family, check_families, families_of
 from pipeline.runtime.discovery import modules_in
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -27,11 +27,6 @@ def metrics() -> dict[str, Metric]:
 def families() -> dict[str, Family]:
     """All families by name, "core" first."""
     return families_of(metrics().values())
-
-
-def known_families() -> tuple[str, ...]:
-    """The names that a choice of families may hold."""
-    return (*families(), ALL)
 
 
 def of_families(names: Iterable[str] = (CORE,)) -> tuple[Metric, ...]:

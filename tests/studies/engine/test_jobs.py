@@ -34,7 +34,7 @@ ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """The figure of a run takes longer than these runs, and has its own tests."""
-    monkeypatch.setattr("pipeline.runs.execution.save_figure", lambda *arguments: [])
+    monkeypatch.setattr("pipeline.views.figures.save_figure", lambda *arguments: [])
 
 
 def plan(experiment: str, folder: Path, *overrides: str, point: Point | None = None) -> Job:

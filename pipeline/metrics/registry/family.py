@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipeline.metrics.registry.entries import Metric
+from pipeline.runtime.sources import called, decorated
 from pipeline.runtime.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.metrics.registry.entries import Metric
 
 CORE, ALL = "core", "all"
 """The families that are measured by default, and every one whose inputs are given."""
@@ -46,6 +50,21 @@ def families_of(metrics: Iterable[Metric]) -> dict[str, Family]:
         name: Family(name, _summary(name, own), name != CORE, tuple(metric.name for metric in own))
         for name, own in members.items()
     }
+
+
+def metric_names() -> dict[str, tuple[str, ...]]:
+    """The names of all metrics, family by family as in `families_of`, read from the files: none of them is imported."""
+    optional_ones = called("pipeline.metrics", optional.__name__)
+    found: dict[str, tuple[str, ...]] = {CORE: ()}
+    for file, names in decorated("pipeline.metrics", "metric").items():
+        family = file if file in optional_ones else CORE
+        found[family] = found.get(family, ()) + names
+    return {family: names for family, names in found.items() if names or family == CORE}
+
+
+def known_families() -> tuple[str, ...]:
+    """The names that a choice of families may hold."""
+    return (*metric_names(), ALL)
 
 
 def _summary(name: str, own: list[Metric]) -> str:
