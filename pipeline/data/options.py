@@ -14,14 +14,11 @@ from torch import Tensor
 
 from pipeline.data.images import DataError
 from pipeline.data.selection import in_short
+from pipeline.data.settings import NO_FLIP
 from pipeline.runtime.randomness import generator
 from pipeline.runtime.suggestions import did_you_mean
 
-GROUPS = ("invert", "patch")
-"""What makes the images of group 1 differ from those of group 0."""
 MADE_GROUPS = ("0", "1")
-NO_FLIP = {"rate": 0.0, "group": None, "from": None, "to": None}
-"""The keys of `data.flip`, and what they are where nothing is flipped."""
 
 
 @dataclass(frozen=True)

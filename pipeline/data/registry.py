@@ -19,8 +19,8 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.data.images import DataError
-from pipeline.data.options import GROUPS, Flip
-from pipeline.data.settings import SETS
+from pipeline.data.options import Flip
+from pipeline.data.settings import GROUPS, SETS
 from pipeline.runtime.discovery import registered
 from pipeline.runtime.suggestions import did_you_mean
 

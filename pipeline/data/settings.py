@@ -5,7 +5,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pipeline.data.options import GROUPS, NO_FLIP
 from pipeline.runtime.discovery import names_in
 from pipeline.runtime.sections import composed, owners_of
 from pipeline.runtime.settings import knob
@@ -14,6 +13,10 @@ from pipeline.runtime.sources import own_settings_of
 SETS = "pipeline.data.sets"
 """The folder of the data sets."""
 AUGMENTATIONS = ("none", "crop", "crop_flip")
+GROUPS = ("invert", "patch")
+"""What makes the images of group 1 differ from those of group 0."""
+NO_FLIP = {"rate": 0.0, "group": None, "from": None, "to": None}
+"""The keys of `data.flip`, and what they are where nothing is flipped."""
 
 
 def known_datasets() -> tuple[str, ...]:

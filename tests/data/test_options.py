@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline.data import DataError, load_images, validate_request
-from pipeline.data.options import NO_FLIP, Flip, draw_groups, flipped, long_tail, mark, member, tail_counts
-from pipeline.data.settings import DataConfig
+from pipeline.data.options import Flip, draw_groups, flipped, long_tail, mark, member, tail_counts
+from pipeline.data.settings import NO_FLIP, DataConfig
 from pipeline.storage.stages import fingerprint
 
 NAMES = ("a", "b", "c")
