@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.data.images import DataError
 from pipeline.data.selection import in_short
-from pipeline.data.settings import NO_FLIP
+from pipeline.data.settings import GROUPS, NO_FLIP
 from pipeline.runtime.randomness import generator
 from pipeline.runtime.suggestions import did_you_mean
 

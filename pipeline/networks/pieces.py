@@ -17,13 +17,11 @@ class Erf(nn.Module):
         return torch.erf(values)
 
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "erf": Erf,
-    "linear": nn.Identity,
-}
+ACTIVATION_NAMES = ("relu", "gelu", "tanh", "erf", "linear")
+"""All values that `backbone.activation` takes; by themselves, because ``--help`` needs no PyTorch for them."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = dict(
+    zip(ACTIVATION_NAMES, (nn.ReLU, nn.GELU, nn.Tanh, Erf, nn.Identity), strict=True)
+)
 NORMS = ("none", "batch", "layer", "rms")
 """All values that `backbone.norm` takes; each network takes some of them."""
 MOST_LINEAR = 8

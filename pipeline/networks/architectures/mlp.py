@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.networks.pieces import ACTIVATIONS, MOST_LINEAR, NORMS, batch_norm, linear_layers, scaled
+from pipeline.networks.pieces import (
+    ACTIVATION_NAMES,
+    ACTIVATIONS,
+    MOST_LINEAR,
+    NORMS,
+    batch_norm,
+    linear_layers,
+    scaled,
+)
 from pipeline.networks.registry import architecture
 from pipeline.runtime.settings import knob, shown
 
@@ -21,7 +29,7 @@ class Settings:
     norm_bias: bool = knob(True, "whether batch norms have a shift")
     linear_tail: int = knob(0, "linear layers without bias after the last other one", ge=0, le=MOST_LINEAR)
     bias: bool = knob(True, "whether its layers have biases")
-    activation: str = knob("relu", "activation", choices=tuple(ACTIVATIONS))
+    activation: str = knob("relu", "activation", choices=ACTIVATION_NAMES)
     init_scale: float = knob(1.0, "its weights and biases, and the classifier's, start as this times the usual", gt=0)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.pieces import ACTIVATIONS, NORMS, FixedNorm
+from pipeline.networks.pieces import ACTIVATION_NAMES, ACTIVATIONS, NORMS, FixedNorm
 from pipeline.networks.registry import architecture
 from pipeline.runtime.settings import knob
 
@@ -27,7 +27,7 @@ class Settings:
     norm: str = knob("none", "what normalises after each activation, or block", choices=NORMS)
     skip: bool = knob(True, "whether a block adds to what enters it")
     bias: bool = knob(True, "whether its layers have biases")
-    activation: str = knob("relu", "activation", choices=tuple(ACTIVATIONS))
+    activation: str = knob("relu", "activation", choices=ACTIVATION_NAMES)
     init_scale: float = knob(1.0, "its weights and biases, and the classifier's, start as this times the usual", gt=0)
     steps: str = knob("equal", "step sizes rho of a leaky network", choices=STEPS)
     irregularity: float = knob(0.5, "a of irregular steps, proportional to 1 + a (1/4 - |l/L - 1/2|)", ge=0, lt=1)
