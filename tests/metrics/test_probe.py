@@ -54,6 +54,14 @@ def test_the_probe_is_a_ridge_regression_on_the_training_rows(offset: float, rid
     assert {n: float(v) for n, v in stream.compute(reference=training).items()} == pytest.approx(expected, rel=1e-8)
 
 
+def test_a_reference_without_scatter_is_measured_again_where_its_rows_are_at_hand() -> None:
+    plain = ClassStatistics.from_features(ROWS, LABELS, K)
+    how = {"reference": plain, "families": ["probe"]}
+    assert layer_metrics(ROWS, LABELS, K, **how)["probe_loss"] == pytest.approx(GOLDEN["probe_loss"], rel=1e-9)
+    with pytest.raises(ValueError, match="must hold pooled, or the rows themselves"):
+        layer_metrics(ROWS, LABELS, K, **{**how, "reference": plain.to("cpu")})
+
+
 def test_classes_that_do_not_count_are_no_answer() -> None:
     kept = LABELS < 2
     outputs = Ridge(10 * 1e-2).fit(ROWS[kept], np.eye(2)[LABELS[kept]]).predict(ROWS[kept])

@@ -135,7 +135,11 @@ class Plan:
         directions = {row_sum.name: row_sum.along(counting) for row_sum in self.row_sums if row_sum.along is not None}
         prepared = {}
         if any(row_sum.prepare is not None for row_sum in self.row_sums):
-            training = counting if reference is None or reference is own else reference.counting(candidates)
+            training = counting
+            if reference is not None and reference is not own:
+                taken = {name for row_sum in self.row_sums for name in row_sum.prepare_takes}
+                needed = [statistic for statistic in self.statistics if statistic.name in taken]
+                training = reference.having(needed).counting(candidates)
             known = {"statistics": counting, "reference": training, "settings": self.settings} | dict(training.extras)
             prepared = {
                 row_sum.name: row_sum.prepare(*(known[name] for name in row_sum.prepare_takes))

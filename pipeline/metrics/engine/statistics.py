@@ -172,6 +172,21 @@ class ClassStatistics:
         source = None if self.source is None else (self.source[0][index], self.source[1])
         return replace(self, **own, extras=extras, source=source)
 
+    def having(self, extras: Sequence[registry.Statistic]) -> ClassStatistics:
+        """The same with these declared statistics, measured of the `source` where they are lacking.
+
+        Raises:
+            ValueError: if there is no source.
+        """
+        lacking = [statistic for statistic in extras if statistic.name not in self.extras]
+        if not lacking:
+            return self
+        if self.source is None:
+            names = ", ".join(statistic.name for statistic in lacking)
+            raise ValueError(f"the statistics of the training split must hold {names}, or the rows themselves.")
+        found = type(self).from_features(*self.source, self.num_classes, extras=lacking)
+        return replace(self, extras={**self.extras, **found.extras})
+
     def emptied(self, kept: Tensor) -> ClassStatistics:
         """The same with no samples in classes that are not `kept` `(K,)`; extras and source stay as they are."""
         counts, scatter = (torch.where(kept, values, 0.0) for values in (self.counts, self.scatter))
