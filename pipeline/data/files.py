@@ -1,7 +1,7 @@
 """Finding and verifying the files of the published data sets, with errors that name the file."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.data.images import DataError
@@ -9,7 +9,7 @@ from pipeline.runtime.lock import one_at_a_time
 
 
 def require_files(root: Path, folder: str, names: Iterable[str]) -> None:
-    """Raise DataError unless every one of `names` lies in `<root>/<folder>`."""
+    """Raise DataError unless every one of `names` lies in `<root>/<folder>`, or in the root itself (``""``)."""
     directory = root / folder
     if not directory.is_dir():
         raise DataError(
@@ -18,11 +18,15 @@ def require_files(root: Path, folder: str, names: Iterable[str]) -> None:
     for name in names:
         if not (directory / name).is_file():
             packed = f" (only {name}.gz: unpack it)" if (directory / f"{name}.gz").is_file() else ""
-            raise DataError(f"data.root={root}: the file {folder}/{name} is missing{packed}.")
+            place = f"{folder}/{name}" if folder else name
+            raise DataError(f"data.root={root}: the file {place} is missing{packed}.")
 
 
-def download_missing(dataset: str, root: Path) -> None:
+def download_missing(dataset: str, root: Path, parts: Sequence[Mapping[str, str]] = ({},)) -> None:
     """Let torchvision's class `dataset` fetch what is missing under `root`; DataError when it cannot.
+
+    Args:
+        parts: arguments for each time that it is called, where it fetches only what these say.
 
     The processes of a run that start together fetch one after another: the second finds the files there.
     """
@@ -31,7 +35,8 @@ def download_missing(dataset: str, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(root / ".download.lock"):
-            getattr(datasets, dataset)(root, download=True)
+            for part in parts:
+                getattr(datasets, dataset)(root, download=True, **part)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
@@ -41,6 +46,16 @@ def download_missing(dataset: str, root: Path) -> None:
 
 def check_md5(path: Path, content: bytes, expected: str) -> None:
     """Raise DataError unless `content`, read from `path`, has the published MD5."""
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    _compare(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), expected)
+
+
+def check_md5_of_file(path: Path, expected: str) -> None:
+    """The same for a file that is not read whole."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    _compare(path, found.hexdigest(), expected)
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise DataError(f"{path} is not the published file: its MD5 is {found}, it should be {expected}.")

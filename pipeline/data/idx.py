@@ -1,9 +1,10 @@
-"""MNIST's format: uncompressed IDX files, every byte of them checked.
+"""MNIST's format: IDX files, every byte of them checked.
 
 torchvision verifies the archives it downloads but not the unpacked files it reads afterwards. So the files are read
 here, once: what was checked is what is used.
 """
 
+import gzip
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ class IdxFiles:
 
     folder: where they are, below the root.
     num_classes: labels are below it.
-    checksums: MD5 of the uncompressed files, by file name.
+    checksums: MD5 of the files, by file name.
+    packed: whether these are the compressed ones (.gz), which are then read.
     """
 
     folder: str
     num_classes: int
     checksums: Mapping[str, str]
+    packed: bool = False
 
     def check(self, request: Request) -> None:
         """Raise DataError unless all four files are there."""
@@ -44,16 +47,26 @@ class IdxFiles:
     def _read_split(self, root: Path, split: str) -> tuple[Tensor, Tensor]:
         raw = root / self.folder
         image_path, label_path = raw / f"{split}-images-idx3-ubyte", raw / f"{split}-labels-idx1-ubyte"
-        image_bytes, label_bytes = image_path.read_bytes(), label_path.read_bytes()
+        image_bytes, label_bytes = self._content(image_path), self._content(label_path)
         images = parse_idx(image_path, image_bytes, IMAGE_MAGIC)
         labels = parse_idx(label_path, label_bytes, LABEL_MAGIC)
         if labels.max() >= self.num_classes:
             raise DataError(f"{label_path} holds the label {labels.max()}; allowed: 0..{self.num_classes - 1}.")
         if len(images) != len(labels):
             raise DataError(f"{image_path} holds {len(images)} images but {label_path.name} {len(labels)} labels.")
-        check_md5(image_path, image_bytes, self.checksums[image_path.name])
-        check_md5(label_path, label_bytes, self.checksums[label_path.name])
+        if not self.packed:
+            check_md5(image_path, image_bytes, self.checksums[image_path.name])
+            check_md5(label_path, label_bytes, self.checksums[label_path.name])
         return images.unsqueeze(1), labels.to(torch.int64)
+
+    def _content(self, path: Path) -> bytes:
+        """The bytes of a file; of a packed one, once they are checked, those within."""
+        if not self.packed:
+            return path.read_bytes()
+        packed = path.with_name(f"{path.name}.gz")
+        content = packed.read_bytes()
+        check_md5(packed, content, self.checksums[packed.name])
+        return gzip.decompress(content)
 
 
 def parse_idx(path: Path, content: bytes, magic: int) -> Tensor:

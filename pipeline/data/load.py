@@ -82,7 +82,7 @@ def load_images(
     dataset = find(name)
     _validate(dataset, request)
     if _is_fetched(dataset, request):
-        download_missing(dataset.torchvision, request.root)
+        download_missing(dataset.torchvision, request.root, dataset.downloads)
         dataset.check(request)
     if request.foreign is None:
         return assembled(dataset, request)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -37,20 +38,31 @@ class Picture:
 
 
 def read_picture(path: Path, image_size: int | None, bits: int = 16) -> Picture:
-    """Decode a file; `image_size` scales the shorter side to that length and crops the middle square.
+    """Decode a file, as `decode` does."""
+    if not path.is_file():
+        raise Unreadable("it is no file")  # but a pipe, say, which would be waited for
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise Unreadable(str(error).replace(f" {str(path)!r}", "").rstrip(".")) from error
+    with file:
+        return decode(file, image_size, bits, str(path))
+
+
+def decode(file: BinaryIO, image_size: int | None, bits: int = 16, name: str = "") -> Picture:
+    """Decode an open file; `image_size` scales the shorter side to that length and crops the middle square.
 
     Args:
         bits: how many bits of a 16-bit grey level are in use; the upper eight of these are kept.
+        name: of the file, which Pillow repeats in some of its reasons.
 
     Raises:
         Unreadable: no image comes out of the file.
     """
-    if not path.is_file():
-        raise Unreadable("it is no file")  # but a pipe, say, which would be waited for
     try:
         # By an open file, because Pillow (13) maps uncompressed TIFFs into memory by their name, and mixes up the
         # pixels of those that lie on their side.
-        with path.open("rb") as file, Image.open(file) as image:
+        with Image.open(file) as image:
             frames = getattr(image, "n_frames", 1)  # before anything is loaded: looking for them, a TIFF forgets it
             image.load()
             return _picture(image, [FRAMES] if frames > 1 else [], image_size, bits)
@@ -59,7 +71,7 @@ def read_picture(path: Path, image_size: int | None, bits: int = 16) -> Picture:
     except UnidentifiedImageError as error:
         raise Unreadable("cannot identify image file") from error
     except Exception as error:  # Pillow's readers raise whatever comes up in a broken file, and for one too large.
-        reason = str(error).replace(f" {str(path)!r}", "").rstrip(".")
+        reason = str(error).replace(f" {name!r}", "").rstrip(".")
         raise Unreadable(reason or type(error).__name__) from error
 
 

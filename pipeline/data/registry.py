@@ -143,6 +143,7 @@ class DataSet:
     classes: class names in label order, or a function that finds them without reading an image.
     needs_root: whether there is nothing without `data.root`.
     torchvision: name of the class in `torchvision.datasets` that can download the files, if there is one.
+    downloads: arguments of each call of that class, where it fetches only what these say.
     check: raises DataError if something is missing or settings do not go together; reads no file.
     settings: dataclass of its own settings, if it has any.
     kind: ``images``, ``vectors`` or ``text``, see `ImageData.kind`. Of vectors the own settings may derive from
@@ -161,6 +162,7 @@ class DataSet:
     kind: str = "images"
     takes_file: bool = False
     test_fraction: float = TEST_FRACTION
+    downloads: tuple[Mapping[str, str], ...] = ({},)
 
     @property
     def knows_its_classes(self) -> bool:
@@ -182,13 +184,16 @@ def data_set(
     kind: str = "images",
     takes_file: bool = False,
     test_fraction: float = TEST_FRACTION,
+    downloads: tuple[Mapping[str, str], ...] = ({},),
 ) -> Callable[[Callable[[Request], Source]], DataSet]:
     """Decorator of the function that opens a data set; for the arguments see `DataSet`."""
 
     def register(open_: Callable[[Request], Source]) -> DataSet:
         name = open_.__module__.rpartition(".")[2]
         names = classes if callable(classes) else tuple(classes)
-        return DataSet(name, open_, names, needs_root, torchvision, check, settings, kind, takes_file, test_fraction)
+        return DataSet(
+            name, open_, names, needs_root, torchvision, check, settings, kind, takes_file, test_fraction, downloads
+        )
 
     return register
 

@@ -42,7 +42,7 @@ def resolve_classes(classes: Sequence[int | str | Sequence[int | str]] | None, n
     Raises DataError for an unknown class, a class given twice, or fewer than two classes.
     """
     if classes is None:
-        classes = range(len(names))
+        classes = names
     if isinstance(classes, (str, int)) or not isinstance(classes, Sequence):
         raise DataError(
             f"data.classes={classes} is not a list; allowed: at least two classes, or null for all of them."

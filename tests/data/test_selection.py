@@ -16,6 +16,7 @@ def test_classes_by_name_by_index_and_mixed_keep_the_given_order():
 
 def test_no_class_list_means_all_classes():
     assert resolve_classes(None, ANIMALS) == (0, 1, 2, 3)
+    assert resolve_classes(None, ("1", "2", "10")) == (0, 1, 2)
 
 
 def test_a_number_in_quotes_is_a_name_first_and_an_index_second():
