@@ -63,7 +63,7 @@ def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:
 def _check_weight_decay(config: Config) -> None:
     decay, depth = config.head.weight_decay, config.head.depth
     if not isinstance(decay, int | float | list) or isinstance(decay, bool):
-        raise ConfigError(f"head.weight_decay={decay} is not a number; allowed: one number > 0, or one per layer.")
+        raise ConfigError(f"head.weight_decay={decay} is not a number; allowed: one number >= 0, or one per layer.")
     if isinstance(decay, list) and len(decay) != depth:
         raise ConfigError(
             f"head.weight_decay={shown(decay)} has {len(decay)} values; "
@@ -138,10 +138,17 @@ def check_backbone(config: Config) -> None:
     Raises:
         ConfigError: a setting of ``backbone`` does not go with another one, or names a model that is not there.
     """
+    from pipeline.dufm.objectives import known_objectives, load_objective
     from pipeline.networks import validate_backbone
 
     _check_weights(config)
     _check_layers(config)
+    if not load_objective(config.backbone.loss).classifies:
+        able = [name for name in known_objectives() if load_objective(name).classifies]
+        raise ConfigError(
+            f"backbone.loss={config.backbone.loss} trains no classifier; allowed: {', '.join(able)}, or "
+            f"protocol=end_to_end with head.loss={config.backbone.loss}."
+        )
     with _as_config_errors():
         validate_backbone(config.backbone.name, **config.backbone.request)
 

@@ -17,7 +17,12 @@ PATHS = (
     "backbone.checkpoint",
     "backbone.checkpoints",
     "features.cache",
+    "features.anchor",
+    "protocol.targets",
+    "protocol.start_file",
 )
+WORDS = {"protocol.targets": ("labels", "teacher"), "features.anchor": ("none", "inputs")}
+"""What these settings may say instead of a path."""
 
 
 def absolute(value: Any, place: Path) -> Any:
@@ -54,7 +59,8 @@ def absolute_override(override: str, place: Path) -> str:
         values = [getattr(value, "text", value) for value in parsed.value().list]
     else:
         values = [parsed.value()]
-    if not all(isinstance(value, str) for value in values):
+    key = override.partition("=")[0].lstrip("+")
+    if not all(isinstance(value, str) for value in values) or set(values) & set(WORDS.get(key, ())):
         return override  # null
     return f"{override.partition('=')[0]}={','.join(_typed(absolute(value, place)) for value in values)}"
 
@@ -63,7 +69,7 @@ def settled_paths(config: Mapping[str, Any], place: Path) -> Iterator[str]:
     """Arguments for the relative paths of a configuration, as seen from ``place``."""
     for key in PATHS:
         value = value_of(config, key)
-        if absolute(value, place) != value:
+        if value not in WORDS.get(key, ()) and absolute(value, place) != value:
             yield f"{key}={_typed(absolute(value, place))}"
 
 

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from pipeline.config.folder import known_protocols
 from pipeline.data.settings import DataConfig
+from pipeline.dufm.choices import CONSTRAINTS, TEMPERATURE
 from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.metrics.engine.settings import PAIRS, MeasureSettings
 from pipeline.metrics.registry.family import known_families
@@ -49,10 +50,25 @@ class BackboneConfig(NetworkConfig):
 
 @dataclass
 class FeaturesConfig:
-    """What is kept of a frozen backbone for other runs."""
+    """The features below a head: what is kept of a frozen backbone for other runs, and what binds free ones."""
 
     cache: str | None = _knob(
         None, "folder shared by runs, in which features are kept and found; null keeps none", path=True
+    )
+    constraint: str = _knob(
+        "none", "free features are projected onto it, at the start and after every step", choices=CONSTRAINTS
+    )
+    anchor: str = _knob(
+        "none",
+        "what free features are tied to by beta/2 ||H_1 - A||^2: none; inputs: where they start, e.g. the frozen "
+        "features; or a file with A, .npy, .csv or .safetensors",
+        path=True,
+    )
+    anchor_strength: float = _knob(0.0, "beta of the anchor; with anchor_steps, mu of each step", ge=0)
+    anchor_steps: int = _knob(
+        1,
+        "T of an anchor of several layers, mu/2 sum_t ||H_(t+1) - H_t||^2, H_0 = A: the path is straight, beta is mu/T",
+        ge=1,
     )
 
 
@@ -69,16 +85,22 @@ class OptimizerConfig:
 
 @dataclass
 class HeadConfig:
-    """The deep unconstrained features model: L weight matrices, ReLU between them, no biases."""
+    """The deep unconstrained features model: L weight matrices, ReLU between them, no biases unless asked for."""
 
-    depth: int = _knob(4, "L, the number of weight matrices", ge=1, le=1000)
+    depth: int = _knob(4, "L, the number of weight matrices; 0: the features are the outputs", ge=0, le=1000)
     width: int = _knob(64, "units in every hidden layer", ge=1)
-    weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", gt=0)
-    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", gt=0)
+    weight_decay: Any = _knob(5e-3, "lambda_W: one number, or a list with one per layer", ge=0)
+    feature_decay: float = _knob(5e-6, "lambda_H1, the decay of input features that are not frozen", ge=0)
     loss: str = _knob("mse", "what the outputs are fitted with", choices=known_objectives)
+    temperature: float = _knob(TEMPERATURE, "supervised_contrastive: tau, which divides inner products", gt=0)
+    bias: str = _knob("none", "last: the last layer has a bias, without penalty", choices=("none", "last"))
     inputs: str = _knob("frozen", "frozen: features stay; free: they descend too", choices=("frozen", "free"))
     activation: str = _knob("relu", "non-linearity between the layers", choices=("relu", "linear"))
     init_scale: float = _knob(1.0, "weights start as N(0, init_scale^2 / fan_in)", gt=0)
+
+    def __post_init__(self) -> None:
+        # Also as a yes or no.
+        self.bias = {"True": "last", "False": "none", "None": "none"}.get(str(self.bias), self.bias)
 
 
 @dataclass
@@ -111,7 +133,33 @@ class ProtocolConfig:
     num_classes: int = _knob(2, "dufm: K", ge=2)
     samples_per_class: int = _knob(50, "dufm: n", ge=1)
     num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)
-    features: str = _knob("random", "dufm: random or balanced initial features", choices=("random", "balanced"))
+    class_sizes: Any = _knob(
+        None,
+        "dufm: samples of each class, [40,20,10,2], which says K, too; or of num_classes by a formula, "
+        "{step: {largest: 100, ratio: 10, share: 0.5}} or {long_tail: {largest: 100, ratio: 0.01}}; "
+        "null: samples_per_class",
+    )
+    targets: str = _knob(
+        "labels",
+        "dufm: what outputs are fitted to: labels; teacher: a linear map of hidden inputs, drawn with the seed, "
+        "num_classes outputs; or a file with a matrix (N, K), .npy, .csv or .safetensors",
+        path=True,
+    )
+    features: str = _knob("random", "dufm: older name of start", choices=("random", "balanced"))
+    start: str = _knob(
+        "random",
+        "dufm: where descent begins: random; balanced; file: start_file; or the name of a reference of theory, "
+        "with underscores for blanks (collapsed, zero_solution, ...)",
+    )
+    start_file: str | None = _knob(
+        None,
+        "dufm: safetensors with features/1, weights/1, ..., bias, as a run leaves them; it says the widths, too",
+        path=True,
+    )
+    start_noise: float = _knob(0.0, "dufm: scale of a random start that is added to another one", ge=0)
+    feature_scale: float | None = _knob(
+        None, "dufm: random features start as N(0, feature_scale^2 / num_features); null: head.init_scale", gt=0
+    )
 
 
 @dataclass
@@ -227,7 +275,7 @@ class Config:
     @property
     def objective(self) -> "Objective":
         """What the head minimises, beside its penalties."""
-        return load_objective(self.head.loss)
+        return load_objective(self.head.loss).configured(self.head)
 
     def thresholds_of(self, objective: "Objective") -> dict[str, float]:
         """Largest value that counts as collapsed, for each metric that is judged where this is minimised: those of the

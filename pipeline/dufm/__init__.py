@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from pipeline.runtime.on_demand import passes_on
 
 if TYPE_CHECKING:
-    from pipeline.dufm.constraints import CONSTRAINTS, Constraint
+    from pipeline.dufm.choices import CONSTRAINTS
+    from pipeline.dufm.constraints import Constraint
     from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point, objective
     from pipeline.dufm.model import (
         ACTIVATIONS,

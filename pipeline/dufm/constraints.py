@@ -26,7 +26,8 @@ def _unit_rows(features: Tensor, kept: Tensor) -> Tensor:
     """
     norms = torch.linalg.vector_norm(kept, dim=-1, keepdim=True)
     lost = norms == 0
-    axes = torch.zeros_like(features).scatter_(-1, features.argmax(dim=-1, keepdim=True), 1.0)
+    largest = features.argmax(dim=-1, keepdim=True)
+    axes = (torch.arange(features.shape[-1], device=features.device) == largest).to(features)
     features.copy_(torch.where(lost, axes, kept / norms.masked_fill(lost, 1.0)))
     return lost.sum()
 
@@ -36,8 +37,6 @@ _PROJECTIONS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "sphere": _sphere,
     "nonnegative_sphere": _nonnegative_sphere,
 }
-CONSTRAINTS = ("none", *_PROJECTIONS)
-"""``none``; no negative entry; unit rows; both."""
 
 
 class Constraint:

@@ -143,17 +143,21 @@ def balanced_features(
 class DufmHead(nn.Sequential):
     """One member as a module, features `(N, d_1)` to outputs `(N, K)`.
 
-    Its modules are named as the paper counts: `linear_1` puts out H_2, `activation_2` sigma(H_2), and so on.
+    Its modules are named as the paper counts: `linear_1` puts out H_2, `activation_2` sigma(H_2), and so on. Without
+    weights the outputs are the features; `bias` `(K,)` is the last layer's.
     """
 
-    def __init__(self, weights: Sequence[Tensor], activation: str = "relu") -> None:
+    def __init__(self, weights: Sequence[Tensor], activation: str = "relu", bias: Tensor | None = None) -> None:
         check_activation(activation)
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         for layer, weight in enumerate(weights, start=1):
             if layer > 1:
                 modules[f"activation_{layer}"] = nn.ReLU() if activation == "relu" else nn.Identity()
-            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            own = bias if layer == len(weights) else None
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=own is not None, device="meta")
             linear.weight = nn.Parameter(weight.detach().clone())
+            if own is not None:
+                linear.bias = nn.Parameter(own.detach().clone())
             modules[f"linear_{layer}"] = linear
         super().__init__(modules)
 

@@ -147,7 +147,7 @@ def _collapsed_from(head: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -
     first = None
     for layer in sorted({place["layer"] for place in head}, reverse=True):
         places = [place for place in head if place["layer"] == layer]
-        promised = [place[m] for place in places for m in metrics if place[m] and place[m]["counts"]]
+        promised = [place[m] for place in places for m in metrics if place.get(m) and place[m]["counts"]]
         if not all(judged["collapsed"] for judged in promised):
             break
         first = layer if promised else first

@@ -273,6 +273,9 @@ def measure_head(
     test: tuple[Tensor, Tensor] | None = None,
     computed_in: torch.dtype | None = None,
     settings: MeasureSettings = DEFAULT,
+    *,
+    bias: Tensor | None = None,
+    classifies: bool = True,
 ) -> Iterator[LayerMeasurement]:
     """Metrics of every layer of S heads at once, layer by layer.
 
@@ -285,19 +288,25 @@ def measure_head(
         computed_in: the dtype that the features were computed in, by default their own. Means that are dependent up to
             its rounding stay so in the layers after, so it counts in all of them.
         settings: as of `measure_backbone`.
+        bias: of the last layer, ``(S, K)``.
+        classifies: whether the largest output is a decision between the classes; if not, metrics of decisions are left
+            out.
     """
     splits = [(features, labels)] + ([] if test is None else [test])
     taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
-    decisions = [dufm.forward(inputs, weights, activation)[-1].argmax(dim=-1) for inputs, _ in splits]
-    plan = Plan.full(settings=settings)
+    decisions: list[Tensor | None] = [None] * len(splits)
+    if classifies:
+        decisions = [dufm.forward(inputs, weights, activation, bias)[-1].argmax(dim=-1) for inputs, _ in splits]
+    plan = Plan.full(() if classifies else ("decisions",), settings=settings)
+    members = dufm.num_members(features, weights)
     for (layer, tap, tensor), *others in zip(*taps, strict=True):
         entered = layer == 1 or tap == "post"
-        weight = weights[layer - 1] if entered else None
+        weight = weights[layer - 1] if entered and weights else None
         following = weights[layer] if entered and layer < len(weights) else None
-        statistics = plan.first_look(tensor.expand(len(weights[0]), -1, -1), labels, num_classes, computed_in)
+        statistics = plan.first_look(tensor.expand(members, -1, -1), labels, num_classes, computed_in)
         values, reasons = plan.at_once(statistics, None, weight, following, decisions[0])
         for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
-            rows = other.expand(len(weights[0]), -1, -1)
+            rows = other.expand(members, -1, -1)
             found = plan.of_rows.first_look(rows, other_labels, num_classes, computed_in)
             own, why = plan.of_rows.at_once(found, statistics, weight, following, decided)
             values |= {f"{TEST}{name}": value for name, value in own.items()}

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
+from pipeline.runs.head_checks import check_head
 from pipeline.runs.protocols import protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError
 from pipeline.views.wandb.limits import check_environment
@@ -33,6 +34,8 @@ def checked(cfg: DictConfig) -> Config:
         )
     if protocol.head == "joint":
         _check_joint_training(config)
+    if protocol.head is not None:
+        check_head(config, protocol)
     if protocol.check:
         protocol.check(config)
     if config.logger.name == "wandb":

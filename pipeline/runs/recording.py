@@ -13,10 +13,10 @@ from pipeline.config import Config
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed
 from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone, measure_head
+from pipeline.runs.known import known_of
 from pipeline.runs.run import Run
-from pipeline.runs.solutions import Features, HeadSolution, known_references
+from pipeline.runs.solutions import Features, HeadSolution
 from pipeline.runtime.errors import RunError
-from pipeline.theory import lowest
 
 if TYPE_CHECKING:
     from pipeline.runs.training.learners import Learner
@@ -45,12 +45,14 @@ def measure_training(
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         loss, share = learner.score(rows, split.targets.to(rows.device))
-        numbers |= {f"{name}_loss": [loss], f"{name}_accuracy": [share]}
+        numbers |= {f"{name}_loss": [loss]} | ({} if share is None else {f"{name}_accuracy": [share]})
     run.record.add("backbone", epoch, seeds, numbers)
     if measure_too is not None:
         measure_too(epoch, measured)
-    accuracies = [100 * numbers[f"{split}_accuracy"][0] for split in ("train", "test")]
-    headline = f"loss {numbers['train_loss'][0]:.4g}  accuracy {accuracies[0]:.2f} % train, {accuracies[1]:.2f} % test"
+    headline = f"loss {numbers['train_loss'][0]:.4g}"
+    if "train_accuracy" in numbers:
+        accuracies = [100 * numbers[f"{split}_accuracy"][0] for split in ("train", "test")]
+        headline += f"  accuracy {accuracies[0]:.2f} % train, {accuracies[1]:.2f} % test"
     log.info("backbone  epoch %d/%d  %s", epoch, run.config.backbone.epochs, headline)
     return headline
 
@@ -88,17 +90,29 @@ class HeadMeasurement:
 
 def measure_solution(config: Config, head: HeadSolution, test: Features | None) -> HeadMeasurement:
     """Losses, distance to the optimum where theory knows it, and every layer of a head."""
-    known, _ = known_references(head)
+    yardstick = known_of(head).yardstick
     losses = {"loss": head.objective.total, "fit": head.objective.fit}
-    if known:
-        losses["relative_gap"] = head.objective.total / lowest(known).value - 1
-    other = None if test is None else (test.test.to(head.weights[0]), test.test_labels.to(head.labels.device))
-    features = head.features.to(head.weights[0])
+    if yardstick is not None and yardstick.value:
+        losses["relative_gap"] = head.objective.total / yardstick.value - 1
+    like = head.weights[0] if head.weights else head.features
+    other = None if test is None else (test.test.to(like), test.test_labels.to(head.labels.device))
+    features = head.features.to(like)
     # A network computes in float32, whatever its features are kept in.
     computed_in = None if head.inputs == "free" else torch.float32
     activation = config.head.activation
     how = config.measure.settings
-    layers = measure_head(features, head.weights, head.labels, head.num_classes, activation, other, computed_in, how)
+    layers = measure_head(
+        features,
+        head.weights,
+        head.labels,
+        head.num_classes,
+        activation,
+        other,
+        computed_in,
+        how,
+        bias=head.bias,
+        classifies=head.no_decisions is None,
+    )
     return HeadMeasurement(
         list(head.seeds),
         {name: value.tolist() for name, value in losses.items()},

@@ -16,7 +16,7 @@ from pipeline.storage.stages import StageCache, fingerprint
 
 TRAINING = ("seed", "data", "backbone", "optimizer", "protocol", "stop_when_collapsed", "verdict", "measure")
 """The sections of the configuration that the training of a backbone depends on."""
-HEAD = ("head", "descent", "measure")
+HEAD = ("head", "descent", "measure", "features")
 """Those that a head depends on beside its features, and so does a backbone that is trained under it."""
 
 

@@ -1,4 +1,4 @@
-"""The head a run ends with: its factors, what they cost, and what theory says of that."""
+"""The head a run ends with: its factors, what they cost, and how well it decides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ from torch import Tensor
 
 from pipeline import dufm
 from pipeline.config import Config
-from pipeline.dufm import ObjectiveValue
+from pipeline.dufm import Anchor, ObjectiveValue
 from pipeline.dufm.objectives import Objective
 from pipeline.metrics import feature_alignment
 from pipeline.metrics.core import RANK_RTOL
-from pipeline.theory import DufmProblem, Reference
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,32 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What a head's problem has beside labels, decays and a loss.
+
+    targets: ``(N, K)`` instead of the labels; None: these.
+    num_classes: of the metrics; None: as many as there are outputs.
+    has_classes: whether the labels mean anything.
+    constraint: of the features, a name of `pipeline.dufm.CONSTRAINTS`.
+    anchor: what free features are tied to.
+    """
+
+    targets: Tensor | None = None
+    num_classes: int | None = None
+    has_classes: bool = True
+    constraint: str = "none"
+    anchor: Anchor | None = None
+
+
+PLAIN = Terms()
+
+
+@dataclass(frozen=True)
 class HeadSolution:
     """The final state of all members; a diverged member reads as NaN."""
 
     features: Tensor  # (N, d_1) shared, or (S, N, d_1)
-    weights: tuple[Tensor, ...]  # W_l (S, d_{l+1}, d_l)
+    weights: tuple[Tensor, ...]  # W_l (S, d_{l+1}, d_l); none at depth 0
     labels: Tensor  # (N,)
     inputs: str  # what the features are: "frozen", "free", or "network" (trained with or under the head)
     weight_decays: tuple[float, ...]
@@ -39,6 +59,10 @@ class HeadSolution:
     objective: ObjectiveValue
     diverged: dict[int, int]  # member -> step
     seeds: tuple[int, ...]
+    activation: str = "relu"
+    bias: Tensor | None = None  # of the last layer, (S, K)
+    terms: Terms = PLAIN
+    without_direction: int = 0  # rows of features that a constraint has put on an axis
 
     @classmethod
     def of(
@@ -52,81 +76,112 @@ class HeadSolution:
         weight_decays: tuple[float, ...],
         diverged: dict[int, int],
         seeds: tuple[int, ...] | None = None,
+        *,
+        bias: Tensor | None = None,
+        terms: Terms = PLAIN,
+        without_direction: int = 0,
     ) -> "HeadSolution":
-        """The state of the members with these seeds, by default ``config.seed``, ``config.seed + 1``, ..., and its
-        objective."""
-        seeds = seeds or tuple(config.seed + member for member in range(len(weights[0])))
+        """The state of the members with these seeds, by default ``config.seed``, ``config.seed + 1``, ..., and the
+        objective that was descended on."""
+        seeds = seeds or tuple(config.seed + member for member in range(dufm.num_members(features, weights)))
         table = torch.tensor(weight_decays, dtype=torch.float64)
-        loss = config.objective
-        value = dufm.objective(features, weights, labels, table, feature_decay, config.head.activation, loss)
-        return cls(features, weights, labels, inputs, weight_decays, feature_decay, loss, value, diverged, seeds)
+        loss, activation = config.objective, config.head.activation
+        value = dufm.objective(
+            features,
+            weights,
+            labels,
+            table,
+            feature_decay,
+            activation,
+            loss,
+            bias=bias,
+            targets=terms.targets,
+            num_classes=None if weights else terms.num_classes,
+            anchor=terms.anchor,
+        )
+        return cls(
+            features,
+            weights,
+            labels,
+            inputs,
+            weight_decays,
+            feature_decay,
+            loss,
+            value,
+            diverged,
+            seeds,
+            activation,
+            bias,
+            terms,
+            without_direction,
+        )
 
     @property
     def num_classes(self) -> int:
+        """Of the metrics."""
+        return self.terms.num_classes or self.num_outputs
+
+    @property
+    def num_outputs(self) -> int:
         """K."""
-        return self.weights[-1].shape[-2]
+        return self.weights[-1].shape[-2] if self.weights else self.features.shape[-1]
+
+    @property
+    def class_sizes(self) -> list[int]:
+        """Samples of each class."""
+        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
 
     @property
     def widths(self) -> list[int]:
-        """d_1 .. d_L, K."""
+        """d_1 .. d_L, K; at depth 0 d_1 alone, which is what comes out."""
         return [self.features.shape[-1], *(weight.shape[-2] for weight in self.weights)]
+
+    @property
+    def no_decisions(self) -> str | None:
+        """Why outputs decide between no classes, so that there is no accuracy; None if they do."""
+        if not self.loss.classifies:
+            return f"outputs under {self.loss.title} are no scores of classes"
+        if self.terms.targets is not None:
+            return "the targets are a matrix, not classes"
+        return None
 
 
 def network_head(
-    config: Config, features: Features, weights: Sequence[Tensor], *, frozen: bool = False
+    config: Config, features: Features, weights: Sequence[Tensor], *, frozen: bool = False, bias: Tensor | None = None
 ) -> HeadSolution:
     """A head of one member on a network's training features, with the penalties it was trained with.
 
     Args:
         frozen: the weights are a DUFM's, which training leaves as they are: then the objective is the DUFM's, whatever
             the regularisation of the backbone.
+        bias: of the last layer, ``(1, K)``.
     """
     own = config.protocol.regularization == "dufm" or frozen
     decays = config.weight_decays if own else (config.optimizer.weight_decay,) * len(weights)
+    classes = None if weights else int(features.train_labels.max()) + 1
     return HeadSolution.of(
         config,
-        features.train,
+        features.train if weights else features.train[None],
         tuple(weights),
         features.train_labels,
         "network",
         config.head.feature_decay if own else None,
         decays,
         {},
+        bias=bias,
+        terms=Terms(num_classes=classes),
     )
 
 
-def problem_of(head: HeadSolution) -> tuple[DufmProblem | None, str | None]:
-    """This head's problem as theory states it, or None and the reason why it is not one of those."""
-    counts = torch.bincount(head.labels, minlength=head.num_classes)
-    if head.feature_decay is None:
-        frozen = head.inputs == "frozen"
-        return None, "the input features are frozen" if frozen else "the features carry no penalty of their own"
-    if not all(decay > 0 for decay in head.weight_decays):
-        return None, "a weight decay is zero"
-    if counts.min() != counts.max():
-        return None, "the classes differ in size"
-    if min(head.widths) < head.num_classes:
-        return None, f"a layer is narrower than the number of classes ({min(head.widths)} < {head.num_classes})"
-    samples, depth = int(counts[0]), len(head.weights)
-    return DufmProblem(head.num_classes, samples, depth, head.weight_decays, head.feature_decay), None
-
-
-def known_references(head: HeadSolution) -> tuple[tuple[Reference, ...], str | None]:
-    """The values that theory knows of this head's problem and objective, or () and the reason why there are none."""
-    problem, reason = problem_of(head)
-    if problem is None:
-        return (), reason
-    known = head.loss.references(problem)
-    return known, None if known else f"none is known for {head.loss.title}"
-
-
-def accuracy(config: Config, head: HeadSolution, features: Tensor, labels: Tensor) -> list[float | None]:
-    """Share of samples each seed's head decides rightly; None for a diverged seed.
+def accuracy(config: Config, head: HeadSolution, features: Tensor, labels: Tensor) -> list[float | None] | None:
+    """Share of samples each seed's head decides rightly; None for a diverged seed, and if it decides nothing.
 
     Args:
         features: ``(N, d_1)`` or ``(S, N, d_1)``.
     """
-    outputs = dufm.forward(features.to(head.weights[0]), head.weights, config.head.activation)[-1]
+    if head.no_decisions:
+        return None
+    outputs = dufm.forward(features.to(head.features), head.weights, config.head.activation, head.bias)[-1]
     shares = (outputs.argmax(dim=-1) == labels.to(outputs.device)).double().mean(dim=-1)
     return [None if member in head.diverged else share for member, share in enumerate(shares.tolist())]
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent import Descent, descend, log_schedule
-from pipeline.dufm.descent_states import joined_states, part_of_state
+from pipeline.dufm.descent_states import MAYBE, joined_states, part_of_state
 from pipeline.runs.recording import is_collapsed, joined_members, measure_solution, record_solution
 from pipeline.runs.run import Run
-from pipeline.runs.solutions import Features, HeadSolution
+from pipeline.runs.solutions import PLAIN, Features, HeadSolution, Terms
 from pipeline.runtime import ranks
 from pipeline.runtime.checkpoint_timer import CheckpointTimer
 from pipeline.runtime.errors import RunError
@@ -32,7 +32,8 @@ class HeadProblem:
     features: ``(N, d_1)`` frozen (``feature_decay`` None), or the free start ``(S, N, d_1)``.
     weights: W_l at the start ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
     test: features whose test split is measured too.
-    constraint: projects the free features in place after every step.
+    bias: of the last layer at the start ``(S, K)``.
+    terms: what the problem has beside labels, decays and a loss.
     """
 
     features: Tensor
@@ -40,12 +41,13 @@ class HeadProblem:
     labels: Tensor
     feature_decay: float | None
     test: Features | None = None
-    constraint: Constraint | None = None
+    bias: Tensor | None = None
+    terms: Terms = PLAIN
 
     @property
     def num_members(self) -> int:
         """S."""
-        return len(self.weights[0])
+        return len(self.weights[0]) if self.weights else len(self.features)
 
     @property
     def inputs(self) -> str:
@@ -57,20 +59,33 @@ class HeadProblem:
         some, device = slice(members.start, members.stop), config.device
         dtype = torch.float64 if config.descent.precision == "float64" else torch.float32
         features = self.features if self.features.dim() == 2 else self.features[some]
+        terms, anchor = self.terms, self.terms.anchor
+        if anchor is not None:
+            anchor = replace(anchor.select(members), features=anchor.select(members).features.to(device, dtype))
         return Descent(
             features.to(device, dtype),
             [weight[some].to(device, dtype) for weight in self.weights],
             self.labels.to(device),
-            num_classes=self.weights[-1].shape[-2],
+            num_classes=self.num_outputs,
             lr=config.descent.lr,
             weight_decay=torch.tensor(config.weight_decays, dtype=torch.float64),
             feature_decay=self.feature_decay,
             momentum=config.descent.momentum,
             activation=config.head.activation,
             loss=config.objective,
-            constraint=self.constraint,
+            constraint=Constraint.named(terms.constraint),
             tf32=config.descent.precision == "tf32",
+            bias=None if self.bias is None else self.bias[some].to(device, dtype),
+            targets=None if terms.targets is None else terms.targets.to(device, dtype),
+            anchor=anchor,
         )
+
+    @property
+    def num_outputs(self) -> int:
+        """K; at depth 0, where what comes out are the features, the number of classes that labels are of."""
+        if self.weights:
+            return self.weights[-1].shape[-2]
+        return self.terms.num_classes if self.terms.targets is None else self.terms.targets.shape[1]
 
     def solution(self, config: Config, features: Tensor, weights: Sequence[Tensor], **more: Any) -> HeadSolution:
         """Members at these features and weights."""
@@ -82,8 +97,18 @@ class HeadProblem:
             self.inputs,
             self.feature_decay,
             config.weight_decays,
+            terms=self._terms_of(more.get("seeds"), config),
             **more,
         )
+
+    def _terms_of(self, seeds: Sequence[int] | None, config: Config) -> Terms:
+        """The terms, with the anchors of these seeds only where every seed has its own."""
+        anchor = self.terms.anchor
+        if anchor is None:
+            return self.terms
+        members = range(self.num_members) if seeds is None else [seed - config.seed for seed in seeds]
+        some = anchor.select(members)
+        return replace(self.terms, anchor=replace(some, features=some.features.to(config.device)))
 
 
 def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> HeadSolution:
@@ -115,6 +140,7 @@ def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> 
                     descent.features,
                     descent.weights,
                     diverged=dict(descent.diverged),
+                    bias=descent.bias,
                     seeds=tuple(run.head_seeds[members.start : members.stop]),
                 )
                 found = joined_members(ranks.gather(measure_solution(config, own, problem.test)), problem.num_members)
@@ -144,6 +170,9 @@ def _go_on(descent: Descent, members: range, partial: PartialStage) -> int:
         "features": tensors.get("features"),
         "weights": [tensors[f"weights/{layer}"] for layer in layers],
         "velocities": [tensors[f"velocities/{index}"] for index in range(1, facts["velocities"] + 1)],
+        "bias": tensors.get("bias"),
+        "bias_velocity": tensors.get("bias_velocity"),
+        "without_direction": facts["without_direction"],
     }
     descent.load_state_dict(part_of_state(state, members))
     return facts["measured"]
@@ -153,13 +182,11 @@ def _state(descent: Descent, num_members: int, measured: int) -> tuple[dict[str,
     """State of all members as tensors and facts; collective."""
     parts = ranks.gather(_on_cpu(descent.state_dict()))
     state = joined_states(parts[: min(num_members, len(parts))])
-    tensors = {"limit": state["limit"]}
-    if state["features"] is not None:
-        tensors["features"] = state["features"]
+    tensors = {"limit": state["limit"]} | {name: state[name] for name in MAYBE if state[name] is not None}
     for name in ("weights", "velocities"):
         tensors |= {f"{name}/{index}": tensor for index, tensor in enumerate(state[name], start=1)}
     facts = {"layers": len(state["weights"]), "velocities": len(state["velocities"]), "measured": measured}
-    return tensors, facts | {"step": state["step"], "diverged": state["diverged"]}
+    return tensors, facts | {name: state[name] for name in ("step", "diverged", "without_direction")}
 
 
 def _on_cpu(value: Any) -> Any:
@@ -174,16 +201,35 @@ def _on_cpu(value: Any) -> Any:
 def _joined_solution(run: Run, problem: HeadProblem, descent: Descent) -> HeadSolution:
     """The final state of all members, on every rank."""
     free = problem.feature_decay is not None
-    own = {"weights": descent.weights, "features": descent.features if free else None, "diverged": descent.diverged}
+    own = {
+        "weights": descent.weights,
+        "features": descent.features if free else None,
+        "bias": descent.bias,
+        "diverged": descent.diverged,
+        "without_direction": descent.without_direction,
+    }
     parts = ranks.gather(_on_cpu(own))[: problem.num_members]
     weights = [torch.cat(same).to(run.config.device) for same in zip(*(part["weights"] for part in parts), strict=True)]
     features = torch.cat([part["features"] for part in parts]).to(run.config.device) if free else descent.features
     diverged, offset = {}, 0
     for part in parts:
         diverged |= {offset + member: step for member, step in part["diverged"].items()}
-        offset += len(part["weights"][0])
-    solution = problem.solution(run.config, features, weights, diverged=diverged)
+        offset += len(part["weights"][0] if weights else part["features"])
+    solution = problem.solution(
+        run.config,
+        features,
+        weights,
+        bias=None if descent.bias is None else torch.cat([part["bias"] for part in parts]).to(run.config.device),
+        diverged=diverged,
+        without_direction=sum(part["without_direction"] for part in parts),
+    )
     _report_divergence(run, solution)
+    if solution.without_direction:
+        log.warning(
+            "%d times features.constraint=%s met a row without a direction, and put it on its largest entry's axis",
+            solution.without_direction,
+            problem.terms.constraint,
+        )
     return solution
 
 

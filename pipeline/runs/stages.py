@@ -88,7 +88,7 @@ def classifier_of(run: Run, epochs: int) -> "Classifier":
 
 def train_under_head(
     run: Run, weights: Sequence[Tensor], *, frozen_head: bool, reference: Tensor | None = None
-) -> tuple[Backbone, tuple[Tensor, ...]]:
+) -> tuple[Backbone, tuple[Tensor, ...], Tensor | None]:
     """Train the backbone together with a DUFM head on top of it, or under a frozen one; freeze both.
 
     Recorded on a log-spaced schedule of epochs: all that `train_backbone` records, loss, fit and metrics of every layer
@@ -99,7 +99,7 @@ def train_under_head(
         reference: features ``(K, d_1)`` of the DUFM that the head belongs to, one per class.
 
     Returns:
-        The backbone, and W_1 .. W_L as ``(1, out, in)`` float64.
+        The backbone, W_1 .. W_L as ``(1, out, in)`` float64, and the last layer's bias ``(1, K)`` if it has one.
     """
     from pipeline.runs.training.learners import DufmNetwork, DufmPenalty
 
@@ -116,13 +116,15 @@ def train_under_head(
         config.optimizer,
         config.backbone.epochs,
         frozen_head=frozen_head,
+        bias=config.head.bias == "last",
     )
 
     def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
         device = measured.train.device
         labels = [split.targets.to(device) for split in (images.train, images.test)]
         features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
-        head = network_head(config, features, _members(learner), frozen=frozen_head)
+        bias = None if learner.bias is None else learner.bias.detach().double()[None]
+        head = network_head(config, features, _members(learner), frozen=frozen_head, bias=bias)
         record_head(run, "head", epoch, head, features)
         if reference is not None:
             found = alignment(features, reference)
@@ -138,6 +140,8 @@ def train_under_head(
         else:
             measure_training(run, learner, 0, measure_too)
         head = {f"head/{layer}": weight for layer, weight in enumerate(learner.weights, start=1)}
+        if learner.bias is not None:
+            head["head/bias"] = learner.bias
         return backbone_state(backbone) | head
 
     with run.stopwatch.time("train_backbone"):
@@ -145,8 +149,9 @@ def train_under_head(
         trained = tuple(
             kept.pop(f"head/{layer + 1}").to(config.device, torch.float64)[None] for layer in range(len(weights))
         )
+        bias = kept.pop("head/bias").to(config.device, torch.float64)[None] if learner.bias is not None else None
         backbone.load_state_dict(kept, strict=False)
-    return backbone.to(config.device).eval().requires_grad_(False), trained
+    return backbone.to(config.device).eval().requires_grad_(False), trained, bias
 
 
 def mean_feature(run: Run) -> Tensor:

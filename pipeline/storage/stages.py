@@ -33,6 +33,7 @@ PATHS = (
     ("data", "root"),
     ("data", "foreign_root"),
     *(("backbone", name) for name in ("from_run", "checkpoint", "checkpoints")),
+    ("protocol", "start_file"),
 )
 """Section and name of the settings that are paths."""
 VERSION = 3
@@ -44,6 +45,7 @@ NOT_USED = "%s is not used: kept by another version or under other settings; thi
 def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
     """SHA-256 of the named sections of the configuration and of ``more``; paths count from where they start."""
     settings = asdict(config) | {"data": config.data.relevant}
+    del settings["features"]["cache"]  # where they are found changes nothing
     for section, name in PATHS:
         if path := settings[section].get(name):
             settings[section][name] = os.path.abspath(os.path.expanduser(path))

@@ -33,6 +33,8 @@ SUMMARY = {
         "optimum_kind?": (str, NULL),
         "relative_gap?": _PER_SEED,
     },
+    "references?": ([{"name": str, "value": (NUMBER, NULL), "kind": str}], NULL),
+    "sits_at?": ([{"name": str, "gap": (NUMBER, NULL)}], NULL),
     "diverged?": ({ANY: int}, NULL),
     "layers?": [_LAYER],
     "backbone_layers?": ([_LAYER], NULL),

@@ -7,7 +7,8 @@ import torch
 
 from pipeline.config import Config, HeadConfig, OptimizerConfig, ProtocolConfig
 from pipeline.dufm import objective
-from pipeline.runs.solutions import Features, HeadSolution, known_references, network_head, problem_of, unseen_share
+from pipeline.runs.known import known_of, problem_of
+from pipeline.runs.solutions import Features, HeadSolution, network_head, unseen_share
 
 
 def config(regularization: str = "dufm") -> Config:
@@ -55,13 +56,13 @@ def test_a_fixed_head_is_a_dufms_whatever_the_decay_of_the_backbone():
     ("change", "reason"),
     [
         ({"inputs": "frozen", "feature_decay": None}, "the input features are frozen"),
-        ({"labels": torch.tensor([0] * 6 + [1] * 4)}, "the classes differ in size"),
         ({"weights": (draw(1, 1, 6), draw(1, 2, 1))}, "a layer is narrower than the number of classes (1 < 2)"),
         ({"weight_decays": (0.0, 5e-3)}, "a weight decay is zero"),
     ],
 )
 def test_where_no_closed_form_applies_the_reason_is_said(change, reason):
-    assert known_references(replace(head(), **change)) == ((), reason)
+    known = known_of(replace(head(), **change))
+    assert known.yardstick is None and known.reason == reason
 
 
 def test_what_the_first_weight_does_not_see_is_measured_by_its_squared_norm():

@@ -1,14 +1,14 @@
 """What an objective gives: its value and gradient, what theory knows of it, and what its collapse is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.theory import DufmProblem, Reference
+from pipeline.theory import DufmProblem, Problem, Reference
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,13 @@ class Objective(ABC):
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
         return self.value(outputs[None], targets)[0]
 
-    def references(self, problem: DufmProblem) -> tuple[Reference, ...]:
-        """What theory knows of the problem with this objective; () where it knows nothing."""
+    def references(self, problem: Problem | DufmProblem, widths: Sequence[int] | None = None) -> tuple[Reference, ...]:
+        """What theory knows of the problem with this objective; () where it knows nothing.
+
+        Args:
+            problem: whole, or as K equal classes with plain features (`DufmProblem`), which states no loss.
+            widths: d_1..d_L of the layers; points that they cannot hold are left out.
+        """
         return ()
 
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:

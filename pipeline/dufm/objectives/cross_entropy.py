@@ -1,9 +1,13 @@
 """Cross-entropy of the softmax, as classifiers are trained with it."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline import theory
 from pipeline.dufm.objectives import Objective, Promise
+from pipeline.theory import DufmProblem, Problem, Reference
 
 
 def _simplex_means(layer: int, tap: str, depth: int) -> bool:
@@ -49,6 +53,9 @@ class CrossEntropy(Objective):
 
     def on_batch(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(outputs, labels)  # one kernel instead of five
+
+    def references(self, problem: Problem | DufmProblem, widths: Sequence[int] | None = None) -> tuple[Reference, ...]:
+        return () if isinstance(problem, DufmProblem) else theory.references(problem, widths)
 
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:
         return None if depth == 1 else "for cross-entropy the theorem is about depth 1"

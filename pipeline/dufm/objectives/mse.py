@@ -1,11 +1,13 @@
 """Mean squared error, the objective of the DUFM (Súkeník et al. 2023, arXiv 2305.13165, eq. 1)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline import theory
 from pipeline.dufm.objectives import Objective, Promise
-from pipeline.theory import DufmProblem, Reference
+from pipeline.theory import DufmProblem, Problem, Reference
 
 
 def _frame_means(layer: int, tap: str, depth: int) -> bool:
@@ -44,8 +46,8 @@ class MeanSquaredError(Objective):
         targets = F.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
         return (outputs - targets).square().sum(dim=1).mean() / 2
 
-    def references(self, problem: DufmProblem) -> tuple[Reference, ...]:
-        return theory.references(problem)
+    def references(self, problem: Problem | DufmProblem, widths: Sequence[int] | None = None) -> tuple[Reference, ...]:
+        return theory.references(problem, widths)
 
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:
         if num_classes != 2:

@@ -1,14 +1,15 @@
 """The supervised contrastive loss (Kini et al., arXiv 2306.07960, its SCL): samples of a class attract each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline import theory
+from pipeline.dufm.choices import TEMPERATURE
 from pipeline.dufm.objectives import Objective, Promise
-
-TEMPERATURE = 0.1
-"""By default, as in Khosla et al. (recalled, not checked)."""
+from pipeline.theory import DufmProblem, Problem, Reference
 
 
 class SupervisedContrastive(Objective):
@@ -60,6 +61,9 @@ class SupervisedContrastive(Objective):
         found = (outputs @ outputs.mT) / self.temperature
         alone = torch.eye(outputs.shape[-2], dtype=torch.bool, device=outputs.device)
         return found.masked_fill(alone, -torch.inf)
+
+    def references(self, problem: Problem | DufmProblem, widths: Sequence[int] | None = None) -> tuple[Reference, ...]:
+        return () if isinstance(problem, DufmProblem) else theory.references(problem, widths)
 
     def not_covered(self, num_classes: int, depth: int, activation: str) -> str | None:
         return None if depth == 0 else "for the supervised contrastive loss the theorem is about depth 0"

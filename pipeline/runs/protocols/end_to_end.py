@@ -1,5 +1,6 @@
 """Train backbone and DUFM head together (protocol (a) of the reproduction)."""
 
+from pipeline.runs.head_checks import check_images
 from pipeline.runs.heads import initial_head
 from pipeline.runs.outcome import Outcome
 from pipeline.runs.protocols import Stage, protocol
@@ -14,12 +15,13 @@ from pipeline.runs.stages import extract_features, train_under_head
     network=True,
     head="joint",
     stages={"backbone": Stage("Backbone"), "head": Stage("Head", layers="numbered")},
+    check_inputs=check_images,
 )
 def end_to_end(run: Run) -> Outcome:
     """One network, one seed: ``protocol.regularization`` says what is decayed."""
     config, images = run.config, run.inputs.images
     start = initial_head(run, run.inputs.backbone.num_features, images.num_classes, [config.seed])
-    backbone, weights = train_under_head(run, start, frozen_head=False)
+    backbone, weights, bias = train_under_head(run, start, frozen_head=False)
     features = extract_features(run, backbone)
-    head = network_head(config, features, weights)
+    head = network_head(config, features, weights, bias=bias)
     return Outcome((NetworkSection(), HeadSection.on_images(run, head, features)))

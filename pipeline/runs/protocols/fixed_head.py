@@ -17,7 +17,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.data import ImageData
-from pipeline.dufm import Constraint, initial_features
+from pipeline.dufm import initial_features
 from pipeline.dufm.objectives import known_objectives, load_objective
 from pipeline.runs.heads import initial_head, solve_head
 from pipeline.runs.inputs import Inputs, check_head_memory
@@ -25,10 +25,11 @@ from pipeline.runs.outcome import Outcome, Section
 from pipeline.runs.protocols import Stage, protocol
 from pipeline.runs.run import Run
 from pipeline.runs.sections import HeadSection, NetworkSection
-from pipeline.runs.solutions import HeadSolution, alignment, network_head, unseen_share
+from pipeline.runs.solutions import HeadSolution, Terms, alignment, network_head, unseen_share
 from pipeline.runs.stages import extract_features, mean_feature, train_under_head
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.randomness import generator
+from pipeline.runtime.settings import shown
 from pipeline.storage.record import finite_or_none
 from pipeline.theory import DufmProblem, diagnose_among, lowest
 
@@ -56,6 +57,14 @@ def has_an_optimum(config: Config, inputs: Inputs) -> None:
         raise ConfigError(
             f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
             f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
+        )
+    decays = (*config.weight_decays, head.feature_decay)
+    if head.bias != "none" or not head.depth or not all(decays):
+        key = "weight_decay" if head.feature_decay and head.depth else "feature_decay" if head.depth else "depth"
+        key = key if head.bias == "none" else "bias"
+        raise ConfigError(
+            f"head.{key}={shown(getattr(head, key))} has no closed form, which protocol=fixed_head measures its head "
+            "by; allowed: a depth from 1, decays > 0 and no bias."
         )
     problem = dufm_of(config, inputs.images)
     known = config.objective.references(problem)
@@ -93,7 +102,7 @@ def fixed_head(run: Run) -> Outcome:
     weights[0] *= signs
     reference *= signs
 
-    backbone, weights = train_under_head(run, weights, frozen_head=True, reference=reference)
+    backbone, weights, _ = train_under_head(run, weights, frozen_head=True, reference=reference)
     features = extract_features(run, backbone)
     head = network_head(config, features, weights, frozen=True)
     found = _report(run, solved, best, head, alignment(features, reference))
@@ -146,7 +155,7 @@ def _descended(run: Run) -> HeadSolution:
         torch.arange(problem.num_classes),
         problem.feature_decay,
         stage="dufm",
-        constraint=Constraint("nonnegative"),
+        terms=Terms(constraint="nonnegative"),
     )
 
 

@@ -4,17 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import judge, notes
-from pipeline.runs.closed_form import ClosedForm
+from pipeline.runs.closed_form import ClosedForm, sitting
+from pipeline.runs.known import Known, is_known_to_theory, known_of, problem_of
 from pipeline.runs.outcome import Headline, Section
 from pipeline.runs.sections.network import accuracy_entries, median
-from pipeline.runs.solutions import Features, HeadSolution, accuracy, known_references, problem_of
+from pipeline.runs.shapes import NO_CLASSES
+from pipeline.runs.solutions import Features, HeadSolution, accuracy
 
 if TYPE_CHECKING:
     from pipeline.runs.run import Run
@@ -58,14 +59,15 @@ class HeadSection(Section):
 
     def summary(self, run: "Run") -> dict[str, Any]:
         config, head, seeds = run.config, self.head, list(self.head.seeds)
-        known, reason = known_references(head)
-        total = head.objective.total.tolist()
-        closed = ClosedForm(known, total) if known else None
+        known, total = known_of(head), head.objective.total.tolist()
+        closed = ClosedForm(known, total) if known.yardstick is not None else None
+        reason, found = known.reason, sitting(known, total)
         layers = run.record.final_layers("head", seeds)
         backbone_layers = run.record.final_layers("backbone", [config.seed])
-        unpromised = head.loss.not_covered(head.num_classes, config.head.depth, config.head.activation)
-        thresholds = config.thresholds_of(head.loss)
-        verdict = judge(head.loss, layers, backbone_layers, thresholds, _not_covered(run, head), unpromised)
+        thresholds = config.thresholds_of(head.loss) if head.terms.has_classes else {}
+        verdict = judge(head.loss, layers, backbone_layers, thresholds, _not_covered(head), unpromised(head, known))
+        if not head.terms.has_classes:
+            verdict |= {"text": "no classes, so nothing is said of their collapse", "holds_from_layer": {}}
         verdict["notes"] = _notes(run, head, bool(backbone_layers))
         return {
             "problem": _problem(run, head, self.classes),
@@ -73,12 +75,18 @@ class HeadSection(Section):
             "loss": {
                 "total": total,
                 "fit": head.objective.fit,
+                "weight_penalty": head.objective.weight_penalty,
+                "feature_penalty": head.objective.feature_penalty,
+                **({} if head.terms.anchor is None else {"anchor_penalty": head.objective.anchor_penalty}),
                 "optimum": closed and closed.optimum.value,
                 "optimum_kind": closed and closed.kind,
                 "optimum_reason": reason,
                 "relative_gap": closed and closed.gaps,
                 "sits_at": closed and closed.sits_at,
             },
+            "references": [{"name": it.name, "value": it.value, "kind": it.kind} for it in known.references],
+            "sits_at": [{"name": it.name, "gap": it.gap} for it in found] or None,
+            "without_direction": head.without_direction,
             "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
             "layers": layers,
             "backbone_layers": backbone_layers,
@@ -87,9 +95,13 @@ class HeadSection(Section):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """``labels`` (N,), ``features/1`` (N, d_1) or (S, N, d_1), ``weights/l`` (S, d_{l+1}, d_l)."""
+        """``labels`` (N,), ``features/1`` (N, d_1) or (S, N, d_1), ``weights/l`` (S, d_{l+1}, d_l); ``bias`` (S, K),
+        ``targets`` (N, K) and ``anchor`` (N, d_1) or (S, N, d_1), where there are such."""
         weights = {f"weights/{layer}": weight for layer, weight in enumerate(self.head.weights, start=1)}
-        return {"labels": self.head.labels, "features/1": self.head.features} | weights
+        anchor = self.head.terms.anchor
+        more = {"bias": self.head.bias, "targets": self.head.terms.targets, "anchor": anchor and anchor.features}
+        found = {"labels": self.head.labels, "features/1": self.head.features} | weights
+        return found | {name: tensor for name, tensor in more.items() if tensor is not None}
 
     def title(self, summary: Mapping[str, Any]) -> str | None:
         return summary["verdict"]["text"]
@@ -134,9 +146,21 @@ class HeadSection(Section):
 
 
 def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) -> dict[str, Any]:
-    counts = torch.bincount(head.labels, minlength=head.num_classes).tolist()
+    counts, terms = head.class_sizes, head.terms
+    if not terms.has_classes:
+        counts = counts[:1]
+    extra = {
+        "num_outputs": head.num_outputs if terms.targets is not None or not head.weights else None,
+        "targets": None if terms.targets is None else run.config.protocol.targets,
+        "has_classes": None if terms.has_classes else False,
+        "bias": None if head.bias is None else run.config.head.bias,
+        "constraint": None if terms.constraint == "none" else terms.constraint,
+        "anchor": None if terms.anchor is None else run.config.features.anchor,
+        "anchor_strength": None if terms.anchor is None else terms.anchor.strength,
+        "temperature": getattr(head.loss, "temperature", None),
+    }
     return {
-        "num_classes": head.num_classes,
+        "num_classes": head.num_classes if terms.has_classes else len(counts),
         "classes": list(classes) if classes else None,
         "samples_per_class": counts[0] if len(set(counts)) == 1 else counts,
         "depth": run.config.head.depth,
@@ -146,28 +170,73 @@ def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) ->
         "inputs": head.inputs,
         "weight_decay": list(head.weight_decays),
         "feature_decay": head.feature_decay,
+        **{name: value for name, value in extra.items() if value is not None},
     }
 
 
 def _notes(run: "Run", head: HeadSolution, has_backbone: bool) -> list[str]:
     trained_apart = has_backbone and run.protocol.head != "joint" and run.config.backbone.epochs
     objectives = [head.loss, *([load_objective(run.config.backbone.loss)] if trained_apart else [])]
-    return notes(objectives, head.num_classes, torch.bincount(head.labels, minlength=head.num_classes).tolist())
+    found = (
+        []
+        if head.terms.has_classes
+        else [f"{NO_CLASSES}: metrics of classes and accuracy are undefined; losses, weights, their ranks are measured"]
+    )
+    if head.no_decisions and head.terms.has_classes:
+        found.append(f"there is no accuracy: {head.no_decisions}")
+    if not head.terms.has_classes:
+        return found
+    return found + notes(objectives, head.num_classes, head.class_sizes)
 
 
-def _not_covered(run: "Run", head: HeadSolution) -> str | None:
-    """Why the theorem does not cover this run; None when it does."""
-    _, reason = problem_of(head)
-    if reason is not None:
+def unpromised(head: HeadSolution, known: Known) -> str | None:
+    """Why no theorem promises collapse to the optima of such a head with free features; None if one does.
+
+    With plain features the objective says it. What binds or shifts them is another problem, of which theory's
+    references tell whether an optimum is proven; collapse is meant for classes of one size then.
+    """
+    terms, depth = head.terms, len(head.weights)
+    named = {
+        "a bias": head.bias is not None,
+        "an anchor": terms.anchor is not None,
+        "a matrix of targets": terms.targets is not None,
+        f"{terms.constraint.replace('_', ' ')} features": terms.constraint != "none",
+    }
+    changes = [name for name, given in named.items() if given]
+    words = " and ".join(changes) or "such a head"
+    if terms.targets is not None or terms.anchor is not None:
+        return f"no theorem on collapse is known for {words}"
+    reason = head.loss.not_covered(head.num_classes, depth, head.activation)
+    if not changes and depth:
         return reason
+    sizes = [size for size in head.class_sizes if size]
+    alike = len(set(sizes)) == 1 or terms.constraint == "nonnegative_sphere"
+    if reason is not None or (known.has_theorem and alike):
+        return reason
+    return f"no theorem on collapse is known for {words}" + ("" if alike else " and classes that differ in size")
+
+
+def _not_covered(head: HeadSolution) -> str | None:
+    """Why the theorem does not cover this run; None when it does."""
+    problem, reason = problem_of(head)
+    if problem is None and reason is not None and is_known_to_theory(head.loss):
+        return reason
+    if not all(decay > 0 for decay in head.weight_decays):
+        return "a weight decay is zero"
+    if len(set(head.class_sizes)) > 1 and head.weights and head.terms.constraint == "none" and head.terms.has_classes:
+        return "the classes differ in size"
+    if min(head.widths) < head.num_classes and head.terms.has_classes:
+        return f"a layer is narrower than the number of classes ({min(head.widths)} < {head.num_classes})"
     if head.inputs == "network":
         return "the features are a network's, not free variables"
-    return head.loss.not_covered(head.num_classes, run.config.head.depth, run.config.head.activation)
+    return unpromised(head, known_of(head))
 
 
 def _where_collapsed(summary: Mapping[str, Any]) -> str:
     """The verdict in two words."""
-    first, last = summary["verdict"]["collapsed_from_layer"], summary["problem"]["depth"]
+    first, last = summary["verdict"]["collapsed_from_layer"], max(1, summary["problem"]["depth"])
+    if not summary["verdict"]["thresholds"]:
+        return "undefined"
     if first is None:
         return "none"
     return "every layer" if first == 1 else "last layer" if first == last else f"layers {first}..{last}"

@@ -66,13 +66,16 @@ class Learner(pl.LightningModule):
 
     def decide(self, features: Tensor) -> Tensor:
         """Outputs ``(N, K)`` on features ``(N, d)`` of the backbone, in the dtype of the head."""
-        return self.head(features.to(next(self.head.parameters())))
+        like = next(self.head.parameters(), None)
+        return self.head(features.float() if like is None else features.to(like))
 
     @torch.inference_mode()
-    def score(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Loss and accuracy on features ``(N, d)`` of the backbone."""
+    def score(self, features: Tensor, labels: Tensor) -> tuple[float, float | None]:
+        """Loss and accuracy (None where outputs decide nothing) on features ``(N, d)`` of the backbone."""
         outputs = self.decide(features)
         loss = self.objective(features.to(outputs), outputs, labels).item()
+        if not self.loss.classifies:
+            return loss, None
         return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
 
     def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
@@ -104,10 +107,18 @@ class Learner(pl.LightningModule):
             return 1.0
         return images * self.trainer.world_size / self.trainer.train_dataloader.batch_length(batch)
 
+    @property
+    def undecayed(self) -> list[Tensor]:
+        """Trained parameters that the optimizer never decays."""
+        return []
+
     def configure_optimizers(self) -> Any:
         settings = self.optimizer
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         decay = settings.weight_decay if self.decayed else 0.0
+        if spared := self.undecayed:
+            parameters = [it for it in parameters if all(it is not other for other in spared)]
+            parameters = [{"params": parameters}, {"params": spared, "weight_decay": 0.0}]
         if settings.name == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(
                 parameters, settings.lr, momentum=settings.momentum, weight_decay=decay
@@ -181,6 +192,7 @@ class DufmNetwork(Learner):
         penalty: the DUFM's penalties, which become part of the loss, so that the optimizer decays nothing ("dufm"); or
             None: the optimizer decays all weights ("standard").
         frozen_head: W_1 .. W_L stay as they are.
+        bias: the last layer has one, from 0 on; nothing decays it.
     """
 
     def __init__(
@@ -194,8 +206,10 @@ class DufmNetwork(Learner):
         epochs: int,
         *,
         frozen_head: bool = False,
+        bias: bool = False,
     ) -> None:
-        head = DufmHead([weight.to(torch.float32) for weight in weights], activation)
+        first = torch.zeros(weights[-1].shape[0]) if bias else None
+        head = DufmHead([weight.to(torch.float32) for weight in weights], activation, first)
         super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
         self.loss, self.penalty, self.decayed = loss, penalty, penalty is None
 
@@ -209,4 +223,13 @@ class DufmNetwork(Learner):
     @property
     def weights(self) -> list[Tensor]:
         """W_1 .. W_L now."""
-        return list(self.head.parameters())
+        return [parameter for name, parameter in self.head.named_parameters() if not name.endswith("bias")]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the last layer, ``(K,)``."""
+        return dict(self.head.named_parameters()).get(f"linear_{len(self.weights)}.bias")
+
+    @property
+    def undecayed(self) -> list[Tensor]:
+        return [] if self.bias is None else [self.bias]
