@@ -65,6 +65,9 @@ def place_names(summary: RunSummary, frame: "pd.DataFrame", numbered: str = "lay
     """What the layers at the end are called; with their stage where two stages have layers of one name."""
     stages = stages_at_the_end(summary, frame)
     places = [(stage, layer) for stage in stages for layer in layers(frame, stage.name)]
+    named = [layer_name(stage, layer) for stage, layer in places if not stage.numbered]
+    if any(name.startswith("layer") for name in named):  # "layer1.0" of a network beside "layer 1" of a head
+        numbered = f"head {numbered}"
     short = [layer_name(stage, layer, numbered) for stage, layer in places]
     return {
         (stage.name, layer): name if short.count(name) == 1 else f"{stage.title}: {name}"

@@ -1,64 +1,119 @@
 """Several runs side by side: a table of what came out, in which settings they differ, and their curves together."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from pipeline.storage.summary import MetricDisplay, Stage
-from pipeline.views.html.charts import Chart, Ends, Stroke, across_runs, over_steps
+from pipeline.views.html.charts import Chart, Ends, Stroke, across_runs, heat, over_steps
 from pipeline.views.html.columns import Columns
-from pipeline.views.html.comparing import differing
 from pipeline.views.html.curves import OF_HEADS
-from pipeline.views.html.formatting import flat, one_line
+from pipeline.views.html.formatting import one_line
 from pipeline.views.html.legend import Entry, legend
-from pipeline.views.html.markup import Html, table, tag
+from pipeline.views.html.markup import Html, data, table, tag
 from pipeline.views.html.palette import Pair, ramp
 from pipeline.views.html.runs import LocalRun
 from pipeline.views.html.series import Line, final, lines
 from pipeline.views.shown import layers, leading_stage, panels, place_names
+from pipeline.views.varying import SUBJECTS, Varied, varied
 
+MOST_WORDS = 60
+"""Letters of what a run came to that stand in its row."""
 MOST_NAMED = 3
 """Settings that go into a run's label, if no more differ."""
 
 
 def labels(runs: Sequence[LocalRun]) -> list[str]:
     """What the runs are called in legends: their name, and the settings in which they differ if these are few."""
-    changed = differing([flat(run.config) for run in runs])
+    changed = varied(runs)
     if not 0 < len(changed) <= MOST_NAMED:
         return [run.name for run in runs]
     return [
-        f"{run.name}: " + ", ".join(f"{key}={values[index]}" for key, values in changed.items())
+        f"{run.name}: " + ", ".join(f"{one.label}={one.texts()[index] or '-'}" for one in changed)
         for index, run in enumerate(runs)
     ]
 
 
 def overview(runs: Sequence[LocalRun], anchors: Sequence[str]) -> Html:
-    """One row per run, with a link to its part of the page."""
-    columns = Columns.of(runs)
-    head = ["run", "verdict", "status", "protocol", "data / backbone", *columns.numbers.values()]
+    """One row per run, with a link to its part of the page; settings that differ first. Its columns sort it."""
+    columns, changed = Columns.of(runs), [one for one in varied(runs) if one.key not in SUBJECTS]
+    kinds = {"protocol": [run.protocol for run in runs], "data / backbone": [run.subject for run in runs]}
+    shared = [f"{name} {values[0]}" for name, values in kinds.items() if len(set(values)) == 1 and values[0]]
+    kinds = {name: values for name, values in kinds.items() if len(set(values)) > 1}
+    head = ["run", *(one.label for one in changed), *columns.numbers.values(), columns.words, "status", *kinds]
+    swept = [one.texts() for one in changed]
     rows = [
         [
             tag("a", run.name, href=f"#{anchor}"),
-            one_line(run.title, 140),
-            run.status,
-            run.protocol,
-            run.subject,
+            *(texts[index] for texts in swept),
             *columns.cells(run),
+            tag("span", one_line(columns.rest(run), MOST_WORDS), title=run.title),
+            run.status,
+            *(values[index] for values in kinds.values()),
         ]
-        for run, anchor in zip(runs, anchors, strict=True)
+        for index, (run, anchor) in enumerate(zip(runs, anchors, strict=True))
     ]
-    return table("; ".join(filter(None, ("The runs", columns.caption))), head, rows, "overview")
+    said = ["The runs (a column's head sorts them)", *shared, columns.caption]
+    return table("; ".join(filter(None, said)), head, rows, "overview sortable")
 
 
 def settings(runs: Sequence[LocalRun]) -> Html:
-    """The settings in which the runs differ."""
-    changed = differing([flat(run.config) for run in runs])
+    """The settings in which the runs differ, one row each, with their values and how many runs have them."""
+    changed = varied(runs)
     if not changed:
         return tag("p", "All runs have the same configuration.")
-    return table(
-        "Settings that differ", ["setting", *(run.name for run in runs)], ([k, *v] for k, v in changed.items())
-    )
+    rows = []
+    for one in changed:
+        counts = Counter(one.texts())
+        values = (f"{value or '(absent)'} ({count} run{'s' * (count > 1)})" for value, count in counts.items())
+        rows.append([one.key, ", ".join(values)])
+    return table("Settings that differ", ["setting", "values"], rows)
+
+
+def heat_maps(runs: Sequence[LocalRun]) -> Html:
+    """The numbers of the overview over the two settings with the most values; nothing where fewer than two differ."""
+    changed = varied(runs)[:2]
+    if len(changed) < 2:
+        return Html("")
+    rows, columns = (_values(one) for one in changed)
+    over = ", ".join(one.key for one in varied(runs)[2:])
+    charts = []
+    for name, label in Columns.of(runs).numbers.items():
+        metric = next((m for run in runs if (m := run.summary.metrics.get(name))), MetricDisplay(name, label))
+        worst = min if metric.target == 1 and not metric.logarithmic else max
+        cells = [[_worst(runs, changed, (row, column), name, worst) for column in columns] for row in rows]
+        title = label if name not in run_metrics(runs) else metric.text
+        charts.append(heat(title, changed[0].key, changed[1].key, rows, columns, cells))
+    note = f"A cell is the worst run over {over}." if over else "A cell is a run."
+    grid = tag("div", *(chart.html() for chart in charts if chart is not None), class_="charts")
+    return tag("section", tag("p", note, class_="note"), grid, class_="panel", aria_label="Heat maps")
+
+
+def run_metrics(runs: Sequence[LocalRun]) -> set[str]:
+    """Names of the metrics that the runs say how to show."""
+    return {name for run in runs for name in run.summary.metrics}
+
+
+def _values(one: Varied) -> list[str]:
+    """The different values in their order: numbers by size, words as they come."""
+    pairs = dict(zip(one.texts(), one.values, strict=True))
+    if all(isinstance(value, int | float) for value in pairs.values()):
+        return sorted(pairs, key=pairs.get)
+    return list(pairs)
+
+
+def _worst(
+    runs: Sequence[LocalRun],
+    settings: Sequence[Varied],
+    cell: tuple[str, str],
+    name: str,
+    worst: Callable[[list[float]], float],
+) -> float | None:
+    inside = [run for run, *at in zip(runs, *(one.texts() for one in settings), strict=True) if tuple(at) == cell]
+    known = [value for run in inside if isinstance(value := run.known_by(name), int | float)]
+    return worst(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -91,13 +146,29 @@ def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) ->
     charts = [*over, *(_profile(shown, metric) for metric in metrics)]
     charts += [_over_steps(shown, name, title, logarithmic=True) for name, title in OF_HEADS.items()]
     entries = [Entry(str(one.index), one.name, one.colors) for one in shown]
+    choice = _coloured_by(runs)
     of_heads = all(one.stage.numbered for one in shown)
     note = "Medians over the seeds, in a band from the smallest to the largest; " + (
         "head layers after the activation." if of_heads else "layers after the activation."
     )
     figures = tag("div", *(chart.html() for chart in charts if chart is not None), class_="charts")
-    legends = tag("div", legend("Runs", "run", entries), class_="legends")
+    legends = tag("div", choice, legend("Runs", "run", entries), class_="legends")
     return tag("section", tag("p", note, class_="note"), legends, figures, class_="panel", aria_label="Comparison")
+
+
+def _coloured_by(runs: Sequence[LocalRun]) -> Html:
+    """A choice of what the curves are coloured by: the run, or a setting that differs."""
+    changed = [one for one in varied(runs) if len(set(one.texts())) < len(runs)]
+    if not changed:
+        return Html("")
+    palettes = {"run": [list(pair) for pair in ramp(len(runs))]}
+    for one in changed:
+        order = _values(one)
+        colors = ramp(len(order))
+        palettes[one.key] = [list(colors[order.index(text)]) for text in one.texts()]
+    options = (tag("option", name, value=name) for name in palettes)
+    label = tag("label", "coloured by ", tag("select", *options, data_colors=True))
+    return tag("div", label, data(palettes, "palettes"), class_="legend choice")
 
 
 def _metrics(shown: Sequence[Compared]) -> list[MetricDisplay]:

@@ -39,7 +39,7 @@ class Columns:
         return cls(
             {name: label for name, label in labels.items() if name in shown},
             "result" if others else "collapse",
-            f"gap: of the loss to the closed-form optimum; metrics: of {layer}; medians." if labels else None,
+            f"gap: relative, of the loss to the closed-form optimum; metrics: of {layer}; medians." if labels else None,
         )
 
     def cells(self, run: LocalRun) -> list[str]:

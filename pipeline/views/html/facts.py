@@ -48,7 +48,7 @@ def _cards_of_head(run: LocalRun) -> dict[str, str]:
     written, gap = run.summary.written, run.known_by("gap_to_optimum")
     cards = {"loss of the head": _range(written["loss"]["total"])}
     if gap is not None:
-        cards["gap to the optimum"] = _range(written["loss"].get("relative_gap") or [gap])
+        cards["relative gap to the optimum"] = _range(written["loss"].get("relative_gap") or [gap])
     for split, values in (written.get("accuracy") or {}).items():
         known = [100 * value for value in values or () if value is not None]
         if known:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from safetensors import safe_open
 
 from pipeline.runtime.text import printable
-from pipeline.views.html.charts import Chart
+from pipeline.views.html.charts import Chart, Figure
 
 MOST_CLASSES = 100
 """Above it a cell is smaller than a pixel, and the page larger than anyone wants to send."""
@@ -66,21 +65,21 @@ def gram_chart(gram: Gram, classes: list[str], relu: bool) -> Chart:
     title = f"ReLU(H{gram.layer})" if gram.tap == "post" and relu else f"H{gram.layer}"
     few = gram.matrix is not None and len(classes) <= NAMED_CLASSES
     matrix = [] if gram.matrix is None else [[float(f"{value:.4g}") for value in row] for row in gram.matrix]
-    heat = go.Heatmap(
-        z=matrix,
-        x=list(range(len(classes))),
-        y=list(range(len(classes))),
-        zmin=-1,
-        zmax=1,
-        showscale=False,
-        texttemplate="%{z:.2f}" if few else None,
-        hovertemplate="classes %{x} and %{y}: %{z:.3g}<extra></extra>",
-        meta={"role": "gram", "colors": [], "keys": {}},
-    )
+    heat = {
+        "type": "heatmap",
+        "z": matrix,
+        "x": list(range(len(classes))),
+        "y": list(range(len(classes))),
+        "zmin": -1,
+        "zmax": 1,
+        "showscale": False,
+        "hovertemplate": "classes %{x} and %{y}: %{z:.3g}<extra></extra>",
+        "meta": {"role": "gram", "colors": [], "keys": {}},
+    }
+    heat |= {"texttemplate": "%{z:.2f}"} if few else {}
     ticks = {"tickvals": list(range(len(classes))), "ticktext": [_short(name) for name in classes], "visible": few}
-    figure = go.Figure(
-        heat, go.Layout(template="none", xaxis={**ticks, "constrain": "domain"}, yaxis=_downwards(ticks))
-    )
+    ticks |= {"automargin": True}
+    figure = Figure({"xaxis": {**ticks, "constrain": "domain"}, "yaxis": _downwards(ticks)}, [heat])
     if gram.matrix is None:
         return Chart(title, f"{title}: all class means are zero.", figure, "All class means are zero.")
     return Chart(title, f"{title}: Gram matrix of the class means, {_in_words(gram.matrix)}.", figure)
@@ -100,7 +99,7 @@ def _short(name: str) -> str:
 
 
 def _downwards(ticks: Mapping[str, Any]) -> dict[str, Any]:
-    return {**ticks, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain", "automargin": True}
+    return {**ticks, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
 
 
 def _read(path: Path, member: int, depth: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

@@ -15,13 +15,18 @@ function translucent(color) {
 }
 
 /** A trace as the page shows it now: themed, and hidden if a checkbox says so. */
-function shown(trace, hidden) {
-  const { role, colors, keys } = trace.meta;
+function shown(trace, hidden, palette) {
+  const { role, keys } = trace.meta;
+  const colors = (palette && palette[keys.run]) || trace.meta.colors;
   const color = colors.length ? colors[dark.matches ? 1 : 0] : css("--muted");
   const visible = !Object.entries(keys).some(([key, value]) => hidden.has(key + "\n" + value));
   if (role === "gram") {
     const colorscale = [[0, css("--low")], [0.5, css("--panel")], [1, css("--high")]];
     return { ...trace, colorscale, textfont: { color: css("--ink") } };
+  }
+  if (role === "heat") {
+    const colorscale = [[0, css("--cool")], [0.5, css("--warm")], [1, css("--hot")]];
+    return { ...trace, colorscale, textfont: { color: css("--on-heat") }, xgap: 2, ygap: 2 };
   }
   if (role === "band") return { ...trace, visible, fillcolor: translucent(color) };
   const themed = { ...trace, visible, line: { ...trace.line, color } };
@@ -55,9 +60,15 @@ function hiddenIn(panel) {
   return new Set(boxes.filter((box) => !box.checked).map((box) => box.dataset.key + "\n" + box.dataset.value));
 }
 
+/** The colours that the runs of a panel have by what is chosen there; null where nothing is to choose. */
+function paletteOf(panel) {
+  const choice = panel?.querySelector("select[data-colors]");
+  return choice && JSON.parse(panel.querySelector(".palettes").textContent)[choice.value];
+}
+
 function draw(figure) {
   const { data, layout } = JSON.parse(figure.querySelector(".chart-data").textContent);
-  const hidden = hiddenIn(figure.closest(".panel"));
+  const panel = figure.closest(".panel"), hidden = hiddenIn(panel), palette = paletteOf(panel);
   const options = {
     responsive: true,
     displaylogo: false,
@@ -65,7 +76,7 @@ function draw(figure) {
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
   drawn.add(figure);
-  return Plotly.react(figure.querySelector(".plot"), data.map((trace) => shown(trace, hidden)), layoutOf(layout), options);
+  return Plotly.react(figure.querySelector(".plot"), data.map((trace) => shown(trace, hidden, palette)), layoutOf(layout), options);
 }
 
 const watcher = new IntersectionObserver((entries) => {
@@ -87,6 +98,41 @@ document.addEventListener("change", (event) => {
     event.target.closest(".panel").querySelectorAll("figure").forEach((figure) => drawn.has(figure) && draw(figure));
   }
 });
+
+document.addEventListener("change", (event) => {
+  if (event.target.matches("select[data-colors]")) {
+    const panel = event.target.closest(".panel"), palette = paletteOf(panel);
+    for (const box of panel.querySelectorAll("input[data-key=run]")) {
+      const [light, dark] = palette[box.dataset.value];
+      box.parentElement.querySelector(".swatch").style = `--light:${light};--dark:${dark}`;
+    }
+    panel.querySelectorAll("figure").forEach((figure) => drawn.has(figure) && draw(figure));
+  }
+});
+
+/** Rows of a table by a column: numbers by size, words by the alphabet, what is missing last; again: the other way. */
+function sortBy(head) {
+  const body = head.closest("table").tBodies[0];
+  const falling = head.getAttribute("aria-sort") === "ascending";
+  const cell = (row) => row.cells[head.cellIndex].textContent.trim();
+  const rank = (text) => (text === "-" || text === "" ? 2 : Number.isNaN(Number(text)) ? 1 : 0);
+  const rows = [...body.rows].sort((first, second) => {
+    const [a, b] = [cell(first), cell(second)], [ra, rb] = [rank(a), rank(b)];
+    if (ra !== rb) return ra - rb;
+    const order = ra === 0 ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true });
+    return falling ? -order : order;
+  });
+  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+  body.append(...rows);
+}
+
+for (const head of document.querySelectorAll("table.sortable thead th")) {
+  const button = document.createElement("button");
+  button.append(...head.childNodes);
+  button.addEventListener("click", () => sortBy(head));
+  head.append(button);
+}
 
 document.addEventListener("click", (event) => {
   if (event.target.matches("button[data-all]")) {

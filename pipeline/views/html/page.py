@@ -1,29 +1,19 @@
 """The report: one HTML file about one run or several, complete in itself."""
 
-import base64
-import hashlib
 import time
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import atomic
-
-try:
-    from plotly.offline import get_plotlyjs
-except ImportError as error:
-    raise RunError(
-        "dnc report needs plotly, which is not installed; the extra `report` brings it: "
-        "pip install 'deep-neural-collapse[report]'."
-    ) from error
-
-from pipeline.views.html import across, facts
+from pipeline.views.html import across, assets, facts
 from pipeline.views.html.curves import curves, heat_maps, profiles
 from pipeline.views.html.markup import Html, tag
 from pipeline.views.html.runs import LocalRun
+
+MOST_IN_FULL = 12
+"""Runs that are shown with all their charts; of more, a page that opens at once has the tables."""
 
 
 def write_page(runs: Sequence[LocalRun], output: Path) -> None:
@@ -38,24 +28,20 @@ def write_page(runs: Sequence[LocalRun], output: Path) -> None:
 
 def page(runs: Sequence[LocalRun]) -> str:
     """The report as HTML. Its policy forbids the browser every request and every script but the two it carries."""
-    scripts = [get_plotlyjs(), _asset("page.js")]
-    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
     title = f"{runs[0].name}: {runs[0].title}" if len(runs) == 1 else f"{len(runs)} runs: deep neural collapse"
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{assets.policy()}">',
         tag("title", title),
-        tag("style", Html(_asset("page.css"))),
+        assets.style(),
     ]
     made = time.strftime("%Y-%m-%d %H:%M")
     foot = tag("footer", f"Written by dnc report on {made} from the files of the run; medians are over the seeds.")
     body = tag("main", _single(runs[0]) if len(runs) == 1 else _several(runs))
     no_script = tag("noscript", tag("p", "The charts need JavaScript; all tables stand without it.", class_="warning"))
-    drawn = "".join(tag("script", Html(script)) for script in scripts)
-    inner = f"<head>{''.join(head)}</head><body>{no_script}{body}{foot}{drawn}</body>"
+    inner = f"<head>{''.join(head)}</head><body>{no_script}{body}{foot}{assets.scripts()}</body>"
     return f'<!DOCTYPE html>\n<html lang="en">{inner}</html>\n'
 
 
@@ -67,24 +53,35 @@ def _single(run: LocalRun) -> Html:
 def _several(runs: Sequence[LocalRun]) -> Html:
     anchors = [f"run-{index}" for index in range(len(runs))]
     records = [run.record() for run in runs]
+    in_full = len(runs) <= MOST_IN_FULL
     articles = [
         tag(
             "details",
             tag("summary", tag("h2", tag("span", name, class_="eyebrow"), " ", _sentence(run.title))),
-            tag("article", _body(run, *record, level=3), id=anchor),
+            tag("article", _body(run, *record, level=3) if in_full else _short(run, level=3), id=anchor),
         )
         for run, name, anchor, record in zip(runs, across.labels(runs), anchors, records, strict=True)
     ]
     counts = ", ".join(f"{sum(r.status == s for r in runs)} {s}" for s in dict.fromkeys(run.status for run in runs))
+    left_out = f"The charts of one run: dnc report FOLDER of that run. ({len(runs)} are too many for one page.)"
     return Html(
         tag("h1", f"{len(runs)} runs ({counts})")
         + across.overview(runs, anchors)
         + tag("h2", "Compared")
         + across.together(runs, [frame for frame, _ in records])
+        + across.heat_maps(runs)
         + across.settings(runs)
         + tag("h2", "Run by run")
+        + ("" if in_full else tag("p", left_out, class_="note"))
         + "".join(articles)
     )
+
+
+def _short(run: LocalRun, level: int) -> Html:
+    """What is read of a run, without what is drawn."""
+    heading = f"h{level}"
+    parts = [facts.headline(run), facts.verdict(run), tag(heading, "Run it again"), facts.again(run)]
+    return Html("".join(parts))
 
 
 def _body(run: LocalRun, frame: pd.DataFrame | None, missing: str | None, level: int) -> Html:
@@ -107,11 +104,3 @@ def _body(run: LocalRun, frame: pd.DataFrame | None, missing: str | None, level:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _asset(name: str) -> str:
-    return (files("pipeline.views.html") / name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -4,6 +4,7 @@ import csv
 import statistics
 from itertools import pairwise
 
+import handmade
 import pytest
 
 from pipeline.views.html.page import write_page
@@ -238,7 +239,42 @@ def test_runs_of_any_kind_are_drawn_whole_and_without_a_complaint(browser, handm
     seen = Visit(browser, path).draw_all()
     drawn = seen.page.evaluate(
         """() => [...document.querySelectorAll(".plot")].map((plot) => [
-          plot.querySelectorAll(".scatterlayer .trace path").length, plot.getAttribute("aria-label")])"""
+          plot.querySelectorAll(".scatterlayer .trace path, .heatmaplayer image").length,
+          plot.getAttribute("aria-label")])"""
     )
     assert len(drawn) >= 15 and [label for shapes, label in drawn if shapes == 0] == []
+    seen.close()
+
+
+def test_rows_are_sorted_by_any_column_and_curves_take_the_colours_of_a_setting(browser, tmp_path):
+    for index in range(4):
+        folder = handmade.without_head(tmp_path / str(index))
+        (folder / ".hydra" / "config.yaml").write_text(f"{{width: {(9, 10, 100, 9)[index]}, seed: {index}}}")
+        (folder / ".hydra" / "overrides.yaml").write_text(f"[width={(9, 10, 100, 9)[index]}, seed={index}]")
+    path = tmp_path / "report.html"
+    write_page(open_runs([tmp_path]), path)
+    seen = Visit(browser, path).draw_all()
+    column = "() => [...document.querySelectorAll('.sortable tbody tr')].map((row) => row.cells[2].textContent)"
+    seen.page.get_by_role("button", name="width").click()
+    assert seen.page.evaluate(column) == ["9", "9", "10", "100"]
+    seen.page.get_by_role("button", name="width").click()
+    assert seen.page.evaluate(column) == ["100", "10", "9", "9"]
+    colors = """() => document.querySelector('[aria-label=Comparison] .plot').data
+      .filter((trace) => trace.meta.role === 'line').map((trace) => trace.line.color)"""
+    assert len(set(seen.page.evaluate(colors))) == 4
+    seen.page.get_by_label("coloured by").select_option("width")
+    by_width = seen.page.evaluate(colors)
+    assert by_width[0] == by_width[3] and len(set(by_width)) == 3
+    seen.close()
+
+
+def test_the_first_curve_of_many_runs_is_within_two_screens_of_a_phone(browser, tmp_path):
+    for index in range(30):
+        folder = handmade.without_head(tmp_path / f"{index}")
+        (folder / ".hydra" / "overrides.yaml").write_text(f"[seed={index}]")
+        (folder / ".hydra" / "config.yaml").write_text(f"seed: {index}")
+    path = tmp_path / "report.html"
+    write_page(open_runs([tmp_path]), path)
+    seen = Visit(browser, path, width=400)
+    assert seen.page.evaluate("document.querySelector('.plot').getBoundingClientRect().top") < 2 * 800
     seen.close()

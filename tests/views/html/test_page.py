@@ -1,11 +1,16 @@
 """The report says what the run folder says, whatever became of the run."""
 
+import base64
+import gzip
+import hashlib
 import json
 import re
 from html import unescape
 
+import handmade
 import pytest
 
+from pipeline.views.html.assets import plotly
 from pipeline.views.html.page import page
 from pipeline.views.html.runs import LocalRun, open_runs
 
@@ -38,9 +43,79 @@ def test_configuration_environment_and_command_are_there(digits_run):
 
 def test_plotly_is_in_the_file_once_and_nothing_is_fetched(sweep):
     made = page(open_runs([sweep]))
-    assert made.count("plotly.js v") == 1 and len(made) < 6e6
-    assert re.findall(r"<script (?!type=\"application/json\")", made) == [] and made.count("<script>") == 2
-    assert "<link" not in made and not re.search(r"""(src|href)=["'](https?:)?//""", made.split("<script>")[0])
+    (packed,) = re.findall(r'id="plotly">(.*?)</script>', made)
+    assert gzip.decompress(base64.b64decode(packed)).decode() == plotly() and "plotly.js v" in plotly()[:200]
+    assert "plotly.js v" not in made and len(made) < 3e6
+    kinds = re.findall(r"<script([^>]*)>", made)
+    assert kinds.count("") == 1 and all(
+        kind == "" or "application/json" in kind or "text/plain" in kind for kind in kinds
+    )
+    assert "<link" not in made and not re.search(r"""(src|href)=["'](https?:)?//""", made.split('id="plotly"')[0])
+
+
+def test_only_the_scripts_that_are_carried_may_run(sweep):
+    made = page(open_runs([sweep]))
+    policy = unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', made)[1])
+    allowed = set(re.findall(r"'sha256-([^']*)'", policy))
+    (own,) = re.findall(r'id="page">(.*?)</script>', made, re.S)
+    (first,) = re.findall(r"<script>(.*?)</script>", made, re.S)
+    digests = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (plotly(), own, first)}
+    assert allowed == digests and policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory) -> list[LocalRun]:
+    """Sixteen runs over two settings and seeds: too many to be shown in full."""
+    place = tmp_path_factory.mktemp("grid")
+    for index in range(16):
+        folder = handmade.without_head(place / str(index))
+        settings = {"head.depth": 10 - index % 2, "optimizer.lr": (0.1, 0.003)[index // 2 % 2], "seed": index // 4}
+        (folder / ".hydra" / "config.yaml").write_text("\n".join(f"{key}: {value}" for key, value in settings.items()))
+        (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([f"{k}={v}" for k, v in settings.items()]))
+    return open_runs([place])
+
+
+def test_of_many_runs_rows_tell_settings_first_and_are_not_all_drawn(grid):
+    made = page(grid)
+    head = re.search(r'<table class="overview sortable">.*?<thead>(.*?)</thead>', made, re.S)[1]
+    labels = re.findall(r"<th[^>]*>([^<]*)</th>", head)
+    assert labels[:4] == ["run", "seed", "depth", "lr"] and "DNC1" in labels and "protocol" not in labels
+    assert "16 are too many for one page" in told(grid) and made.count("<article") == 16
+    assert len(charts(grid)) < 20
+    text = told(grid)
+    assert "head.depth 10 (8 runs), 9 (8 runs)" in text and "A cell is the worst run over optimizer.lr" in text
+
+
+def test_a_heat_map_has_the_worst_number_of_each_cell_in_the_order_of_the_settings(grid):
+    values = iter(range(1, 100))
+    for run in grid:
+        written = run.summary.written
+        entries = [
+            entry | {"value": next(values) / 10} if entry["name"] == "dnc1" else entry for entry in written["headline"]
+        ]
+        (run.folder / "summary.json").write_text(json.dumps(written | {"headline": entries}))
+    runs = [LocalRun(run.folder, run.name) for run in grid]
+    maps = [chart for chart in charts(runs) if chart["data"][0]["meta"]["role"] == "heat"]
+    chart = next(chart for chart in maps if chart["data"][0]["text"][0][0] not in ("", "1.09", "0.955", "0.932"))
+    rows = {"seed": [0, 1, 2, 3], "head.depth": [9, 10]}
+    assert chart["layout"]["yaxis"]["title"]["text"] == "seed" and chart["data"][0]["y"] == ["0", "1", "2", "3"]
+    assert chart["data"][0]["x"] == ["9", "10"]
+
+    def worst(seed: int, depth: int) -> str:
+        inside = (run for run in runs if (run.config["seed"], run.config["head.depth"]) == (seed, depth))
+        return f"{max(run.known_by('dnc1') for run in inside):.3g}"
+
+    wanted = [[worst(seed, depth) for depth in rows["head.depth"]] for seed in rows["seed"]]
+    assert chart["data"][0]["text"] == wanted
+
+
+def test_curves_can_be_coloured_by_any_setting_that_groups_runs(grid):
+    (found,) = re.findall(r'class="palettes">(.*?)</script>', page(grid), re.S)
+    palettes = json.loads(found)
+    assert list(palettes) == ["run", "seed", "head.depth", "optimizer.lr"]
+    for key in ("seed", "head.depth", "optimizer.lr"):
+        colors = {run.config[key]: tuple(pair) for run, pair in zip(grid, palettes[key], strict=True)}
+        assert len(set(colors.values())) == len(colors) == len({run.config[key] for run in grid})
 
 
 @pytest.mark.parametrize("pieces", [("0",), ("0", "1")])
@@ -79,7 +154,7 @@ def test_the_gap_is_drawn_where_there_is_an_optimum(sweep, digits_run):
 def test_every_trace_says_what_hides_and_colours_it(digits_run, sweep):
     for runs in ([LocalRun(digits_run, "digits")], open_runs([sweep])):
         roles = {trace["meta"]["role"] for chart in charts(runs) for trace in chart["data"]}
-        assert roles == {"line", "band", "reference", "gram"}
+        assert roles - {"heat"} == {"line", "band", "reference", "gram"}
 
 
 def test_the_report_of_a_fixed_head_says_how_near_the_network_came(copied, digits_run):
