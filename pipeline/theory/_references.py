@@ -41,6 +41,8 @@ def references(problem: Problem | DufmProblem, widths: Sequence[int] | None = No
     if isinstance(problem, DufmProblem):
         known = collapsed.states(problem)
     else:
+        if problem.anchor is not None and not problem.anchor.strength:
+            problem = replace(problem, anchor=None)
         families = modules_in("pipeline.theory.providers")
         known = tuple(state for family in families for state in family.references(problem))
     if widths is None:

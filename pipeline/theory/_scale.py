@@ -43,12 +43,12 @@ def squared_error_scale(share: float, log_product: float, depth: int) -> Scale |
         return None
     scale = math.exp(log_scale)
     misfit = scale
-    while True:
+    for _ in range(200):  # tens of steps next to the fold, else five
         image = scale * (1 - misfit) ** -exponent
         slope = 1 - exponent * image / (1 - misfit)
         step = (image - misfit) / slope if slope > 0 else 0.0
         misfit += step
-        if step <= 1e-16 * misfit:
+        if step <= 1e-15 * misfit:
             break
     # The energy is C^(1/(L+1)) q^(2/(L+1)), by stationarity share p q.
     return _scale(share * misfit**2 / 2, 1 - misfit, share * misfit * (1 - misfit), depth)
@@ -74,7 +74,7 @@ def general_scale(
     if not len(falls):
         return None
     low, high = grid[falls[-1]], grid[falls[-1] + 1]
-    while True:  # forty ways at once: 10 rounds come to neighbouring doubles
+    for _ in range(20):  # forty ways at once: ten rounds come to neighbouring doubles
         inner = low + (high - low) * torch.linspace(0, 1, 41, dtype=torch.float64)
         above = excess(inner) > 0
         last = int(above.nonzero()[-1]) if above.any() else 0

@@ -28,6 +28,10 @@ DECAYS = (1e-3, 4e-3, 2e-3, 5e-3)
 STEPS = torch.arange(12, dtype=torch.float64)
 WAVES = torch.stack([STEPS.sin(), 0.5 * (1.7 * STEPS).cos() + 0.3 * STEPS.sin(), 0.2 * (0.3 * STEPS**2).sin()], dim=1)
 
+FREE = Problem("mse", "relu", (4, 2, 1), 1, 1e-2, 2e-2, bias=True)
+MINIMISER = references(FREE)[0].construct((4,), torch.Generator().manual_seed(0)).features
+ANCHORED = Problem("mse", "relu", (4, 2, 1), 1, 1e-2, 2e-2, bias=True, anchor=(MINIMISER, 0.3))
+
 PROBLEMS = {
     "two classes": Problem("mse", "relu", (3, 3), 3, 2e-3, 1e-3),
     "linear": Problem("mse", "linear", (2, 2, 2), 2, (1e-2, 3e-3), 2e-3),
@@ -56,6 +60,17 @@ PROBLEMS = {
     "ReLU and cross-entropy, unequal": Problem("cross_entropy", "relu", (4, 2, 1), 2, 1e-3, 1e-3),
     "dead classes": Problem("cross_entropy", "relu", (8, 4, 2, 2), 1, 5e-3, 1e-3, constraint="nonnegative"),
     "minority": Problem("cross_entropy", "relu", (40, 20, 10, 2), 1, 3e-2, 1.4e-2, constraint="nonnegative"),
+    "contrastive, entries >= 0": Problem(
+        "supervised_contrastive", "relu", (4, 3, 2), 0, (), 1e-3, constraint="nonnegative_sphere", temperature=0.5
+    ),
+    "contrastive": Problem(
+        "supervised_contrastive", "relu", (3, 3, 3, 3), 0, (), 0, constraint="sphere", temperature=0.5
+    ),
+    "contrastive, unequal": Problem(
+        "supervised_contrastive", "relu", (6, 3, 2), 0, (), 0, constraint="sphere", temperature=1.0
+    ),
+    "anchored": Problem("mse", "linear", (2, 2), 1, 1e-2, 2e-2, anchor=(STEPS.view(4, 3), 0.1)),
+    "anchored at the optimum": ANCHORED,
     "sphere": Problem("cross_entropy", "linear", (2,) * 4, 1, 5e-3, 1e-3, constraint="sphere"),
     "sphere, mse": Problem("mse", "linear", (2,) * 4, 1, 5e-3, 0.0, constraint="sphere"),
     "sphere, entries >= 0": Problem("cross_entropy", "linear", (2,) * 4, 1, 5e-3, 0, constraint="nonnegative_sphere"),
@@ -111,8 +126,8 @@ def class_ranks(problem: Problem, features, weights) -> tuple[int, ...]:
 
 
 def wider(problem: Problem, reference: Reference) -> list[int]:
-    if problem.depth == 0 and problem.loss != "supervised_contrastive":
-        return list(reference.widths)  # features are outputs
+    if problem.anchor is not None or (problem.depth == 0 and problem.loss != "supervised_contrastive"):
+        return list(reference.widths)  # features are given, or the outputs
     return [width + 1 + layer for layer, width in enumerate(reference.widths)]
 
 
@@ -181,6 +196,7 @@ def test_names_tell_references_apart_and_lead_back_to_them(known):
     assert len(set(names)) == len(names)
     for state in states:
         if state.kind != BOUND:
+            assert diagnose_among(states, state.value).reference == pytest.approx(state.value, rel=1e-4)
             assert named(states, state.name.replace(" ", "_")) is state
             assert diagnose_among([state], state.value).name == state.name
 
@@ -274,6 +290,11 @@ def test_a_problem_that_is_none_is_refused_by_name(changes, said):
     settings = {"loss": "mse", "activation": "relu", "class_sizes": (2, 2), "depth": 2, "weight_decay": 1e-3}
     with pytest.raises(ValueError, match=said):
         Problem(**settings | {"feature_decay": 1e-3} | changes)
+
+
+def test_an_anchor_without_strength_is_none():
+    loose = Problem("mse", "linear", (2, 2), 1, 1e-2, 2e-2, anchor=(STEPS.view(4, 3), 0.0))
+    assert [state.name for state in references(loose)][-1] == "global optimum"
 
 
 @pytest.mark.parametrize("decays", [(0.0, 1e-3), (1e-3, 0.0)])

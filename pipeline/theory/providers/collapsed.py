@@ -80,7 +80,7 @@ def collapsed_optimum(problem: DufmProblem) -> CollapsedOptimum:
     '0.005315 0.99734 1.6296'
     """
     zero_is_optimal = _relative_product(problem) >= 1
-    misfit, output = (1.0, 0.0) if zero_is_optimal else _stationary_point(problem)
+    misfit, output = (1.0, 0.0) if zero_is_optimal else stationary_point(problem)
     energy = misfit * output  # decay * ||factor||_F^2 of every factor
     weight_norms = tuple(energy / decay for decay in problem.weight_decays)
     return CollapsedOptimum(
@@ -158,7 +158,7 @@ def states(
     """
     num_classes, depth = problem.num_classes, problem.depth
     proven = num_classes == 2 if proven is None else proven
-    stationary, beaten = _stationary_point(problem), _relative_product(problem) >= 1
+    stationary, beaten = stationary_point(problem), _relative_product(problem) >= 1
     misfit, output = stationary or (1.0, 0.0)
     collapsed, best = _loss(problem, misfit, output), 0 if beaten else num_classes
     return tuple(
@@ -228,7 +228,7 @@ def _construct(
     return DufmFactors(scale * frames[0].T[labels], labels, weights)
 
 
-def _stationary_point(problem: DufmProblem) -> tuple[float, float] | None:
+def stationary_point(problem: DufmProblem) -> tuple[float, float] | None:
     """(1 - q, q) at the larger root of (1), or None beyond the fold (4).
 
     Newton's method on p = K c (1-p)^(-a), a = (L-1)/(L+1), from p = K c: the right side is convex, so p climbs to its
