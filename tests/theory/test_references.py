@@ -4,11 +4,14 @@ The objective is written here once more, sample by sample as the papers have it.
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline import theory
+from pipeline.runtime.discovery import names_in
 from pipeline.theory import (
     ATTAINED,
     BOUND,
@@ -314,3 +317,14 @@ def test_with_hundreds_of_states_the_nearest_is_named():
     states = references(problem)
     for fitted in (7, 150, 299):
         assert diagnose(problem, states[fitted].value * (1 + 1e-5)).fitted == fitted
+
+
+def test_the_page_names_every_provider_and_its_example_runs(capsys):
+    page = (Path(theory.__file__).parents[2] / "docs" / "theory.md").read_text()
+    missing = [name for name in names_in("pipeline.theory.providers") if f"`{name}`" not in page]
+    assert missing == []
+    example = page.split("```python")[1].split("```")[0]
+    space = {}
+    exec(example, space)
+    assert "0.0299274744  stationary  collapsed solution" in capsys.readouterr().out
+    assert space["diagnose"](space["problem"], 0.0294).name == "small code"
