@@ -43,6 +43,7 @@ __all__ = [
     "ClassStatistics",
     "CollapseMetrics",
     "CostOfIdentity",
+    "CurvatureSummary",
     "FeatureAlignment",
     "GramDistances",
     "HessianParts",
@@ -52,6 +53,7 @@ __all__ = [
     "RegressionCollapse",
     "ResidualAlignment",
     "SelfDuality",
+    "StackAlignment",
     "active_units",
     "adaptive_free_energy",
     "adaptive_kernel",
@@ -110,6 +112,7 @@ __all__ = [
     "sphere_kernel_log",
     "stable_gamma",
     "stable_rank",
+    "stack_alignment",
     "stationarity_residual",
     "undefined_reasons",
 ]
@@ -122,12 +125,14 @@ _FUNCTIONS = {
     ),
     "block_jacobians": (
         "ResidualAlignment",
+        "StackAlignment",
         "block_jacobian",
         "coupling",
         "coupling_abs",
         "line_shape_score",
         "norm_growth_variation",
         "residual_alignment",
+        "stack_alignment",
     ),
     "centres": (
         "CentreAlignment",
@@ -145,6 +150,7 @@ _FUNCTIONS = {
     ),
     "class_spectra": ("class_spectra",),
     "curvature": (
+        "CurvatureSummary",
         "HessianParts",
         "LayerCurvature",
         "PairAlignment",

@@ -59,6 +59,10 @@ def test_golden_values_of_streams(sizes: list[int]) -> None:
     close(streamed("kernels", sizes=sizes, weight=CLASSIFIER, min_samples=3), OF_TWO)
 
 
+def test_golden_values_do_not_move_with_the_rows() -> None:
+    close(measured("kernels", rows=ROWS + 1e6, weight=CLASSIFIER), GOLDEN)
+
+
 def test_golden_distance_of_unit_rows_to_a_simplex() -> None:
     found = measured("core", "kernels", rows=ROWS / ROWS.norm(dim=1, keepdim=True))
     assert (found["dnc1"], found["nc2_etf_mse"]) == pytest.approx((0.715632301898, 0.020844609100), rel=1e-9)

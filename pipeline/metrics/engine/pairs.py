@@ -91,7 +91,9 @@ def _summary(statistics: ClassStatistics) -> PairSummary:
     units, width = directions(statistics), statistics.means.shape[-1]
     found: dict[str, tuple[float, Tensor, Tensor]] = {}
     closest = closest_directions = torch.full_like(statistics.active, math.inf)
-    for ratio, square, apart in _pairs(statistics, units):
+    for first, second, ordered in _of_pairs(statistics):
+        ratio, square = _ratios(statistics, first, second, ordered)
+        apart = distances(units[..., first, :], units[..., second, :])[..., ordered]
         cosine = 1 - apart.square() / 2
         values = {
             "cdnv": ratio,
@@ -109,17 +111,19 @@ def _summary(statistics: ClassStatistics) -> PairSummary:
     return PairSummary(**moments, closest=closest, closest_directions=closest_directions)
 
 
-def _pairs(statistics: ClassStatistics, units: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of the pairs of a tile `(..., P)`: CDNV, squared distance of the means, distance of their directions."""
-    means, variances = statistics.balanced_means, statistics.scatter / statistics.counts
+def _of_pairs(statistics: ClassStatistics) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Tiles that hold pairs."""
     for first, second, ordered in tiles(statistics.num_classes, statistics.active.numel()):
-        ordered = ordered.to(means.device)
-        if not ordered.any():
-            continue
-        square = distances(means[..., first, :], means[..., second, :]).square()[..., ordered]
-        spread = (variances[..., first, None] + variances[..., None, second])[..., ordered] / 2
-        apart = distances(units[..., first, :], units[..., second, :])[..., ordered]
-        yield spread / square, square, apart
+        if ordered.any():
+            yield first, second, ordered.to(statistics.means.device)
+
+
+def _ratios(statistics: ClassStatistics, first: slice, second: slice, ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """CDNV and squared distance of the means of the pairs of a tile, `(..., P)` each."""
+    means, variances = statistics.balanced_means, statistics.scatter / statistics.counts
+    square = distances(means[..., first, :], means[..., second, :]).square()[..., ordered]
+    spread = (variances[..., first, None] + variances[..., None, second])[..., ordered] / 2
+    return spread / square, square
 
 
 def _joined(known: tuple[float, Tensor, Tensor] | None, values: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -136,8 +140,7 @@ def _joined(known: tuple[float, Tensor, Tensor] | None, values: Tensor) -> tuple
 
 def median_cdnv(statistics: ClassStatistics) -> Tensor:
     """Median over pairs of classes of (v_i + v_j) / (2 ||mu_i - mu_j||^2), `(...)`, exact for any number of classes."""
-    units = directions(statistics)
-    ratios = lambda: (ratio for ratio, _, _ in _pairs(statistics, units))  # noqa: E731
+    ratios = lambda: (_ratios(statistics, *tile)[0] for tile in _of_pairs(statistics))  # noqa: E731
     count = statistics.num_classes * (statistics.num_classes - 1) // 2
     members = statistics.active.numel()
     if count * members <= SORTED:

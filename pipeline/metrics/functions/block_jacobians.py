@@ -69,6 +69,7 @@ def _output(block: Callable[[Tensor], Tensor], rows: Tensor, row: Tensor, token:
 
 
 def _less_identity(jacobian: Tensor, skip: bool) -> Tensor:
+    jacobian = jacobian.detach()
     if not skip:
         return jacobian
     return jacobian - torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
@@ -162,6 +163,20 @@ class ResidualAlignment(NamedTuple):
     largest: Tensor
 
 
+class StackAlignment(NamedTuple):
+    """Blocks that follow one another.
+
+    Attributes:
+        couplings: m_K(J^l, J^l'), mean over samples where it is a number, `(L, L)`.
+        alignment: RA1 to RA4.
+        path: the representations, `(N, L + 1, d)`.
+    """
+
+    couplings: Tensor
+    alignment: ResidualAlignment
+    path: Tensor
+
+
 def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_classes: int) -> ResidualAlignment:
     """Residual alignment RA1 to RA4 of a stack of L blocks.
 
@@ -190,4 +205,37 @@ def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_c
         rank=(values > 1e-3 * values[..., :1]).sum(-1).double().movedim(0, -1),
         beyond=(squares[..., k:].sum(-1) / squares.sum(-1)).movedim(0, -1),
         largest=(depth * values[..., 0]).movedim(0, -1),
+    )
+
+
+def stack_alignment(
+    blocks: Sequence[Callable[[Tensor], Tensor]],
+    rows: Tensor,
+    k: int,
+    token: int | None = -1,
+    absolute: bool = False,
+) -> StackAlignment:
+    """Couplings of all pairs of blocks that follow one another, and what `residual_alignment` says of them.
+
+    Args:
+        blocks: each with its skip connection, `(N, d)` to `(N, d)` for `token=None`, else samples of tokens.
+        rows: what enters the first, `(N, d)` for `token=None`, else `(B, T, d)`; a Jacobian is of one of them.
+        k: singular triples that count.
+        absolute: `coupling_abs` in place of `coupling`.
+
+    Raises:
+        ValueError: for fewer than two blocks.
+    """
+    if len(blocks) < 2:
+        raise ValueError(f"blocks must be at least two, got {len(blocks)}.")
+    path, jacobians = [rows.detach()], []
+    for block in blocks:
+        jacobians.append(block_jacobian(block, path[-1], token))
+        with torch.no_grad():
+            path.append(block(path[-1]))
+    measure = coupling_abs if absolute else coupling
+    of_pairs = [[measure(first, second, k).nanmean() for second in jacobians] for first in jacobians]
+    points = torch.stack([own if token is None else own[:, token] for own in path], -2)
+    return StackAlignment(
+        torch.stack([torch.stack(row) for row in of_pairs]), residual_alignment(points, jacobians, k), points
     )

@@ -37,6 +37,24 @@ class PairAlignment(NamedTuple):
     gradient: Tensor
 
 
+class CurvatureSummary(NamedTuple):
+    """A layer's spectrum in numbers, `()` each.
+
+    Attributes:
+        largest: eigenvalue; lambda_l q/p at linear collapse.
+        ratio: largest over K^2-th eigenvalue; 1 at linear collapse.
+        gap: (K^2 + 1)-th over largest eigenvalue; 0 at linear collapse.
+        hessian: mean of f_cc' over all pairs; 1 at linear collapse.
+        gradient: share of the gradient on the pairs c = c'; 1 at linear collapse.
+    """
+
+    largest: Tensor
+    ratio: Tensor
+    gap: Tensor
+    hessian: Tensor
+    gradient: Tensor
+
+
 class HessianParts(NamedTuple):
     """Eigenvalues of sum_k v_k v_k^T = G_class + G_cross + G_within, largest first.
 
@@ -170,6 +188,18 @@ class LayerCurvature:
         along = (pairs * curved).sum((-2, -1)).square() / (size * curved.square().sum((-2, -1)))
         slope = (pairs * self.gradient).sum((-2, -1)).square() / (size * self.gradient.square().sum())
         return PairAlignment(along, slope)
+
+    def summary(self) -> CurvatureSummary:
+        """The outliers in five numbers."""
+        outliers = self.num_classes**2
+        values, pairs = self.eigenvalues(outliers + 1), self.alignment()
+        return CurvatureSummary(
+            largest=values[0],
+            ratio=values[0] / values[outliers - 1],
+            gap=values[outliers] / values[0],
+            hessian=pairs.hessian.mean(),
+            gradient=pairs.gradient.diagonal().sum(),
+        )
 
     def weight_eigenvalues(self) -> Tensor:
         """Those of W_l^T W_l, largest first, `(min(d_{l+1}, d_l),)`."""

@@ -12,6 +12,7 @@ from pipeline.metrics import (
     line_shape_score,
     norm_growth_variation,
     residual_alignment,
+    stack_alignment,
 )
 
 GOLDEN = {  # m_12, m_21 and m_12 with absolute values, for K = 1, 2, 3
@@ -123,6 +124,22 @@ def test_residual_alignment_of_a_network_that_moves_along_one_line() -> None:
     assert float(others.line) > 2 and float(others.coupling) > 0.5 and others.rank.min() > 2
 
 
+def test_a_stack_of_blocks_is_measured_pair_by_pair() -> None:
+    stack, rows = blocks(True), powers(3, 4, 5)
+    found = stack_alignment(stack, rows, 2, token=None)
+    one_by_one = []
+    for row in rows:
+        jacobians = [block_jacobian(stack[0], row), block_jacobian(stack[1], stack[0](row))]
+        one_by_one.append([[coupling(first, second, 2) for second in jacobians] for first in jacobians])
+    torch.testing.assert_close(found.couplings, torch.tensor(one_by_one).mean(0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.path[:, 2], stack[1](stack[0](rows)))
+    assert float(found.alignment.line) == pytest.approx(float(line_shape_score(found.path).mean()))
+    tokens = stack_alignment(stack, rows.reshape(3, 1, 4), 2)  # of one token each
+    torch.testing.assert_close(tokens.couplings, found.couplings, rtol=1e-9, atol=1e-12)
+    opposed = stack_alignment([stack[0], lambda x: 2 * x - stack[0](x)], 0 * rows, 2, token=None)
+    assert float(opposed.couplings[0, 1]) == pytest.approx(2)
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
@@ -132,6 +149,7 @@ def test_residual_alignment_of_a_network_that_moves_along_one_line() -> None:
         (lambda m: line_shape_score(m[:1]), "at least two points"),
         (lambda m: block_jacobian(lambda x: x, m, token=4), "one of the 4 tokens, got 4"),
         (lambda m: residual_alignment(m, [m, m], 2), "L \\+ 1 points"),
+        (lambda m: stack_alignment([lambda x: x], m, 2, token=None), "at least two, got 1"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(call, named: str) -> None:

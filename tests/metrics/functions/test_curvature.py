@@ -46,6 +46,8 @@ def test_golden_outliers_of_linear_collapse(case, output, outliers, of_weights) 
         assert found.weight_eigenvalues()[:classes].tolist() == pytest.approx([expected] * classes, rel=1e-6)
         if of_weights is not None:
             assert expected == pytest.approx(of_weights, rel=1e-6)
+        summary = [float(value) for value in found.summary()]
+        assert summary == pytest.approx([outlier, 1, 0, 1, 1], rel=1e-6, abs=1e-12)
         parts = found.parts()
         assert parts.of_class.tolist() == pytest.approx([outlier] * 3, rel=1e-6)
         assert parts.cross.tolist() == pytest.approx([outlier] * 6 + [0] * 3, rel=1e-6, abs=1e-12)
