@@ -24,10 +24,10 @@ ANY_MOTION = ("rotation", "scaling", "translation")
 
 
 def _merged(values: Sequence[Tensor], shifts: Tensor, counts: Tensor) -> Tensor:
-    total = torch.stack(tuple(values)).sum(0)
-    for shift, count in zip(shifts, counts, strict=True):
-        total = total + count[..., None] * shift[..., :, None] * shift[..., None, :]
-    return total
+    # Class by class sum_r n_r shift_r shift_r^T, all parts at once: (..., K, d, R) @ (..., K, R, d).
+    of_class = shifts.movedim(0, -2)
+    between = (counts.movedim(0, -2) * of_class).mT @ of_class
+    return sum(values, start=between)
 
 
 @statistic(shape=lambda num_classes, num_features: (num_classes, num_features, num_features), merge=_merged)

@@ -120,29 +120,34 @@ def nrc3(weight: Tensor, targets: Tensor, gamma: float | None = None) -> SelfDua
     spread = goals - goals.mean(0)
     values, vectors = torch.linalg.eigh(spread.mT @ spread / len(goals))
     gram = weight.detach().double() @ weight.detach().double().mT
-    reason = _why_undefined(values, gram)
+    reason = _why_undefined(values)
     if reason is not None:
         nothing = gram.new_full(gram.shape[:-2], math.nan)
         return SelfDuality(nothing, nothing, reason)
+    undefined = ~((gram != 0).any(-1).any(-1) & gram.isfinite().all(-1).all(-1))
+    reason = "the weight is zero or not finite" if bool(undefined.any()) else None
     root, least = (vectors * values.sqrt()) @ vectors.mT, float(values[0])
     if gamma is not None:
         if not 0 <= gamma < least:
             raise ValueError(f"gamma must lie in [0, {least:.6g}), below the targets' least variance, got {gamma!r}.")
         shift = torch.full_like(gram[..., 0, 0], math.sqrt(gamma))
-        return SelfDuality(_distance(gram, root, shift), shift.square(), None)
+        return _where_defined(_distance(gram, root, shift), shift, undefined, reason)
     candidates = torch.stack(_candidates(gram, root, math.sqrt(least)))
     found = torch.stack([_distance(gram, root, shift) for shift in candidates])
     best = found.argmin(0, keepdim=True)
-    return SelfDuality(found.gather(0, best)[0], candidates.gather(0, best)[0].square(), None)
+    return _where_defined(found.gather(0, best)[0], candidates.gather(0, best)[0], undefined, reason)
 
 
-def _why_undefined(variances: Tensor, gram: Tensor) -> str | None:
+def _where_defined(value: Tensor, shift: Tensor, undefined: Tensor, reason: str | None) -> SelfDuality:
+    blank = [torch.where(undefined, math.nan, own) for own in (value, shift.square())]
+    return SelfDuality(*blank, reason)
+
+
+def _why_undefined(variances: Tensor) -> str | None:
     if len(variances) == 1:
         return "with one target both matrices are numbers, which are equal at length one whatever they are"
     if not variances[0] > RANK_DEFICIENT * variances[-1]:
         return "the targets are of lower rank: no gamma lies below their least variance"
-    if not bool(((gram != 0).any(-1).any(-1) & gram.isfinite().all(-1).all(-1)).all()):
-        return "the weight is zero or not finite"
     return None
 
 

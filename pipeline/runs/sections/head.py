@@ -14,6 +14,7 @@ from pipeline.runs.closed_form import ClosedForm, sitting
 from pipeline.runs.known import Known, is_known_to_theory, known_of, problem_of
 from pipeline.runs.outcome import Headline, Section
 from pipeline.runs.sections.network import accuracy_entries, median
+from pipeline.runs.sections.regression import regression_facts
 from pipeline.runs.shapes import NO_CLASSES
 from pipeline.runs.solutions import Features, HeadSolution, accuracy
 
@@ -84,6 +85,7 @@ class HeadSection(Section):
                 "relative_gap": closed and closed.gaps,
                 "sits_at": closed and closed.sits_at,
             },
+            **regression_facts(head),
             "references": [{"name": it.name, "value": it.value, "kind": it.kind} for it in known.references],
             "sits_at": [{"name": it.name, "gap": it.gap} for it in found] or None,
             "without_direction": head.without_direction,

@@ -110,6 +110,8 @@ def test_undefined_values_say_why() -> None:
     assert one.nrc3.isnan() and "one target" in one.reason and one.nrc1.isfinite()
     flat = torch.stack([TARGETS[:, 0], 2 * TARGETS[:, 0], TARGETS[:, 1]], 1)
     assert "lower rank" in nrc3(WEIGHT, flat).reason and nrc3(WEIGHT, flat).value.isnan()
+    some = nrc3(torch.stack([0 * WEIGHT, WEIGHT]), TARGETS)
+    assert some.value.isnan().tolist() == [True, False] and "zero" in some.reason
     assert "zero" in nrc3(0 * WEIGHT, TARGETS).reason and nrc2(FEATURES, 0 * WEIGHT).isnan()
     assert explained_variance(torch.ones(4, 3)).isnan().any()
 

@@ -129,7 +129,13 @@ def test_published_trajectories_come_out_through_the_configuration(name, tmp_pat
     found = losses(tmp_path / "run")
     assert [found[step] for step in (0, 1, 100, 300)] == pytest.approx(TRAJECTORIES[name], rel=1e-9, abs=0)
     assert summary["loss"]["total"] == pytest.approx([TRAJECTORIES[name][-1]], rel=1e-9, abs=0)
-    assert ("bias" in tensors) == (name == "T4")
+    assert ("bias" in tensors) == ("regression" in summary) == (name == "T4")
+    if name == "T4":
+        regression = summary["regression"]
+        total = float((targets - targets.mean(0)).square().sum())
+        assert regression["r_squared"] == pytest.approx([1 - 24 * summary["loss"]["fit"][0] / total], rel=1e-12)
+        assert 0 < regression["nrc3"][0] < 1 and 0 < regression["nrc2"][0] < 1 and regression["nrc3_reason"] is None
+        assert len(regression["explained_variance"][0]) == 5
     json.dumps(summary, allow_nan=False)
 
 
