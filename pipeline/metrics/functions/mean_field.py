@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_features, check_matrix
-from pipeline.metrics.engine.plan import kept_classes
+from pipeline.metrics.engine.inputs import kept_classes
+from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
 
 
@@ -23,7 +24,7 @@ def nc1_wm(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """
     check_features(features, labels, num_classes)
     found = ClassStatistics.from_features(features, labels, num_classes)
-    found = found.counting(kept_classes(1, found)[0])
+    found = found.counting(kept_classes(MeasureSettings(), found)[0])
     within = found.scatter.sum(-1)
     between = (found.counts * found.centred_means.square().sum(-1)).sum(-1)
     return within / (within + between)
