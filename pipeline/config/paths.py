@@ -13,6 +13,7 @@ from pipeline.config.overrides import quoted, readable_override
 PATHS = (
     "data.root",
     "data.foreign_root",
+    "data.cache",
     "backbone.from_run",
     "backbone.checkpoint",
     "backbone.checkpoints",

@@ -1,17 +1,20 @@
 """From an opened data set and a request to `ImageData`: choose rows, read them, give them labels and groups."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipeline.data.disk_store import DiskStore
 from pipeline.data.images import DataError, ImageData, Split
+from pipeline.data.mapped import MappedRows
 from pipeline.data.options import MADE_GROUPS, draw_groups, flipped, long_tail, mark, shuffled_labels
 from pipeline.data.registry import DataSet, Request, Source
 from pipeline.data.selection import choose_rows, merged_classes, relabel
 from pipeline.data.vector_rows import VectorSettings, scaling
-from pipeline.runtime.memory import require_memory
+from pipeline.runtime.memory import free_memory, require_memory
 
 Foreign = Callable[[Tensor], Tensor]
 """From the known training images to the images of a foreign data set, of the same shape and dtype."""
@@ -26,8 +29,7 @@ def assembled(dataset: DataSet, request: Request, foreign: Foreign | None = None
     labels = [relabel(given, members, len(all_names)) for given in (source.train_labels, source.test_labels)]
     train_rows = _training_rows(request, labels[0], names)
     test_rows = choose_rows(labels[1], range(len(names)), names, None, request.seed)
-    _require_room(request, len(train_rows) + len(test_rows))
-    images = dict(zip(("train", "test"), source.read(train_rows, test_rows), strict=True))
+    images, mapped = _images(dataset, request, source, train_rows, test_rows)
     more = foreign(images["train"]) if foreign else None
     prepare = _preparation(request, images["train"])
     groups, group_names = _groups(
@@ -38,7 +40,7 @@ def assembled(dataset: DataSet, request: Request, foreign: Foreign | None = None
         for name, own, rows, group in zip(("train", "test"), labels, (train_rows, test_rows), groups, strict=True)
     )
     given = _given(request, train, names, group_names)
-    train = Split(train.images, train.labels, train.groups, given)
+    train, test = replace(train, given=given, mapped=mapped), replace(test, mapped=mapped)
     third = None if more is None else _unlabelled(prepare(more))
     return ImageData.from_splits(dataset.name, train, test, names, group_names, third)
 
@@ -63,9 +65,26 @@ def _training_rows(request: Request, labels: Tensor, names: tuple[str, ...]) -> 
     return choose_rows(labels, range(len(names)), names, wanted, request.seed)
 
 
-def _require_room(request: Request, count: int) -> None:
+def _images(
+    dataset: DataSet, request: Request, source: Source, train_rows: Tensor, test_rows: Tensor
+) -> tuple[dict[str, Tensor], MappedRows | None]:
+    """The images of both splits, and the file that they are rows of, if they lie on disk."""
+    count = len(train_rows) + len(test_rows)
+    if request.storage == "disk" and source.files is None:
+        raise DataError(
+            f"data.storage=disk does not go with data={dataset.name}, which is read whole; allowed: data.storage=auto, "
+            "memory, or a folder of images."
+        )
+    if source.files is not None and request.cache is not None and request.storage != "memory":
+        train, test = source.files(train_rows, test_rows)
+        store = DiskStore(request.cache, [*train, *test], request.image_size)
+        if request.storage == "disk" or (request.group is None and store.needed_bytes() > free_memory() // 2):
+            mapped = store.open()
+            parts = mapped.rows[: len(train_rows)], mapped.rows[len(train_rows) :]
+            return dict(zip(("train", "test"), parts, strict=True)), mapped
     if request.image_size is not None:
         require_memory(count * request.image_size**2, f"{count} images of data.image_size={request.image_size}")
+    return dict(zip(("train", "test"), source.read(train_rows, test_rows), strict=True)), None
 
 
 def _preparation(request: Request, train: Tensor) -> Callable[[Tensor], Tensor]:

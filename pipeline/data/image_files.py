@@ -3,7 +3,7 @@
 import io
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.data.images import DataError
 from pipeline.data.names import shown
-from pipeline.data.pixels import Picture, Unreadable, decode, read_picture
+from pipeline.data.pixels import Picture, Unreadable, decode, may_be_grey, read_picture
 
 log = logging.getLogger(__name__)
 DEPTHS = (8, 10, 12, 14, 16)
@@ -41,20 +41,32 @@ def read_images(paths: Sequence[Path | Encoded], image_size: int | None) -> Tens
     Raises DataError listing the files that cannot be read, or naming two files of different sizes when no
     `image_size` is given.
     """
+    pictures = read_pictures(paths, image_size)
+    deep = [row for row, picture in enumerate(pictures) if picture.deepest is not None]
+    bits = depth_of(pictures[row].deepest for row in deep)
+    if bits < 16:
+        again = read_pictures([paths[row] for row in deep], image_size, bits)
+        for row, picture in zip(deep, again, strict=True):
+            pictures[row] = picture
+    tell(Counter(note for picture in pictures for note in picture.notes), len(pictures), len(deep), bits)
+    return torch.from_numpy(together(paths, [picture.pixels for picture in pictures]))
+
+
+def read_pictures(paths: Sequence[Path | Encoded], image_size: int | None, bits: int = 16) -> list[Picture]:
+    """Decode files with all cores; DataError lists those that cannot be read."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock.
-        pictures = list(pool.map(lambda path: _attempt(path, image_size, 16), paths))
-        bad = [f"{shown(str(path))} ({why})" for path, why in zip(paths, pictures, strict=True) if isinstance(why, str)]
-        if bad:
-            more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-            raise DataError(f"data.root has {len(bad)} image file(s) that cannot be read: {', '.join(bad[:10])}{more}.")
-        deep = [row for row, picture in enumerate(pictures) if picture.deepest is not None]
-        bits = _depth(max((pictures[row].deepest for row in deep), default=2**16 - 1))
-        if bits < 16:
-            again = pool.map(lambda row: _read(paths[row], image_size, bits), deep)
-            for row, picture in zip(deep, again, strict=True):
-                pictures[row] = picture
-    _tell(pictures, len(deep), bits)
-    return _together(paths, [picture.pixels for picture in pictures])
+        pictures = list(pool.map(lambda path: _attempt(path, image_size, bits), paths))
+    bad = [f"{shown(str(path))} ({why})" for path, why in zip(paths, pictures, strict=True) if isinstance(why, str)]
+    if bad:
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise DataError(f"data.root has {len(bad)} image file(s) that cannot be read: {', '.join(bad[:10])}{more}.")
+    return pictures
+
+
+def greys_only(paths: Sequence[Path]) -> bool:
+    """Whether the heads of all files say that they are grey; one that cannot be read says nothing."""
+    with ThreadPoolExecutor() as pool:
+        return all(pool.map(may_be_grey, paths))
 
 
 def _read(path: Path | Encoded, image_size: int | None, bits: int) -> Picture:
@@ -71,26 +83,40 @@ def _attempt(path: Path | Encoded, image_size: int | None, bits: int) -> Picture
         return str(error)
 
 
-def _depth(largest: int) -> int:
-    return next(bits for bits in DEPTHS if largest < 2**bits)
+def depth_of(largest: Iterable[int]) -> int:
+    """The fewest bits of `DEPTHS` that hold the largest values of all deep pictures; 16 without any."""
+    most = max(largest, default=2**16 - 1)
+    return next(bits for bits in DEPTHS if most < 2**bits)
 
 
-def _tell(pictures: Sequence[Picture], num_deep: int, bits: int) -> None:
-    done = Counter(note for picture in pictures for note in picture.notes)
-    parts = [f"{count} {note}" for note, count in done.items()]
+def tell(done: Counter[str], count: int, num_deep: int, bits: int) -> None:
+    """Log what was done to some of so many files."""
+    parts = [f"{number} {note}" for note, number in done.items()]
     if num_deep:
         parts.append(f"{num_deep} of 16-bit grey, of which {bits} bits are in use: the upper 8 of these are kept")
     if parts:
-        log.info("data.root: of %d image files, %s", len(pictures), "; ".join(parts))
+        log.info("data.root: of %d image files, %s", count, "; ".join(parts))
 
 
-def _together(paths: Sequence[Path | Encoded], decoded: Sequence[np.ndarray]) -> Tensor:
-    height, width = decoded[0].shape[1:]
+def together(
+    paths: Sequence[Path | Encoded],
+    decoded: Sequence[np.ndarray],
+    first: tuple[Path, tuple[int, ...]] | None = None,
+) -> np.ndarray:
+    """One array (N, C, H, W), C the most that any image has.
+
+    Args:
+        first: a file and its (C, H, W), whose size all are to have, and whose channels at the least; None takes the
+            first of these.
+
+    Raises DataError for images of different sizes.
+    """
+    model, (channels, height, width) = first or (paths[0], decoded[0].shape)
     for path, image in zip(paths, decoded, strict=True):
         if image.shape[1:] != (height, width):
             raise DataError(
-                f"data.image_size=null, but {shown(str(paths[0]))} is {width}x{height} and {shown(str(path))} is "
+                f"data.image_size=null, but {shown(str(model))} is {width}x{height} and {shown(str(path))} is "
                 f"{image.shape[2]}x{image.shape[1]} pixels; allowed: a number of pixels to resize them all to."
             )
-    channels = max(len(image) for image in decoded)
-    return torch.from_numpy(np.stack([np.broadcast_to(image, (channels, height, width)) for image in decoded]))
+    channels = max(channels if first else 1, *(len(image) for image in decoded))
+    return np.stack([np.broadcast_to(image, (channels, height, width)) for image in decoded])

@@ -1,10 +1,15 @@
 """The typed value every other room receives: resident samples, labels, and how to standardise them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from pipeline.data.mapped import MappedRows
+
+PART_BYTES = 2**24
+"""What is read at once of images that lie on disk."""
 
 
 class DataError(ValueError):
@@ -21,6 +26,7 @@ class Split:
         position that is not counted, a row of foreign data.
     groups: (N,) int64 in 0..G-1, to which group a sample belongs whatever its class; None where there are no groups.
     given: the labels that training is told, shaped like `labels`; None where these are the true ones.
+    mapped: the file that images are rows of, where they lie on disk.
     Raises ValueError for any other shape or dtype, and for numbers that are NaN or infinite.
     """
 
@@ -28,6 +34,7 @@ class Split:
     labels: Tensor
     groups: Tensor | None = None
     given: Tensor | None = None
+    mapped: MappedRows | None = None
 
     def __post_init__(self) -> None:
         if not self.is_text and (self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32)):
@@ -53,7 +60,9 @@ class Split:
 
     def __getitem__(self, rows: slice | Tensor) -> "Split":
         """The split of these rows."""
-        return self._each(lambda tensor: tensor[rows])
+        if isinstance(rows, slice):  # a view
+            return self._each(lambda tensor: tensor[rows], self.images[rows], self.mapped)
+        return self._each(lambda tensor: tensor[rows], self.read(rows), None)
 
     @property
     def is_text(self) -> bool:
@@ -66,15 +75,25 @@ class Split:
         return self.labels if self.given is None else self.given
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split on `device`."""
-        return self._each(lambda tensor: tensor.to(device))
+        """The same split on `device`; images that lie on disk stay there."""
+        images = self.images.to(device) if self.mapped is None else self.images
+        return self._each(lambda tensor: tensor.to(device), images, self.mapped)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
-        return Split(
-            change(self.images),
-            change(self.labels),
-            *(None if tensor is None else change(tensor) for tensor in (self.groups, self.given)),
-        )
+    def read(self, rows: Tensor) -> Tensor:
+        """The images of these rows; where they lie on disk no memory but their own is taken."""
+        return self.images[rows] if self.mapped is None else self.mapped.read(self.images, rows.cpu())
+
+    def in_parts(self, size: int) -> Iterator[Tensor]:
+        """The images; where they lie on disk about so many bytes at a time."""
+        if self.mapped is None:
+            yield self.images
+            return
+        for rows in torch.arange(len(self)).split(max(1, size // self.images[:1].nbytes)):
+            yield self.read(rows)
+
+    def _each(self, change: Callable[[Tensor], Tensor], images: Tensor, mapped: MappedRows | None) -> "Split":
+        rest = (self.labels, self.groups, self.given)
+        return Split(images, *(None if tensor is None else change(tensor) for tensor in rest), mapped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +139,7 @@ class ImageData:
         sha256: str | None = None,
     ) -> "ImageData":
         """Compute mean and std of `train` and put the pieces together."""
-        mean, std = channel_statistics(train.images)
+        mean, std = channel_statistics(train)
         return cls(name, train, test, classes, mean, std, groups, foreign, sha256)
 
     def to(self, device: torch.device | str) -> "ImageData":
@@ -179,21 +198,26 @@ class ImageData:
         return images.to(torch.float32).sub_(shift).div_(scale)
 
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population std, (C,) float32 each, of uint8 images (N, C, H, W) scaled to [0, 1].
+def channel_statistics(split: Split) -> tuple[Tensor, Tensor]:
+    """Mean and population std, (C,) float32 each, of the uint8 images (N, C, H, W) of a split, scaled to [0, 1].
 
     Of float32 images 0 and 1; of tokens (N, T) nothing, (0,).
 
-    Summed over a 256-bin histogram: exact whatever N is, and no float copy of the images.
+    Summed over a 256-bin histogram: exact whatever N is, and no float copy of the images. Those on disk are
+    read in parts.
     """
+    images = split.images
     if images.ndim == 2:
         return torch.zeros(0), torch.ones(0)
     if images.is_floating_point():
         return torch.zeros(images.shape[1]), torch.ones(images.shape[1])
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in split.in_parts(PART_BYTES):
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.unbind(1)])
     levels = torch.arange(256, dtype=torch.float64) / 255
     moments = []
-    for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+    for count in counts:
+        share = count.double() / images[:, 0].numel()
         mean = (share * levels).sum()
         moments.append(torch.stack([mean, (share * (levels - mean).square()).sum().sqrt()]))
     mean, std = torch.stack(moments, dim=1).float()

@@ -60,9 +60,9 @@ def load_images(
             `image_folder`); the same images whatever the seed. None: a fifth, of a text a tenth.
         image_size: resize to (image_size, image_size); required where the files differ in size.
         seed: integer >= 0, used by `samples_per_class`, and by data sets that are generated.
-        settings: ``imbalance, group, group_share, flip, random_labels, foreign, foreign_root`` as docs/recipes.md
-            describes them; and the data set's own settings by name, where those of other data sets may be given at
-            their defaults.
+        settings: ``imbalance, group, group_share, flip, random_labels, foreign, foreign_root, storage, cache`` as
+            docs/recipes.md describes them; and the data set's own settings by name, where those of other data sets may
+            be given at their defaults.
 
     Raises:
         DataError: for a bad request (see `validate_request`), a missing, damaged or unreadable file (named), images
@@ -98,8 +98,9 @@ def _request(name: str, root: str | Path | None = None, **wanted: Any) -> Reques
     shared = {key: value for key, value in wanted.items() if key in SHARED}
     own = {key: value for key, value in wanted.items() if key not in SHARED}
     folder = None if root is None else Path(os.path.expanduser(root))
-    if shared.get("foreign_root") is not None:
-        shared["foreign_root"] = Path(os.path.expanduser(shared["foreign_root"]))
+    for key in ("foreign_root", "cache"):
+        if shared.get(key) is not None:
+            shared[key] = Path(os.path.expanduser(shared[key]))
     if shared.get("test_fraction") is None:
         shared["test_fraction"] = find(name).test_fraction
     try:

@@ -1,7 +1,8 @@
-"""Mini-batches from tensors that already lie in memory: no worker processes, no Python per image."""
+"""Mini-batches from tensors that lie in memory, or are mapped into it: no worker processes, no Python per image."""
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 
 import torch
@@ -28,7 +29,7 @@ class ResidentLoader:
     inside an epoch, and counts epochs itself. `Rounds` hands out several batches to a step of Lightning's.
 
     Args:
-        split: images and labels; moved to `device` once.
+        split: images and labels; moved to `device` once, except images that lie on disk.
         batch_size: images per batch, >= 1; the last batch of an epoch is smaller unless `drop_last`.
         seed: of order and augmentation.
         standardise: uint8 batch -> float32 batch, as `ImageData.standardise`.
@@ -61,6 +62,7 @@ class ResidentLoader:
             raise ValueError(f"batch_size={batch_size} is out of range; allowed: an integer >= 1.")
         if len(split) < (batch_size if drop_last else 1):
             raise ValueError(f"batch_size={batch_size} leaves no batch of {len(split)} images; allowed: at most that.")
+        self._device = torch.device(device)
         self._split = split.to(device)
         self._batch_size = batch_size
         self._seed = seed
@@ -106,13 +108,31 @@ class ResidentLoader:
         # Runs at the first `next`, not at `iter`: Lightning asks for the iterator before it sets the epoch.
         order, moves = self._plan()
         start, self._resume_at = self._resume_at, 0
-        for batch in range(start, len(self)):
-            rows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            rows = rows.tensor_split(self._ranks)[self._rank]
-            images = self._augment.apply(self._split.images[rows], moves[rows])
+        for batch, rows, images in self._gathered(order, start):
+            images = self._augment.apply(images, moves[rows])
             # Counted before the batch is out: a checkpoint taken while it is in use must not repeat it.
             self._position = batch + 1
             yield self._standardise(images), self._split.targets[rows]
+
+    def _gathered(self, order: Tensor, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number, rows and images of every batch from `start` on; of those that lie on disk the next is read ahead."""
+
+        def rows_of(batch: int) -> Tensor:
+            rows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            return rows.tensor_split(self._ranks)[self._rank]
+
+        if self._split.mapped is None:
+            for batch in range(start, len(self)):
+                rows = rows_of(batch)
+                yield batch, rows, self._split.images[rows]
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            images = reader.submit(self._split.read, rows_of(start)) if start < len(self) else None
+            for batch in range(start, len(self)):
+                found = images.result()
+                if batch + 1 < len(self):
+                    images = reader.submit(self._split.read, rows_of(batch + 1))
+                yield batch, rows_of(batch), found.to(self._device)
 
     def _plan(self) -> tuple[Tensor, Tensor]:
         """This epoch's order (N,) and each image's move (N, 3), by row; the same on every rank."""

@@ -49,6 +49,17 @@ def read_picture(path: Path, image_size: int | None, bits: int = 16) -> Picture:
         return decode(file, image_size, bits, str(path))
 
 
+def may_be_grey(path: Path) -> bool:
+    """Whether a file's head says that its image is grey, or nothing at all, because it cannot be read."""
+    if not path.is_file():
+        return True
+    try:
+        with Image.open(path) as image:
+            return image.mode in GREY_MODES or image.mode.startswith("I")
+    except Exception:  # as of `decode`, which says so
+        return True
+
+
 def decode(file: BinaryIO, image_size: int | None, bits: int = 16, name: str = "") -> Picture:
     """Decode an open file; `image_size` scales the shorter side to that length and crops the middle square.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.data.images import DataError
 from pipeline.data.options import Flip
-from pipeline.data.settings import GROUPS, SETS
+from pipeline.data.settings import GROUPS, SETS, STORAGES
 from pipeline.runtime.discovery import registered
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -39,6 +39,7 @@ class Request:
     seed: of the run, for data that are generated.
     imbalance, group, group_share, flip, random_labels: see `pipeline.data.options`.
     foreign, foreign_root: the data set whose rows become the split `foreign`, and its folder (null: `root`).
+    storage, cache: where decoded images lie, see `pipeline.data.disk_store`.
     settings: an instance of the data set's own dataclass, or None.
     """
 
@@ -56,6 +57,8 @@ class Request:
     random_labels: bool = False
     foreign: str | None = None
     foreign_root: Path | None = None
+    storage: str = "auto"
+    cache: Path | None = None
     settings: Any = None
 
     def __post_init__(self) -> None:
@@ -79,6 +82,15 @@ class Request:
                 f"data.random_labels=true leaves nothing for data.flip.rate={self.flip['rate']:g} to flip; allowed: "
                 "one of them."
             )
+        if self.storage not in STORAGES:
+            raise DataError(f"data.storage={self.storage} is not known; allowed: {', '.join(STORAGES)}.")
+        if self.storage == "disk" and self.cache is None:
+            raise DataError("data.storage=disk needs data.cache, which is null; allowed: a folder.")
+        if self.storage == "disk" and self.group is not None:
+            raise DataError(
+                f"data.group={self.group} changes images, which data.storage=disk keeps as they are; allowed: "
+                "data.storage=memory, or data.group=null with a groups.csv."
+            )
         if self.foreign is None and self.foreign_root is not None:
             raise DataError(
                 f"data.foreign_root={self.foreign_root} belongs to data.foreign, which is null; allowed: a data set "
@@ -98,6 +110,8 @@ class Source:
     train_labels, test_labels: (N,) int64, indices into the data set's class names.
         Of text (N, T), one for each position.
     read(train_rows, test_rows): the images (n, C, H, W) of both splits, equal in C, H, W and dtype; see `Split`.
+    files(train_rows, test_rows): the image files of both splits that `read` decodes, where it does nothing else; such
+        images can be kept on disk.
     groups(train_rows, test_rows): the groups (n,) int64 of both splits and their names, where the files tell them.
     given: the labels of both splits that training is told, where these are not the true ones.
     sha256: of what was read, for the record, where the name of the data set does not say what that is.
@@ -109,6 +123,7 @@ class Source:
     groups: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[str, ...]]] | None = None
     given: tuple[Tensor, Tensor] | None = None
     sha256: str | None = None
+    files: Callable[[Tensor, Tensor], tuple[list[Path], list[Path]]] | None = None
 
     @classmethod
     def of_tensors(

@@ -12,6 +12,8 @@ from pipeline.runtime.sources import own_settings_of
 
 SETS = "pipeline.data.sets"
 """The folder of the data sets."""
+STORAGES = ("auto", "memory", "disk")
+"""Where decoded images lie."""
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 GROUPS = ("invert", "patch")
 """What makes the images of group 1 differ from those of group 0."""
@@ -56,6 +58,14 @@ class SharedSettings:
         None, "data set whose test rows, without labels, are measured too", choices=known_datasets
     )
     foreign_root: str | None = knob(None, "folder of its files; null takes data.root", path=True)
+    storage: str = knob(
+        "auto",
+        "decoded images of folders: in memory, or on disk in data.cache; auto: by what is free",
+        choices=STORAGES,
+    )
+    cache: str | None = knob(
+        None, "folder shared by runs, in which decoded images are kept; null keeps none", path=True
+    )
 
     @property
     def request(self) -> dict[str, Any]:
@@ -70,11 +80,13 @@ class SharedSettings:
         """
         foreign = {entry.name for entry in fields(self) if owners_of(entry) and self.name not in owners_of(entry)}
         undone = {key for key, default in OPTIONS.items() if getattr(self, key) == default}
-        return {key: value for key, value in asdict(self).items() if key not in foreign | undone}
+        return {key: value for key, value in asdict(self).items() if key not in foreign | undone | PLACES}
 
 
 OPTIONS = {"imbalance": None, "group": None, "group_share": 0.5, "flip": NO_FLIP, "random_labels": False}
 OPTIONS |= {"foreign": None, "foreign_root": None}
+PLACES = {"storage", "cache"}
+"""Where images lie, which changes no number."""
 """What can be done to any data set, and when nothing is."""
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data import ImageData
+from pipeline.data.images import PART_BYTES
 from pipeline.measure.extraction import backbone_features, places
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone
 from pipeline.metrics import registry
@@ -139,7 +140,7 @@ def _key(backbone: Backbone, images: ImageData, pooling: str, settings: MeasureS
             tensor_files.absorb(digest, value)
     for split in (images.train, images.test, *([] if images.foreign is None else [images.foreign])):
         digest.update(str(tuple(split.images.shape)).encode())
-        for tensor in (split.images, split.labels):
+        for tensor in (*split.in_parts(PART_BYTES), split.labels):
             tensor_files.absorb(digest, tensor)
         for name, tensor in (("groups", split.groups), ("given", split.given)):
             if tensor is not None:  # without them entries keep the names that they had before there were any

@@ -22,6 +22,16 @@ def machine_memory(device: torch.device = CPU) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def free_memory() -> int:
+    """Bytes that programs can still have: free ones, and those that only keep what is on disk."""
+    try:
+        with open("/proc/meminfo") as file:
+            told = dict(line.split(":", 1) for line in file)
+        return int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return machine_memory() // 2
+
+
 def head_bytes(members: int, num_samples: int, widths: Sequence[int], num_classes: int, *, free: bool) -> int:
     """A lower bound for the descent of `members` heads with layer widths d_1 .. d_L, in float32."""
     parameters = sum(before * after for before, after in pairwise([*widths, num_classes]))

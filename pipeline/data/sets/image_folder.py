@@ -57,20 +57,20 @@ def image_folder(request: Request) -> Source:
     (train_paths, train_labels), (test_paths, test_labels) = _splits(parts, names, request.test_fraction)
     _tell(request, layout, sum((part.left_out for part in parts), Counter()))
 
+    def files(train_rows: Tensor, test_rows: Tensor) -> tuple[list[Path], list[Path]]:
+        return [train_paths[row] for row in train_rows], [test_paths[row] for row in test_rows]
+
     def read(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = [train_paths[row] for row in train_rows] + [test_paths[row] for row in test_rows]
-        images = read_images(chosen, request.image_size)
+        chosen, other = files(train_rows, test_rows)
+        images = read_images(chosen + other, request.image_size)
         return images[: len(train_rows)], images[len(train_rows) :]
 
     told = read_groups(request.root)
 
     def groups(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        own, other = (
-            [paths[row] for row in rows] for paths, rows in ((train_paths, train_rows), (test_paths, test_rows))
-        )
-        return groups_of(request.root, told, own, other)
+        return groups_of(request.root, told, *files(train_rows, test_rows))
 
-    return Source(train_labels, test_labels, read, None if told is None else groups)
+    return Source(train_labels, test_labels, read, None if told is None else groups, files=files)
 
 
 def _splits(

@@ -47,12 +47,15 @@ def tiny_imagenet(request: Request) -> Source:
     if left_out := Counter({kind: count for kind, count in train.left_out.items() if kind != ".txt"}):
         log.warning("data.root=%s: not read: %s", shown(request.root), in_words(left_out))
 
+    def files(train_rows: Tensor, test_rows: Tensor) -> tuple[list[Path], list[Path]]:
+        return [train.paths[row] for row in train_rows], [test_paths[row] for row in test_rows]
+
     def read(train_rows: Tensor, test_rows: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = [train.paths[row] for row in train_rows] + [test_paths[row] for row in test_rows]
-        images = read_images(chosen, request.image_size)
+        chosen, other = files(train_rows, test_rows)
+        images = read_images(chosen + other, request.image_size)
         return images[: len(train_rows)], images[len(train_rows) :]
 
-    return Source(train.labels, test_labels, read)
+    return Source(train.labels, test_labels, read, files=files)
 
 
 def _place(root: Path) -> Path:
