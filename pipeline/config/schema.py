@@ -38,7 +38,7 @@ class BackboneConfig(NetworkConfig):
         path=True,
     )
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
-    batch_size: int = _knob(128, "mini-batch size", ge=1)
+    batch_size: int = _knob(128, "mini-batch size; 0: all images at once", ge=0)
     loss: str = _knob("mse", "training loss of the backbone by itself", choices=known_objectives)
     classifier_bias: bool = _knob(True, "whether the linear classifier that the backbone is trained under has a bias")
     layers: Any = _knob(None, "what is measured: patterns of module names or classes, [layer*,**.attn]; null finds it")
@@ -46,6 +46,10 @@ class BackboneConfig(NetworkConfig):
     pooling: str = _knob(
         "average", "how maps and tokens of its layers are read by default: averaged, or whole", choices=POOLINGS
     )
+
+    def batch_of(self, count: int) -> int:
+        """Images in a batch where there are so many in all."""
+        return min(self.batch_size or count, count)
 
 
 @dataclass
@@ -76,11 +80,16 @@ class FeaturesConfig:
 class OptimizerConfig:
     """How the backbone is trained, and the head with it in end_to_end."""
 
-    name: str = _knob(MISSING, "optimizer", choices=("sgd", "adamw"))
+    name: str = _knob(MISSING, "optimizer", choices=("sgd", "adam", "adamw", "lbfgs"))
     lr: float = _knob(0.05, "learning rate", gt=0)
     momentum: float = _knob(0.9, "SGD momentum", ge=0, lt=1)
     weight_decay: float = _knob(5e-4, "weight decay on all weights it trains", ge=0)
-    schedule: str = _knob("cosine", "learning-rate schedule over the epochs", choices=("cosine", "constant"))
+    iterations: int = _knob(20, "lbfgs: most iterations in a step", ge=1, le=10_000)
+    schedule: str = _knob(
+        "cosine",
+        "learning rate over the epochs; drop: a tenth of it in the last fifth of them",
+        choices=("cosine", "constant", "drop"),
+    )
 
 
 @dataclass
@@ -122,9 +131,15 @@ class ProtocolConfig:
     name: str = _knob(MISSING, "protocol", choices=known_protocols)
     regularization: str = _knob(
         "standard",
-        "end_to_end, fixed_head: standard: optimizer.weight_decay on all trained weights; "
-        "dufm: head.weight_decay on the head, head.feature_decay on its inputs, none in the backbone",
-        choices=("standard", "dufm"),
+        "standard: the optimizer decays all trained weights (optimizer.weight_decay); objective: half of that times "
+        "their squared norm is a term of the loss instead; dufm (end_to_end, fixed_head): head.weight_decay on the "
+        "head, head.feature_decay on its inputs, none in the backbone",
+        choices=("standard", "objective", "dufm"),
+    )
+    penalty_weights: str = _knob(
+        "equal",
+        "objective: what weights count in the penalty: all 1; depth: 1/L; steps: rho_l/leak in leaky networks",
+        choices=("equal", "depth", "steps"),
     )
     solution: str = _knob(
         "descent", "fixed_head: how the DUFM is solved for its head", choices=("descent", "constructed")
@@ -175,8 +190,9 @@ class TrainerConfig:
     )
     precision: str = _knob(
         "float32",
-        "arithmetic of the backbone while it trains; auto: bf16 where the hardware has it, else float32",
-        choices=("float32", "bf16", "auto"),
+        "arithmetic of the backbone while it trains; auto: bf16 where the hardware has it, else float32; float64: "
+        "weights and features, too",
+        choices=("float32", "float64", "bf16", "auto"),
     )
     deterministic: bool = _knob(False, "refuse operations without a deterministic algorithm; matters on GPUs")
     checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)

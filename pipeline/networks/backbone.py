@@ -86,7 +86,13 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (N, num_features) of standardised float images (N, C, H, W), in their dtype but at least float32."""
+        images = self.as_taken(images)
         return self._as_features(self.network(images), images)
+
+    def as_taken(self, images: Tensor) -> Tensor:
+        """Float images in double precision where the network is in it, anything else as it is."""
+        wanted = next(self.parameters()).dtype
+        return images.to(wanted) if wanted == torch.float64 and images.is_floating_point() else images
 
     def _as_features(self, output: Tensor, images: Tensor) -> Tensor:
         # A network that computes in half or double precision inside still feeds a float32 classifier.
@@ -119,7 +125,7 @@ class Backbone(nn.Module):
             ValueError: it fails, or gives something else than in evaluation mode.
         """
         images = torch.randn(2, *self.image_shape, generator=torch.Generator().manual_seed(0))
-        images = images.to(next(self.parameters()).device)
+        images = self.as_taken(images.to(next(self.parameters()).device))
         when = " while it trains"
         with torch.random.fork_rng(devices=[]), modes_kept(self), buffers_kept(self), torch.enable_grad():
             try:

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
 from pipeline.runs.head_checks import check_head
-from pipeline.runs.protocols import protocol_named, protocol_names
+from pipeline.runs.protocols import Protocol, protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError
 from pipeline.views.wandb.limits import check_environment
 
@@ -32,6 +32,8 @@ def checked(cfg: DictConfig) -> Config:
             f"backbone.checkpoints={config.backbone.checkpoints} does not go with protocol={config.protocol.name}; "
             f"allowed: protocol={' or '.join(taking)}, or backbone.checkpoint of a single file."
         )
+    if protocol.network:
+        _check_regularization(config, protocol)
     if protocol.head == "joint":
         _check_joint_training(config)
     if protocol.head is not None:
@@ -41,6 +43,31 @@ def checked(cfg: DictConfig) -> Config:
     if config.logger.name == "wandb":
         check_environment()
     return config
+
+
+def _check_regularization(config: Config, protocol: Protocol) -> None:
+    """What is penalised has to be there, and somebody has to do it."""
+    settings, optimizer = config.protocol, config.optimizer
+    if settings.regularization == "dufm" and protocol.states:
+        raise ConfigError(
+            f"protocol.regularization=dufm needs a DUFM head, which protocol={settings.name} does not have; allowed: "
+            "standard, objective."
+        )
+    if settings.penalty_weights != "equal" and settings.regularization != "objective":
+        raise ConfigError(
+            f"protocol.penalty_weights={settings.penalty_weights} needs protocol.regularization=objective, not "
+            f"{settings.regularization}; allowed: equal, or that regularization."
+        )
+    if settings.penalty_weights == "steps" and not (config.backbone.name == "residual_mlp" and config.backbone.leak):
+        raise ConfigError(
+            "protocol.penalty_weights=steps needs a leaky network; allowed: backbone=residual_mlp with "
+            "backbone.leak > 0, or another protocol.penalty_weights."
+        )
+    if optimizer.name == "lbfgs" and optimizer.weight_decay and settings.regularization == "standard":
+        raise ConfigError(
+            f"optimizer.weight_decay={optimizer.weight_decay:g} is nothing that optimizer.name=lbfgs can do by itself; "
+            "allowed: protocol.regularization=objective, which makes it a term of the loss, or 0."
+        )
 
 
 def _check_joint_training(config: Config) -> None:

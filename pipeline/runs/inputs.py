@@ -151,6 +151,8 @@ def _network(config: Config, images: ImageData) -> "tuple[Backbone, GivenWeights
         layers=backbone.layers,
         read=backbone.read,
     )
+    if config.trainer.precision == "float64":
+        network.double()
     return network, _load_given(config, network)
 
 
@@ -201,7 +203,7 @@ def _check_same_network(run: str, theirs: dict, config: Config) -> None:
 def _check_shares(config: Config, images: ImageData) -> None:
     """Every process needs at least one image of every batch: a batch norm cannot normalise an empty one."""
     processes, count = config.trainer.devices * config.trainer.num_nodes, len(images.train)
-    batch = min(config.backbone.batch_size, count)
+    batch = config.backbone.batch_of(count)
     for images_in_batch, words in ((batch, ""), (count % batch or batch, f" (the last of {count} images)")):
         if config.backbone.epochs and images_in_batch < processes:
             raise ConfigError(
@@ -238,8 +240,15 @@ def trains_backbone(config: Config, inputs: Inputs) -> bool:
 
 
 def _check_training(config: Config, inputs: Inputs) -> None:
-    """A network that is to be trained is tried in training mode."""
+    """A network that is to be trained is tried in training mode; L-BFGS wants all images at once."""
     if trains_backbone(config, inputs):
+        count, processes = len(inputs.images.train), config.trainer.devices * config.trainer.num_nodes
+        if config.optimizer.name == "lbfgs" and (config.backbone.batch_of(count) < count or processes > 1):
+            raise ConfigError(
+                f"optimizer.name=lbfgs needs all {count} images at once in one process, but "
+                f"backbone.batch_size={config.backbone.batch_size} with {processes} process(es) is asked for; allowed: "
+                "backbone.batch_size=0, trainer.devices=1."
+            )
         try:
             inputs.backbone.try_training()
         except ValueError as error:

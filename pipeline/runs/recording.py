@@ -36,6 +36,8 @@ def measure_training(
 ) -> str:
     """Record the whole network after an epoch, with the weights that the rows of its places enter, if they are given;
     returns the headline."""
+    from pipeline.runs.training.objective import measured_objective
+
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
     pooling, settings = run.config.backbone.pooling, run.config.measure.settings
     weights = entered() if entered else None
@@ -46,6 +48,8 @@ def measure_training(
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         loss, share = learner.score(rows, split.targets.to(rows.device))
         numbers |= {f"{name}_loss": [loss]} | ({} if share is None else {f"{name}_accuracy": [share]})
+    if learner.penalised is not None:
+        numbers |= {name: [value] for name, value in measured_objective(learner, images).items()}
     run.record.add("backbone", epoch, seeds, numbers)
     if measure_too is not None:
         measure_too(epoch, measured)

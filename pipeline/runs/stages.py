@@ -34,7 +34,9 @@ from pipeline.runs.solutions import Features, alignment, network_head
 from pipeline.storage.stages import CHECKPOINT, STAGES
 
 if TYPE_CHECKING:
+    from pipeline.config import Config
     from pipeline.runs.training.learners import Classifier, DufmNetwork, Learner
+    from pipeline.runs.training.objective import WeightPenalty
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,16 @@ def classifier_of(run: Run, epochs: int) -> "Classifier":
         config.seed,
         bias=config.backbone.classifier_bias,
         scale=config.backbone.init_scale,
+        penalty=_weight_penalty(config),
     )
+
+
+def _weight_penalty(config: "Config") -> "WeightPenalty | None":
+    from pipeline.runs.training.objective import WeightPenalty
+
+    if config.protocol.regularization != "objective":
+        return None
+    return WeightPenalty(config.optimizer.weight_decay, config.protocol.penalty_weights)
 
 
 def train_under_head(
@@ -117,6 +128,7 @@ def train_under_head(
         config.backbone.epochs,
         frozen_head=frozen_head,
         bias=config.head.bias == "last",
+        decay=_weight_penalty(config),
     )
 
     def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
@@ -201,7 +213,10 @@ def settle_norms(run: Run) -> None:
     config = run.config
     if run.inputs.weights is None and not config.backbone.pretrained:
         calibrate_norms(
-            run.inputs.backbone.to(config.device), run.inputs.images, config.backbone.batch_size, config.seed
+            run.inputs.backbone.to(config.device),
+            run.inputs.images,
+            config.backbone.batch_of(len(run.inputs.images.train)),
+            config.seed,
         )
 
 

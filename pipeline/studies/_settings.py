@@ -131,7 +131,7 @@ def decay_times(result: Result) -> float:
     problem, settings = summary["problem"], config.optimizer
     counts = problem["samples_per_class"]
     images = sum(counts) if isinstance(counts, list) else counts * problem["num_classes"]
-    steps = config.backbone.epochs * math.ceil(images / config.backbone.batch_size)
+    steps = config.backbone.epochs * math.ceil(images / config.backbone.batch_of(images))
     rate = settings.lr / (1 - settings.momentum) * (0.5 if settings.schedule == "cosine" else 1.0)
     return steps * rate * min(problem["weight_decay"])
 

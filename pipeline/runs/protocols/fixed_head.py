@@ -81,6 +81,19 @@ def has_an_optimum(config: Config, inputs: Inputs) -> None:
         )
 
 
+def penalises_the_head(config: Config) -> None:
+    """Refuse a penalty that is not the frozen head's.
+
+    Raises:
+        ConfigError: ``protocol.regularization=objective``.
+    """
+    if config.protocol.regularization == "objective":
+        raise ConfigError(
+            "protocol.regularization=objective does not go with protocol=fixed_head, whose objective is the DUFM's; "
+            "allowed: dufm, standard."
+        )
+
+
 @protocol(
     images=True,
     network=True,
@@ -90,6 +103,7 @@ def has_an_optimum(config: Config, inputs: Inputs) -> None:
         "head": Stage("Head", layers="numbered"),
         "dufm": Stage("DUFM solved for the fixed head", unit="gradient step", layers="numbered", intermediate=True),
     },
+    check=penalises_the_head,
     check_inputs=has_an_optimum,
 )
 def fixed_head(run: Run) -> Outcome:

@@ -1,5 +1,6 @@
 """What is trained by mini-batches: a backbone with something on top, and the loss of a batch."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.dufm import DufmHead, squared_norm
 from pipeline.dufm.objectives import Objective
 from pipeline.networks import Backbone
 from pipeline.networks.pieces import scaled
+from pipeline.runs.training.objective import WeightPenalty
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.randomness import generator
 
@@ -25,14 +27,15 @@ class Learner(pl.LightningModule):
     """A backbone with a head on top of its features; subclasses state the loss of a batch.
 
     ``decayed`` decides whether the optimizer decays the weights (``optimizer.weight_decay``); a learner whose objective
-    holds its own penalties says no. ``fast_backbone`` is another way to call the backbone in training steps, if there
-    is one (`pipeline.runs.training.acceleration`).
+    holds its own penalties says no, as one does that is ``penalised``. ``fast_backbone`` is another way to call the
+    backbone in training steps, if there is one (`pipeline.runs.training.acceleration`).
 
     A step of Lightning's is a round of batches (`pipeline.data.Rounds`), each with an optimizer step of its own: what
     Lightning's hooks cost, about as much as a step of a small network, is paid once a round.
     """
 
     decayed = True
+    penalised: WeightPenalty | None = None
 
     def __init__(self, backbone: Backbone, head: nn.Module, optimizer: OptimizerConfig, epochs: int) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class Learner(pl.LightningModule):
 
     def penalty_of_weights(self) -> Tensor | float:
         """What is not."""
-        return 0.0
+        return 0.0 if self.penalised is None else self.penalised.of(self)
 
     def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         """Loss of a whole batch."""
@@ -82,6 +85,9 @@ class Learner(pl.LightningModule):
         """An optimizer step for each batch of a round, the ``batch_idx``-th of its epoch."""
         optimizer = self.optimizers()
         for number, (images, labels) in enumerate(batches, start=batch_idx * ROUND):
+            if self.optimizer.name == "lbfgs":
+                self._line_search(optimizer, images, labels)
+                continue
             # Of several processes each has a wrapper around the learner, which averages gradients over them.
             loss = self.trainer.model(images, labels, self._share(len(labels), number))
             if number % CHECK_EVERY == 0 and not torch.isfinite(loss):
@@ -96,6 +102,22 @@ class Learner(pl.LightningModule):
         schedule = self.lr_schedulers()
         if schedule is not None and self.trainer.is_last_batch:
             schedule.step()
+
+    def _line_search(self, optimizer: Any, images: Tensor, labels: Tensor) -> None:
+        """A step of L-BFGS, which asks for the loss and its gradient as often as it likes."""
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self(images, labels)
+            loss.backward()
+            return loss
+
+        loss = optimizer.step(closure=closure)
+        if loss is not None and not torch.isfinite(loss):
+            raise RunError(
+                f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}; a smaller "
+                f"optimizer.lr (now {self.optimizer.lr:g}) usually helps."
+            )
 
     def _share(self, images: int, batch: int) -> float:
         """The part of a batch that this rank has, times the number of ranks: 1 where the parts are equal.
@@ -123,10 +145,18 @@ class Learner(pl.LightningModule):
             optimizer: torch.optim.Optimizer = torch.optim.SGD(
                 parameters, settings.lr, momentum=settings.momentum, weight_decay=decay
             )
+        elif settings.name == "adam":
+            optimizer = torch.optim.Adam(parameters, settings.lr, weight_decay=decay)
+        elif settings.name == "lbfgs":
+            # No tolerance but what rounding sets, so that it ends where the gradient does.
+            exact = {"tolerance_grad": 0.0, "tolerance_change": 0.0, "line_search_fn": "strong_wolfe"}
+            optimizer = torch.optim.LBFGS(parameters, settings.lr, max_iter=settings.iterations, **exact)
         else:
             optimizer = torch.optim.AdamW(parameters, settings.lr, weight_decay=decay)
         if settings.schedule == "constant":
             return optimizer
+        if settings.schedule == "drop":
+            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, [math.ceil(0.8 * self.epochs)], 0.1)]
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.epochs)]
 
 
@@ -135,6 +165,7 @@ class Classifier(Learner):
 
     Args:
         bias: whether the classifier has one. scale: what PyTorch's start of it is multiplied by.
+        penalty: of all weights, a term of the loss instead of the optimizer's decay; it is told apart from the loss.
     """
 
     def __init__(
@@ -148,12 +179,16 @@ class Classifier(Learner):
         *,
         bias: bool = True,
         scale: float = 1.0,
+        penalty: WeightPenalty | None = None,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(seed, "classifier").get_state())
             head = scaled(nn.Linear(backbone.num_features, num_classes, bias=bias), scale)
-        super().__init__(backbone, head, optimizer, epochs)
-        self.loss = loss
+        super().__init__(backbone, head.to(next(backbone.parameters()).dtype), optimizer, epochs)
+        self.loss, self.penalised, self.decayed = loss, penalty, penalty is None
+
+    def objective(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+        return self.fit(features, outputs, labels)
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         return self.loss.on_batch(outputs, labels)
@@ -193,6 +228,7 @@ class DufmNetwork(Learner):
             None: the optimizer decays all weights ("standard").
         frozen_head: W_1 .. W_L stay as they are.
         bias: the last layer has one, from 0 on; nothing decays it.
+        decay: of all weights, a term of the loss instead of the optimizer's ("objective").
     """
 
     def __init__(
@@ -207,18 +243,21 @@ class DufmNetwork(Learner):
         *,
         frozen_head: bool = False,
         bias: bool = False,
+        decay: WeightPenalty | None = None,
     ) -> None:
-        first = torch.zeros(weights[-1].shape[0]) if bias else None
-        head = DufmHead([weight.to(torch.float32) for weight in weights], activation, first)
+        dtype = next(backbone.parameters()).dtype
+        first = torch.zeros(weights[-1].shape[0], dtype=dtype) if bias else None
+        head = DufmHead([weight.to(dtype) for weight in weights], activation, first)
         super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
-        self.loss, self.penalty, self.decayed = loss, penalty, penalty is None
+        self.loss, self.penalty, self.penalised = loss, penalty, decay
+        self.decayed = penalty is None and decay is None
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         error = self.loss.on_batch(outputs, labels)
         return error if self.penalty is None else error + self.penalty.of_features(features)
 
     def penalty_of_weights(self) -> Tensor | float:
-        return 0.0 if self.penalty is None else self.penalty.of_weights(self.weights)
+        return super().penalty_of_weights() if self.penalty is None else self.penalty.of_weights(self.weights)
 
     @property
     def weights(self) -> list[Tensor]:

@@ -163,7 +163,7 @@ def train(
             logging.getLogger(name).setLevel(logging.WARNING)
     settings, images = config.backbone, images.to(config.device)
     acceleration = decide(config, learner.backbone, images)
-    batch_size = min(settings.batch_size, len(images.train))
+    batch_size = settings.batch_of(len(images.train))
     learner.to(config.device).train()
     with (
         torch.random.fork_rng(devices=[]),
