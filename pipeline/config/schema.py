@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # --help and a mistyped argument need no PyTorch
 
     from pipeline.dufm.objectives import Objective
 
+CENTRES = "centres"
+"""A loss of networks alone: fixed centres instead of a classifier."""
+
 
 @dataclass
 class BackboneConfig(NetworkConfig):
@@ -39,7 +42,10 @@ class BackboneConfig(NetworkConfig):
     )
     epochs: int = _knob(20, "training epochs; 0 keeps the weights it starts with", ge=0)
     batch_size: int = _knob(128, "mini-batch size; 0: all images at once", ge=0)
-    loss: str = _knob("mse", "training loss of the backbone by itself", choices=known_objectives)
+    loss: str = _knob("mse", "training loss of the backbone by itself", choices=lambda: (*known_objectives(), CENTRES))
+    centres: int = _knob(20, "loss=centres: unit centres of the largest class; smaller ones have more", ge=1, le=10_000)
+    most_centres: int = _knob(100, "loss=centres: of any class", ge=1, le=10_000)
+    angle: float = _knob(0.2, "loss=centres: theta of its centres cos(theta) v_cj + sin(theta) w_c", ge=0, le=1.5708)
     classifier_bias: bool = _knob(True, "whether the linear classifier that the backbone is trained under has a bias")
     layers: Any = _knob(None, "what is measured: patterns of module names or classes, [layer*,**.attn]; null finds it")
     read: Any = _knob(None, "how layers are read where that is not to be found out, {layer*: nhwc, blocks.*: cls}")
@@ -87,8 +93,8 @@ class OptimizerConfig:
     iterations: int = _knob(20, "lbfgs: most iterations in a step", ge=1, le=10_000)
     schedule: str = _knob(
         "cosine",
-        "learning rate over the epochs; drop: a tenth of it in the last fifth of them",
-        choices=("cosine", "constant", "drop"),
+        "learning rate over the epochs; drop: a tenth of it in the last fifth; one_cycle: up and down, batch by batch",
+        choices=("cosine", "constant", "drop", "one_cycle"),
     )
 
 

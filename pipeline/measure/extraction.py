@@ -74,7 +74,7 @@ def readings(backbone: Backbone, pooling: str) -> dict[Place, tuple[int, int, st
     device = next(backbone.parameters()).device
     found: dict[Place, Rows] = {}
     with evaluating(backbone), Taps(backbone, places(backbone, pooling), found.__setitem__) as taps:
-        backbone(torch.zeros(1, *backbone.image_shape, device=device))
+        backbone(backbone.blank(1).to(device))
     return {
         place: (len(found[place].values), found[place].values.shape[1], tap.description(taps.shapes[place]))
         for place, tap in taps.taps.items()
@@ -151,8 +151,12 @@ def run_over(
         ):
             for batch, labels in loader:
                 found = backbone(arrange(batch))
+                if split.is_text:
+                    counted = labels.flatten() >= 0
+                    found, labels = found[counted], labels.flatten()[counted]
+                    rows.update({place: Rows(value.values[counted]) for place, value in rows.items()})
                 if features is None:  # at once: pieces would be there twice while they are joined
-                    features = found.new_empty(len(own), *found.shape[1:])
+                    features = found.new_empty(len(own.row_labels), *found.shape[1:])
                 features[done : done + len(found)] = found
                 done += len(found)
                 if listen is not None:

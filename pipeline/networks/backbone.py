@@ -89,6 +89,14 @@ class Backbone(nn.Module):
         images = self.as_taken(images)
         return self._as_features(self.network(images), images)
 
+    def noise(self, count: int) -> Tensor:
+        """Images of noise, always the same."""
+        return self.as_taken(torch.randn(count, *self.image_shape, generator=torch.Generator().manual_seed(0)))
+
+    def blank(self, count: int) -> Tensor:
+        """Black images."""
+        return torch.zeros(count, *self.image_shape)
+
     def as_taken(self, images: Tensor) -> Tensor:
         """Float images in double precision where the network is in it, anything else as it is."""
         wanted = next(self.parameters()).dtype

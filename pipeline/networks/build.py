@@ -9,6 +9,7 @@ import torch
 from pipeline.networks.backbone import Backbone, Read
 from pipeline.networks.patterns import Pattern
 from pipeline.networks.registry import architectures, owners
+from pipeline.networks.token_backbone import TokenBackbone
 from pipeline.runtime.randomness import generator
 from pipeline.runtime.sections import own_settings
 
@@ -31,6 +32,7 @@ def build_backbone(
     seed: int = 0,
     layers: Sequence[Pattern] | Pattern | None = None,
     read: Read | None = None,
+    tokens: bool = False,
     **settings: Any,
 ) -> Backbone:
     """Build a backbone for images of shape (C, H, W); float32, on the CPU, in training mode.
@@ -39,6 +41,7 @@ def build_backbone(
 
     Args:
         name: one of `known_backbones()`; each is described in `pipeline.networks.architectures`.
+        tokens: whether it takes windows of tokens, of shape (T, V): T positions of V tokens.
         layers, read: what is measured and how it is read, see `Backbone`.
         settings: the backbone's own settings by name; those of other backbones may be given at their defaults.
 
@@ -52,7 +55,8 @@ def build_backbone(
         torch.set_rng_state(generator(seed, "backbone/initialisation").get_state())
         network = made.build(image_shape, own)
         label = made.label(own) if made.label else f"backbone={name}"
-        return Backbone(network, image_shape, name=label, layers=layers, read=read)
+        kind = TokenBackbone if tokens else Backbone
+        return kind(network, image_shape, name=label, layers=layers or made.layers, read=read)
 
 
 def _own(name: str, settings: dict[str, Any]) -> Any:

@@ -40,8 +40,7 @@ class Links:
 def find_links(backbone: Backbone) -> Links:
     """The links of a backbone, by one pass in evaluation mode over an image of noise."""
     watch = _Watch(backbone)
-    parameter = next(backbone.parameters())
-    images = torch.randn(2, *backbone.image_shape, generator=torch.Generator().manual_seed(0)).to(parameter)
+    images = backbone.noise(2).to(next(backbone.parameters()).device)
     with evaluating(backbone), watch:
         output = backbone(images)
     entered = {block: takers[0] for block, takers in watch.takers.items() if len(takers) == 1}

@@ -37,6 +37,7 @@ class Architecture:
     check: raises ValueError for settings that cannot be used whatever the images are; builds nothing.
     label: how messages call a network with these settings; None for ``backbone=<name>``.
     takes: what it can be given, see `pipeline.data.ImageData.kind`.
+    layers: its layers, by patterns, where they are not to be found by trying.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Architecture:
     check: Callable[[Any], None] = _nothing_to_object
     label: Callable[[Any], str] | None = None
     takes: tuple[str, ...] = ("images", "vectors")
+    layers: tuple[str, ...] | None = None
 
 
 def architecture(
@@ -53,11 +55,12 @@ def architecture(
     check: Callable[[Any], None] = _nothing_to_object,
     label: Callable[[Any], str] | None = None,
     takes: tuple[str, ...] = ("images", "vectors"),
+    layers: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[[Sequence[int], Any], nn.Module]], Architecture]:
     """Decorator of the function that builds a network; for the arguments see `Architecture`."""
 
     def register(build: Callable[[Sequence[int], Any], nn.Module]) -> Architecture:
-        return Architecture(build.__module__.rpartition(".")[2], build, settings, check, label, takes)
+        return Architecture(build.__module__.rpartition(".")[2], build, settings, check, label, takes, layers)
 
     return register
 

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
+from pipeline.config.schema import CENTRES
 from pipeline.runs.head_checks import check_head
 from pipeline.runs.protocols import Protocol, protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError
@@ -34,6 +35,7 @@ def checked(cfg: DictConfig) -> Config:
         )
     if protocol.network:
         _check_regularization(config, protocol)
+        _check_centres(config, protocol)
     if protocol.head == "joint":
         _check_joint_training(config)
     if protocol.head is not None:
@@ -67,6 +69,20 @@ def _check_regularization(config: Config, protocol: Protocol) -> None:
         raise ConfigError(
             f"optimizer.weight_decay={optimizer.weight_decay:g} is nothing that optimizer.name=lbfgs can do by itself; "
             "allowed: protocol.regularization=objective, which makes it a term of the loss, or 0."
+        )
+
+
+def _check_centres(config: Config, protocol: Protocol) -> None:
+    """Fixed centres stand in for the classifier of a network that is trained and measured, and for nothing else."""
+    backbone = config.backbone
+    if backbone.loss != CENTRES:
+        return
+    given = [key for key in ("checkpoints", "checkpoint", "from_run") if getattr(backbone, key) is not None]
+    if not protocol.states or given or config.stop_when_collapsed:
+        what = f"backbone.{given[0]}" if given else "stop_when_collapsed=true"
+        what = what if protocol.states else f"protocol={config.protocol.name}"
+        raise ConfigError(
+            f"backbone.loss={CENTRES} does not go with {what}; allowed: protocol=network, a network that it trains."
         )
 
 

@@ -143,14 +143,24 @@ def _network(config: Config, images: ImageData) -> "tuple[Backbone, GivenWeights
         widths = [math.prod(images.image_shape), *[backbone.width] * (backbone.depth * backbone.block_layers)]
         what = f"layers of backbone.width={backbone.width} and backbone.depth={backbone.depth}"
         require_memory(network_bytes(widths), what, config.device)
+    if backbone.name == "rfm":
+        count = len(images.train)
+        require_memory(4 * 8 * count**2, f"the kernel matrix of {count} images (backbone=rfm)", config.device)
+    text = images.kind == "text"
     network = build_backbone(
         backbone.name,
-        images.image_shape,
+        (*images.image_shape, images.num_classes) if text else images.image_shape,
+        tokens=text,
         **backbone.request,
         seed=config.seed,
         layers=backbone.layers,
         read=backbone.read,
     )
+    if hasattr(network.network, "fit") and not protocol_named(config.protocol.name).states:
+        raise ConfigError(
+            f"backbone={backbone.name} is fitted at once and not trained, which protocol={config.protocol.name} does; "
+            "allowed: protocol=network, or another backbone."
+        )
     if config.trainer.precision == "float64":
         network.double()
     return network, _load_given(config, network)

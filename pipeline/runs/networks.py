@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.config.schema import CENTRES
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure.layers import CLASSIFIER, BackboneMeasurement, Entered, measure_backbone
+from pipeline.metrics.registry import TEST
 from pipeline.networks import Backbone, load_weights
 from pipeline.networks.beside import classifier_in
 from pipeline.networks.links import CLASSIFIER as ON_TOP
 from pipeline.networks.links import Links, find_links
 from pipeline.networks.rows import Layout
 from pipeline.networks.taps import Tap
+from pipeline.runs.network_references import gap, reference_of
 from pipeline.runs.recording import check_features, has_collapsed_features, measure_training, record_layers
 from pipeline.runs.run import TRAINING, Run
 from pipeline.runs.stages import BACKBONE_FILE, backbone_state, classifier_of, say_what_is_read, settle_norms
@@ -76,7 +79,7 @@ def train_network(run: Run) -> Measured:
     Loss, accuracy and the metrics of every place are recorded before training, and every ``protocol.every`` epochs or
     on a log-spaced schedule.
     """
-    config, backbone = run.config, run.inputs.backbone
+    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
     key, epochs = run.key(*TRAINING), config.backbone.epochs
     run.planned_steps["backbone"] = epochs
 
@@ -84,12 +87,30 @@ def train_network(run: Run) -> Measured:
         say_what_is_read(run)
         settle_norms(run)
         learner, links = classifier_of(run, epochs), find_links(backbone)
-        classes = run.inputs.images.num_classes
-        entered = lambda: weights_entered(backbone, links, learner.head.weight, classes)  # noqa: E731
+        reference, _ = reference_of(config, backbone, images)
+
+        def entered() -> Entered:
+            return weights_entered(backbone, links, learner.head.weight, images.num_classes)
+
+        def compare(epoch: int, measured: BackboneMeasurement) -> None:
+            if config.backbone.loss == CENTRES:
+                of_splits = (("", measured.train, images.train), (TEST, measured.test, images.test))
+                found = {
+                    f"{prefix}{name}": [value]
+                    for prefix, rows, split in of_splits
+                    for name, value in learner.measured(rows, split.row_targets.to(rows.device)).items()
+                }
+                run.record.add("backbone", epoch, [config.seed], found)
+            if reference is None:
+                return
+            total = reference.total(learner, measured.train, images.train.targets.to(measured.train.device))
+            found = {"loss": [total], "relative_gap": [gap(total, reference.value)]}
+            run.record.add("backbone", epoch, [config.seed], found)
+
         if epochs:
-            train(run, key, learner, lambda: has_collapsed_features(run), None, entered)
+            train(run, key, learner, lambda: has_collapsed_features(run), compare, entered)
         else:
-            measure_training(run, learner.to(config.device), 0, None, entered)
+            measure_training(run, learner.to(config.device), 0, compare, entered)
         head = {f"{IN_FILE}{name}": value.clone() for name, value in learner.head.state_dict().items()}
         return backbone_state(backbone) | head
 
@@ -99,6 +120,28 @@ def train_network(run: Run) -> Measured:
         backbone.load_state_dict(kept, strict=False)
     frozen = backbone.to(config.device).eval().requires_grad_(False)
     return Measured(frozen, head[f"{IN_FILE}weight"], head.get(f"{IN_FILE}bias"))
+
+
+def fit_network(run: Run) -> Measured:
+    """Let a network that is solved, and not trained, fit itself to the training images; recorded before (step 0) and
+    after it (step 1)."""
+    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    network, train_split = backbone.network, images.train
+    run.planned_steps["backbone"] = 1
+
+    def make() -> dict[str, Tensor]:
+        say_what_is_read(run)
+        links = find_links(backbone)
+        _measure_state(run, "backbone", 0, links, None)
+        rows = images.standardise(train_split.images.to(config.device))
+        network.fit(rows, train_split.targets.to(config.device), images.num_classes)
+        _measure_state(run, "backbone", 1, links, None, network.decide)
+        return backbone_state(backbone)
+
+    with run.stopwatch.time("train_backbone"):
+        backbone.to(config.device)
+        backbone.load_state_dict(run.stage_cache.load_or_run(BACKBONE_FILE, run.key(*TRAINING), make), strict=False)
+    return Measured(backbone.eval(), None, None)
 
 
 def measure_given(run: Run) -> Measured:
@@ -149,11 +192,18 @@ def _on_device(
     return (None if weight is None else weight.float().to(device)), (None if bias is None else bias.float().to(device))
 
 
-def _measure_state(run: Run, stage: str, step: int, links: Links, found: tuple[Tensor, Tensor | None] | None) -> None:
+def _measure_state(
+    run: Run,
+    stage: str,
+    step: int,
+    links: Links,
+    found: tuple[Tensor, Tensor | None] | None,
+    decide: Callable[[Tensor], Tensor] | None = None,
+) -> None:
     """Record what a network is as it stands; its decisions, loss and accuracy where there is a classifier for them."""
     config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
     weight, bias = _on_device(found, config.device)
-    decide = _decide(backbone, links, weight, bias, images.num_classes)
+    decide = decide or _decide(backbone, links, weight, bias, images.num_classes)
     entered = weights_entered(backbone, links, weight, images.num_classes)
     measured = measure_backbone(backbone, images, decide, config.backbone.pooling, config.measure.settings, entered)
     for split, rows in (("train", measured.train), ("test", measured.test)):
@@ -163,7 +213,8 @@ def _measure_state(run: Run, stage: str, step: int, links: Links, found: tuple[T
     if numbers:
         run.record.add(stage, step, [config.seed], numbers)
     told = "".join(f"  {name} {value[0]:.4g}" for name, value in numbers.items())
-    log.info("%s %d of %d%s", run.inputs.weights.unit, step, max(run.inputs.weights.steps), told)
+    unit, last = next(unit for unit, name in STAGE_OF.items() if name == stage), run.planned_steps[stage]
+    log.info("%s %d of %d%s", unit, step, last, told)
 
 
 def _decide(
@@ -180,7 +231,7 @@ def _scores(run: Run, measured: BackboneMeasurement, decide: Callable[[Tensor], 
     loss, images, found = load_objective(run.config.backbone.loss), run.inputs.images, {}
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         with torch.inference_mode():
-            outputs, labels = decide(rows), split.labels.to(rows.device)
+            outputs, labels = decide(rows), split.row_labels.to(rows.device)
             found[f"{name}_loss"] = [float(loss.on_batch(outputs, labels))]
             found[f"{name}_accuracy"] = [float((outputs.argmax(dim=1) == labels).double().mean())]
     return found

@@ -46,7 +46,7 @@ def measure_training(
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
-        loss, share = learner.score(rows, split.targets.to(rows.device))
+        loss, share = learner.score(rows, split.row_targets.to(rows.device))
         numbers |= {f"{name}_loss": [loss]} | ({} if share is None else {f"{name}_accuracy": [share]})
     if learner.penalised is not None:
         numbers |= {name: [value] for name, value in measured_objective(learner, images).items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pipeline.config.schema import CENTRES
 from pipeline.dufm.descent import log_schedule
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure.extraction import backbone_features, in_words, readings
@@ -35,7 +36,7 @@ from pipeline.storage.stages import CHECKPOINT, STAGES
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.runs.training.learners import Classifier, DufmNetwork, Learner
+    from pipeline.runs.training.learners import DufmNetwork, Learner
     from pipeline.runs.training.objective import WeightPenalty
 
 log = logging.getLogger(__name__)
@@ -71,11 +72,24 @@ def train_backbone(run: Run) -> Backbone:
     return backbone.to(config.device).eval().requires_grad_(False)
 
 
-def classifier_of(run: Run, epochs: int) -> "Classifier":
-    """The run's backbone under a linear classifier, which is drawn with the seed."""
+def classifier_of(run: Run, epochs: int) -> "Learner":
+    """The run's backbone under a linear classifier, or fixed centres in place of one; they are drawn with the seed."""
+    from pipeline.runs.training.centres import CentreLearner
     from pipeline.runs.training.learners import Classifier
 
     config = run.config
+    if config.backbone.loss == CENTRES:
+        return CentreLearner.drawn(
+            run.inputs.backbone,
+            list(run.inputs.images.class_counts("train").values()),
+            config.backbone.centres,
+            config.backbone.most_centres,
+            config.backbone.angle,
+            config.seed,
+            config.optimizer,
+            epochs,
+            _weight_penalty(config),
+        )
     return Classifier(
         run.inputs.backbone,
         run.inputs.images.num_classes,
@@ -133,7 +147,7 @@ def train_under_head(
 
     def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
         device = measured.train.device
-        labels = [split.targets.to(device) for split in (images.train, images.test)]
+        labels = [split.row_targets.to(device) for split in (images.train, images.test)]
         features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
         bias = None if learner.bias is None else learner.bias.detach().double()[None]
         head = network_head(config, features, _members(learner), frozen=frozen_head, bias=bias)
@@ -193,7 +207,8 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
         kept = run.stage_cache.load_or_run(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
     rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
-    return Features(rows["train"], images.train.targets.to(device), rows["test"], images.test.targets.to(device))
+    labels = [split.row_targets.to(device) for split in (images.train, images.test)]
+    return Features(rows["train"], labels[0], rows["test"], labels[1])
 
 
 def say_what_is_read(run: Run) -> None:

@@ -9,7 +9,7 @@ directory) is taken, never a path.
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from pipeline.networks.errors import first_line
+from pipeline.networks.errors import check_kwargs, first_line
 from pipeline.networks.registry import architecture
 from pipeline.runtime.settings import knob
 from pipeline.runtime.suggestions import did_you_mean
@@ -38,9 +38,7 @@ class Settings:
 def check(settings: Settings) -> None:
     """Raise ValueError unless the target can be found, which imports its module, and the arguments have names."""
     _find_target(settings._target_)
-    kwargs = {} if settings.kwargs is None else settings.kwargs
-    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-        raise ValueError(f"backbone.kwargs={kwargs} does not name its values; allowed: {{argument: value, ...}}.")
+    check_kwargs(settings.kwargs)
 
 
 @architecture(

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from pipeline.networks.errors import first_line, unfit
+from pipeline.networks.errors import check_kwargs, first_line, unfit
 from pipeline.networks.registry import architecture
 from pipeline.runtime.settings import knob
 from pipeline.runtime.suggestions import did_you_mean
@@ -20,6 +21,7 @@ class Settings:
 
     model: str | None = knob(None, "timm model name")
     pretrained: bool = knob(False, "load timm's pretrained weights (needs network or cache)", structure=False)
+    kwargs: Any = knob(None, "its arguments, {name: value, ...}")
 
 
 def check(settings: Settings) -> None:
@@ -27,6 +29,7 @@ def check(settings: Settings) -> None:
     import timm
 
     model = settings.model
+    check_kwargs(settings.kwargs)
     if not model:
         raise ValueError("backbone.model=null names no model; allowed: any name of timm.list_models().")
     if not timm.is_model(model):
@@ -47,7 +50,8 @@ def timm(image_shape: Sequence[int], settings: Settings) -> nn.Module:
     ResNets get a small stem for small images, unless they are pretrained: those stems stay as they were trained. Models
     of a fixed size are built for the size of the images.
     """
-    return timm_network(settings.model, image_shape, f"backbone.model={settings.model}", pretrained=settings.pretrained)
+    more = {"pretrained": settings.pretrained} | dict(settings.kwargs or {})
+    return timm_network(settings.model, image_shape, f"backbone.model={settings.model}", **more)
 
 
 def timm_network(

@@ -5,7 +5,7 @@ The classifier is the last place, and its weight is measured as that of a head's
 somebody else's training has left are measured in a row.
 """
 
-from pipeline.runs.networks import measure_given, train_network
+from pipeline.runs.networks import fit_network, measure_given, train_network
 from pipeline.runs.outcome import Outcome
 from pipeline.runs.protocols import Stage, protocol
 from pipeline.runs.run import Run
@@ -25,6 +25,9 @@ from pipeline.runs.stages import extract_features
 )
 def network(run: Run) -> Outcome:
     """One network, one seed."""
-    measured = train_network(run) if run.inputs.weights is None else measure_given(run)
+    if run.inputs.weights is not None:
+        measured = measure_given(run)
+    else:
+        measured = fit_network(run) if hasattr(run.inputs.backbone.network, "fit") else train_network(run)
     features = extract_features(run, measured.backbone)
     return Outcome((NetworkSection(measured.stage), ClassifierSection(measured, features)))

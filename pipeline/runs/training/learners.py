@@ -15,6 +15,7 @@ from pipeline.dufm import DufmHead, squared_norm
 from pipeline.dufm.objectives import Objective
 from pipeline.networks import Backbone
 from pipeline.networks.pieces import scaled
+from pipeline.networks.token_backbone import counted
 from pipeline.runs.training.objective import WeightPenalty
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.randomness import generator
@@ -34,6 +35,8 @@ class Learner(pl.LightningModule):
     Lightning's hooks cost, about as much as a step of a small network, is paid once a round.
     """
 
+    batches = 1
+    """In an epoch; set before a training."""
     decayed = True
     penalised: WeightPenalty | None = None
 
@@ -50,7 +53,7 @@ class Learner(pl.LightningModule):
         Args:
             share: of what is a mean over the batch, see `_share`.
         """
-        features = (self.fast_backbone or self.backbone)(images)
+        features, labels = counted((self.fast_backbone or self.backbone)(images), labels)
         # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
         with torch.autocast(images.device.type, enabled=False):
             return share * self.fit(features, self.head(features), labels) + self.penalty_of_weights()
@@ -83,7 +86,7 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """An optimizer step for each batch of a round, the ``batch_idx``-th of its epoch."""
-        optimizer = self.optimizers()
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
         for number, (images, labels) in enumerate(batches, start=batch_idx * ROUND):
             if self.optimizer.name == "lbfgs":
                 self._line_search(optimizer, images, labels)
@@ -99,8 +102,9 @@ class Learner(pl.LightningModule):
             with torch.autocast(images.device.type, enabled=False):
                 loss.backward()
                 optimizer.step()
-        schedule = self.lr_schedulers()
-        if schedule is not None and self.trainer.is_last_batch:
+            if self.optimizer.schedule == "one_cycle":
+                schedule.step()
+        if schedule is not None and self.optimizer.schedule != "one_cycle" and self.trainer.is_last_batch:
             schedule.step()
 
     def _line_search(self, optimizer: Any, images: Tensor, labels: Tensor) -> None:
@@ -155,6 +159,9 @@ class Learner(pl.LightningModule):
             optimizer = torch.optim.AdamW(parameters, settings.lr, weight_decay=decay)
         if settings.schedule == "constant":
             return optimizer
+        if settings.schedule == "one_cycle":
+            steps = self.epochs * self.batches
+            return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)]
         if settings.schedule == "drop":
             return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, [math.ceil(0.8 * self.epochs)], 0.1)]
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.epochs)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data import ImageData
+from pipeline.networks.token_backbone import counted
 from pipeline.runtime.modes import evaluating
 
 if TYPE_CHECKING:
@@ -47,14 +48,15 @@ def measured_objective(learner: "Learner", images: ImageData) -> dict[str, float
     """The objective on all training images, its penalty, and the norm of its gradient, in evaluation mode."""
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     split, value = images.train, 0.0
+    total = int((split.targets >= 0).sum())
     with evaluating(learner.backbone), torch.enable_grad():
         penalty = learner.penalty_of_weights()
         gradients = _gradients(penalty, parameters)
         for start in range(0, len(split), CHUNK):
             rows, labels = split.images[start : start + CHUNK], split.targets[start : start + CHUNK]
             features = learner.backbone(images.standardise(rows.to(learner.device)))
-            fit = learner.fit(features, learner.head(features), labels.to(learner.device))
-            fit = len(labels) / len(split) * fit
+            features, known = counted(features, labels.to(learner.device))
+            fit = len(known) / total * learner.fit(features, learner.head(features), known)
             value += fit.item()
             found = _gradients(fit, parameters)
             gradients = [gradient + more for gradient, more in zip(gradients, found, strict=True)]

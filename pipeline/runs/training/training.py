@@ -174,6 +174,7 @@ def train(
         purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
         torch.set_rng_state(generator(config.seed, purpose).get_state())
         loader = _loader(config, images, batch_size)
+        learner.batches = len(loader)
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
             measuring = EveryScheduledEpoch(schedule, measure, finished, progress)
 
