@@ -74,7 +74,7 @@ def train_backbone(run: Run) -> Backbone:
 
 def classifier_of(run: Run, epochs: int) -> "Learner":
     """The run's backbone under a linear classifier, or fixed centres in place of one; they are drawn with the seed."""
-    from pipeline.runs.training.centres import CentreLearner
+    from pipeline.runs.training.fixed_centres import CentreLearner
     from pipeline.runs.training.learners import Classifier
 
     config = run.config

@@ -12,7 +12,7 @@ from pipeline.networks import build_backbone
 from pipeline.runs.checking import checked
 from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
-from pipeline.runs.training.centres import CentreLearner, centre_counts, least_loss, make_centres
+from pipeline.runs.training.fixed_centres import CentreLearner, centre_counts, least_loss, make_centres
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.record import read_record, read_summary
 
