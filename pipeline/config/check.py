@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config.schema import Config, LoggerConfig, VerdictConfig
+from pipeline.config.schema import CENTRES, Config, LoggerConfig, VerdictConfig
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import LARGEST, check_value, shown
 from pipeline.runtime.suggestions import did_you_mean
@@ -143,7 +143,7 @@ def check_backbone(config: Config) -> None:
 
     _check_weights(config)
     _check_layers(config)
-    if not load_objective(config.backbone.loss).classifies:
+    if config.backbone.loss != CENTRES and not load_objective(config.backbone.loss).classifies:
         able = [name for name in known_objectives() if load_objective(name).classifies]
         raise ConfigError(
             f"backbone.loss={config.backbone.loss} trains no classifier; allowed: {', '.join(able)}, or "

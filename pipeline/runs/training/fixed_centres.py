@@ -54,6 +54,16 @@ class CentreHead(nn.Module):
         return F.normalize(features, dim=-1) @ self.weight.mT
 
 
+class CentreLoss:
+    """1/N sum_i (1 - z_{i, y_i}) of outputs z that are mean cosines."""
+
+    classifies = True
+
+    def on_batch(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Scalar, of outputs ``(n, K)`` and labels ``(n,)``."""
+        return 1 - outputs.gather(1, labels[:, None]).mean()
+
+
 class CentreLearner(Learner):
     """A backbone alone, drawn towards the centres of its classes: 1/N sum_i (1 - mean_j cos(h_i, W_{y_i j}))."""
 
@@ -66,6 +76,7 @@ class CentreLearner(Learner):
         penalty: WeightPenalty | None = None,
     ) -> None:
         super().__init__(backbone, CentreHead(centres).to(next(backbone.parameters()).dtype), optimizer, epochs)
+        self.loss = CentreLoss()
         self.centres, self.penalised, self.decayed = list(centres), penalty, penalty is None
 
     @classmethod
@@ -93,7 +104,7 @@ class CentreLearner(Learner):
         return self.fit(features, outputs, labels)
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        return 1 - outputs.gather(1, labels[:, None]).mean()
+        return self.loss.on_batch(outputs, labels)
 
     def measured(self, features: Tensor, labels: Tensor) -> dict[str, float]:
         """How far rows are from the sum of their class's centres, the least loss, the accuracy of the average class."""

@@ -140,7 +140,7 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.optimizer
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        parameters = trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         decay = settings.weight_decay if self.decayed else 0.0
         if spared := self.undecayed:
             parameters = [it for it in parameters if all(it is not other for other in spared)]
@@ -154,7 +154,7 @@ class Learner(pl.LightningModule):
         elif settings.name == "lbfgs":
             # No tolerance but what rounding sets, so that it ends where the gradient does.
             exact = {"tolerance_grad": 0.0, "tolerance_change": 0.0, "line_search_fn": "strong_wolfe"}
-            optimizer = torch.optim.LBFGS(parameters, settings.lr, max_iter=settings.iterations, **exact)
+            optimizer = torch.optim.LBFGS(trained, settings.lr, max_iter=settings.iterations, **exact)
         else:
             optimizer = torch.optim.AdamW(parameters, settings.lr, weight_decay=decay)
         if settings.schedule == "constant":

@@ -21,7 +21,7 @@ CHUNK = 4096
 @dataclass(frozen=True)
 class WeightPenalty:
     """lambda/2 sum_p s_p ||p||_F^2 over all parameters that are trained: matrices, their biases as one more column, and
-    gains of norms.
+    gains of norms; but what the learner never decays.
 
     Attributes:
         decay: lambda.
@@ -37,7 +37,12 @@ class WeightPenalty:
         """The penalty as it stands, a scalar that autograd can differentiate."""
         own = {f"backbone.network.{name}": share for name, share in self._own_shares(learner.backbone.network).items()}
         common = 1 / len(learner.backbone.blocks) if self.shares == "depth" else 1.0
-        trained = [(name, value) for name, value in learner.named_parameters() if value.requires_grad]
+        spared = {id(value) for value in learner.undecayed}
+        trained = [
+            (name, value)
+            for name, value in learner.named_parameters()
+            if value.requires_grad and id(value) not in spared
+        ]
         return self.decay / 2 * sum(own.get(name, common) * value.square().sum() for name, value in trained)
 
     def _own_shares(self, network: nn.Module) -> dict[str, float]:
