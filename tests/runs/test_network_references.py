@@ -80,6 +80,8 @@ def test_a_training_comes_nearer_and_never_below(network, configured, tmp_path):
     assert gaps[0] > gaps[-1] > 0
     loss = summary["loss"]
     assert loss["relative_gap"] == [gaps[-1]] and loss["optimum_reason"] is None
+    [reference] = summary["references"]
+    assert reference["value"] == loss["optimum"] and reference["kind"] == "bound"
     assert loss["total"][0] == pytest.approx(loss["optimum"] * (1 + gaps[-1]))
     assert {entry["name"]: entry["value"] for entry in summary["headline"]}["gap_to_optimum"] == gaps[-1]
 
@@ -89,5 +91,6 @@ def test_the_scatter_before_the_last_weight_stands_beside_its_certificate(config
     config = configured(*which, "backbone.loss=mse")
     execute(config, prepare(config), tmp_path)
     summary = read_summary(tmp_path)
+    assert [reference["value"] for reference in summary["references"]] == [summary["certificate"]["within_bound"]]
     assert summary["certificate"]["holds"] and summary["certificate"]["within"] > 0
     assert summary["loss"]["optimum"] is None and "fixed length" in summary["loss"]["optimum_reason"]

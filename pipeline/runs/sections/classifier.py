@@ -29,10 +29,14 @@ class ClassifierSection(Section):
         known = None if weight is None else {"shape": tuple(weight.shape), "bias": self.measured.bias is not None}
         states = None if given is None else {"unit": given.unit, "steps": list(given.steps), "files": list(given.files)}
         found = {"classifier": known, "states": states}
-        return found | (_loss(run) if given is None and known else {}) | self._certificate(run)
+        found |= (_loss(run) if given is None and known else {}) | self._certificate(run)
+        return found | {"references": list(_references(found))}
 
     def _certificate(self, run: "Run") -> dict[str, Any]:
-        """The bound of the scatter of what enters the last weight, where the family `tail` was measured, beside it."""
+        """The bound of the scatter of what enters the last weight, where the family `tail` was measured; of linear
+        tails alone, because nothing may stand between the last two weights."""
+        if not run.config.backbone.linear_tail:
+            return {}
         places = run.record.final_layers(self.measured.stage, [run.config.seed])
         bounds = [place["within_bound"][0] for place in places if (place.get("within_bound") or [None])[0] is not None]
         if not bounds:
@@ -82,3 +86,13 @@ def _loss(run: "Run") -> dict[str, Any]:
             "sits_at": None,
         }
     }
+
+
+def _references(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is known of the network, in the words that heads have for it: nothing comes below, or above."""
+    loss, certificate = found.get("loss") or {}, found.get("certificate")
+    if loss.get("optimum") is not None:
+        yield {"name": loss["optimum_kind"], "value": loss["optimum"], "kind": "bound"}
+    if certificate:
+        name = "most within-class scatter of what enters the last weight"
+        yield {"name": name, "value": certificate["within_bound"], "kind": "bound"}
