@@ -11,7 +11,7 @@ from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
 from pipeline.runs.network_references import exactly_normalised, reference_of
 from pipeline.storage.record import read_record, read_summary
-from pipeline.theory import batch_norm_optimum, gufm_optimum
+from pipeline.theory import bn_optimum, gufm_optimum
 
 SMALL = ["protocol=network", "data=digits", "data.samples_per_class=10", "logger=none", "trainer=cpu"]
 SMALL += ["trainer.threads=1", "record.figures=false", "backbone.loss=cross_entropy", "backbone.classifier_bias=false"]
@@ -48,7 +48,7 @@ def test_rows_of_a_batch_norm_are_normalised_by_themselves():
 
 def test_the_value_is_that_of_theory(configured):
     reference, reason = known(configured, *NORMED, "optimizer.weight_decay=0.01")
-    assert reason is None and reference.value == batch_norm_optimum(2, 0.01).loss
+    assert reason is None and reference.value == bn_optimum(2, 0.01).loss
     reference, _ = known(configured, *RESIDUAL, "optimizer.weight_decay=0.01")
     assert reference.value == gufm_optimum(2, 0.01, 64, "cross_entropy").loss
 
