@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -43,8 +44,12 @@ def tokens_read(
         return ALL
     sets = _sets(length, max((getattr(part, "num_prefix_tokens", 0) or 0 for part in model.modules()), default=0))
     numbers = [sample % inputs.count for sample in range(2)]
+    samples = [inputs.chosen([number]) for number in numbers]
     try:
-        flags = [_flags(model, inputs.chosen([number]), names, layout, last, sets) for number in numbers]
+        flags = [_flags(model, sample, names, layout, last, sets) for sample in samples]
+        if not any(map(any, flags)):  # a new head of zeros hides what it reads
+            heads = [part for part in model.modules() if isinstance(part, nn.Linear) and not part.weight.any()]
+            flags = [_flags(model, sample, names, layout, last, sets, heads) for sample in samples]
     except Exception:  # it does not take copies of one sample, say; then nothing speaks against the mean
         return ALL
     if not any(map(any, flags)):
@@ -72,11 +77,19 @@ def _flags(
     layout: Layout,
     last: str,
     sets: list[list[int]],
+    heads: Sequence[nn.Module] = (),
 ) -> list[bool]:
-    """Whether the network's output for a sample changes with each of these sets of its tokens."""
+    """Whether the network's output for a sample, or what enters `heads`, changes with each of these sets of its
+    tokens."""
     copies = sample.chosen([0] * len(sets))
-    plain = tried(model, copies, {}).outputs
-    changed = tried(model, copies, names, (last, partial(_changed, layout, sets))).outputs
+    entered: list[Tensor] = []
+    with ExitStack() as hooks:
+        for head in heads:
+            watch = head.register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
+            hooks.callback(watch.remove)
+        plain = tried(model, copies, {}).outputs + entered
+        entered.clear()
+        changed = tried(model, copies, names, (last, partial(_changed, layout, sets))).outputs + entered
     return _differing(plain, changed, len(sets))
 
 

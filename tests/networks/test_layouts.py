@@ -179,12 +179,15 @@ def test_a_vision_transformer_is_read_at_the_tokens_that_its_head_reads(pool, ro
     torch.testing.assert_close(read(model, "blocks.1", images), rows(given(model, "blocks.1", images)))
 
 
-def test_torchvisions_vision_transformer_is_read_at_its_class_token():
+@pytest.mark.parametrize("head", ["drawn", "of zeros, as torchvision starts it"])
+def test_torchvisions_vision_transformer_is_read_at_its_class_token(head):
     from torchvision.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(0)
     model = VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3)
-    model.heads.head.weight.data.normal_()  # torchvision starts it at zero
+    if head == "drawn":
+        model.heads.head.weight.data.normal_()
+    assert model.heads.head.weight.any() == (head == "drawn")
     layer = "encoder.layers.encoder_layer_0"
     torch.testing.assert_close(read(model, layer, IMAGES), given(model, layer, IMAGES)[:, 0])
 
