@@ -2,12 +2,13 @@
 
     scripts/chaos --attempts 30 --seed 0            # all stages
     scripts/chaos --stage head --attempts 100       # one of them
+    scripts/chaos --stage multirun --attempts 20    # a multirun of four runs, killed at any moment of it
     scripts/chaos --signal SIGTERM                  # asked to end instead of killed
 
 Every attempt is a process of its own (forked from one that has done the imports, so that an attempt takes seconds). It
 is killed at a random moment of its stage and once more, with probability 1/2, at a random moment of the second start.
-The third start is left alone, and has to end with the same bytes in record.csv and tensors.safetensors as a run that
-was never disturbed.
+The third start is left alone, and has to end with the same bytes in record.csv and tensors.safetensors (of a study in
+its claims, too) as one that was never disturbed.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -27,36 +29,79 @@ from rich.table import Table
 
 from pipeline.cli.app import main as dnc
 from pipeline.runtime.command_line import Parser
+from pipeline.studies.engine.command import main as reproduce
 
 # Few layers, because drawing them would take most of the time.
 RUN = ["data.samples_per_class=60", "backbone.hidden=[16]", "backbone.epochs=15", "backbone.batch_size=16"]
 RUN += ["head.width=16", "head.depth=2", "descent.steps=6000", "descent.seeds=2", "descent.records_per_decade=3"]
 RUN += ["logger=none", "trainer=cpu", "trainer.threads=1", "trainer.checkpoint_seconds=0"]
-WINDOWS = {
-    # stage: what is there when it begins, and when it has ended
-    "backbone": ("summary.json", "checkpoints/backbone.safetensors"),
-    "extraction": ("checkpoints/backbone.safetensors", "stages/features.safetensors"),
-    "head": ("stages/features.safetensors", "stages/head.safetensors"),
-    "recording": ("stages/head.safetensors", "tensors.safetensors"),
-    "figure": ("tensors.safetensors", "figures/collapse.pdf"),
+# Runs of one small head each, for what is made of several.
+HEAD = ["protocol.num_features=4", "protocol.samples_per_class=3", "head.width=4", "descent.steps=1500"]
+HEAD += ["descent.seeds=2", "record.figures=false", "trainer.threads=1", "trainer.checkpoint_seconds=0.1"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is run and disturbed.
+
+    Attributes:
+        run: does it in a given folder, in a process of its own.
+        windows: for each stage what is there when it begins, and when it has ended; None: when all has.
+        compared: patterns of the files that must have the same bytes.
+        refuses: whether a folder in which it has completed is refused.
+    """
+
+    run: Callable[[Path], object]
+    windows: dict[str, tuple[str, str | None]]
+    compared: tuple[str, ...] = ("**/record.csv", "**/tensors.safetensors")
+    refuses: bool = False
+
+
+def command(*arguments: str) -> None:
+    """The command ``dnc``."""
+    sys.argv = ["dnc", *arguments]
+    dnc()
+
+
+PROGRAMS = {
+    "run": Program(
+        lambda folder: command(*RUN, f"hydra.run.dir={folder}"),
+        {
+            "backbone": ("summary.json", "checkpoints/backbone.safetensors"),
+            "extraction": ("checkpoints/backbone.safetensors", "stages/features.safetensors"),
+            "head": ("stages/features.safetensors", "stages/head.safetensors"),
+            "recording": ("stages/head.safetensors", "tensors.safetensors"),
+            "figure": ("tensors.safetensors", "figures/collapse.pdf"),
+        },
+        refuses=True,
+    ),
+    "multirun": Program(
+        lambda folder: command(
+            "--multirun", "protocol=dufm", *HEAD, "logger=none", "seed=0,1,2,3", f"hydra.sweep.dir={folder}"
+        ),
+        {"multirun": ("multirun.yaml", None)},
+    ),
+    "reproduce": Program(
+        lambda folder: reproduce(["e2_lr", "--quick", "--out", str(folder), *HEAD]),
+        {"reproduce": (".", None)},
+        compared=("**/record.csv", "**/tensors.safetensors", "**/tables/*_claims.*"),
+    ),
 }
-UNDISTURBED = "undisturbed"
-COMPARED = ("record.csv", "tensors.safetensors")
+PROGRAM_OF = {stage: name for name, program in PROGRAMS.items() for stage in program.windows}
 POLL, LIMIT = 0.0005, 300.0
 
 
-def start(folder: Path) -> int:
-    """Fork a run in ``folder``; returns its process id."""
+def start(program: Program, folder: Path) -> int:
+    """Fork a program that works in ``folder``; returns its process id."""
     pid = os.fork()
     if pid:
         return pid
     with open(folder.with_suffix(".log"), "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.argv = ["dnc", *RUN, f"hydra.run.dir={folder}"]
     code = 0
     try:
-        dnc()
+        program.run(folder)
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
     except BaseException:
@@ -84,23 +129,25 @@ def wait(pid: int, until: Callable[[], bool]) -> int | None:
     return None
 
 
-def undisturbed(folder: Path) -> dict[str, float]:
+def undisturbed(program: Program, folder: Path) -> dict[str, float]:
     """Run without disturbance; returns how long each stage took (seconds)."""
-    pid, lasted = start(folder), {}
-    for stage, (begin, end) in WINDOWS.items():
-        wait(pid, (folder / begin).exists)
+    pid, lasted, code = start(program, folder), {}, None
+    for stage, (begin, end) in program.windows.items():
+        code = wait(pid, (folder / begin).exists)
         began = time.monotonic()
-        wait(pid, (folder / end).exists)
+        if code is None:
+            code = wait(pid, (folder / end).exists if end else lambda: False)
         lasted[stage] = time.monotonic() - began
-    if (code := wait(pid, lambda: False)) != 0:
-        raise SystemExit(f"chaos: the undisturbed run ended with {code}; see {folder.with_suffix('.log')}")
+    code = wait(pid, lambda: False) if code is None else code
+    if code != 0:
+        raise SystemExit(f"chaos: what was not disturbed ended with {code}; see {folder.with_suffix('.log')}")
     return lasted
 
 
-def disturb(folder: Path, stage: str, lasts: float, number: int, dice: random.Random) -> bool:
-    """Start a run and end it at a random moment of a stage; whether that was before it had completed."""
-    pid = start(folder)
-    if wait(pid, (folder / WINDOWS[stage][0]).exists) is not None:
+def disturb(program: Program, folder: Path, stage: str, lasts: float, number: int, dice: random.Random) -> bool:
+    """Start it and end it at a random moment of a stage; whether that was before it had completed."""
+    pid = start(program, folder)
+    if wait(pid, (folder / program.windows[stage][0]).exists) is not None:
         return False
     moment = time.monotonic() + dice.uniform(0, lasts)
     if wait(pid, lambda: time.monotonic() > moment) is not None:
@@ -109,29 +156,35 @@ def disturb(folder: Path, stage: str, lasts: float, number: int, dice: random.Ra
     return wait(pid, lambda: False) != 0
 
 
-def attempt(folder: Path, stage: str, lasts: float, number: int, dice: random.Random) -> str:
+def attempt(
+    program: Program, untouched: Path, folder: Path, stage: str, lasts: float, number: int, dice: random.Random
+) -> str:
     """One attempt; "" if it survived, else what was wrong."""
-    disturbed = disturb(folder, stage, lasts, number, dice)
+    disturbed = disturb(program, folder, stage, lasts, number, dice)
     if disturbed and dice.random() < 0.5:
-        disturb(folder, stage, lasts, number, dice)
-    code = wait(start(folder), lambda: False)
+        disturb(program, folder, stage, lasts, number, dice)
+    code = wait(start(program, folder), lambda: False)
     # 2: the run had completed before the signal came, and is not to be overwritten.
-    if code not in ((0,) if disturbed else (0, 2)):
+    if code not in ((0, 2) if program.refuses and not disturbed else (0,)):
         return f"exit code {code}"
-    for name in COMPARED:
-        if (
-            not (folder / name).is_file()
-            or (folder / name).read_bytes() != (folder.parent / UNDISTURBED / name).read_bytes()
-        ):
-            return f"{name} differs"
+    expected, found = (results(program, place) for place in (untouched, folder))
+    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     leftovers = [path.name for path in folder.rglob(".dnc-tmp-*")]
-    return f"left {leftovers}" if leftovers else ""
+    return f"{', '.join(different)} differ" if different else f"left {leftovers}" if leftovers else ""
+
+
+def results(program: Program, folder: Path) -> dict[str, bytes]:
+    """What must be the same, by its place in the folder."""
+    found = {path for pattern in program.compared for path in folder.glob(pattern)}
+    if not found:
+        raise SystemExit(f"chaos: {folder} holds nothing that could be compared")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def main() -> None:
     parser = Parser(prog="chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--attempts", type=int, default=30, help="per stage (30)")
-    parser.add_argument("--stage", action="append", choices=list(WINDOWS), help="all by default")
+    parser.add_argument("--stage", action="append", choices=list(PROGRAM_OF), help="all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
     parser.add_argument("--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT"])
     parser.add_argument("--keep", action="store_true", help="keep the folders of attempts that were lost")
@@ -142,14 +195,18 @@ def main() -> None:
         work = Path(tempfile.mkdtemp(prefix="dnc-chaos-"))
         if not options.keep:
             stack.callback(shutil.rmtree, work, ignore_errors=True)
-        lasted = undisturbed(work / UNDISTURBED)
+        stages = options.stage or list(PROGRAM_OF)
+        lasted = {}
+        for name in dict.fromkeys(PROGRAM_OF[stage] for stage in stages):
+            lasted |= undisturbed(PROGRAMS[name], work / f"undisturbed-{name}")
         table = Table("stage", "lasts", "attempts", "survived", "lost", title=options.signal)
         lost = 0
-        for stage in options.stage or WINDOWS:
-            reasons = []
+        for stage in stages:
+            reasons, name = [], PROGRAM_OF[stage]
+            untouched = work / f"undisturbed-{name}"
             for index in range(options.attempts):
                 folder = work / f"{stage}-{index}"
-                if reason := attempt(folder, stage, lasted[stage], number, dice):
+                if reason := attempt(PROGRAMS[name], untouched, folder, stage, lasted[stage], number, dice):
                     reasons.append(f"{folder.name}: {reason}")
                     console.print(f"lost: {reasons[-1]}")
                 else:
