@@ -44,7 +44,7 @@ from pipeline.runs.door import (
 )
 from pipeline.runs.launches import is_first
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
-from pipeline.runtime.console import escape_what_cannot_be_encoded, set_levels
+from pipeline.runtime.console import escape_what_cannot_be_encoded, held_back, say, set_levels
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.interruption import Interrupted, interruption, requeue
 from pipeline.runtime.program import sentence_of
@@ -109,6 +109,7 @@ class Session:
     """What this process is doing, for those whom Hydra calls: the run it has leave for, the folder of the one begun."""
 
     admission: ClassVar[Admission | None] = None
+    said: ClassVar[list[logging.LogRecord]] = []  # before the run had its log
     begun: ClassVar[Path | None] = None  # what fails from now on is not the configuration
     sweep: ClassVar[Path | None] = None  # the multirun's folder, if the run is one of its jobs
 
@@ -148,7 +149,8 @@ class ValidateFirst(Callback):
         try:
             check_folder(folder)
             refuse_completed(folder)  # before anything is said of a configuration that goes on with it
-            Session.admission = admit(_ours(config), folder)
+            with held_back() as Session.said:
+                Session.admission = admit(_ours(config), folder)
         except Exception as error:
             log.debug("What was refused:", exc_info=True)
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
@@ -168,6 +170,7 @@ def job(cfg: DictConfig) -> None:
     set_levels()
     if Session.admission is not None:
         admission, Session.admission = Session.admission, None
+        say(Session.said)
         try:
             _run(replace(admission, folder=folder))
         except Exception as error:

@@ -56,6 +56,33 @@ def set_levels() -> None:
             handler.setLevel(logging.WARNING)
 
 
+@contextmanager
+def held_back() -> Iterator[list[logging.LogRecord]]:
+    """Keep what is logged meanwhile, for `say`: it is said before a run has its log. An error is said after it."""
+    logger, kept = logging.getLogger("pipeline"), []
+    handler = logging.Handler()
+    handler.emit = kept.append
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    failed = True
+    try:
+        yield kept
+        failed = False
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        if failed:
+            say(kept)
+
+
+def say(kept: list[logging.LogRecord]) -> None:
+    """Log what was held back; there is nothing left to be said afterwards."""
+    records = kept.copy()
+    kept.clear()
+    for record in records:
+        logging.getLogger(record.name).handle(record)
+
+
 def escape_what_cannot_be_encoded() -> None:
     """A class called Größe must not end a run under ``LANG=C``; it is printed as ``Gr\\xf6\\xdfe``."""
     for stream in (sys.stdout, sys.stderr):

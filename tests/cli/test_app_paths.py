@@ -35,6 +35,8 @@ def test_jobs_that_work_in_folders_of_their_own_find_what_the_command_named(chdi
     dnc("--multirun", *RUN, QUICK, *more, cwd=project)
     assert [summary_of(project / "m" / job)["status"] for job in "01"] == ["completed"] * 2
     assert list(project.rglob("kept")) == [project / "kept"]
+    # What was found out before there was a folder stands in the run's log, too.
+    assert "classes are the folders 'a', 'b' in d" in (project / "trained/dnc.log").read_text()
 
 
 def test_a_run_goes_on_from_anywhere_with_what_its_command_named(project, tmp_path):

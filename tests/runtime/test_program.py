@@ -1,6 +1,7 @@
 """Whatever happens to one of our programs, it ends with one sentence; a traceback is shown for -v only."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,6 +88,22 @@ def test_no_environment_makes_a_program_end_in_a_traceback(name, environment, tm
     assert done.returncode in (0, 1, 2), done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     assert done.returncode == 0 or done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "closed"), [("metrics", "<&- >&-"), ("studies", "> /dev/full"), ("report", ">&-"), ("report", "2>&-")]
+)
+def test_closed_streams_change_no_exit_code_and_are_no_traceback(name, closed, tmp_path):
+    """A full disk does not come back, so that it is told."""
+    command = [sys.executable, "-m", *PROGRAMS[name]]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    line = f"{shlex.join(command)} {closed}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == (2 if name == "report" else 0), done.stderr
+    said = ["error"] * (name == "report" and "2>" not in closed)
+    said += ["stdout cannot be written (No space left on device); going on."] * (name != "report" and "full" in closed)
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["follower", "worker"])
