@@ -276,7 +276,10 @@ class CollapseMetrics(Metric):
         batch = self._plan.first_look(rows, labels, self.num_classes)
         if active is not None:
             batch = replace(batch, active=active.sum().to(batch.active))
-        self._state = pack(ClassStatistics.merged([unpack(self._shapes, self._state), batch]))
+        so_far = unpack(self._shapes, self._state)
+        # Nothing is there to be merged with the first block; a GPU is not waited for to know that.
+        first = self._state.device.type == "cpu" and not so_far.samples
+        self._state = pack(batch if first else ClassStatistics.merged([so_far, batch]))
 
     def __getstate__(self) -> dict[str, Any]:
         self._state = self.state  # with what waits
