@@ -22,6 +22,7 @@ PATHS = (
     "protocol.targets",
     "protocol.start_file",
 )
+"""Not all that the schema marks as names of files: those of vectors (data.file) are seen from data.root."""
 WORDS = {"protocol.targets": ("labels", "teacher"), "features.anchor": ("none", "inputs")}
 """What these settings may say instead of a path."""
 

@@ -81,6 +81,16 @@ def test_a_stream_leaves_out_the_same_classes(case: str, covariance: bool) -> No
     assert_measured(found, expected)
 
 
+def test_classes_of_one_sample_leave_no_trace_in_the_scatter_of_a_stream() -> None:
+    rows, labels, *_ = draw((1, 9, 14, 1, 7, 5))
+    metric = CollapseMetrics(K, WIDTH, min_samples=2)
+    for part in (slice(0, 13), slice(13, 14), slice(14, None)):
+        metric.update(rows[part], labels[part])
+    kept = (labels != 0) & (labels != 3)
+    expected = layer_metrics(rows[kept], torch.tensor([0, 0, 1, 0, 2, 3])[labels[kept]], 4)
+    torch.testing.assert_close(metric.compute()["nc1_pinv"], expected["nc1_pinv"])
+
+
 def test_one_absent_class_leaves_only_itself_out() -> None:
     rows, labels, *_ = draw((9, 9, 9, 0, 9, 9))
     metric = CollapseMetrics(K, WIDTH)

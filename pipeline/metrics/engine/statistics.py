@@ -206,7 +206,7 @@ class ClassStatistics:
         views = {name: view.counting(kept) for name, view in self.views.items()}
         if len(chosen) < 2:
             return replace(self, views=views, left_out=left_out, counted=len(chosen))
-        clean = not bool(self.counts[~kept].any())
+        without_rows, without_scatter = (not bool(of[..., ~kept].any()) for of in (self.counts, self.scatter))
         extras = {}
         for name, values in self.extras.items():
             shape = registry.statistics()[name].shape
@@ -214,6 +214,7 @@ class ClassStatistics:
             of_classes = [full != less for full, less in sizes]
             for dim, of_class in enumerate(reversed(of_classes), start=1):
                 values = values.index_select(-dim, chosen) if of_class else values
+            clean = without_scatter if registry.statistics()[name].within else without_rows
             extras[name] = values if clean or any(of_classes) else torch.full_like(values, float("nan"))
         rows = {name: getattr(self, name).index_select(-2, chosen) for name in ("anchors", "drifts")}
         of_classes = {name: getattr(self, name).index_select(-1, chosen) for name in ("counts", "scatter")}

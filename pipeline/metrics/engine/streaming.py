@@ -60,7 +60,7 @@ class CollapseMetrics(Metric):
             for by name, takes it from the second look.
         metrics: names of the metrics to compute; None for those of one pass.
         min_samples: classes with fewer samples are left out of all metrics (but the share of active units, which is of
-            all rows); nc1_pinv then needs the second look if there are such classes that have samples.
+            all rows); nc1_pinv then needs the second look if such classes have several samples that differ.
         families: of metrics to compute, where they are not named; "all" is every one. Those of other families than
             "core" may need the second look.
         max_samples: classes with more samples are left out as well.

@@ -102,12 +102,15 @@ class Statistic(Named):
         shape: takes (K, d) and gives the shape, without member dimensions.
         measure: float64 values `(..., *shape)` of a chunk of rows.
         merge: "sum", "max", or a function that merges the values of parts.
+        within: whether rows go into it only by what they are off the mean of their class, so that a class whose rows
+            are all alike, as a single one is, leaves no trace.
     """
 
     name: str
     shape: Shape
     measure: Callable[[Chunk], Tensor]
     merge: str | Merge
+    within: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,9 @@ def metric(
     return register
 
 
-def statistic(*, shape: Shape, merge: str | Merge) -> Callable[[Callable[[Chunk], Tensor]], Statistic]:
+def statistic(
+    *, shape: Shape, merge: str | Merge, within: bool = False
+) -> Callable[[Callable[[Chunk], Tensor]], Statistic]:
     """Register a function of a chunk of rows as a statistic under its own name; see `Statistic`.
 
     Raises:
@@ -200,7 +205,7 @@ def statistic(*, shape: Shape, merge: str | Merge) -> Callable[[Callable[[Chunk]
         raise ValueError(f"merge must be sum, max or a function, got {merge!r}.")
 
     def register(measure: Callable[[Chunk], Tensor]) -> Statistic:
-        return _add(STATISTICS, Statistic(measure.__name__, shape, measure, merge), measure)
+        return _add(STATISTICS, Statistic(measure.__name__, shape, measure, merge, within), measure)
 
     return register
 

@@ -16,8 +16,9 @@ from pipeline.config.messages import explain
 from pipeline.config.overrides import readable_override
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parser, exit_with
 from pipeline.runtime.errors import ConfigError, RunError
-from pipeline.runtime.files import atomic
+from pipeline.runtime.files import atomic, remove_temporaries
 from pipeline.runtime.interruption import Interrupted, interruption
+from pipeline.runtime.lock import one_at_a_time
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.studies.engine.claims import Claim
 from pipeline.studies.engine.folders import folder_of
@@ -31,6 +32,8 @@ from pipeline.views.figures import save_figure
 
 log = logging.getLogger(__name__)
 
+TURNS = ".dnc.drawing"
+"""Stands in the folder for the turns that processes take at writing figures and tables."""
 MAY_CHANGE = {"descent.steps", "descent.seeds"}
 """Settings that a study varies with another one, so that the command line may set them for all runs."""
 
@@ -229,6 +232,12 @@ def _carry_out(plan: Plan) -> dict[str, list[Claim]]:
 
 def _conclude(study: Study, results: Sequence[Result], out: Path) -> list[Claim]:
     """Write the figures and tables of a study and return its claims."""
+    with one_at_a_time(out / TURNS):  # nobody else's temporary files lie there meanwhile
+        remove_temporaries((out / "figures", out / "tables"))
+        return _written(study, results, out)
+
+
+def _written(study: Study, results: Sequence[Result], out: Path) -> list[Claim]:
     for name, figure in study.draw(results).items():
         save_figure(figure, out / "figures", name)
     for name, table in study.tables(results).items():
