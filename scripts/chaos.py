@@ -32,8 +32,8 @@ from pipeline.runtime.command_line import Parser
 from pipeline.studies.engine.command import main as reproduce
 
 # Few layers, because drawing them would take most of the time.
-RUN = ["data.samples_per_class=60", "backbone.hidden=[16]", "backbone.epochs=15", "backbone.batch_size=16"]
-RUN += ["head.width=16", "head.depth=2", "descent.steps=6000", "descent.seeds=2", "descent.records_per_decade=3"]
+RUN = ["data.samples_per_class=40", "backbone.hidden=[16]", "backbone.epochs=8", "backbone.batch_size=16"]
+RUN += ["head.width=16", "head.depth=2", "descent.steps=3000", "descent.seeds=2", "descent.records_per_decade=2"]
 RUN += ["logger=none", "trainer=cpu", "trainer.threads=1", "trainer.checkpoint_seconds=0"]
 # What is made of several runs: small heads, and a checkpoint whenever there can be one.
 HEAD = ["protocol.num_features=4", "protocol.samples_per_class=3", "head.width=4", "descent.steps=600"]
