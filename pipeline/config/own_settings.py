@@ -100,7 +100,9 @@ def _faults(file: OwnFile) -> Iterator[str]:
         yield f"{file.place(None)}, line 1: package {package} is no section; allowed: {', '.join(known)}{hint}."
     elif section is None:
         hint = did_you_mean(package, sections)
-        content = "is empty and " if not any(entries(file.node)) else ""
+        content = "" if any(entries(file.node)) else "is empty and "
+        if file.node is not None and not isinstance(file.node, yaml.MappingNode):
+            content = "holds no settings (key: value) and "
         yield (
             f"{file.place(None)} {content}has no '# @package', so its keys belong to {package}, which is no section; "
             f"allowed: {FIRST_LINE}, or the folder of a section: {', '.join(sections)}{hint}."

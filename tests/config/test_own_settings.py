@@ -34,6 +34,7 @@ FAULTS = {
 WITHOUT_PACKAGE = {
     "none": ("head:\n  depth: 2\n", ["has no '# @package'", "experiment", "'# @package _global_'"]),
     "empty": ("", ["is empty", "'# @package _global_'"]),
+    "list": ("- 1\n", ["holds no settings (key: value)", "'# @package _global_'"]),
     "comments": ("# nothing\n", ["is empty", "'# @package _global_'"]),
     "mistyped": (f"{HEADER.replace('package', 'pakage')}seed: 1\n", ["@pakage is not known", "did you mean package?"]),
     "unknown": ("# @package hed\ndepth: 2\n", ["package hed is no section", "_global_", "did you mean head?"]),

@@ -141,8 +141,11 @@ def test_a_second_call_repeats_nothing_and_force_repeats_all(reproduced, first_p
     caplog.set_level("INFO")
     monkeypatch.chdir(out.parents[3])
     before = summaries(out)
+    half_written = [out / "figures/.dnc-tmp-1-e2_lr.pdf", out / "tables/.dnc-tmp-1-e2_lr.csv"]
+    for path in half_written:  # as by a process that was killed
+        path.touch()
     main(["e2_lr", "--quick", *TINY])
-    assert summaries(out) == before
+    assert summaries(out) == before and not any(path.exists() for path in half_written)
     assert "3 of 3 runs were finished before" in caplog.text
 
     # From here on two of the runs are enough.
