@@ -31,7 +31,7 @@ from pipeline.cli.app import main as dnc
 from pipeline.runtime.command_line import Parser
 from pipeline.studies.engine.command import main as reproduce
 
-# Few layers, because drawing them would take most of the time.
+# Few layers, because drawing them takes most of the time; only those that are killed while drawing draw.
 RUN = ["data.samples_per_class=40", "backbone.hidden=[16]", "backbone.epochs=8", "backbone.batch_size=16"]
 RUN += ["head.width=16", "head.depth=2", "descent.steps=3000", "descent.seeds=2", "descent.records_per_decade=2"]
 RUN += ["logger=none", "trainer=cpu", "trainer.threads=1", "trainer.checkpoint_seconds=0"]
@@ -71,14 +71,18 @@ def command(*arguments: str) -> None:
 
 PROGRAMS = {
     "run": Program(
-        lambda folder: command(*RUN, f"hydra.run.dir={folder}"),
+        lambda folder: command(*RUN, "record.figures=false", f"hydra.run.dir={folder}"),
         {
             "backbone": ("summary.json", "checkpoints/backbone.safetensors"),
             "extraction": ("checkpoints/backbone.safetensors", "stages/features.safetensors"),
             "head": ("stages/features.safetensors", "stages/head.safetensors"),
             "recording": ("stages/head.safetensors", "tensors.safetensors"),
-            "figure": ("tensors.safetensors", "figures/collapse.pdf"),
         },
+        refuses=True,
+    ),
+    "drawn run": Program(
+        lambda folder: command(*RUN, f"hydra.run.dir={folder}"),
+        {"figure": ("tensors.safetensors", "figures/collapse.pdf")},
         refuses=True,
     ),
     "multirun": Program(
