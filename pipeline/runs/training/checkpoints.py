@@ -57,7 +57,7 @@ class TrainingCheckpoints(pl.Callback):
         self.path, self.key, self.record = path, key, record
         self.timer, self.start = CheckpointTimer(seconds), len(record.rows)
         self.rejected: set[Path] = set()
-        self.begun = False
+        self.begun = self.ended = False
         self._kept: dict[str, Any] | None = None
 
     def latest(self) -> Path | None:
@@ -99,21 +99,32 @@ class TrainingCheckpoints(pl.Callback):
             generators["cuda"] = torch.cuda.get_rng_state()
         rows = [list(row) for row in self.record.rows[self.start :]]
         undefined = [[*where, why] for where, why in self.record.undefined.items()]
-        return {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
+        own = {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
+        return own | {"ended": True} if self.ended else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._kept = state_dict  # its rows belong into the record once all else is known to be usable
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         interruption.listen()  # Lightning has put its own handlers in place
-        if self._kept is not None:
-            generators = self._kept["generators"]
-            torch.set_rng_state(generators["cpu"])
-            if "cuda" in generators and torch.cuda.is_available():
-                torch.cuda.set_rng_state(generators["cuda"])
-            self.record.restore(*parsed_rows(self._kept["rows"], self._kept["undefined"]))
-            self._kept = None
+        if self._kept is not None and self._kept.get("ended"):  # it had found what it was looking for
+            trainer.should_stop = True
+        self._restore()
         self.begun = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restore()  # a training that had ended is not started
+
+    def _restore(self) -> None:
+        """Take over what the checkpoint holds besides Lightning's own, once."""
+        if self._kept is None:
+            return
+        generators = self._kept["generators"]
+        torch.set_rng_state(generators["cpu"])
+        if "cuda" in generators and torch.cuda.is_available():
+            torch.cuda.set_rng_state(generators["cuda"])
+        self.record.restore(*parsed_rows(self._kept["rows"], self._kept["undefined"]))
+        self._kept = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -134,6 +145,7 @@ class TrainingCheckpoints(pl.Callback):
     def _save(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         batch = trainer.train_dataloader.position
         check_finite(learner, f"in epoch {trainer.current_epoch + 1}, batch {batch} (step {trainer.global_step})")
+        self.ended = trainer.should_stop
         trainer.save_checkpoint(self.path)
 
 

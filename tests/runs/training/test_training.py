@@ -177,6 +177,31 @@ def test_a_training_goes_on_from_between_two_rounds_as_if_it_had_not_ended(tmp_p
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_a_training_that_had_ended_brings_back_what_was_measured(early, tmp_path):
+    """A run killed between the end of its training and the file of its network."""
+    setting = config(backbone__epochs=4)
+    images = load_images("digits", classes=[0, 1], samples_per_class=50)
+    found = []
+    for left in (1, -1):
+        backbone = build_backbone("mlp", images.image_shape, hidden=[16, 8])
+        learner = Classifier(backbone, 2, load_objective("mse"), setting.optimizer, 4, 0)
+        record = Record(tmp_path)
+        keeping = Ending(tmp_path / "backbone.ckpt", "key", record, seconds=1e9)
+        keeping.left = left
+
+        def measure(epoch: int, record=record) -> str:
+            record.add("backbone", epoch, [0], {"dnc1": [float(epoch)]}, layer="hidden1", tap="post")
+            return ""
+
+        finished = lambda record=record: early and len(record.rows) == 2  # noqa: E731
+        with pytest.raises(EOFError) if left > 0 else nullcontext():
+            train(learner, images, setting, [1, 2, 4], measure, keeping, finished)
+        found.append((record.rows, [value.clone() for value in learner.state_dict().values()]))
+    assert found[0][0] == found[1][0] and [row.step for row in found[1][0]] == ([1, 2] if early else [1, 2, 4])
+    assert all(torch.equal(*pair) for pair in zip(found[0][1], found[1][1], strict=True))
+
+
 def weights_of(learner: DufmNetwork) -> list[torch.Tensor]:
     return list(learner.head.parameters())
 
