@@ -29,6 +29,7 @@ from rich.table import Table
 
 from pipeline.cli.app import main as dnc
 from pipeline.runtime.command_line import Parser
+from pipeline.storage.record import read_summary
 from pipeline.studies.engine.command import main as reproduce
 
 # Few layers, because drawing them takes most of the time; only those that are killed while drawing draw.
@@ -170,12 +171,12 @@ def attempt(
     program: Program, untouched: Path, folder: Path, stage: str, lasts: float, number: int, dice: random.Random
 ) -> str:
     """One attempt; "" if it survived, else what was wrong."""
-    disturbed = disturb(program, folder, stage, lasts, number, dice)
-    if disturbed and dice.random() < 0.5:
+    if disturb(program, folder, stage, lasts, number, dice) and dice.random() < 0.5:
         disturb(program, folder, stage, lasts, number, dice)
+    # Completed before the signal came: it is not to be overwritten.
+    completed = program.refuses and (read_summary(folder) or {}).get("status") == "completed"
     code = wait(start(program, folder), lambda: False)
-    # 2: the run had completed before the signal came, and is not to be overwritten.
-    if code not in ((0, 2) if program.refuses and not disturbed else (0,)):
+    if code != (2 if completed else 0):
         return f"exit code {code}"
     expected, found = (results(program, place) for place in (untouched, folder))
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
