@@ -25,7 +25,13 @@ SUMMARY = {
     "headline?": [{"name": str, "label": str, "value": (NUMBER, str, bool, NULL)}],
     "metrics?": {ANY: {"title": str, "target": (NUMBER, NULL), "scale": str, "panel": bool}},
     "environment?": ({"git_commit?": (str, NULL), "versions?": ({ANY: (str, NULL)}, NULL)}, NULL),
-    "problem?": {"num_classes": int, "depth": int, "activation": str, "classes?": ([(str, int)], NULL)},
+    "problem?": {
+        "num_classes": int,
+        "depth": int,
+        "activation": str,
+        "classes?": ([(str, int)], NULL),
+        "has_classes?": bool,
+    },
     "seeds?": [int],
     "loss?": {
         "total": [(NUMBER, NULL)],

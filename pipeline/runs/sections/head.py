@@ -68,7 +68,8 @@ class HeadSection(Section):
         thresholds = config.thresholds_of(head.loss) if head.terms.has_classes else {}
         verdict = judge(head.loss, layers, backbone_layers, thresholds, _not_covered(head), unpromised(head, known))
         if not head.terms.has_classes:
-            verdict |= {"text": "no classes, so nothing is said of their collapse", "holds_from_layer": {}}
+            text = "no classes, so nothing is said of their collapse"
+            verdict |= {"text": text, "collapsed": None, "holds_from_layer": {}}
         verdict["notes"] = _notes(run, head, bool(backbone_layers))
         return {
             "problem": _problem(run, head, self.classes),
@@ -88,7 +89,7 @@ class HeadSection(Section):
             **regression_facts(head),
             "references": [{"name": it.name, "value": it.value, "kind": it.kind} for it in known.references],
             "sits_at": [{"name": it.name, "gap": it.gap} for it in found] or None,
-            "without_direction": head.without_direction,
+            **({"without_direction": head.without_direction} if "sphere" in head.terms.constraint else {}),
             "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
             "layers": layers,
             "backbone_layers": backbone_layers,
@@ -153,7 +154,8 @@ def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) ->
         counts = counts[:1]
     extra = {
         "num_outputs": head.num_outputs if terms.targets is not None or not head.weights else None,
-        "targets": None if terms.targets is None else run.config.protocol.targets,
+        "targets_matrix": None if terms.targets is None else run.config.protocol.targets,
+        "num_samples": None if terms.targets is None else len(head.labels),
         "has_classes": None if terms.has_classes else False,
         "bias": None if head.bias is None else run.config.head.bias,
         "constraint": None if terms.constraint == "none" else terms.constraint,

@@ -41,6 +41,8 @@ def gram_matrices(folder: Path, summary: Mapping[str, Any]) -> tuple[list[Gram],
     problem, path = summary.get("problem"), folder / "tensors.safetensors"
     if not problem or "seeds" not in summary or not path.is_file():
         raise LookupError(summary.get("tensors_reason") or "the run has no tensors.safetensors")
+    if problem.get("has_classes") is False:
+        raise LookupError("the targets are a matrix without classes, so there are no class means")
     if problem["num_classes"] > MOST_CLASSES:
         raise LookupError(f"{problem['num_classes']} classes are more than the {MOST_CLASSES} that are drawn")
     diverged = summary.get("diverged") or {}

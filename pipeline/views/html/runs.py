@@ -107,6 +107,8 @@ class LocalRun:
         uses = self.summary.uses
         if uses.head and not uses.images and not uses.network:
             sizes = self.group("protocol") | (self.summary.written.get("problem") or {})
+            if targets := sizes.get("targets_matrix"):
+                return f"free features, targets {targets}, N={sizes.get('num_samples', '?')}"
             return f"free features, K={sizes.get('num_classes', '?')}, n={sizes.get('samples_per_class', '?')}"
         groups = ["data"] * uses.images + ["backbone"] * uses.network
         return " / ".join(filter(None, (str(self.group(group).get("name") or "") for group in groups)))
