@@ -66,7 +66,10 @@ class FeaturesConfig:
         None, "folder shared by runs, in which features are kept and found; null keeps none", path=True
     )
     constraint: str = _knob(
-        "none", "free features are projected onto it, at the start and after every step", choices=CONSTRAINTS
+        "none",
+        "free features are projected onto it, at the start and after every step; in end_to_end the network's are "
+        "mapped onto it before the head, by ReLU and division by the norm",
+        choices=CONSTRAINTS,
     )
     anchor: str = _knob(
         "none",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def _nonnegative(features: Tensor) -> None:
@@ -37,6 +38,13 @@ _PROJECTIONS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "sphere": _sphere,
     "nonnegative_sphere": _nonnegative_sphere,
 }
+
+
+def mapped(features: Tensor, constraint: str) -> Tensor:
+    """A network's features `(N, d)`, mapped onto the set by layers: ReLU, then division by the norm (0 stays 0)."""
+    if "nonnegative" in constraint:
+        features = features.relu()
+    return F.normalize(features, dim=-1) if "sphere" in constraint else features
 
 
 class Constraint:

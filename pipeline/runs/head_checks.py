@@ -114,12 +114,13 @@ def _of_features(config: Config, protocol: Protocol) -> Iterator[str]:
     bound = {"features.constraint": features.constraint, "features.anchor": features.anchor}
     given = [f"{key}={value}" for key, value in bound.items() if value != "none"]
     free = protocol.head == "descent" and head.inputs == "free"
-    if given and protocol.head == "joint":
+    if features.anchor != "none" and protocol.head == "joint":
         yield (
-            f"{given[0]} binds features that are variables of their own, and those of protocol={config.protocol.name} "
-            "are a network's; allowed: none, or protocol=dufm or frozen_features with head.inputs=free."
+            f"features.anchor={features.anchor} ties features that are variables of their own, and those of "
+            f"protocol={config.protocol.name} are a network's; allowed: none, or protocol=dufm or frozen_features with "
+            "head.inputs=free."
         )
-    if given and not free:
+    if given and not free and protocol.head != "joint":
         yield f"{given[0]} binds free features, and head.inputs={head.inputs}; allowed: none, or head.inputs=free."
     if not head.depth and protocol.head == "descent" and not free:
         yield f"head.depth=0 with head.inputs={head.inputs} leaves nothing to move; allowed: head.inputs=free."

@@ -45,13 +45,14 @@ def _name(loss: Objective) -> str:
 
 def problem_of(head: HeadSolution) -> tuple[Problem | None, str | None]:
     """This head's problem as theory states it, or None and the reason why it is not one of those."""
-    if head.feature_decay is None:
+    decay = head.feature_decay
+    if decay is None and not head.weights and "sphere" in head.terms.constraint:
+        decay = 0.0  # what every row costs is the same
+    if decay is None:
         frozen = head.inputs == "frozen"
         return None, "the input features are frozen" if frozen else "the features carry no penalty of their own"
     sizes = [size for size in head.class_sizes if size] if head.terms.has_classes else None
-    return _problem(
-        head.loss, head.activation, sizes, head.weight_decays, head.feature_decay, head.bias is not None, head.terms
-    )
+    return _problem(head.loss, head.activation, sizes, head.weight_decays, decay, head.bias is not None, head.terms)
 
 
 def problem_in(config: Config, class_sizes: Sequence[int] | None, terms: Terms) -> tuple[Problem | None, str | None]:

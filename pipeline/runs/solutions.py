@@ -1,7 +1,7 @@
 """The head a run ends with: its factors, what they cost, and how well it decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.config import Config
 from pipeline.dufm import Anchor, ObjectiveValue
+from pipeline.dufm.constraints import mapped
 from pipeline.dufm.objectives import Objective
 from pipeline.metrics import feature_alignment
 from pipeline.metrics.core import RANK_RTOL
@@ -22,6 +23,10 @@ class Features:
     train_labels: Tensor  # (N,)
     test: Tensor
     test_labels: Tensor
+
+    def constrained(self, constraint: str) -> "Features":
+        """As a head takes them, before which they are mapped onto a set."""
+        return replace(self, train=mapped(self.train, constraint), test=mapped(self.test, constraint))
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def network_head(
         decays,
         {},
         bias=bias,
-        terms=Terms(num_classes=classes),
+        terms=Terms(num_classes=classes, constraint=config.features.constraint),
     )
 
 

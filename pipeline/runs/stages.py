@@ -143,6 +143,7 @@ def train_under_head(
         frozen_head=frozen_head,
         bias=config.head.bias == "last",
         decay=_weight_penalty(config),
+        constraint=config.features.constraint,
     )
 
     def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
@@ -150,6 +151,7 @@ def train_under_head(
         labels = [split.row_targets.to(device) for split in (images.train, images.test)]
         features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
         bias = None if learner.bias is None else learner.bias.detach().double()[None]
+        features = features.constrained(config.features.constraint)
         head = network_head(config, features, _members(learner), frozen=frozen_head, bias=bias)
         record_head(run, "head", epoch, head, features)
         if reference is not None:

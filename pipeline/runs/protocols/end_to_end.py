@@ -22,6 +22,6 @@ def end_to_end(run: Run) -> Outcome:
     config, images = run.config, run.inputs.images
     start = initial_head(run, run.inputs.backbone.num_features, images.num_classes, [config.seed])
     backbone, weights, bias = train_under_head(run, start, frozen_head=False)
-    features = extract_features(run, backbone)
+    features = extract_features(run, backbone).constrained(config.features.constraint)
     head = network_head(config, features, weights, bias=bias)
     return Outcome((NetworkSection(), HeadSection.on_images(run, head, features)))

@@ -58,6 +58,11 @@ def has_an_optimum(config: Config, inputs: Inputs) -> None:
             f"protocol=fixed_head needs every layer at least as wide as there are classes ({classes}), but "
             f"head.width={head.width} and the backbone has {width} features; allowed: wider ones."
         )
+    if config.features.constraint != "none":
+        raise ConfigError(
+            f"features.constraint={config.features.constraint} does not go with protocol=fixed_head, whose DUFM has "
+            "non-negative features as it is; allowed: none."
+        )
     decays = (*config.weight_decays, head.feature_decay)
     if head.bias != "none" or not head.depth or not all(decays):
         key = "weight_decay" if head.feature_decay and head.depth else "feature_decay" if head.depth else "depth"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.config import OptimizerConfig
 from pipeline.data import ROUND
 from pipeline.dufm import DufmHead, squared_norm
+from pipeline.dufm.constraints import mapped
 from pipeline.dufm.objectives import Objective
 from pipeline.networks import Backbone
 from pipeline.networks.pieces import scaled
@@ -56,7 +57,12 @@ class Learner(pl.LightningModule):
         features, labels = counted((self.fast_backbone or self.backbone)(images), labels)
         # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
         with torch.autocast(images.device.type, enabled=False):
+            features = self.entering(features)
             return share * self.fit(features, self.head(features), labels) + self.penalty_of_weights()
+
+    def entering(self, features: Tensor) -> Tensor:
+        """What the head takes, of features ``(B, d)`` of the backbone."""
+        return features
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         """What is a mean over the batch, from features ``(B, d)`` and outputs ``(B, K)``."""
@@ -73,13 +79,13 @@ class Learner(pl.LightningModule):
     def decide(self, features: Tensor) -> Tensor:
         """Outputs ``(N, K)`` on features ``(N, d)`` of the backbone, in the dtype of the head."""
         like = next(self.head.parameters(), None)
-        return self.head(features.float() if like is None else features.to(like))
+        return self.head(self.entering(features.float() if like is None else features.to(like)))
 
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> tuple[float, float | None]:
         """Loss and accuracy (None where outputs decide nothing) on features ``(N, d)`` of the backbone."""
         outputs = self.decide(features)
-        loss = self.objective(features.to(outputs), outputs, labels).item()
+        loss = self.objective(self.entering(features.to(outputs)), outputs, labels).item()
         if not self.loss.classifies:
             return loss, None
         return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
@@ -236,6 +242,7 @@ class DufmNetwork(Learner):
         frozen_head: W_1 .. W_L stay as they are.
         bias: the last layer has one, from 0 on; nothing decays it.
         decay: of all weights, a term of the loss instead of the optimizer's ("objective").
+        constraint: what the features are mapped onto before the head, see `pipeline.dufm.constraints`.
     """
 
     def __init__(
@@ -251,6 +258,7 @@ class DufmNetwork(Learner):
         frozen_head: bool = False,
         bias: bool = False,
         decay: WeightPenalty | None = None,
+        constraint: str = "none",
     ) -> None:
         dtype = next(backbone.parameters()).dtype
         first = torch.zeros(weights[-1].shape[0], dtype=dtype) if bias else None
@@ -258,6 +266,10 @@ class DufmNetwork(Learner):
         super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
         self.loss, self.penalty, self.penalised = loss, penalty, decay
         self.decayed = penalty is None and decay is None
+        self.constraint = constraint
+
+    def entering(self, features: Tensor) -> Tensor:
+        return mapped(features, self.constraint)
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         error = self.loss.on_batch(outputs, labels)

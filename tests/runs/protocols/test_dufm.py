@@ -287,3 +287,42 @@ def test_what_means_nothing_is_refused_in_one_sentence(case):
         configured(settings)
     said = str(caught.value)
     assert sentence in said and said.endswith(".") and "\n" not in said and "allowed" in said
+
+
+JOINT = {
+    "protocol.name": "end_to_end",
+    "data.classes": [0, 1, 2],
+    "data.samples_per_class": 10,
+    "backbone.hidden": [16, 8],
+    "backbone.epochs": 8,
+    "optimizer.lr": 0.1,
+    "head.inputs": "frozen",
+}
+
+
+def test_a_network_is_trained_by_the_contrastive_loss_on_unit_features(tmp_path):
+    joint = JOINT | {
+        "head.depth": 0,
+        "head.loss": "supervised_contrastive",
+        "features.constraint": "nonnegative_sphere",
+    }
+    summary, held = run(tmp_path, joint)
+    features = held["features/1"][0]
+    assert features.min() >= 0 and features.norm(dim=-1) == pytest.approx(1, abs=1e-6)
+    found = losses(tmp_path)
+    assert found[8] < 0.98 * found[0] and summary["accuracy"] == {"train": None, "test": None}
+    labels = held["labels"]
+    inner = (features @ features.T / 0.1).fill_diagonal_(-torch.inf)
+    pairs = (labels[:, None] == labels).double().fill_diagonal_(0) / 9
+    expected = (inner.logsumexp(dim=1) - (inner.clamp(min=-1e9) * pairs).sum(dim=1)).mean()
+    assert summary["loss"]["total"] == pytest.approx([expected.item()], rel=1e-9)
+
+
+def test_the_bias_of_a_trained_head_is_not_decayed_and_is_part_of_what_is_recorded(tmp_path):
+    summary, held = run(tmp_path, JOINT | {"head.depth": 2, "head.bias": "last", "optimizer.weight_decay": 0.02})
+    assert held["bias"].shape == (1, 3) and held["bias"].abs().min() > 0
+    weights = [held["weights/1"], held["weights/2"]]
+    value = objective(held["features/1"], weights, held["labels"], 0.02, bias=held["bias"])
+    assert summary["loss"]["total"] == pytest.approx(value.total.tolist(), rel=1e-12)
+    with pytest.raises(ConfigError, match="anchor=inputs ties features that are variables"):
+        configured(JOINT | {"features.anchor": "inputs"})
