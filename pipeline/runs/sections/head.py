@@ -13,6 +13,7 @@ from pipeline.dufm.verdict import judge, notes
 from pipeline.runs.closed_form import ClosedForm, sitting
 from pipeline.runs.known import Known, is_known_to_theory, known_of, problem_of
 from pipeline.runs.outcome import Headline, Section
+from pipeline.runs.sections.anchored_path import anchored_path
 from pipeline.runs.sections.network import accuracy_entries, median
 from pipeline.runs.sections.regression import regression_facts
 from pipeline.runs.shapes import NO_CLASSES
@@ -87,6 +88,7 @@ class HeadSection(Section):
                 "sits_at": closed and closed.sits_at,
             },
             **regression_facts(head),
+            **_path(run, head),
             "references": [{"name": it.name, "value": it.value, "kind": it.kind} for it in known.references],
             "sits_at": [{"name": it.name, "gap": it.gap} for it in found] or None,
             **({"without_direction": head.without_direction} if "sphere" in head.terms.constraint else {}),
@@ -176,6 +178,15 @@ def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) ->
         "feature_decay": head.feature_decay,
         **{name: value for name, value in extra.items() if value is not None},
     }
+
+
+def _path(run: "Run", head: HeadSolution) -> dict[str, Any]:
+    """Metrics along the path of an anchor of several steps."""
+    config, steps = run.config, run.config.features.anchor_steps
+    if head.terms.anchor is None or steps == 1 or not head.terms.has_classes:
+        return {}
+    path = anchored_path(head, steps, tuple(config.thresholds_of(head.loss)), config.measure.settings)
+    return {"anchored_path": path}
 
 
 def _notes(run: "Run", head: HeadSolution, has_backbone: bool) -> list[str]:

@@ -137,6 +137,11 @@ def test_published_trajectories_come_out_through_the_configuration(name, tmp_pat
         assert 0 < regression["nrc3"][0] < 1 and 0 < regression["nrc2"][0] < 1 and regression["nrc3_reason"] is None
         assert len(regression["explained_variance"][0]) == 5
     json.dumps(summary, allow_nan=False)
+    if name in ("T5", "T6"):  # the sizes differ: a theorem speaks of features >= 0 only, whatever the sizes
+        starred = summary["verdict"]["layers"][0]["dnc1"]["theorem"]
+        assert (starred, summary["sits_at"] is not None) == (name == "T5", name == "T5")
+        assert name == "T6" or summary["sits_at"][0]["name"] == "global optimum"
+        assert summary["without_direction"] == 0
 
 
 @pytest.mark.parametrize(
@@ -326,3 +331,27 @@ def test_the_bias_of_a_trained_head_is_not_decayed_and_is_part_of_what_is_record
     assert summary["loss"]["total"] == pytest.approx(value.total.tolist(), rel=1e-12)
     with pytest.raises(ConfigError, match="anchor=inputs ties features that are variables"):
         configured(JOINT | {"features.anchor": "inputs"})
+
+
+def test_an_anchor_of_several_steps_ends_at_the_published_value_and_its_path_collapses_step_by_step(tmp_path):
+    """DUFM_FAMILY.md, section 6: T = 4, mu = .08, lambda_W = .05 over K (arXiv 2405.00985 as recalled, derived)."""
+    i, j = torch.arange(1, 7).double(), torch.arange(1, 16).double()[:, None]
+    k = torch.arange(1, 4).repeat_interleave(5).double()[:, None]
+    anchor = 0.8 * torch.cos(i * k) + 0.5 * torch.sin(0.7 * i * j + 0.2 * j)
+    np.save(tmp_path / "anchor.npy", anchor.numpy())
+    settings = {
+        "features.anchor": str(tmp_path / "anchor.npy"),
+        "features.anchor_strength": 0.08,
+        "features.anchor_steps": 4,
+        "head.weight_decay": 0.05 / 3,
+        "head.feature_decay": 0.0,
+        "protocol.class_sizes": [5, 5, 5],
+        "descent.lr": 2.0,
+        "descent.momentum": 0.9,
+        "descent.steps": 1500,
+        "descent.records_per_decade": 1,
+    }
+    summary, _ = run(tmp_path / "run", settings)
+    assert summary["loss"]["total"] == pytest.approx([0.0402873734], rel=1e-8)
+    path = [entry["dnc1"][0] for entry in summary["anchored_path"]]
+    assert path == pytest.approx([0.4764813115, 0.4114002725, 0.3572503253, 0.3132411433, 0.2786410138], rel=1e-6)
