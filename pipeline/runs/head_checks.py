@@ -134,6 +134,11 @@ def _of_features(config: Config, protocol: Protocol) -> Iterator[str]:
 
 def _of_images(config: Config, protocol: Protocol) -> Iterator[str]:
     """Settings of a head without images, where there are images."""
+    if protocol.head == "joint" and config.protocol.regularization == "objective" and config.objective.needs_labels:
+        yield (
+            f"protocol.regularization=objective adds up a loss part by part, and head.loss={config.head.loss} compares "
+            "samples of all parts; allowed: standard, dufm."
+        )
     default = type(config.protocol)(name=config.protocol.name)
     for name in OF_DUFM if protocol.images else ():
         value = getattr(config.protocol, name)

@@ -79,7 +79,8 @@ class Learner(pl.LightningModule):
     def decide(self, features: Tensor) -> Tensor:
         """Outputs ``(N, K)`` on features ``(N, d)`` of the backbone, in the dtype of the head."""
         like = next(self.head.parameters(), None)
-        return self.head(self.entering(features.float() if like is None else features.to(like)))
+        like = next(self.backbone.parameters(), features) if like is None else like
+        return self.head(self.entering(features.to(like)))
 
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> tuple[float, float | None]:

@@ -61,6 +61,7 @@ def measured_objective(learner: "Learner", images: ImageData) -> dict[str, float
             rows, labels = split.images[start : start + CHUNK], split.targets[start : start + CHUNK]
             features = learner.backbone(images.standardise(rows.to(learner.device)))
             features, known = counted(features, labels.to(learner.device))
+            features = learner.entering(features)
             fit = len(known) / total * learner.fit(features, learner.head(features), known)
             value += fit.item()
             found = _gradients(fit, parameters)
