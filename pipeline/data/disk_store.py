@@ -5,8 +5,8 @@ every part of it. While it is made, the index is ``making.json``, which names th
 after a killed maker goes on there. Makers take turns at a lock. Whoever opens an entry checks every byte, and makes
 damaged parts anew.
 
-Why none of the libraries for sharded data sets: what they keep is encoded (webdataset, litdata), is decoded again each
-epoch, and is read in an order of their own; here a batch is the same rows in the same order as from memory.
+A batch is the same rows in the same order as from memory, which libraries for sharded data sets (webdataset, litdata;
+as we remember them, not tried) do not promise: they shuffle within shards, and decode in every epoch.
 """
 
 import hashlib
