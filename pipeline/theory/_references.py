@@ -16,6 +16,8 @@ from pipeline.theory.providers import collapsed
 
 _COLLAPSED = ("global optimum", "collapsed solution", "metastable collapsed solution")
 
+_LISTED = 20  # names that an error tells
+
 # How far below a reference value a loss may be by rounding alone (float32 objectives are good to about 1e-6).
 _ROUNDING = 1e-5
 
@@ -71,7 +73,9 @@ def named(known: Iterable[Reference], name: str) -> Reference:
         whole = [point for point in states if point.name in _COLLAPSED]
         if whole:
             return whole[0]
-    raise ValueError(f"no point is named {name!r}; known here: {', '.join(point.name for point in points) or 'none'}")
+    names = [point.name for point in points]
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    raise ValueError(f"no point is named {name!r}; known here: {', '.join(names[:_LISTED]) or 'none'}{more}")
 
 
 def lowest(known: Iterable[Reference]) -> Reference:

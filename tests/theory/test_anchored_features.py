@@ -9,6 +9,7 @@ from theory_goldens import all_printed, printed
 
 from pipeline.theory import (
     BOUND,
+    OPTIMUM,
     DufmProblem,
     Problem,
     anchored_response,
@@ -110,6 +111,15 @@ def test_minima_under_an_anchor_are_above_the_bound(beta, value, variability):
     assert found == printed(value) and nc1(features) == pytest.approx(float(variability), rel=1e-6)
     (bound,) = references(problem)
     assert bound.kind == BOUND and bound.value < found
+
+
+@pytest.mark.parametrize(("moved", "kinds"), [(0.0, [BOUND, OPTIMUM]), (1e-4, [BOUND])])
+def test_an_anchor_is_called_the_optimum_only_where_it_is_one(moved, kinds):
+    free = DufmProblem(3, 2, 1, 1e-2, 2e-2)
+    features = construct_optimum(free, (4,), torch.Generator().manual_seed(0)).features
+    features = features + moved * torch.cos(torch.arange(24, dtype=torch.float64)).view(6, 4)
+    known = references(Problem("mse", "linear", (2, 2, 2), 1, 1e-2, 2e-2, anchor=(features, 0.5)))
+    assert [state.kind for state in known] == kinds
 
 
 def test_progressive_collapse_is_an_anchor():

@@ -310,6 +310,8 @@ def test_a_list_without_a_point_has_nothing_to_sit_at():
         diagnose_among([Reference("bound", 0.1, BOUND)], 0.2)
     with pytest.raises(ValueError, match="no point is named 'pairs'; known here: none"):
         named([], "pairs")
+    with pytest.raises(ValueError, match=r", and 11 more$"):
+        named(references(DufmProblem(30, 1, 2, 1e-3, 1e-3)), "srg")
 
 
 def test_with_hundreds_of_states_the_nearest_is_named():

@@ -34,7 +34,7 @@ from pipeline.theory._problem import DufmFactors, Problem, integer, number, posi
 from pipeline.theory._reference import BOUND, OPTIMUM, Reference
 from pipeline.theory._references import references as all_references
 
-_SAME = 1e-12  # relative: H_0 costs the optimum
+_SAME = 1e-13  # relative: H_0 costs the optimum
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ of ReLU layers too. For real targets with L = 1 and bias this is arXiv 2409.0418
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -52,9 +52,9 @@ def spectral_optimum(
     if not all(problem.decays):
         raise ValueError(f"weight_decay and feature_decay are {problem.decays[1:]} and {feature_decay}, must be > 0")
     spectrum = _Spectrum.of(problem)
-    best = [scale if scale is not None and scale.value < zero else None for scale, zero in spectrum.states()]
+    best = [scale if scale is not None and scale.value < zero else None for scale, zero in spectrum.states]
     outputs = tuple(sigma * scale.output if scale else 0.0 for sigma, scale in zip(spectrum.values, best, strict=True))
-    value = math.fsum(scale.value if scale else zero for scale, (_, zero) in zip(best, spectrum.states(), strict=True))
+    value = math.fsum(scale.value if scale else zero for scale, (_, zero) in zip(best, spectrum.states, strict=True))
     return SpectralOptimum(
         value, spectrum.values, outputs, None if spectrum.bias is None else tuple(spectrum.bias.tolist())
     )
@@ -85,7 +85,7 @@ def references(problem: Problem) -> tuple[Reference, ...]:
     if not treated or not free or balanced or not all(problem.decays):
         return ()
     spectrum = _Spectrum.of(problem)
-    states = spectrum.states()
+    states = spectrum.states
     keys = problem.class_sizes if classes else tuple(f"{sigma:.6g}" for sigma in spectrum.values)
     exist = [scale is not None for scale, _ in states]
     best = tuple(scale is not None and scale.value < zero for scale, zero in states)
@@ -112,7 +112,7 @@ def _name(problem: Problem, keys, kinds, off, kept: tuple[bool, ...], best: tupl
 
 
 def _reference(problem: Problem, spectrum: "_Spectrum", kept: tuple[bool, ...], name: str, best: bool) -> Reference:
-    states = spectrum.states()
+    states = spectrum.states
     value = math.fsum(scale.value if keep else zero for keep, (scale, zero) in zip(kept, states, strict=True))
     fitted = sum(kept)
     depth = problem.depth
@@ -149,6 +149,7 @@ class _Spectrum:
         kept = values > 1e-12 * max(targets.abs().max().item() * math.sqrt(targets.numel()), 1e-300)
         return cls(problem, tuple(values[kept].tolist()), left[:, kept], right[kept].T, bias)
 
+    @cached_property
     def states(self) -> list[tuple[Scale | None, float]]:
         """Of each component: its stationary point if it has one, and what it costs at zero."""
         number_of = self.problem.num_samples
@@ -166,7 +167,7 @@ class _Spectrum:
 def _construct(problem: Problem, spectrum: _Spectrum, kept: tuple[bool, ...], widths, generator, **asked):
     """Every factor diagonal in the singular vectors, with the same decay times singular value^2 for each component."""
     units = torch.tensor([index for index, keep in enumerate(kept) if keep], dtype=torch.int64)
-    states = spectrum.states()
+    states = spectrum.states
     energies = torch.tensor([states[unit][0].energy for unit in units.tolist()], dtype=torch.float64)
     roots = [(energies / decay).sqrt() for decay in problem.decays]
     samples, outputs = spectrum.samples[:, units], spectrum.outputs[:, units]
