@@ -87,6 +87,11 @@ def test_one_layer_and_two_classes_have_an_optimum(classes, depth):
     assert zero.kind == "optimum" and zero.is_zero and zero.value == pytest.approx(math.log(classes), rel=1e-15)
 
 
+def test_only_the_collapsed_solution_and_zero_count_their_classes():
+    counted = {state.name: state.fitted for state in references(problem(6, 2, SMALL)) if state.fitted is not None}
+    assert counted == {"collapsed solution": 6, "zero solution": 0}
+
+
 def test_deeper_layers_call_nothing_an_optimum():
     for classes, depth in ((3, 2), (4, 3), (5, 2), (10, 5)):
         assert all(state.kind not in ("optimum", BOUND) for state in references(problem(classes, depth, SMALL)))

@@ -144,7 +144,7 @@ def _triangular(classes: int) -> bool:
 
 def _state(problem: Problem, groups: tuple[Group, ...], name: str) -> Reference | None:
     classes, samples, depth = problem.num_classes, problem.samples_per_class, problem.depth
-    value, rank, energies, fitted = 0.0, 0, [], 0
+    value, rank, energies = 0.0, 0, []
     for group, equal in groupby(groups):
         count = len(list(equal))
         if group.frame == "zero":
@@ -157,7 +157,6 @@ def _state(problem: Problem, groups: tuple[Group, ...], name: str) -> Reference 
         value += count * scale.value
         rank += count * _rank(group)
         energies += [scale.energy] * count
-        fitted += count * group.classes
     kind, name = _kind(problem, groups, value, name)
     return Reference(
         name=name,
@@ -165,9 +164,15 @@ def _state(problem: Problem, groups: tuple[Group, ...], name: str) -> Reference 
         kind=kind,
         ranks=(rank,) * max(2 * depth - 1, 1),
         construct=partial(_construct, problem, groups, tuple(energies)),
-        fitted=fitted,
+        fitted=_fitted(problem, groups),
         widths=(max(rank, 1),) * depth if depth else (classes,),
     )
+
+
+def _fitted(problem: Problem, groups: tuple[Group, ...]) -> int | None:
+    """Of the collapsed solution and zero: what tells other states apart is their groups."""
+    ends = {Group("simplex", problem.num_classes): problem.num_classes, Group("zero", problem.num_classes): 0}
+    return ends.get(groups[0])
 
 
 def _kind(problem: Problem, groups: tuple[Group, ...], value: float, name: str) -> tuple[str, str]:
