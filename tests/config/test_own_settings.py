@@ -8,12 +8,12 @@ HEADER = "# @package _global_\n"
 FAULTS = {
     "typo": ("head:\n  dept: 2\n", 3, ["head.dept is not a known key", "depth, width", "did you mean depth?"]),
     "section": ("hed:\n  depth: 2\n", 2, ["hed is not a known key", "optimizer, head", "did you mean head?"]),
-    "type": ("head:\n  width: 8\n  depth: two\n", 4, ["head.depth", "'two'", "an integer >= 1"]),
+    "type": ("head:\n  width: 8\n  depth: two\n", 4, ["head.depth", "'two'", "an integer >= 0"]),
     "comma": ("optimizer:\n  lr: 0,05\n", 3, ["optimizer.lr", "'0,05'", "a finite number > 0"]),
-    "mapping": ("head:\n  depth:\n    x: 2\n", 3, ["head.depth", "an integer >= 1"]),
-    "range": ("head:\n  depth: 0\n", 3, ["head.depth=0 is out of range", "an integer >= 1"]),
+    "mapping": ("head:\n  depth:\n    x: 2\n", 3, ["head.depth", "an integer >= 0"]),
+    "range": ("head:\n  width: 0\n", 3, ["head.width=0 is out of range", "an integer >= 1"]),
     "choice": ("head:\n  loss: mze\n", 3, ["head.loss=mze", "did you mean mse?"]),
-    "list": ("head:\n  weight_decay: [1, x]\n", 3, ["head.weight_decay=[1,x]", "a finite number > 0"]),
+    "list": ("head:\n  weight_decay: [1, x]\n", 3, ["head.weight_decay=[1,x]", "a finite number >= 0"]),
     "empty_section": ("seed: 1\nhead:\n", 3, ["head is empty", "depth, width"]),
     "scalar_section": ("head: 3\n", 2, ["'3' is no setting of head", "depth, width"]),
     "no_space": ("head:\n  depth:2\n", 3, ["depth:2", "did you mean depth: 2?"]),
@@ -76,7 +76,9 @@ def test_in_the_folder_of_a_section_keys_are_those_of_the_section(tmp_path, comp
 
 def test_what_an_argument_says_is_not_blamed_on_a_file(tmp_path, compose_own):
     files = {"experiment/e.yaml": f"{HEADER}head:\n  depth: 2\n"}
-    assert told(tmp_path, compose_own, files, "experiment=e", "head.depth=0").startswith("head.depth=0 is out of range")
+    assert told(tmp_path, compose_own, files, "experiment=e", "head.depth=-1").startswith(
+        "head.depth=-1 is out of range"
+    )
     assert told(tmp_path, compose_own, files, "experiment=f").startswith("experiment=f is not known")
 
 

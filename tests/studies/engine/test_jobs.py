@@ -84,7 +84,7 @@ def test_all_decays_are_one_where_the_decay_varies(tmp_path):
     assert config.head.feature_decay == 0.03 and config.weight_decays == (0.03, 0.03, 0.03)
 
 
-@pytest.mark.parametrize("bad", ["head.depth=0", "head.widht=3", "descent.lr=abc", "head=linea"])
+@pytest.mark.parametrize("bad", ["head.depth=-1", "head.widht=3", "descent.lr=abc", "head=linea"])
 def test_a_bad_override_is_refused_before_anything_is_written(bad, tmp_path):
     with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)):
         plan("e1", tmp_path / "run", bad)
