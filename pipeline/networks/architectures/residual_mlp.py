@@ -115,7 +115,8 @@ class ResidualMLP(nn.Module):
         if self.embedding is not None:
             rows = self.first(self.embedding(rows))
         moved = []
-        for block, step in zip(self.blocks, self.rho, strict=True):
+        # Steps of this pass: adaptive ones change in place before its gradient is taken.
+        for block, step in zip(self.blocks, self.rho.clone(), strict=True):
             before, rows = rows, block(rows, step)
             if self.training and self.settings.steps == "adaptive":
                 moved.append(_relative_move(before.detach(), rows.detach()))

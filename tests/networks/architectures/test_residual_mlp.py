@@ -76,6 +76,17 @@ def test_adaptive_steps_turn_against_the_relative_speed(images):
     assert not net.network.rho.equal(rho)
 
 
+def test_a_pass_has_the_gradient_of_the_steps_it_was_made_with(images):
+    net = built(depth=4, leak=1.5, steps="adaptive").train().requires_grad_(True)
+    for _ in range(ADAPT_EVERY):
+        features = net(images)
+    rho = net.network.rho.clone()
+    [gradient] = torch.autograd.grad(features.sum(), [net.network.blocks[0].outer.weight])
+    net.network.rho.copy_(initial_steps(Settings(depth=4, leak=1.5)))
+    [known] = torch.autograd.grad(net.eval()(images).sum(), [net.network.blocks[0].outer.weight])
+    assert not rho.equal(net.network.rho) and torch.allclose(gradient, known)
+
+
 def test_blocks_are_places_and_the_start_is_as_small_as_said():
     net = build_backbone("residual_mlp", (1, 8, 8), depth=4, width=64, norm="layer", bias=False)
     assert net.blocks == tuple(f"network.blocks.{number}" for number in range(4)) and net.num_features == 64
