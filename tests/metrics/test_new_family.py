@@ -1,17 +1,11 @@
 """A new metric is one new file: it appears by itself in rows of backbone and head, streams, tracker and tables."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from overlay import Overlay
 
 OF_MEANS = '''
 """Angles between class means."""
@@ -151,37 +145,23 @@ print(json.dumps({{
 """
 
 
-def run(folder: Path, *command: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def overlay(tmp_path_factory: pytest.TempPathFactory) -> Overlay:
     """A copy of the package and its configuration with new files of metrics, and nothing else changed."""
-    folder = tmp_path_factory.mktemp("overlay")
-    for part in ("pipeline", "conf"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for family, text in FAMILIES.items():
-        (folder / "pipeline" / "metrics" / f"{family}.py").write_text(text.lstrip())
-    return folder
+    files = {f"pipeline/metrics/{family}.py": text.lstrip() for family, text in FAMILIES.items()}
+    return Overlay(tmp_path_factory.mktemp("overlay"), files)
 
 
 @pytest.fixture(scope="module")
-def record(overlay: Path) -> pd.DataFrame:
+def record(overlay: Overlay) -> pd.DataFrame:
     settings = ["backbone.epochs=1", "descent.steps=20", "data.samples_per_class=20", "trainer.threads=1"]
-    where = ["logger=none", "record.figures=false", f"hydra.run.dir={overlay / 'run'}"]
-    run(overlay, "-m", "pipeline", "-q", *settings, *where)
-    return pd.read_csv(overlay / "run" / "record.csv", keep_default_na=False, na_values={"value": ["nan"]})
+    overlay.dnc("-q", *settings, "logger=none", "record.figures=false", "hydra.run.dir=run")
+    return pd.read_csv(overlay.folder / "run" / "record.csv", keep_default_na=False, na_values={"value": ["nan"]})
 
 
 @pytest.fixture(scope="module")
-def used(overlay: Path) -> dict:
-    return json.loads(run(overlay, "-c", USES.format(folder=str(overlay), new=NEW)))
+def used(overlay: Overlay) -> dict:
+    return json.loads(overlay.python("-c", USES.format(folder=str(overlay.folder), new=NEW)).stdout)
 
 
 def test_new_metrics_stand_beside_the_old_ones_in_every_row_of_a_run(record: pd.DataFrame) -> None:

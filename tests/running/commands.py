@@ -92,6 +92,7 @@ class Commands:
         execute: bool = True,
         seconds: float = SECONDS,
         privileged: bool = True,
+        package: Path | None = None,
     ) -> Command:
         """Start a command line in ``folder``.
 
@@ -100,6 +101,7 @@ class Commands:
             execute: or only up to where the work would begin.
             seconds: after which it is killed.
             privileged: whether root, if we are root, may write where a folder's permissions do not let it.
+            package: folder that holds another copy of the package, which is run then; arguments may be Python's.
         """
         variables = {**(os.environ if environment is None else environment), **QUIET}
         variables.pop(SERVICE, None)
@@ -108,7 +110,8 @@ class Commands:
         with its, ExitStack() as undone:
             undone.callback(ours.close)  # where the server, or its start, has failed
             socket.send_fds(self._door, [b"."], [its.fileno()])
-            started = Command(ours, request | {"execute": execute, "seconds": seconds, "privileged": privileged})
+            how = {"execute": execute, "seconds": seconds, "privileged": privileged}
+            started = Command(ours, request | how | {"package": None if package is None else str(package)})
             undone.pop_all()
         return started
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from commands import commands
+
 REPO = Path(__file__).parents[2]
 
 
@@ -25,13 +27,12 @@ class Overlay:
             (folder / name).write_text(text)
 
     def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run Python on the copy, in its folder; with `check`, a failure of the process fails the test."""
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True
-        )
-        assert not check or done.returncode == 0, done.stderr
-        return done
+        """Run Python (``-c`` or ``-m``) on the copy, in its folder; with `check`, a failure of the process fails the
+        test. Libraries are loaded already, and seem imported."""
+        environment = os.environ | {"PYTHONPATH": str(self.folder)}  # of processes that this one starts
+        done = commands().run(*arguments, folder=self.folder, package=self.folder, environment=environment)
+        assert not check or done.code == 0, done.err
+        return subprocess.CompletedProcess([sys.executable, *arguments], done.code, done.out, done.err)
 
     def dnc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command."""

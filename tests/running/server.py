@@ -1,11 +1,12 @@
 """The command, loaded once and forked for every command line: a fresh process each time, but no seconds of imports.
 
 Its standard input is a socket over which it is passed others, until that is closed. Each of these carries one command
-line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, privileged}`` and answers with two,
-``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment, and when it has ended
-``{code, out, err, ran}``. After that many seconds, or when the socket is closed before, the process is killed, and
-``code`` is null. With ``execute`` false the run stops where its work would begin; ``ran`` then holds the values of
-every knob that passed the checks. With ``privileged`` false the permissions of files hold for root too.
+line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, privileged, package}`` and answers
+with two, ``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment, and when it
+has ended ``{code, out, err, ran}``. After that many seconds, or when the socket is closed before, the process is
+killed, and ``code`` is null. With ``execute`` false the run stops where its work would begin; ``ran`` then holds the
+values of every knob that passed the checks. With ``privileged`` false the permissions of files hold for root too. With
+a folder as ``package`` the package there is run, and arguments that begin as Python's do (``-c``, ``-m``) are Python's.
 """
 
 import atexit
@@ -15,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -116,6 +118,11 @@ def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
     sys.argv = ["dnc", *request["arguments"]]
     code = 70
     try:
+        if request["package"]:
+            _use(request["package"])
+        if request["arguments"][:1] in (["-c"], ["-m"]):
+            _python(*request["arguments"])
+            raise SystemExit
         if not request["execute"]:
             _stop_before_the_work(ran)
         if not request["privileged"]:
@@ -136,6 +143,23 @@ def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _use(folder: str) -> None:
+    """Forget our package for the one in a folder; libraries stay loaded."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        del sys.modules[name]
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    sys.dont_write_bytecode = False  # the next process is then spared to compile it
+
+
+def _python(option: str, what: str, *arguments: str) -> None:
+    sys.argv = [option, *arguments]
+    if option == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
 
 
 def _heed_permissions() -> None:

@@ -1,10 +1,5 @@
 """Protocols that somebody adds: each is one file, and one file of settings, in a copy of the package."""
 
-from pathlib import Path
-from shutil import copytree, ignore_patterns
-
-PACKAGE = Path(__file__).parents[3]
-
 ORTHOGONAL = '''"""A head on features that are orthogonal and collapsed from the start: no images, no network."""
 
 import torch
@@ -79,11 +74,7 @@ def pixels(run: Run) -> Outcome:
 '''
 
 
-def package_with(folder: Path, **protocols: str) -> Path:
-    """A copy of the package, and of its settings, with these protocols more: name -> code."""
-    for part in ("pipeline", "conf"):
-        copytree(PACKAGE / part, folder / part, ignore=ignore_patterns("__pycache__"))
-    for name, code in protocols.items():
-        (folder / "pipeline" / "runs" / "protocols" / f"{name}.py").write_text(code)
-        (folder / "conf" / "protocol" / f"{name}.yaml").write_text(f"name: {name}\n")
-    return folder
+def files_of(**protocols: str) -> dict[str, str]:
+    """The files of protocols, name -> code: path -> text."""
+    code = {f"pipeline/runs/protocols/{name}.py": text for name, text in protocols.items()}
+    return code | {f"conf/protocol/{name}.yaml": f"name: {name}\n" for name in protocols}

@@ -1,15 +1,14 @@
 """A protocol is one file and its settings another: nothing else has to know of it.
 
-Each example is written into a copy of the package and started as a process of its own.
+Each example is written into a copy of the package, and every command is a process of its own.
 """
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from added import ORTHOGONAL, PIXELS, TRAINED_ONLY, package_with
+from added import ORTHOGONAL, PIXELS, TRAINED_ONLY, files_of
+from overlay import Overlay
 from safetensors.torch import load_file
 
 from pipeline.storage.record import read_record, read_summary
@@ -23,13 +22,13 @@ class Added:
     """The package with its new protocols, and what its command does."""
 
     def __init__(self, folder: Path) -> None:
-        self.package = package_with(folder / "package", orthogonal=ORTHOGONAL, trained_only=TRAINED_ONLY, pixels=PIXELS)
+        self.package = Overlay(
+            folder / "package", files_of(orthogonal=ORTHOGONAL, trained_only=TRAINED_ONLY, pixels=PIXELS)
+        )
         self.runs = folder / "runs"
 
     def dnc(self, *arguments: str) -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": str(self.package), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pipeline", *arguments]
-        return subprocess.run(command, env=environment, cwd=self.package, capture_output=True, text=True)
+        return self.package.dnc(*arguments, check=False)
 
     def run(self, protocol: str, *more: str) -> subprocess.CompletedProcess:
         return self.dnc(f"protocol={protocol}", *SMALL, f"hydra.run.dir={self.runs / protocol}", *more)
