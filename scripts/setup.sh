@@ -18,11 +18,12 @@ setup_environment() {
     fi
     if ! "$venv/bin/python" -c '' 2>/dev/null; then
         python=$(find_python)
-        echo "Creating $venv with $("$python" --version) ..." >&2
-        "$python" -m venv --clear "$venv"
     fi
-    echo "Installing the project (a minute or two, once) ..." >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    echo "Setting up, once: what the project needs is installed into $venv (two minutes, or as long as PyTorch" \
+        "takes to download) ..." >&2
+    if [[ -n ${python:-} ]]; then "$python" -m venv --clear "$venv"; fi
+    # Twice quiet: errors are shown, pip's warnings about its own settings are not.
+    "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check \
         --constraint "$repo/constraints.txt" --editable "$repo${extra:+[$extra]}" >&2
     printf '%s\n' "$wanted" >"$stamp"
     exec 9>&-
@@ -32,6 +33,7 @@ setup_environment() {
 run_module() {
     local repo
     repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    export DNC_CALLED_AS="${DNC_CALLED_AS:-$(printf %q "$(dirname "$0")/run")}"  # what hints tell to type
     exec "$repo/.venv/bin/python" -P "$repo/scripts/module.py" "$@"
 }
 

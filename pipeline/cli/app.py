@@ -43,7 +43,7 @@ from pipeline.runs.door import (
     refuse_others,
 )
 from pipeline.runs.launches import is_first
-from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with
+from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, exit_with, own_command
 from pipeline.runtime.console import escape_what_cannot_be_encoded, held_back, say, set_levels
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.interruption import Interrupted, interruption, requeue
@@ -131,7 +131,8 @@ def _way_back() -> str:
     """How to go on with a run that has begun."""
     if Session.begun is None:
         return ""
-    return f"; what is done is kept, and goes on with: dnc {shlex.quote(f'resume={Session.sweep or Session.begun}')}"
+    resume = shlex.quote(f"resume={Session.sweep or Session.begun}")
+    return f"; what is done is kept, and goes on with: {own_command()} {resume}"
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from pipeline.runtime.command_line import installed_command, own_command
 from pipeline.runtime.console import QUIET, console, verbosity
 from pipeline.views.html.runs import LocalRun, find_runs
 from pipeline.views.listing import Listing, plain_lines, terminal_table
@@ -68,8 +69,8 @@ def tell_sweep(folder: Path) -> None:
         for line in plain_lines(listing):
             out.print(line, soft_wrap=True)
     place = shlex.quote(str(folder))
-    told = {"table": f"dnc sweep {place}", "report": f"dnc report {place}"}
+    told = {"table": f"{own_command()} sweep {place}", "report": f"{own_command()} report {place}"}
     if any(any((run.folder / "wandb").glob("offline-run-*")) for run in runs):
-        told["upload"] = f"wandb sync {place}/*/wandb/offline-run-*"
+        told["upload"] = f"{installed_command('wandb')} sync {place}/*/wandb/offline-run-*"
     for name, command in told.items():
         out.print(f"{name:<12}{command}", soft_wrap=True)

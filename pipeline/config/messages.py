@@ -22,6 +22,7 @@ from pipeline.config.overrides import knob_of, unreadable
 from pipeline.config.own_files import misnamed, own_files, shown, watch
 from pipeline.config.own_settings import explained, place_of, said_in_defaults
 from pipeline.metrics.registry.family import metric_names
+from pipeline.runtime.command_line import own_command
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.runtime.text import printable
@@ -117,16 +118,16 @@ def _node(path: str) -> Any:
 
 def help_text(root: DictConfig) -> str:
     """The ``--help`` page: every knob with its current default, grouped as in ``conf/``."""
-    folder = conf_folder()
+    folder, command = conf_folder(), own_command()
     lines = [
         "Measure deep neural collapse, layer by layer.",
         "",
-        "usage: dnc [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--config-dir DIR] [-q | -v]",
-        "       dnc resume=FOLDER [key=value ...]          go on with a run that was interrupted or failed",
-        "       dnc report FOLDER ...                      one HTML file about runs",
-        "       dnc compare A B                            in what two runs differ",
-        "       dnc list [FOLDER ...]                      the runs on this machine",
-        "       dnc sweep FOLDER                           the runs of a sweep: table, csv, heat maps",
+        f"usage: {command} [key=value ...] [group=choice ...] [--multirun key=a,b,c] [--config-dir DIR] [-q | -v]",
+        f"       {command} resume=FOLDER [key=value ...]          go on with a run that was interrupted or failed",
+        f"       {command} report FOLDER ...                      one HTML file about runs",
+        f"       {command} compare A B                            in what two runs differ",
+        f"       {command} list [FOLDER ...]                      the runs on this machine",
+        f"       {command} sweep FOLDER                           the runs of a sweep: table, csv, heat maps",
         "",
         "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
         "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",

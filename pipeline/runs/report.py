@@ -14,6 +14,7 @@ from pipeline.data import ImageData
 from pipeline.metrics.registry import metrics
 from pipeline.runs.outcome import Headline, Outcome
 from pipeline.runs.run import Run
+from pipeline.runtime.command_line import installed_command, own_command
 from pipeline.runtime.environment import environment
 from pipeline.storage.record import COMPLETED, SCHEMA_VERSION, finite_or_none
 from pipeline.storage.tensors import FILE as TENSORS
@@ -186,5 +187,5 @@ def files_left(folder: Path) -> Iterator[str]:
             yield f"{name:<12}{folder / path}"
     runs = folder / "wandb"
     if any(runs.glob("offline-run-*")):
-        yield f"{'  upload':<12}wandb sync {shlex.quote(str(runs))}/offline-run-*"
-    yield f"{'report':<12}dnc report {shlex.quote(str(folder))}"
+        yield f"{'  upload':<12}{installed_command('wandb')} sync {shlex.quote(str(runs))}/offline-run-*"
+    yield f"{'report':<12}{own_command()} report {shlex.quote(str(folder))}"

@@ -49,6 +49,7 @@ def set_levels() -> None:
     logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     for name in ("hydra", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
+    logging.getLogger("matplotlib").setLevel(logging.NOTSET if verbose else logging.WARNING)  # of its font cache
     for handler in logging.root.handlers:
         if verbose and isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.INFO)

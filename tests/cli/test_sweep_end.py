@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.cli import sweep_end
 from pipeline.cli.sweep_end import states_told, tell_sweep
+from pipeline.runtime.command_line import installed_command
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_the_end_is_one_table_and_commands_that_can_be_pasted(jobs, capsys):
     assert [line.split(maxsplit=1)[1] for line in lines[4:]] == [
         "dnc sweep 'my sweep'",
         "dnc report 'my sweep'",
-        "wandb sync 'my sweep'/*/wandb/offline-run-*",
+        f"{installed_command('wandb')} sync 'my sweep'/*/wandb/offline-run-*",
     ]
 
 

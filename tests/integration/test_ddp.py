@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from commands import commands, dnc
@@ -19,19 +18,9 @@ DDP = ["trainer=ddp", "trainer.devices=2"]
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A multirun of two jobs of two processes each, by the console command, tracked by wandb."""
+    """A multirun of two jobs of two processes each, tracked by wandb."""
     folder = tmp_path_factory.mktemp("swept")
-    command = [
-        Path(sys.executable).parent / "dnc",
-        "--multirun",
-        "hydra.sweep.dir=sweep",
-        "seed=0,1",
-        *DDP,
-        *SMALL,
-        "record.figures=false",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = dnc("--multirun", "hydra.sweep.dir=sweep", "seed=0,1", *DDP, *SMALL, "record.figures=false", cwd=folder)
     return folder, done
 
 

@@ -56,8 +56,7 @@ def plotly() -> str:
     found = find_spec("plotly")
     if found is None or found.origin is None:
         raise RunError(
-            "dnc report needs plotly, which is not installed; the extra `report` brings it: "
-            "pip install 'deep-neural-collapse[report]'."
+            "a report needs plotly, which is missing from this installation: pip install 'plotly>=6,<7' brings it."
         )
     return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
