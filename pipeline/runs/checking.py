@@ -4,7 +4,6 @@ from omegaconf import DictConfig
 
 from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, check_data, settings
 from pipeline.config.schema import CENTRES
-from pipeline.runs.head_checks import check_head
 from pipeline.runs.protocols import Protocol, protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError
 from pipeline.views.wandb.limits import check_environment
@@ -39,6 +38,8 @@ def checked(cfg: DictConfig) -> Config:
     if protocol.head == "joint":
         _check_joint_training(config)
     if protocol.head is not None:
+        from pipeline.runs.head_checks import check_head  # here: what `settings` refuses needs no PyTorch
+
         check_head(config, protocol)
     if protocol.check:
         protocol.check(config)
