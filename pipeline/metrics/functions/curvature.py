@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_matrix
@@ -174,6 +173,8 @@ class LayerCurvature:
     def _lanczos(self, count: int) -> Tensor:
         rows, columns = self.weight.shape
         product = lambda vector: self.apply(torch.from_numpy(vector).view(rows, columns)).reshape(-1).numpy()  # noqa: E731
+        from scipy.sparse.linalg import LinearOperator, eigsh  # here: runs that do not ask for it need no scipy
+
         operator = LinearOperator((rows * columns,) * 2, matvec=product, dtype="float64")
         start = self.gradient.reshape(-1) + 1e-3 * torch.sin(torch.arange(rows * columns, dtype=torch.float64))
         return torch.from_numpy(eigsh(operator, count, return_eigenvectors=False, v0=start.numpy()).copy())
