@@ -76,7 +76,7 @@ class Listing:
         """The listing of runs as they stand, chosen ``among`` others."""
         parents = [run.folder.parent for run in runs]
         shared_parent = Path(os.path.commonpath(parents))
-        named = tuple(LocalRun(run.folder, str(run.folder.relative_to(shared_parent))) for run in runs)
+        named = tuple(run.called(str(run.folder.relative_to(shared_parent))) for run in runs)
         shared = [_shared(named, attribute) for attribute in ("protocol", "subject")]
         among = among or runs
         places = [[one.folder for one in among].index(run.folder) for run in runs]

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,12 @@ class LocalRun:
 
     folder: Path
     name: str
+
+    def called(self, name: str) -> "LocalRun":
+        """The same run under another name; what was read of it is not read again."""
+        other = copy(self)
+        object.__setattr__(other, "name", name)
+        return other
 
     @cached_property
     def summary(self) -> RunSummary:
@@ -167,8 +174,10 @@ def status_of(folder: Path, status: str | None) -> str:
 def is_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
     if _is_there(folder / CONFIG):
+        if _is_there(folder / FILE):
+            return True
         config, why = _or_why(kept_config, folder)
-        return bool(why) or _is_there(folder / FILE) or "protocol" in (config or {})
+        return bool(why) or "protocol" in (config or {})
     summary = read(folder)
     if summary.status == UNREADABLE:
         return _is_there(folder / "record.csv")
