@@ -310,6 +310,11 @@ class Config:
         return own | others | (self.verdict.thresholds or {})
 
     @property
+    def pooling(self) -> str:
+        """How layers are read where nothing else is said of them."""
+        return "positions" if self.measure.positions else self.backbone.pooling
+
+    @property
     def device(self) -> "torch.device":
         """Where the run computes."""
         import torch

@@ -34,11 +34,17 @@ BLOCK_IMAGES, BLOCK_BYTES = 4096, 64 * 2**20
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive images of a split: labels ``(n,)``, features ``(n, d)``, and the rows of every place."""
+    """Consecutive images of a split: labels ``(n,)``, features ``(n, d)``, and the rows of every place.
+
+    first: the number of the first image in the split.
+    batches: how many images passed at once.
+    """
 
     labels: Tensor
     features: Tensor
     rows: dict[Place, Rows]
+    first: int = 0
+    batches: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +55,8 @@ class Block:
     def joined(cls, parts: Sequence["Block"]) -> "Block":
         """One block of the images of several, in their order."""
         rows = {place: Rows.joined([part.rows[place] for part in parts]) for place in parts[0].rows}
-        return cls(torch.cat([part.labels for part in parts]), torch.cat([part.features for part in parts]), rows)
+        labels, features = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "features"))
+        return cls(labels, features, rows, parts[0].first, tuple(size for part in parts for size in part.batches))
 
 
 def backbone_features(backbone: Backbone, images: ImageData, split: Split) -> Tensor:
@@ -100,9 +107,10 @@ def run_over(
     split: Split,
     pooling: str = "average",
     listen: Callable[[Block], None] | None = None,
+    units: bool = False,
 ) -> Tensor | None:
     """One pass in eval mode; returns this rank's features, ``(n, d)``, if it has any images. ``listen`` gets every
-    block in turn.
+    block in turn, with ``units`` also how many units are active before positions are pooled.
 
     Ranks share the batches, not the images of each: a network's outputs depend, in the last digits, on how many images
     pass at once, and every batch is to come out the same however many ranks there are.
@@ -146,7 +154,7 @@ def run_over(
         arrange = _channels_last if cached and _takes_channels_last(backbone, images, split) else _as_it_is
         # On a rank without batches nothing fires, and that is no fault of the taps.
         with (
-            Taps(backbone, places(backbone, pooling) if listen and len(own) else {}, on_activation),
+            Taps(backbone, places(backbone, pooling) if listen and len(own) else {}, on_activation, units=units),
             Progress(f"pass over {len(split)} images", len(batches), "batch", brief=True) as progress,
         ):
             for batch, labels in loader:
@@ -158,9 +166,9 @@ def run_over(
                 if features is None:  # at once: pieces would be there twice while they are joined
                     features = found.new_empty(len(own.row_labels), *found.shape[1:])
                 features[done : done + len(found)] = found
-                done += len(found)
+                at, done = mine.start + done, done + len(found)
                 if listen is not None:
-                    waiting.append(Block(labels, found, dict(rows)))
+                    waiting.append(Block(labels, found, dict(rows), at, (len(found),)))
                     rows.clear()
                     count = sum(len(part.labels) for part in waiting)
                     if count >= BLOCK_IMAGES or sum(part.nbytes for part in waiting) >= BLOCK_BYTES:

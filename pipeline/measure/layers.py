@@ -8,9 +8,8 @@ about their own class means, except where a formula takes the training split's a
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,13 +17,16 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.data import ImageData, Split
 from pipeline.measure.extraction import Block, Place, run_over
+from pipeline.measure.gradients import output_gradients
+from pipeline.measure.looks import Decide, Entered, FirstLook, ForeignLook, Key, SecondLook, parts_of, shared
 from pipeline.metrics import ClassStatistics
-from pipeline.metrics.engine.inputs import Inputs
+from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
-from pipeline.metrics.registry import OF_WEIGHTS, TEST
+from pipeline.metrics.progress import ALONG, falling
+from pipeline.metrics.registry import BEYOND_A_LAYER, GROUP, OF_WEIGHTS, TEST
 from pipeline.networks import Backbone
-from pipeline.networks.rows import Rows
+from pipeline.networks.rows import Rows, each_position
 from pipeline.runtime import ranks
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,8 @@ KEPT_BYTES = 2**30
 SENT_BYTES = 16 * 2**20
 """What the statistics may take that a process sends at once, unless those of one place take more."""
 
-Value, Result = TypeVar("Value"), TypeVar("Result")
-Decide = Callable[[Tensor], Tensor]
-"""Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
-Entered = Mapping[Place, tuple[Tensor, Tensor | None]]
-"""The weight (out, d) that the rows of a place enter as they are, and the one after it if that is known."""
+Found = tuple[dict[str, Tensor], dict[str, str]]
+"""Values, and why some of them are not finite."""
 CLASSIFIER: Place = ("classifier", "pre")
 """The last place of a network under a linear classifier: its rows are the features."""
 
@@ -85,19 +84,57 @@ def measure_backbone(
         entered: weights, whose metrics stand with the rows that enter them; the place `CLASSIFIER` is measured, too, if
             it is one of theirs.
     """
-    lacking = (*(() if entered else OF_WEIGHTS), *(() if decide is not None else ("decisions",)))
-    plan = Plan.full(lacking, settings)
-    train = _measure_split(backbone, images, images.train, plan, decide, pooling, entered=entered)
-    test = _measure_split(backbone, images, images.test, plan.of_rows, decide, pooling, train.statistics, entered)
-    layers = _shared(dict.fromkeys(train.statistics), lambda place, _: _layer(place, train, test))
-    return BackboneMeasurement(train.features, test.features, list(layers.values()))
+    lacking = [] if entered else list(OF_WEIGHTS)
+    there = {
+        "decisions": decide is not None,
+        "groups": bool(images.groups),
+        "foreign": images.foreign is not None,
+        "gradients": decide is not None and bool(entered),
+    }
+    plan = Plan.full([*lacking, *(name for name, given in there.items() if not given)], settings)
+    asked = _Asked(backbone, images, decide, pooling, entered or {})
+    train = _measure_split(asked, images.train, plan)
+    test = _measure_split(asked, images.test, plan.of_rows, train)
+    foreign = _measure_foreign(asked, plan, train)
+    places = {key: None for key in train.statistics if len(key) == 2}
+    gradients: dict[Place, Tensor] = {}
+    if plan.takes("gradients"):
+        weights = {place: weight for place, (weight, _) in entered.items()}
+        gradients = output_gradients(backbone, images, decide, weights)
+    layers = shared(places, lambda place, _: _layer(place, train, test, foreign, gradients.get(place)))
+    return BackboneMeasurement(train.features, test.features, _with_progress(list(layers.values()), plan))
 
 
-def _layer(place: Place, train: "_SplitMeasurement", test: "_SplitMeasurement") -> LayerMeasurement:
-    found = [(*split.of(place), prefix) for split, prefix in ((train, ""), (test, TEST))]
+def _layer(
+    place: Place,
+    train: "_SplitMeasurement",
+    test: "_SplitMeasurement",
+    foreign: ForeignLook | None,
+    gradients: Tensor | None,
+) -> LayerMeasurement:
+    found = [(*split.of(place, foreign, gradients), prefix) for split, prefix in ((train, ""), (test, TEST))]
     values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
     reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
     return LayerMeasurement(*place, values, reasons)
+
+
+def _with_progress(layers: list[LayerMeasurement], plan: Plan) -> list[LayerMeasurement]:
+    """The layers, the last block's with what metrics do along all of them, as ``decreasing_share/dnc1``."""
+    along = replace(plan, metrics=tuple(metric for metric in plan.metrics if metric.takes == ("profile",)))
+    blocks = [at for at in layers if at.tap == "post"]
+    if not along.metrics or not blocks:
+        return layers
+    values, reasons = dict(blocks[-1].values), dict(blocks[-1].reasons)
+    for name in (f"{prefix}{name}" for prefix in ("", TEST) for name in ALONG):
+        profile = [float(at.values[name]) for at in blocks if name in at.values]
+        if not profile:
+            continue
+        own, why = along.of_inputs({"profile": falling(name, profile)})
+        prefix, base = (TEST, name.removeprefix(TEST)) if name.startswith(TEST) else ("", name)
+        values |= {f"{prefix}{metric}/{base}": value.reshape(1) for metric, value in own.items()}
+        reasons |= {f"{prefix}{metric}/{base}": reason for metric, reason in why.items()}
+    last = replace(blocks[-1], values=values, reasons=reasons)
+    return [last if at is blocks[-1] else at for at in layers]
 
 
 def state_bytes(widths: Sequence[int], num_classes: int, settings: MeasureSettings = DEFAULT) -> int:
@@ -112,69 +149,122 @@ def state_bytes(widths: Sequence[int], num_classes: int, settings: MeasureSettin
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What is measured: a network, on what, and how."""
+
+    backbone: Backbone
+    images: ImageData
+    decide: Decide | None
+    pooling: str
+    entered: Entered
+
+    def run_over(self, split: Split, listen: Callable[[Block], None], *, units: bool = False) -> Tensor | None:
+        """A pass over a split."""
+        return run_over(self.backbone, self.images, split, self.pooling, listen, units)
+
+    def whole(self, block: Block) -> Block:
+        """The block with the rows that the classifier gets, if that is one of the places."""
+        if CLASSIFIER not in self.entered or CLASSIFIER in block.rows:
+            return block
+        features = block.features
+        rows = each_position(features, None) if features.ndim == 3 else Rows(features)
+        return replace(block, rows={**block.rows, CLASSIFIER: rows})
+
+    def kept(self, split: Split, plan: Plan) -> Tensor | None:
+        """Which classes count, where rows of the others must not go into what is accumulated; None where they do no
+        harm, or there are none."""
+        if all(statistic.of_all_rows for statistic in plan.statistics):
+            return None
+        kept = torch.ones(self.images.num_classes, dtype=torch.bool)
+        for each in (self.images.train, split):
+            counts = torch.bincount(each.labels[each.labels >= 0].flatten().cpu(), minlength=len(kept))
+            kept &= torch.tensor([count == 0 or plan.settings.counts(count) for count in counts.tolist()])
+        return None if bool(kept.all()) else kept
+
+
+@dataclass(frozen=True)
 class _SplitMeasurement:
-    """Features ``(N, d)`` of a split, statistics of its places, and what the second look at the rows came to."""
+    """Features ``(N, d)`` of a split, statistics of its places and parts, and what the looks at the rows came to."""
 
     features: Tensor
-    statistics: dict[Place, ClassStatistics]
-    look: "SecondLook"
+    statistics: dict[Key, ClassStatistics]
+    look: SecondLook
+    first: FirstLook
 
-    def of(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Values and reasons."""
-        return self.look.evaluate(place)
+    def of(self, place: Place, foreign: ForeignLook | None, gradients: Tensor | None) -> Found:
+        """Values and reasons of a place: of all rows, and under suffixes of parts of them and of pairs of places."""
+        parts = {key[2]: key for key in self.statistics if key[:2] == place and len(key) > 2}
+        more: dict[str, object] = {"gradients": gradients, "path": self.first.paths.get(place)}
+        more |= {} if foreign is None else foreign.inputs(place)
+        if parts:
+            more["groups"] = [self.statistics[key] for suffix, key in parts.items() if suffix.startswith(GROUP)]
+        pairs = {pair[0]: found for pair, found in self.first.pairs.items() if pair[1] == place}
+        if len(pairs) == 1 and self.look.plan.settings.pairs == "consecutive":
+            more["pair"] = next(iter(pairs.values()))
+            pairs = {}
+        values, reasons = self.look.evaluate(place, more)
+        others = [(suffix, self.look.evaluate(key)) for suffix, key in parts.items()]
+        others += [(f"/with={'/'.join(before)}", self._of_pair(found)) for before, found in pairs.items()]
+        for suffix, (own, why) in others:
+            values |= {f"{name}{suffix}": value for name, value in own.items()}
+            reasons |= {f"{name}{suffix}": reason for name, reason in why.items()}
+        return values, reasons
 
-
-def first_look(plan: Plan, rows: Rows, labels: Tensor, num_classes: int) -> ClassStatistics:
-    """Class statistics of the rows of samples with these labels; units count as active where they are not pooled."""
-    found = plan.first_look(rows.values, rows.of(labels), num_classes)
-    return found if rows.active is None else replace(found, active=rows.active.sum())
+    def _of_pair(self, found: PairStatistics) -> Found:
+        plan = self.look.plan
+        return replace(plan, metrics=tuple(it for it in plan.metrics if it.takes == ("pair",))).of_inputs(
+            {"pair": found}
+        )
 
 
 @torch.inference_mode()
 def _measure_split(
-    backbone: Backbone,
-    images: ImageData,
-    split: Split,
-    plan: Plan,
-    decide: Decide | None,
-    pooling: str,
-    reference: dict[Place, ClassStatistics] | None = None,
-    entered: Entered | None = None,
+    asked: _Asked, split: Split, plan: Plan, training: "_SplitMeasurement | None" = None
 ) -> _SplitMeasurement:
-    """The class means of ``reference``, by default the split's own, are those that nearest ones are sought among."""
-    entered = entered or {}
-    parts: dict[Place, ClassStatistics] = {}
+    """The class means of ``training``, by default the split's own, are those that nearest ones are sought among."""
+    parts = parts_of(split, asked.images.groups, plan)
+    first = FirstLook(plan, parts, asked.images.num_classes, asked.kept(split, plan))
     kept: list[Block] = []
     size = 0
 
-    def whole(block: Block) -> Block:
-        lacks = CLASSIFIER in entered and CLASSIFIER not in block.rows
-        return replace(block, rows={**block.rows, CLASSIFIER: Rows(block.features)}) if lacks else block
-
-    def first(block: Block) -> None:
+    def add(block: Block) -> None:
         nonlocal size
-        block = whole(block)
-        for place, rows in block.rows.items():
-            new = first_look(plan, rows, block.labels, images.num_classes)
-            parts[place] = ClassStatistics.merged([parts[place], new] if place in parts else [new])
+        block = asked.whole(block)
+        first.add(block)
+        block = replace(block, rows={place: replace(rows, units=None) for place, rows in block.rows.items()})
         size += block.nbytes
         if size <= KEPT_BYTES:
             kept.append(block)
         else:
             kept.clear()
 
-    features = run_over(backbone, images, split, pooling, first)
-    statistics = _joined(parts)
-    look = SecondLook(plan, statistics, reference or statistics, decide, entered)
+    features = asked.run_over(split, add, units=any(it.name == "counted_units" for it in plan.statistics))
+    statistics = _joined(first.statistics)
+    first.join_ranks()
+    look = SecondLook(
+        plan, statistics, statistics if training is None else training.statistics, asked.decide, asked.entered, parts
+    )
     if size <= KEPT_BYTES:
         for block in kept:
             look.add(block)
     else:
         log.debug("rows of %d MiB are more than the %d MiB kept: a second pass", size >> 20, KEPT_BYTES >> 20)
         del features  # the same come from the second pass, and are not to be there twice
-        features = run_over(backbone, images, split, pooling, lambda block: look.add(whole(block)))
+        features = asked.run_over(split, lambda block: look.add(asked.whole(block)))
     look.join_ranks()
-    return _SplitMeasurement(ranks.gather_rows(features), statistics, look)
+    return _SplitMeasurement(ranks.gather_rows(features), statistics, look, first)
+
+
+@torch.inference_mode()
+def _measure_foreign(asked: _Asked, plan: Plan, training: _SplitMeasurement) -> ForeignLook | None:
+    """The foreign rows, where some metric takes them."""
+    if asked.images.foreign is None or not (plan.takes("foreign") or plan.row_values):
+        return None
+    places = {key: found for key, found in training.statistics.items() if len(key) == 2}
+    look = ForeignLook(plan, places, training.look)
+    asked.run_over(asked.images.foreign, lambda block: look.add(asked.whole(block)))
+    look.join_ranks()
+    return look
 
 
 def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]:
@@ -203,64 +293,6 @@ def _in_groups(sizes: dict[Place, int]) -> Iterator[list[Place]]:
         group.append(place)
     if group:
         yield group
-
-
-def _shared(places: dict[Place, Value], work: Callable[[Place, Value], Result]) -> dict[Place, Result]:
-    """``work`` of every place, each done by one rank: many wide places mean as many large SVDs."""
-    own = ranks.share(len(places))
-    found = [(place, work(place, value)) for place, value in list(places.items())[own.start : own.stop]]
-    return dict(pair for pairs in ranks.gather(found) for pair in pairs)
-
-
-class SecondLook:
-    """What rows come to once class means are known, place by place: the sums over rows that the plan's metrics take."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        own: dict[Place, ClassStatistics],
-        reference: dict[Place, ClassStatistics],
-        decide: Decide | None,
-        entered: Entered | None = None,
-    ) -> None:
-        self._plan, self._own, self._reference, self._entered = plan, own, reference, entered or {}
-        self._decide = decide if plan.needs_decisions else None
-        self._aims = _shared(own, lambda place, statistics: plan.aim(statistics, reference[place]).to("cpu"))
-        self._judged = dict.fromkeys(own, 0)
-        self._sums = {place: part.counts.new_zeros(plan.size_of_sums(*part.means.shape)) for place, part in own.items()}
-
-    def add(self, block: Block) -> None:
-        """Judge the images of a block."""
-        labels = block.labels
-        decisions = None if self._decide is None else self._decide(block.features).argmax(dim=1)
-        for place, rows in block.rows.items():
-            aim, own_labels = self._aims[place].to(rows.values.device), rows.of(labels)
-            self._judged[place] += int(aim.judged(own_labels))
-            own = replace(self._own[place], source=(rows.values, own_labels))
-            decided = None if decisions is None else rows.of(decisions)
-            found = self._plan.second_look(own, self._reference[place], aim, decided)
-            self._sums[place] = self._sums[place] + found
-
-    def join_ranks(self) -> None:
-        """Add what the other ranks have found."""
-        if ranks.world_size() == 1:
-            return
-        seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
-        self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
-        self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
-
-    def evaluate(self, place: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Values of the metrics of a place, and reasons for those that are not finite."""
-        own = self._own[place]
-        inputs = Inputs(
-            own,
-            self._reference[place],
-            *self._entered.get(place, ()),
-            sums=self._plan.sums_of(self._sums[place], *own.means.shape),
-            judged=self._judged[place],
-            settings=self._plan.settings,
-        )
-        return self._plan.evaluate(inputs)
 
 
 @torch.no_grad()
@@ -297,7 +329,7 @@ def measure_head(
     decisions: list[Tensor | None] = [None] * len(splits)
     if classifies:
         decisions = [dufm.forward(inputs, weights, activation, bias)[-1].argmax(dim=-1) for inputs, _ in splits]
-    plan = Plan.full(() if classifies else ("decisions",), settings=settings)
+    plan = Plan.full((*BEYOND_A_LAYER, *(() if classifies else ("decisions",))), settings)
     members = dufm.num_members(features, weights)
     for (layer, tap, tensor), *others in zip(*taps, strict=True):
         entered = layer == 1 or tap == "post"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.rows import Layout, Rows, Unclear, each_position, fitting, made_of, ordered
+from pipeline.metrics.engine.unit_counts import OTHERS
+from pipeline.networks.rows import Layout, Rows, Unclear, counted, each_position, fitting, made_of, ordered
 
 AUTO = "auto"
 WAYS = ("mean", "cls", "last", "flatten", "positions")
@@ -106,6 +107,18 @@ class Reading:
         if mask is not None and self.mask is not None and fitting(mask, ordered(value, layout)) is None:
             raise ValueError(f"gives {tuple(value.shape)}, to which the mask {tuple(mask.shape)} does not fit")
         return made_of(value, layout, self.way, mask)
+
+    def units(self, value: object, layout: Layout | Unclear | None, mask: Tensor | None = None) -> Tensor | None:
+        """`unit_counts` of each sample, `(N, C + 68)`, of an activation that these rows are made of.
+
+        None where the entries of the rows are the units themselves, NaN where a function makes the rows.
+        """
+        if self.way == "function" and isinstance(value, Tensor) and value.ndim > 1:
+            return torch.full((len(value), 1 + OTHERS), float("nan"), dtype=torch.float64, device=value.device)
+        layout = self.layout or layout
+        if self.way in ("flatten", "positions", "function") or not isinstance(layout, Layout):
+            return None
+        return counted(value.detach(), layout, mask)
 
     def description(self, shape: tuple[int, ...] | None, layout: Layout | Unclear | None) -> str:
         """What is read of an activation of this shape, in words."""

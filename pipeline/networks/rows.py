@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipeline.metrics.engine.unit_counts import unit_counts
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -48,12 +50,17 @@ class Rows:
         samples: the sample `(m,)` of each row; None where each of the n has one.
         active: `(n,)` float64, units of each sample that are not zero, counted before they were pooled and per row;
             None where the entries of the rows are the units themselves; NaN where that is not known.
+        positions: the position `(m,)` of each row among the P positions of its sample, where not all are there.
+        units: `(n, C + 68)` float64, `unit_counts` of each sample, before its positions were pooled; None where nobody
+            asked, or the entries of the rows are the units themselves.
     """
 
     values: Tensor
     samples: Tensor | None = None
     active: Tensor | None = None
     count: int | None = None
+    positions: Tensor | None = None
+    units: Tensor | None = None
 
     @property
     def num_samples(self) -> int:
@@ -61,18 +68,47 @@ class Rows:
         return len(self.values) if self.count is None else self.count
 
     def of(self, per_sample: Tensor) -> Tensor:
-        """Labels or decisions `(n,)` of the samples as those of the rows, `(m,)`."""
-        return per_sample if self.samples is None else per_sample[self.samples.to(per_sample.device)]
+        """Labels or decisions of the samples `(n,)`, or of their positions `(n, P)`, as those of the rows, `(m,)`.
+
+        Raises:
+            ValueError: there is one for each position, but not a row for each.
+        """
+        if self.samples is None:
+            if per_sample.ndim == 2:
+                raise ValueError(
+                    f"labels are of positions, {tuple(per_sample.shape)}, but a row is of a whole sample: "
+                    "read the layer by positions (measure.positions=true)."
+                )
+            return per_sample
+        samples = self.samples.to(per_sample.device)
+        if per_sample.ndim == 1:
+            return per_sample[samples]
+        if self.positions is None:
+            if per_sample.numel() != len(self.values):
+                raise ValueError(f"{tuple(per_sample.shape)} labels of positions do not fit {len(self.values)} rows.")
+            return per_sample.flatten()
+        return per_sample[samples, self.positions.to(per_sample.device)]
+
+    def chosen(self, keep: Tensor) -> Rows:
+        """Those of the samples `(n,)` that are to be kept, which are numbered anew."""
+        active, units = (None if it is None else it[keep] for it in (self.active, self.units))
+        if self.samples is None:
+            return Rows(self.values[keep], None, active, units=units)
+        of_rows, numbers = keep[self.samples], keep.cumsum(0) - 1
+        positions = None if self.positions is None else self.positions[of_rows]
+        samples = numbers[self.samples[of_rows]]
+        return Rows(self.values[of_rows], samples, active, int(keep.sum()), positions, units)
 
     def first(self, count: int | None) -> Rows:
         """Those of the first so many samples, all if None."""
         if count is None:
             return self
-        active = None if self.active is None else self.active[:count]
+        active, units = (None if it is None else it[:count] for it in (self.active, self.units))
         if self.samples is None:
-            return Rows(self.values[:count], None, active)
+            return Rows(self.values[:count], None, active, units=units)
         keep = self.samples < count
-        return Rows(self.values[keep], self.samples[keep], active, min(count, self.num_samples))
+        positions = None if self.positions is None else self.positions[keep]
+        return Rows(self.values[keep], self.samples[keep], active, min(count, self.num_samples), positions, units)
 
     def clone(self) -> Rows:
         """With memory of its own."""
@@ -81,18 +117,22 @@ class Rows:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return sum(tensor.nbytes for tensor in (self.values, self.samples, self.active) if tensor is not None)
+        own = (self.values, self.samples, self.active, self.positions, self.units)
+        return sum(tensor.nbytes for tensor in own if tensor is not None)
 
     @classmethod
     def joined(cls, parts: list[Rows]) -> Rows:
         """Rows of the samples of all parts, in their order."""
         values = torch.cat([part.values for part in parts])
-        active = None if parts[0].active is None else torch.cat([part.active for part in parts])
+        active, units, positions = (
+            None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
+            for name in ("active", "units", "positions")
+        )
         if parts[0].samples is None:
-            return cls(values, None, active)
+            return cls(values, None, active, units=units)
         starts = [sum(part.num_samples for part in parts[:index]) for index in range(len(parts))]
         samples = torch.cat([part.samples + start for part, start in zip(parts, starts, strict=True)])
-        return cls(values, samples, active, sum(part.num_samples for part in parts))
+        return cls(values, samples, active, sum(part.num_samples for part in parts), positions, units)
 
 
 def made_of(value: Tensor, layout: Layout, way: str, mask: Tensor | None) -> Rows:
@@ -163,10 +203,19 @@ def each_position(values: Tensor, mask: Tensor | None) -> Rows:
     count, positions = values.shape[:2]
     samples = torch.arange(count, device=values.device).repeat_interleave(positions)
     rows = values.flatten(0, 1)
-    if mask is not None:
-        keep = mask.to(values.device).flatten()
-        rows, samples = rows[keep], samples[keep]
-    return Rows(rows, samples, None, count)
+    if mask is None:
+        return Rows(rows, samples, None, count)
+    keep = mask.to(values.device).flatten()
+    numbers = torch.arange(positions, device=values.device).repeat(count)
+    return Rows(rows[keep], samples[keep], None, count, numbers[keep])
+
+
+def counted(value: Tensor, layout: Layout, mask: Tensor | None) -> Tensor | None:
+    """`unit_counts` of each sample of an activation, `(N, C + 68)`; None where it has no positions to pool."""
+    if layout.ndim == 2:
+        return None
+    tokens = ordered(value, layout)
+    return unit_counts(tokens.flatten(1, -2), fitting(mask, tokens))
 
 
 def _one_token(tokens: Tensor, mask: Tensor | None, *, last: bool) -> Tensor:

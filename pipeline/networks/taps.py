@@ -80,6 +80,7 @@ class Taps:
             in-place operation may overwrite: use or copy them at once. Without a listener the features of the latest
             pass are kept, as `taps[key]`.
         num_samples: N of the first pass, if that is not the length of the first tensor that the module gets.
+        units: count the units that are not zero, too, before positions are pooled (`Rows.units`).
 
     Attributes:
         taps: the places, after the first pass with their layouts.
@@ -97,12 +98,13 @@ class Taps:
         taps: Mapping[Hashable, Tap] | Iterable[str],
         listener: Listener | None = None,
         num_samples: int | None = None,
+        units: bool = False,
     ) -> None:
         self.taps = dict(taps) if isinstance(taps, Mapping) else {name: Tap(name) for name in taps}
         self._module = module
         self._targets = {key: _find(module, tap.module) for key, tap in self.taps.items()}
         self._listener = listener or self._keep
-        self._num_samples = num_samples
+        self._num_samples, self._counts_units = num_samples, units
         self._kept: dict[Hashable, Tensor] = {}
         self.shapes: dict[Hashable, tuple[int, ...]] = {}
         self._masks: dict[Mask | None, Tensor | None] = {}
@@ -181,6 +183,8 @@ class Taps:
         mask = self._masks.get(tap.read.mask)
         try:
             rows = tap.read.rows(value, tap.layout or NOT_TRIED, mask)
+            if self._counts_units:
+                rows = replace(rows, units=tap.read.units(value, tap.layout, mask))
         except ValueError as error:
             raise Unreadable(tap.module, tap.side, str(error)) from None
         self._listener(key, rows)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.config import Config, unusable
 from pipeline.data import ImageData, load_images
+from pipeline.measure.costs import family_bytes
 from pipeline.measure.extraction import readings
-from pipeline.measure.layers import state_bytes
 from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.networks import Backbone, build_backbone, load_weights, structural_settings
 from pipeline.networks.beside import axis_of, naturally, position_in
@@ -22,6 +22,7 @@ from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.memory import head_bytes, network_bytes, require_memory
+from pipeline.runtime.settings import shown
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def prepare(config: Config) -> Inputs:
         raise unusable(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    _check_families(config, inputs.images)
     if inputs.images is not None:
         _tell_left_out(config, inputs.images)
     if protocol.network:
@@ -222,9 +224,29 @@ def _check_shares(config: Config, images: ImageData) -> None:
             )
 
 
+def _check_families(config: Config, images: ImageData | None) -> None:
+    """Refuse families that need what is not there, and texts whose positions are not rows."""
+    named = config.measure.families
+    if "groups" in named and (images is None or (images.train.groups is None and images.train.given is None)):
+        raise ConfigError(
+            f"measure.families={shown(named)}: groups needs groups of images or given labels; allowed: data.group=..., "
+            "data.flip.rate=..., or families without it."
+        )
+    if "foreign" in named and (images is None or images.foreign is None):
+        raise ConfigError(
+            f"measure.families={shown(named)}: foreign needs foreign rows; allowed: data.foreign=..., or families "
+            "without it."
+        )
+    if images is not None and images.kind == "text" and not config.measure.positions:
+        raise ConfigError(
+            f"measure.positions=false does not go with data={images.name}, whose positions have a label each; "
+            "allowed: measure.positions=true."
+        )
+
+
 def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None:
     """Refuse layers that cannot be read, and those wider than memory."""
-    pooling = config.backbone.pooling
+    pooling = config.pooling
     try:
         found = readings(backbone, pooling)
     except Unreadable as error:
@@ -235,10 +257,15 @@ def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None
             "read it, or backbone.layers without it."
         ) from error
     # Flattened maps are wide: K class means of each place have to fit into memory.
-    if pooling == "flatten" or config.backbone.read:
-        sizes = [width for _, width, _ in found.values()]
-        needed = state_bytes(sizes, images.num_classes, config.measure.settings)
+    how = config.measure.settings
+    if pooling == "flatten" or config.backbone.read or how.families != ("core",):
+        widths = {place: width for place, (_, width, _) in found.items()}
+        sizes = list(widths.values())
+        spent = family_bytes(widths, images.num_classes, how, len(images.groups), len(images.train))
+        needed = 2 * sum(spent.values())
         key = "backbone.pooling=flatten" if pooling == "flatten" else "backbone.read"
+        if how.families != ("core",):
+            key += f" and measure.families={shown(config.measure.families)}"
         what = f"class means of {len(sizes)} maps of up to {max(sizes):,} numbers ({key})"
         require_memory(needed, what, config.device, instead="average, smaller images or fewer classes")
 

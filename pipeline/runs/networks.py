@@ -205,7 +205,7 @@ def _measure_state(
     weight, bias = _on_device(found, config.device)
     decide = decide or _decide(backbone, links, weight, bias, images.num_classes)
     entered = weights_entered(backbone, links, weight, images.num_classes)
-    measured = measure_backbone(backbone, images, decide, config.backbone.pooling, config.measure.settings, entered)
+    measured = measure_backbone(backbone, images, decide, config.pooling, config.measure.settings, entered)
     for split, rows in (("train", measured.train), ("test", measured.test)):
         check_features(split, rows, "measure_states", trained=False)
     record_layers(run, stage, step, [config.seed], measured.layers)

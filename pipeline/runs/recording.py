@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed
 from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone, measure_head
+from pipeline.metrics.registry import CORE
 from pipeline.runs.known import known_of
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution
@@ -39,7 +40,9 @@ def measure_training(
     from pipeline.runs.training.objective import measured_objective
 
     images, seeds, numbers = run.inputs.images, [run.config.seed], {}
-    pooling, settings = run.config.backbone.pooling, run.config.measure.settings
+    pooling, settings = run.config.pooling, run.config.measure.settings
+    if epoch % run.config.measure.every and epoch < run.config.backbone.epochs:
+        settings = replace(settings, families=(CORE,))
     weights = entered() if entered else None
     measured = measure_backbone(learner.backbone, images, learner.decide, pooling, settings, weights)
     if epoch == 0:  # nothing that is trained on them would help

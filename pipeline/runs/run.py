@@ -64,7 +64,7 @@ class Run:
     @cached_property
     def feature_cache(self) -> FeatureCache:
         """Where features of frozen backbones are looked for."""
-        return FeatureCache(self.config.features.cache, self.config.backbone.pooling, self.config.measure.settings)
+        return FeatureCache(self.config.features.cache, self.config.pooling, self.config.measure.settings)
 
     @property
     def feature_sections(self) -> tuple[str, ...]:

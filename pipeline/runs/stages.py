@@ -18,8 +18,10 @@ from torch import Tensor
 from pipeline.config.schema import CENTRES
 from pipeline.dufm.descent import log_schedule
 from pipeline.dufm.objectives import load_objective
+from pipeline.measure import costs
 from pipeline.measure.extraction import backbone_features, in_words, readings
 from pipeline.measure.layers import BackboneMeasurement, Entered
+from pipeline.metrics.registry import CORE
 from pipeline.networks import Backbone
 from pipeline.runs.recording import (
     MeasureToo,
@@ -214,8 +216,15 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
 
 
 def say_what_is_read(run: Run) -> None:
-    for text, blocks in in_words(readings(run.inputs.backbone, run.config.backbone.pooling)).items():
+    found = readings(run.inputs.backbone, run.config.pooling)
+    for text, blocks in in_words(found).items():
         log.info("reading %s: %s", blocks, text)
+    settings, images = run.config.measure.settings, run.inputs.images
+    if settings.families != (CORE,):
+        widths = {place: width for place, (_, width, _) in found.items()}
+        rows = len(images.train) + (0 if images.foreign is None else len(images.foreign))
+        spent = costs.family_bytes(widths, images.num_classes, settings, len(images.groups), rows)
+        log.info("%s", costs.in_words(spent, len(widths)))
 
 
 def backbone_state(backbone: Backbone) -> dict[str, Tensor]:

@@ -4,13 +4,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.metrics import ClassStatistics, CollapseMetrics, cdnv, dnc1, layer_metrics, metrics, undefined_reasons
+from pipeline.metrics import (
+    ClassStatistics,
+    CollapseMetrics,
+    cdnv,
+    dnc1,
+    layer_metrics,
+    metrics,
+    registry,
+    undefined_reasons,
+)
 
 K, WIDTH = 6, 8
 KEPT = torch.tensor([1, 2, 4, 5])
 SIZES = {"absent": (0, 9, 14, 0, 7, 5), "tiny": (2, 9, 14, 1, 7, 5)}
 MIN = {"absent": 1, "tiny": 3}
 OF_ALL_ROWS = {"active_units"}
+BEYOND = {"next_weight", *registry.BEYOND_A_LAYER, *(f"{registry.FOREIGN}{name}" for name in registry.row_values())}
+NAMES = [name for name, metric in metrics().items() if not set(metric.takes) & BEYOND]
+OF_ALL = {name for name, metric in metrics().items() if "counted_units" in metric.takes}
 OF_WHOLE_WEIGHT = {"rank_weight", "stable_rank_weight"}
 
 
@@ -40,7 +52,7 @@ def without(rows: Tensor, labels: Tensor, decisions: Tensor, weight: Tensor) -> 
 
 
 def assert_measured(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    shared = found.keys() & expected.keys() - OF_ALL_ROWS - OF_WHOLE_WEIGHT - {"classes_left_out"}
+    shared = found.keys() & expected.keys() - OF_ALL_ROWS - OF_ALL - OF_WHOLE_WEIGHT - {"classes_left_out"}
     assert {"dnc1", "dnc2", "nc2_simplex", "nc3_duality", "cdnv", "classes_counted"} <= shared
     for name in shared:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-13, msg=lambda text: name + text)  # noqa: B023
@@ -55,8 +67,7 @@ def test_all_metrics_are_those_of_the_other_classes(case: str, members: tuple[in
     found = layer_metrics(rows, labels, K, weight, decisions=decisions, min_samples=MIN[case], **asked)
     less = without(rows, labels, decisions, weight)
     expected = layer_metrics(less[0], less[1], len(KEPT), less[3], decisions=less[2], **asked)
-    of_pairs = {name for name, metric in metrics().items() if "next_weight" in metric.takes}
-    assert found.keys() == expected.keys() == metrics().keys() - of_pairs
+    assert found.keys() == expected.keys() == set(NAMES)
     assert all(value.isfinite().all() for value in found.values())
     assert_measured(found, expected)
     assert undefined_reasons(rows, labels, K, weight, min_samples=MIN[case]) == {}
@@ -66,8 +77,7 @@ def test_all_metrics_are_those_of_the_other_classes(case: str, members: tuple[in
 @pytest.mark.parametrize("case", SIZES)
 def test_a_stream_leaves_out_the_same_classes(case: str, covariance: bool) -> None:
     rows, labels, decisions, weight = draw(SIZES[case])
-    names = [name for name, metric in metrics().items() if "next_weight" not in metric.takes]
-    metric = CollapseMetrics(K, WIDTH, covariance, names, min_samples=MIN[case])
+    metric = CollapseMetrics(K, WIDTH, covariance, NAMES, min_samples=MIN[case])
     for part in (slice(0, 13), slice(13, 14), slice(14, None)):
         metric.update(rows[part], labels[part])
     for part in (slice(0, 20), slice(20, None)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -49,16 +49,18 @@ def evaluation(model: nn.Module, loader: Iterable) -> Iterator[None]:
         yield
 
 
-def batches(feed: Feed, split: Split | None) -> Iterator[tuple[object, Tensor, int | None]]:
-    """Yield (inputs, labels, how many of them count), all counting if None.
+def batches(
+    feed: Feed, split: Split | None, groups: bool = False
+) -> Iterator[tuple[object, Tensor, int | None, Tensor | None]]:
+    """Yield (inputs, labels, how many of them count, groups), all counting if None; groups if they are told.
 
     A `DistributedSampler` fills up the shorter shards with samples that another rank has too; they do not count.
     """
     left = _own_samples(feed.loader)
     for raw in islice(feed.loader, feed.limit):
         batch = raw if feed.prepare is None else feed.prepare(raw)
-        inputs, labels = _pair(batch if split is None else split(batch))
-        yield inputs, labels, left
+        inputs, labels, *group = _parts(batch if split is None else split(batch), 2 + groups)
+        yield inputs, labels, left, next(iter(group), None)
         if left is not None:
             left = max(0, left - len(labels))
 
@@ -110,13 +112,21 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _pair(batch: object) -> tuple[object, Tensor]:
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        return batch[0], batch[1]
+def foreign_inputs(feed: Feed, split: Split | None) -> Iterator[object]:
+    """The inputs of batches whose labels do not matter, and need not be there."""
+    for raw in islice(feed.loader, feed.limit):
+        batch = raw if feed.prepare is None else feed.prepare(raw)
+        bare = isinstance(batch, Tensor | Mapping) and split is None
+        yield batch if bare else (batch if split is None else split(batch))[0]
+
+
+def _parts(batch: object, count: int) -> Sequence:
+    if isinstance(batch, tuple | list) and len(batch) == count:
+        return batch
     got = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
-    raise ValueError(
-        f"a batch must be a pair (inputs, labels), got {got}: pass split=, a function that makes this pair of a batch."
-    )
+    what = "a pair (inputs, labels)" if count == 2 else "three parts (inputs, labels, groups)"
+    made = "this pair" if count == 2 else "these parts"
+    raise ValueError(f"a batch must be {what}, got {got}: pass split=, a function that makes {made} of a batch.")
 
 
 def _own_samples(loader: Iterable) -> int | None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
+from pipeline.measure.extraction import Block
+from pipeline.measure.gradients import GradientLook
+from pipeline.measure.looks import FirstLook
 from pipeline.measure.tracker.evaluation import flat_weight
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
+from pipeline.metrics.engine.unit_counts import OTHERS
+from pipeline.metrics.progress import ALONG, falling
 from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 KEPT_BYTES = 2**30
 """What rows may take that are kept for a second look; beyond it they have to come a second time."""
 
+Value = TypeVar("Value")
 Quantity = tuple[str, str, str]
 """(layer, tap, metric)."""
 
@@ -36,6 +43,7 @@ class Measurement:
         weights: the linear modules that the features of some places enter.
         covariance, metrics: those of `CollapseMetrics`.
         settings: families, and which classes count.
+        groups: names of the groups that samples are of, if they are told.
 
     Attributes:
         looks_again: whether some metric needs a second look.
@@ -49,21 +57,37 @@ class Measurement:
         covariance: bool,
         metrics: Iterable[str] | None = None,
         settings: MeasureSettings = DEFAULT,
+        groups: Sequence[str] = (),
     ) -> None:
         self._num_classes, self._weights = num_classes, weights
         self._covariance, self._names = covariance, metrics
         self._settings = settings
-        plan = Plan.one_pass(metrics, covariance, settings)
-        self.looks_again, self.needs_decisions = bool(plan.row_sums), plan.needs_decisions
-        self._is_merged_early = self.looks_again or plan.takes_reference
+        self._groups = tuple(groups)
+        plan = Plan.one_pass(metrics, covariance, settings, () if groups else ("groups",))
+        self.looks_again = plan.looks_again or bool(groups)
+        self.needs_decisions = plan.needs_decisions
+        self.takes_gradients = plan.takes("gradients")
+        self.gradients = GradientLook(weights)
+        self.takes_foreign = plan.takes("foreign") or bool(plan.row_values)
+        self.counts_units = any(statistic.name == "counted_units" for statistic in plan.statistics)
+        self._is_merged_early = self.looks_again or plan.takes_reference or self.takes_foreign
+        # What is between places is accumulated as the pipeline's pass does it, without parts of rows.
+        self._between = FirstLook(plan, (), num_classes)
+        self._along = replace(plan, metrics=tuple(it for it in plan.metrics if it.takes in (("profile",), ("path",))))
         self._metrics: dict[Place, CollapseMetrics] = {}
         self._statistics: dict[Place, ClassStatistics] = {}
         self._reference: dict[Place, ClassStatistics] = {}
         self._kept: list[tuple[Mapping[Place, Rows], Tensor, Tensor | None]] | None = []
         self._kept_bytes = self._added = self._judged = 0
 
-    def add(self, features: Mapping[Place, Rows], labels: Tensor, decisions: Tensor | None = None) -> None:
-        """Add a batch, rows of every place and labels `(n,)`: all of it, or nothing if it is malformed."""
+    def add(
+        self,
+        features: Mapping[Place, Rows],
+        labels: Tensor,
+        decisions: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> None:
+        """Add a batch, rows of every place, labels and groups `(n,)`: all of it, or nothing if it is malformed."""
         labels_beside = {}
         for place, rows in features.items():
             beside = labels.to(rows.values.device)
@@ -74,11 +98,13 @@ class Measurement:
             labels_beside[place] = rows.of(beside)
         for place, rows in features.items():
             metric = self._metric(place, rows.values.shape[1], rows.values.device)
-            metric.update(rows.values, labels_beside[place], rows.active)
+            metric.update(rows.values, labels_beside[place], rows.active, _units_of(rows), _beside(rows, groups))
+        self._between.add(Block(labels, labels, dict(features), 0, (len(labels),)))
         self._added += len(labels)
         if self.looks_again and self._kept is not None:
             self._kept_bytes += sum(rows.nbytes for rows in features.values())
-            self._kept.append((features, labels, decisions))
+            bare = {place: replace(rows, units=None) for place, rows in features.items()}
+            self._kept.append((bare, labels, decisions, groups))
             if self._kept_bytes > KEPT_BYTES:
                 self._kept = None
 
@@ -103,15 +129,27 @@ class Measurement:
         # In the order of all ranks, in which they will compute.
         self._metrics = {place: self._metrics[place] for place in sizes}
         self._reference = {} if training is None else training._statistics
+        self._between.join_ranks()
 
-    def judge(self, features: Mapping[Place, Rows], labels: Tensor, decisions: Tensor | None = None) -> None:
+    def add_foreign(self, features: Mapping[Place, Rows], *_: object) -> None:
+        """Show a batch of foreign rows, after all is settled."""
+        for place, rows in features.items():
+            self._metrics[place].look_at_foreign(rows.values, self._reference.get(place))
+
+    def judge(
+        self,
+        features: Mapping[Place, Rows],
+        labels: Tensor,
+        decisions: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> None:
         """Look at a batch a second time."""
         self._judged += len(labels)
         for place, rows in features.items():
             decided = None if decisions is None else rows.of(decisions.to(rows.values.device))
             reference = self._reference.get(place)
             beside = rows.of(labels.to(rows.values.device))
-            self._metrics[place].look_again(rows.values, beside, decided, reference)
+            self._metrics[place].look_again(rows.values, beside, decided, reference, _beside(rows, groups))
 
     @property
     def has_kept_all(self) -> bool:
@@ -137,12 +175,37 @@ class Measurement:
             )
         values: dict[Quantity, float] = {}
         reasons: dict[Quantity, str] = {}
+        seen = self.takes_gradients and any(self.gradients.counts.values())
+        gradients = self.gradients.found(_on_all_ranks(self.gradients.share)) if seen else {}
         for place, metric in self._metrics.items():
             weight = _whole(place, self._weights[place].weight) if place in self._weights else None
-            found = metric.compute(weight=weight, reference=self._reference.get(place))
+            pairs = [found for pair, found in self._between.pairs.items() if pair[1] == place]
+            pair = pairs[0] if len(pairs) == 1 else None
+            found = metric.compute(
+                weight=weight, reference=self._reference.get(place), pair=pair, gradients=gradients.get(place)
+            )
             values |= {(*place, name): float(value) for name, value in found.items()}
             reasons |= {(*place, name): why for name, why in metric.undefined.items()}
+        self._tell_progress(values, reasons)
         return values, reasons
+
+    def _tell_progress(self, values: dict[Quantity, float], reasons: dict[Quantity, str]) -> None:
+        """Add what metrics do along the places, with the last one, and the straightness of ways through them."""
+        places = [place for place in self._metrics if place[1] == "post"]
+        of_profiles, of_paths = (
+            replace(self._along, metrics=tuple(it for it in self._along.metrics if it.takes == (name,)))
+            for name in ("profile", "path")
+        )
+        found: dict[Quantity, tuple[Plan, str, Tensor]] = {}
+        for name in ALONG if of_profiles.metrics else ():
+            profile = [values[*place, name] for place in places if (*place, name) in values]
+            if profile:
+                found[*places[-1], f"/{name}"] = of_profiles, "profile", falling(name, profile)
+        found |= {(*place, ""): (of_paths, "path", sums) for place, sums in self._between.paths.items()}
+        for (layer, tap, suffix), (plan, given, numbers) in found.items():
+            own, why = plan.of_inputs({given: numbers})
+            values |= {(layer, tap, f"{metric}{suffix}"): float(value) for metric, value in own.items()}
+            reasons |= {(layer, tap, f"{metric}{suffix}"): reason for metric, reason in why.items()}
 
     @property
     def left_out(self) -> list[int]:
@@ -156,18 +219,37 @@ class Measurement:
         if place not in self._metrics:
             from pipeline.metrics import CollapseMetrics  # with torchmetrics, which takes seconds
 
-            metric = CollapseMetrics.of_settings(self._num_classes, size, self._covariance, self._names, self._settings)
+            metric = CollapseMetrics.of_settings(
+                self._num_classes, size, self._covariance, self._names, self._settings, self._groups
+            )
             self._metrics[place] = metric.to(device)
         return self._metrics[place]
 
     def _sizes_on_all_ranks(self) -> dict[Place, int]:
         """Places and their d; every rank must gather the same ones in the same order, or all would wait for ever."""
         sizes = {place: metric.num_features for place, metric in self._metrics.items()}
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return sizes
-        of_ranks: list[dict[Place, int]] = [{}] * distributed.get_world_size()
-        distributed.all_gather_object(of_ranks, sizes)
+        of_ranks = _on_all_ranks(sizes)
         return {place: size for sizes in reversed(of_ranks) for place, size in sizes.items()}
+
+
+def _on_all_ranks(own: Value) -> list[Value]:
+    """What every rank has, in their order."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [own]
+    found: list = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, own)
+    return found
+
+
+def _units_of(rows: Rows) -> Tensor | None:
+    if rows.units is None or not bool(rows.units.isnan().any()):
+        return None if rows.units is None else rows.units.sum(0)
+    nothing = rows.units.new_full((rows.values.shape[1] + OTHERS,), float("nan"))  # a function made the rows
+    return nothing
+
+
+def _beside(rows: Rows, groups: Tensor | None) -> Tensor | None:
+    return None if groups is None else rows.of(groups.to(rows.values.device))
 
 
 def _whole(place: Place, weight: Tensor) -> Tensor:

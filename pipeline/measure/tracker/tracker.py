@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from pipeline.measure.tracker.evaluation import Feed, Split, batches, call, device_of, evaluation
+from pipeline.measure.tracker.evaluation import Feed, Split, batches, call, device_of, evaluation, foreign_inputs
 from pipeline.measure.tracker.labels import class_numbers
 from pipeline.measure.tracker.layers import Read, find_places, plain
 from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quantity
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ["step", "layer", "tap", "metric", "value"]
 
-Receive = Callable[[Mapping[Place, Rows], Tensor, Tensor | None], None]
-"""Takes rows of every place, labels, and the decisions of the network where they are needed."""
+Receive = Callable[[Mapping[Place, Rows], Tensor, Tensor | None, Tensor | None], None]
+"""Takes rows of every place, labels, decisions of the network where they are needed, and groups."""
 
 
 class CollapseTracker:
@@ -79,6 +79,8 @@ class CollapseTracker:
             that have to be asked for, which may look at all rows a second time; "all" is every one.
         max_samples: classes with more samples are left out as well.
         probe_ridge, foreign_directions: as in `MeasureSettings`.
+        groups: names of the groups that samples are of, for the family "groups": a batch is then (inputs, labels,
+            groups), groups integers `(N,)`, and "core" is measured in each group, as "dnc1/group=NAME".
 
     Attributes:
         latest: the last measurement for a logger, by "layer/tap/metric".
@@ -103,6 +105,7 @@ class CollapseTracker:
         max_samples: int | None = None,
         probe_ridge: float = 1e-2,
         foreign_directions: int | None = None,
+        groups: Sequence[str] = (),
     ) -> None:
         check_num_classes(num_classes)
         self._settings = MeasureSettings(
@@ -120,16 +123,23 @@ class CollapseTracker:
         self._shapes: dict[Place, tuple[int, ...]] = {}
         self._split, self._covariance = split, covariance
         self._names, self._decide = None if metrics is None else list(metrics), decide
-        self._told = False
+        self._told, self._groups = False, tuple(groups)
         self._told_nan: set[str] = set()
         self._rows: list[tuple] = []
         self._listened = self._new_measurement()
 
-    def measure(self, loader: Iterable, step: int | None = None, test: Iterable | None = None) -> pd.DataFrame:
+    def measure(
+        self,
+        loader: Iterable,
+        step: int | None = None,
+        test: Iterable | None = None,
+        foreign: Iterable | None = None,
+    ) -> pd.DataFrame:
         """Measure the model on a loader, in one pass of its own: a table (step, layer, tap, metric, value).
 
         With a `test` loader also on that, as `test_dnc1` and so on: of its own samples about their own class means,
-        except that ncm_accuracy and nc4 ask for the nearest class mean of the first loader's samples.
+        except that ncm_accuracy and nc4 ask for the nearest class mean of the first loader's samples. With a `foreign`
+        loader, of other data (labels, if there are any, do not matter), the family "foreign" has its values.
 
         The pass is made in eval mode, without gradients, on the device of the model's parameters. Modes, random
         states and gradients are afterwards what they were, so training goes on as if nothing had been. `step` is 1
@@ -140,31 +150,38 @@ class CollapseTracker:
                 loader without batches.
             RuntimeError: if a layer did not run in the pass, or ran more than once in it.
         """
-        return self.measure_feeds({"": Feed.of(loader)}, step, None if test is None else Feed.of(test))
+        others = (None if it is None else Feed.of(it) for it in (test, foreign))
+        return self.measure_feeds({"": Feed.of(loader)}, step, *others)
 
     def measure_feeds(
-        self, feeds: Mapping[str, Feed], step: int | None = None, test: Feed | None = None
+        self,
+        feeds: Mapping[str, Feed],
+        step: int | None = None,
+        test: Feed | None = None,
+        foreign: Feed | None = None,
     ) -> pd.DataFrame:
         """As `measure`, on several loaders, each under a prefix of its own before the names of layers."""
         values: dict[Quantity, float] = {}
         reasons: dict[Quantity, str] = {}
         for prefix, feed in feeds.items():
-            for found, into in zip(self._on(feed, test), (values, reasons), strict=True):
+            for found, into in zip(self._on(feed, test, foreign), (values, reasons), strict=True):
                 into |= {(f"{prefix}{layer}", tap, metric): it for (layer, tap, metric), it in found.items()}
         return self._close(values, reasons, step)
 
-    def _on(self, feed: Feed, test: Feed | None) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
-        found = self._measured(feed)
+    def _on(
+        self, feed: Feed, test: Feed | None, foreign: Feed | None
+    ) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
+        found = self._measured(feed, foreign=foreign)
         self._tell_left_out(found)
         values, reasons = found.compute()
         if test is not None:
-            values_of_test, reasons_of_test = self._measured(test, found).compute()
+            values_of_test, reasons_of_test = self._measured(test, found, foreign).compute()
             values |= _of_test(values_of_test)
             reasons |= _of_test(reasons_of_test)
         return values, reasons
 
     @contextmanager
-    def listen(self, labels: Tensor) -> Iterator[None]:
+    def listen(self, labels: Tensor, groups: Tensor | None = None) -> Iterator[None]:
         """Measure one forward pass that you make yourself, of samples with these labels; `compute` ends it all.
 
             for images, labels in loader:
@@ -180,7 +197,7 @@ class CollapseTracker:
                 f"metrics that look at the rows a second time, of metrics={self._names}, have no room for more than "
                 f"{KEPT_BYTES >> 20} MiB of rows between two calls of compute: use measure(loader), or fewer layers."
             )
-        with self._listening(self._listened.add, labels):
+        with self._listening(self._listened.add, labels, groups=groups):
             yield
 
     def compute(self, step: int | None = None) -> pd.DataFrame:
@@ -251,9 +268,9 @@ class CollapseTracker:
         weights = {
             place: module for place, module in modules.items() if place[1] == "pre" and isinstance(module, nn.Linear)
         }
-        return Measurement(self.num_classes, weights, self._covariance, self._names, self._settings)
+        return Measurement(self.num_classes, weights, self._covariance, self._names, self._settings, self._groups)
 
-    def _measured(self, feed: Feed, training: Measurement | None = None) -> Measurement:
+    def _measured(self, feed: Feed, training: Measurement | None = None, foreign: Feed | None = None) -> Measurement:
         """All looks at what a loader yields, with the class means of another measurement's for reference."""
         measurement = self._new_measurement()
         self._pass_over(feed, measurement.add)
@@ -263,18 +280,47 @@ class CollapseTracker:
         else:
             # What it draws at random is the same again, because a pass leaves all random states as they were.
             self._pass_over(feed, measurement.judge)
+        if foreign is not None and measurement.takes_foreign:
+            with evaluation(self.model, foreign.loader):
+                for inputs in foreign_inputs(foreign, self._split):
+                    with self._listening(measurement.add_foreign, None), foreign.around():
+                        call(self.model, inputs)
+        if measurement.takes_gradients and training is None:
+            self._look_at_gradients(feed, measurement)
         return measurement
+
+    def _look_at_gradients(self, feed: Feed, measurement: Measurement) -> None:
+        """One more pass, with gradients of the outputs by what linear layers give; those of parameters stay away."""
+        with evaluation(self.model, feed.loader), measurement.gradients.watching():
+            for inputs, *_ in batches(feed, self._split, bool(self._groups)):
+                with feed.around():
+                    output = call(self.model, inputs)
+                measurement.gradients.add(self._outputs(output, "agop"))
+
+    def _outputs(self, output: object, asked: str) -> Tensor:
+        """Outputs (N, K) of what the model returns."""
+        outputs = output if self._decide is None else self._decide(output)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.is_floating_point():
+            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"{asked} needs the model's outputs as a float tensor (N, K), got {got}: pass decide=, a function that "
+                f"makes them of what the model returns, or leave out {asked}."
+            )
+        return outputs
 
     def _pass_over(self, feed: Feed, receive: Receive) -> None:
         with evaluation(self.model, feed.loader):
-            for inputs, labels, counting in batches(feed, self._split):
-                with self._listening(receive, labels, counting), feed.around():
+            for inputs, labels, counting, groups in batches(feed, self._split, bool(self._groups)):
+                with self._listening(receive, labels, counting, groups), feed.around():
                     call(self.model, inputs)
 
     @contextmanager
-    def _listening(self, receive: Receive, given: Tensor, counting: int | None = None) -> Iterator[None]:
-        """Hand on the pass made inside, its first `counting` samples if given."""
-        labels = class_numbers(given, self.num_classes)
+    def _listening(
+        self, receive: Receive, given: Tensor | None, counting: int | None = None, groups: Tensor | None = None
+    ) -> Iterator[None]:
+        """Hand on the pass made inside, its first `counting` samples if given; foreign samples have no labels."""
+        labels = None if given is None else class_numbers(given, self.num_classes)
+        grouped = None if groups is None else class_numbers(groups, len(self._groups))
         seen: dict[Place, Rows] = {}
 
         def on_activation(place: Place, rows: Rows) -> None:
@@ -284,11 +330,15 @@ class CollapseTracker:
                 )
             seen[place] = rows.clone()  # a later layer may work in place
 
-        with Taps(self.model, self._taps, on_activation, len(labels)) as taps, self._decisions() as decisions:
+        size = None if labels is None else len(labels)
+        taps = Taps(self.model, self._taps, on_activation, size, units=self._listened.counts_units)
+        with taps, self._decisions() as decisions:
             yield
         self._taps, self._shapes = taps.taps, taps.shapes
         decided = decisions[-1][:counting] if decisions else None
-        receive({place: rows.first(counting) for place, rows in seen.items()}, labels[:counting], decided)
+        own = None if labels is None else labels[:counting]
+        beside = None if grouped is None else grouped[:counting]
+        receive({place: rows.first(counting) for place, rows in seen.items()}, own, decided, beside)
 
     @contextmanager
     def _decisions(self) -> Iterator[list[Tensor]]:
@@ -299,14 +349,7 @@ class CollapseTracker:
             return
 
         def on_output(module: nn.Module, inputs: tuple, output: object) -> None:
-            outputs = output if self._decide is None else self._decide(output)
-            if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.is_floating_point():
-                got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-                raise ValueError(
-                    f"nc4 needs the model's outputs as a float tensor (N, K), got {got}: pass decide=, a function that "
-                    "makes them of what the model returns, or leave out nc4."
-                )
-            found.append(outputs.detach().argmax(dim=1))
+            found.append(self._outputs(output, "nc4").detach().argmax(dim=1))
 
         handle = self.model.register_forward_hook(on_output)
         try:
@@ -351,4 +394,8 @@ def _table(rows: list[tuple]) -> pd.DataFrame:
 def _of_test(found: dict[Quantity, object]) -> dict[Quantity, object]:
     """Under the names of the test split, without what does not depend on the split."""
     known = registry.metrics()
-    return {(*place, f"{registry.TEST}{name}"): it for (*place, name), it in found.items() if known[name].of_rows}
+    return {
+        (*place, f"{registry.TEST}{name}"): it
+        for (*place, name), it in found.items()
+        if known[registry.base_name(name)].of_rows
+    }

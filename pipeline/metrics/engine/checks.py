@@ -31,6 +31,15 @@ def check_labels(labels: Tensor, features: Tensor) -> None:
         raise ValueError(f"labels must be on the device of features, {features.device}, got {labels.device}.")
 
 
+def check_groups(groups: Tensor, features: Tensor) -> None:
+    """Groups int64 `(N,)` of at least 0 beside features `(..., N, d)`."""
+    if not isinstance(groups, Tensor) or groups.dtype != torch.int64 or groups.shape != (features.shape[-2],):
+        got = tuple(groups.shape) if isinstance(groups, Tensor) and groups.dtype == torch.int64 else _kind(groups)
+        raise ValueError(f"groups must be an int64 tensor ({features.shape[-2]},), one per sample, got {got}.")
+    if groups.numel() and int(groups.min()) < 0:
+        raise ValueError(f"groups must be at least 0, got {int(groups.min())}.")
+
+
 def check_label_range(labels: Tensor, num_classes: int) -> None:
     """Labels in [0, num_classes); on a GPU this waits for the result."""
     if labels.numel() == 0:

@@ -14,12 +14,12 @@ values that are not finite) is NaN, and `undefined_reasons` says why. Malformed 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.metrics import core, registry
+from pipeline.metrics.engine.at_once import Given, measured, settings_of
 from pipeline.metrics.engine.checks import (
     check_decisions,
     check_features,
@@ -29,9 +29,8 @@ from pipeline.metrics.engine.checks import (
 )
 from pipeline.metrics.engine.inputs import kept_classes, spectrum
 from pipeline.metrics.engine.plan import Plan
-from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
+from pipeline.metrics.engine.settings import DEFAULT
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import OF_WEIGHTS
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -203,6 +202,11 @@ def layer_metrics(
     max_samples: int | None = None,
     probe_ridge: float = 1e-2,
     foreign_directions: int | None = None,
+    groups: Tensor | None = None,
+    foreign: Tensor | None = None,
+    previous: Tensor | None = None,
+    gradients: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every metric of one layer from one set of statistics, `(...)` each, by name.
 
@@ -216,10 +220,21 @@ def layer_metrics(
     Args:
         min_samples, max_samples: classes with fewer or more samples are left out.
         probe_ridge, foreign_directions: as in `MeasureSettings`.
+        groups: int64 `(N,)`, the group of each row, 0, 1, ...; the family "groups" needs them, and measures "core" in
+            each of them under the suffix "/group=0" and so on.
+        foreign: rows of other data `(..., M, d)`, for the family "foreign".
+        previous: the rows `(..., N, p)` of the place before, of the same samples, for the family "similarity".
+        gradients: mean over samples of the sum over outputs of g g^T `(..., out, out)`, g the gradient of an output by
+            what `weight` gives, for the family "agop".
+        given: int64 `(N,)`, labels as they were trained on where these are others: with the family "groups", "core" is
+            measured by them, too, under the suffix "/labels=given".
+
+    Raises:
+        ValueError: for malformed arguments, an unknown family, and one that is named but lacks what it needs.
     """
-    settings = _settings(families, min_samples, max_samples, probe_ridge, foreign_directions)
-    given = _Given(weight, next_weight, decisions, reference, nearest)
-    return _measured(features, labels, num_classes, given, settings)[0]
+    settings = settings_of(families, min_samples, max_samples, probe_ridge, foreign_directions)
+    own = Given(weight, next_weight, decisions, reference, nearest, groups, foreign, previous, gradients, given)
+    return measured(features, labels, num_classes, own, settings)[0]
 
 
 def undefined_reasons(
@@ -236,67 +251,19 @@ def undefined_reasons(
     max_samples: int | None = None,
     probe_ridge: float = 1e-2,
     foreign_directions: int | None = None,
+    groups: Tensor | None = None,
+    foreign: Tensor | None = None,
+    previous: Tensor | None = None,
+    gradients: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> dict[str, str]:
     """Say for each of the `layer_metrics` that is not finite why it is not; {} if all are.
 
     With member dimensions the text names the members concerned: "member 3: the class means coincide (...)".
     """
-    settings = _settings(families, min_samples, max_samples, probe_ridge, foreign_directions)
-    given = _Given(weight, next_weight, decisions, reference, nearest)
-    return _measured(features, labels, num_classes, given, settings)[1]
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What `layer_metrics` may be given besides rows and labels."""
-
-    weight: Tensor | None
-    next_weight: Tensor | None
-    decisions: Tensor | None
-    reference: ClassStatistics | None
-    nearest: bool
-
-    def check(self, features: Tensor) -> None:
-        """Raise ValueError for what does not fit."""
-        if self.next_weight is not None and self.weight is None:
-            raise ValueError("next_weight needs the weight that comes before it, got weight = None.")
-        if self.weight is not None:
-            check_weight(self.weight, features)
-        if self.next_weight is not None:
-            check_next_weight(self.next_weight, self.weight)
-        if self.decisions is not None:
-            check_decisions(self.decisions, features)
-
-    @property
-    def lacking(self) -> list[str]:
-        """What metrics may take and is not there."""
-        there = {
-            "nearest": self.nearest,
-            "decisions": self.decisions is not None,
-            **dict.fromkeys(OF_WEIGHTS, self.weight is not None),
-        }
-        return [name for name, given in there.items() if not given]
-
-
-def _settings(families: Sequence[str], *others: object) -> MeasureSettings:
-    min_samples, max_samples, probe_ridge, foreign_directions = others
-    return MeasureSettings(
-        (families,) if isinstance(families, str) else tuple(families),
-        min_samples,
-        max_samples,
-        probe_ridge=probe_ridge,
-        foreign_directions=foreign_directions,
-    )
-
-
-def _measured(
-    features: Tensor, labels: Tensor, num_classes: int, given: _Given, settings: MeasureSettings
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    check_features(features, labels, num_classes)
-    given.check(features)
-    plan = Plan.full(given.lacking, settings)
-    statistics = plan.first_look(features, labels, num_classes)
-    return plan.at_once(statistics, given.reference, given.weight, given.next_weight, given.decisions)
+    settings = settings_of(families, min_samples, max_samples, probe_ridge, foreign_directions)
+    own = Given(weight, next_weight, decisions, reference, nearest, groups, foreign, previous, gradients, given)
+    return measured(features, labels, num_classes, own, settings)[1]
 
 
 def _all_statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:

@@ -26,6 +26,7 @@ class Inputs:
         weight, next_weight: what the rows enter, and what comes after it, of any float dtype; None where not known.
         sums: those over rows, by name.
         judged: how many rows they are of.
+        more: other inputs by name (`registry.INPUTS`), and numbers of each row.
         settings: with the sizes of classes that are left out: of the statistics, and of the rows of a classifier.
     """
 
@@ -38,6 +39,7 @@ class Inputs:
         sums: Mapping[str, Tensor] | None = None,
         judged: Tensor | int | None = None,
         settings: MeasureSettings = DEFAULT,
+        more: Mapping[str, object] | None = None,
     ) -> None:
         self.sums = dict(sums or {})
         kept, candidates = kept_classes(settings, statistics, reference)
@@ -56,7 +58,10 @@ class Inputs:
             "settings": settings,
             **statistics.views,
             **statistics.extras,
+            **(more or {}),
         }
+        if kept is not None and self._values.get("groups") is not None:
+            self._values["groups"] = [group.counting(kept) for group in self._values["groups"]]
         if weight is not None:
             last = next_weight is None and weight.shape[-2] == num_classes
             own = self._values["weight"]

@@ -9,7 +9,7 @@ rows come, are kept, and are shared by ranks is for the callers; what is done wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from pipeline.metrics import registry
 from pipeline.metrics.engine.inputs import MIXED, Inputs, kept_classes
-from pipeline.metrics.engine.rows import Aim, second_look, sums_at_once
+from pipeline.metrics.engine.pairing import PairStatistics
+from pipeline.metrics.engine.rows import Aim, second_look, sums_at_once, values_of_rows
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import reason_of
-from pipeline.metrics.registry import Metric, RowSum, Statistic
+from pipeline.metrics.registry import Metric, RowSum, RowValue, Statistic
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,46 @@ class Plan:
     Attributes:
         metrics: in the order in which they are recorded.
         substitutes: whether sums over rows come from accumulated statistics instead of a second look, where they can.
+        lacking: what there is not, and no metric takes or needs.
         settings: how they are measured; its families are those that the metrics have been chosen from.
     """
 
     metrics: tuple[Metric, ...]
     substitutes: bool = False
     settings: MeasureSettings = DEFAULT
+    lacking: frozenset[str] = frozenset()
 
     @classmethod
-    def full(cls, without: Iterable[str] = (), settings: MeasureSettings = DEFAULT) -> Plan:
+    def full(cls, without: Iterable[str] = (), settings: MeasureSettings = DEFAULT, strict: bool = False) -> Plan:
         """All metrics of the families of `settings` but those that take or need one of `without`.
+
+        Args:
+            strict: refuse a family that is named and lacks what all of its metrics need.
 
         Raises:
             ValueError: for an unknown family.
         """
         lacking = set(without)
-        chosen = tuple(metric for metric in registry.of_families(settings.families) if not lacking & _takes(metric))
-        return cls(chosen, settings=settings)
+        chosen = registry.of_families(settings.families)
+        kept = tuple(metric for metric in chosen if not lacking & _takes(metric))
+        if strict:
+            _check_inputs(settings.families, chosen, kept, lacking)
+        return cls(kept, settings=settings, lacking=frozenset(lacking))
+
+    def takes(self, name: str) -> bool:
+        """Whether some metric takes the input."""
+        return any(name in metric.takes for metric in self.metrics)
+
+    @cached_property
+    def of_parts(self) -> Plan | None:
+        """What is measured of the rows of each group: "core", and what tells groups apart; None if nobody asks."""
+        if not self.takes("groups") and not any(metric.family == "groups" for metric in self.metrics):
+            return None
+        names = {*registry.families()[registry.CORE].metrics, *registry.families()["groups"].metrics}
+        core = registry.of_families((registry.CORE,))
+        metrics = (metric for metric in (*core, *self.metrics) if metric.name in names and metric.of_rows)
+        kept = dict.fromkeys(it for it in metrics if "groups" not in it.takes and not self.lacking & _takes(it))
+        return Plan(tuple(kept), settings=self.settings, lacking=self.lacking)
 
     @classmethod
     def one_pass(
@@ -70,8 +94,11 @@ class Plan:
         def passes(metric: Metric) -> bool:
             return not cls((metric,), substitutes).row_sums and "spectrum" not in metric.takes
 
-        taken = (metric for metric in chosen if not lacking & _takes(metric))
-        return cls(tuple(it for it in taken if it.name not in core or passes(it)), substitutes, settings)
+        taken = [metric for metric in chosen if not lacking & _takes(metric)]
+        if "groups" in lacking and "groups" not in settings.families:  # what is told of decisions is told of groups
+            taken = [metric for metric in taken if metric.family != "groups"]
+        kept = tuple(it for it in taken if it.name not in core or passes(it))
+        return cls(kept, substitutes, settings, frozenset(lacking))
 
     @property
     def of_rows(self) -> Plan:
@@ -85,8 +112,8 @@ class Plan:
         taken = {name: None for metric in self.metrics for name in metric.takes}
         for row_sum in self._substituted:
             taken |= dict.fromkeys(row_sum.instead_takes)
-        for row_sum in self.row_sums:
-            taken |= dict.fromkeys(row_sum.prepare_takes)
+        for looked in (*self.row_sums, *self.row_values):
+            taken |= dict.fromkeys(looked.prepare_takes)
         return tuple(known[name] for name in taken if name in known)
 
     @cached_property
@@ -99,6 +126,18 @@ class Plan:
     def row_sums(self) -> tuple[RowSum, ...]:
         """What the second look adds up; none if there is no need for one."""
         return tuple(row_sum for row_sum in self._row_sums if row_sum not in self._substituted)
+
+    @cached_property
+    def row_values(self) -> tuple[RowValue, ...]:
+        """What the second look keeps of each row."""
+        known = registry.row_values()
+        taken = (name.removeprefix(registry.FOREIGN) for metric in self.metrics for name in metric.takes)
+        return tuple(known[name] for name in dict.fromkeys(taken) if name in known)
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether there is anything to do in a second look."""
+        return bool(self.row_sums or self.row_values)
 
     @property
     def needs_decisions(self) -> bool:
@@ -133,20 +172,24 @@ class Plan:
         kept, candidates = kept_classes(self.settings, own, reference)
         counting = own.counting(kept)
         directions = {row_sum.name: row_sum.along(counting) for row_sum in self.row_sums if row_sum.along is not None}
-        prepared = {}
-        if any(row_sum.prepare is not None for row_sum in self.row_sums):
-            training = counting
-            if reference is not None and reference is not own:
-                taken = {name for row_sum in self.row_sums for name in row_sum.prepare_takes}
-                needed = [statistic for statistic in self.statistics if statistic.name in taken]
-                training = reference.having(needed).counting(candidates)
-            known = {"statistics": counting, "reference": training, "settings": self.settings} | dict(training.extras)
-            prepared = {
-                row_sum.name: row_sum.prepare(*(known[name] for name in row_sum.prepare_takes))
-                for row_sum in self.row_sums
-                if row_sum.prepare is not None
-            }
+        looks = [it for it in (*self.row_sums, *self.row_values) if it.prepare is not None]
+        training = counting
+        if looks and reference is not None and reference is not own:
+            taken = {name for looked in looks for name in looked.prepare_takes}
+            needed = [statistic for statistic in self.statistics if statistic.name in taken]
+            training = reference.having(needed).counting(candidates)
+        known = {"statistics": counting, "reference": training, "settings": self.settings} | dict(training.extras)
+        prepared = {it.name: it.prepare(*(known[name] for name in it.prepare_takes)) for it in looks}
         return Aim(directions, kept, candidates, prepared)
+
+    def values_of_rows(self, own: ClassStatistics, reference: ClassStatistics, aim: Aim) -> dict[str, Tensor]:
+        """A number of each row in the source of `own` that counts, `(..., n)` for each of `row_values`, by name."""
+        return values_of_rows(self.row_values, own, reference, aim) if self.row_values else {}
+
+    def foreign_values(self, foreign: ClassStatistics, reference: ClassStatistics, aim: Aim) -> dict[str, Tensor]:
+        """The same of foreign rows under their names there, held against what `aim` has prepared."""
+        found = self.values_of_rows(foreign, reference, replace(aim, kept=None, candidates=None))
+        return {f"{registry.FOREIGN}{name}": values for name, values in found.items()}
 
     def sums_of(self, found: Tensor, num_classes: int, num_features: int) -> dict[str, Tensor]:
         """What the second look came to, by name, of the numbers `(m,)` that it gave."""
@@ -175,17 +218,21 @@ class Plan:
         weight: Tensor | None = None,
         next_weight: Tensor | None = None,
         decisions: Tensor | None = None,
+        more: Mapping[str, object] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """`evaluate` of statistics that have their `source` `(..., N, d)` at hand, which gets its second look here."""
         if self.views and statistics.anchors.ndim > 2:
-            return self._one_by_one(statistics, reference, weight, next_weight, decisions)
+            return self._one_by_one(statistics, reference, weight, next_weight, decisions, more)
         statistics, decisions = self._of_counting_rows(statistics, reference, decisions)
-        sums, judged = {}, None
-        if self.row_sums:
-            aim = self.aim(statistics, reference)
-            sums = sums_at_once(self.row_sums, statistics, reference or statistics, aim, decisions)
+        sums, judged, more = {}, None, dict(more or {})
+        if self.looks_again:
+            training, aim = reference or statistics, self.aim(statistics, reference)
+            sums = sums_at_once(self.row_sums, statistics, training, aim, decisions)
             judged = aim.judged(statistics.source[1])
-        return self.evaluate(Inputs(statistics, reference, weight, next_weight, sums, judged, self.settings))
+            more |= self.values_of_rows(statistics, training, aim)
+            if more.get("foreign") is not None:
+                more |= self.foreign_values(more["foreign"], training, aim)
+        return self.evaluate(Inputs(statistics, reference, weight, next_weight, sums, judged, self.settings, more))
 
     def _of_counting_rows(
         self, statistics: ClassStatistics, reference: ClassStatistics | None, decisions: Tensor | None
@@ -208,6 +255,7 @@ class Plan:
         weight: Tensor | None,
         next_weight: Tensor | None,
         decisions: Tensor | None,
+        more: Mapping[str, object] | None,
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Member by member: views may leave out other rows of each."""
         members = statistics.anchors.shape[:-2]
@@ -217,10 +265,10 @@ class Plan:
             own = self._with_views(statistics.member(index))
             other = reference
             if reference is not None:
-                other = self._with_views(reference.member(index) if reference.anchors.ndim > 2 else reference)
+                other = self._with_views(reference.member(index))
             weights = (None if it is None else it[index] if it.ndim > 2 else it for it in (weight, next_weight))
             decided = decisions if decisions is None or decisions.ndim == 1 else decisions[index]
-            values, reasons = self.at_once(own, other, *weights, decided)
+            values, reasons = self.at_once(own, other, *weights, decided, _of_member(more or {}, index))
             found.append(values)
             for name, why in reasons.items():
                 clauses.setdefault(name, {}).setdefault(why, []).append(",".join(map(str, index)))
@@ -240,21 +288,55 @@ class Plan:
         found = ClassStatistics.from_features(*statistics.source, statistics.num_classes, views=lacking)
         return replace(statistics, views={**statistics.views, **found.views})
 
+    def of_inputs(self, given: Mapping[str, object]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The same where metrics take nothing of class statistics, but these inputs alone."""
+        calls = {it.name: (it.formula, *(given[name] for name in it.takes)) for it in self.metrics}
+        return _evaluated(calls)
+
     def evaluate(self, at: Inputs) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics that can be had of these inputs, `(...)` each, and why some of them are not finite."""
         for row_sum in self._substituted:
             at.sums[row_sum.name] = row_sum.instead(*(at[name] for name in row_sum.instead_takes))
         calls = {m.name: (m.formula, *at.arguments(m)) for m in self.metrics if at.offers(m.takes)}
-        values = {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
-        # One question to the device for all of them, as all are finite as a rule.
-        if not values or bool(torch.stack([value.isfinite().all() for value in values.values()]).all()):
-            return values, {}
-        reasons = {name: reason_of(*calls[name]) for name, value in values.items() if not value.isfinite().all()}
-        reasons |= {name: MIXED for name in reasons if at.is_mixed(self, name)}
-        return values, {name: reason for name, reason in reasons.items() if reason is not None}
+        values, reasons = _evaluated(calls)
+        return values, reasons | {name: MIXED for name in reasons if at.is_mixed(self, name)}
+
+
+def _evaluated(calls: Mapping[str, tuple]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Values of formulas with their arguments, and why some are not finite."""
+    values = {name: formula(*arguments) for name, (formula, *arguments) in calls.items()}
+    # One question to the device for all of them, as all are finite as a rule.
+    if not values or bool(torch.stack([value.isfinite().all() for value in values.values()]).all()):
+        return values, {}
+    reasons = {name: reason_of(*calls[name]) for name, value in values.items() if not value.isfinite().all()}
+    return values, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _check_inputs(names: Sequence[str], chosen: Sequence[Metric], kept: Sequence[Metric], lacking: set[str]) -> None:
+    known = registry.families()
+    for name in (name for name in names if name not in (registry.ALL, registry.CORE)):
+        own = [metric for metric in chosen if metric.name in known[name].metrics]
+        if not any(metric in kept for metric in own):
+            needed = sorted({need for metric in own for need in _takes(metric) & lacking})
+            raise ValueError(f"the family {name!r} needs {', '.join(needed)}, which is not given.")
+
+
+def _of_member(more: Mapping[str, object], index: tuple[int, ...]) -> dict[str, object]:
+    """Those of the other inputs that have members, of one."""
+
+    def of_one(value: object) -> object:
+        if isinstance(value, ClassStatistics | PairStatistics):
+            return value.member(index)
+        if isinstance(value, Tensor):
+            return value[index] if value.ndim > 2 else value
+        return [of_one(each) for each in value] if isinstance(value, list) else value
+
+    return {name: of_one(value) for name, value in more.items()}
 
 
 def _takes(metric: Metric) -> set[str]:
     """What it takes, and what the sums over rows that it takes need."""
     known = registry.row_sums()
-    return {*metric.takes, *(need for name in metric.takes if name in known for need in known[name].needs)}
+    needs = {need for name in metric.takes if name in known for need in known[name].needs}
+    of_foreign = {"foreign"} if any(name.startswith(registry.FOREIGN) for name in metric.takes) else set()
+    return {*metric.takes, *needs, *of_foreign}

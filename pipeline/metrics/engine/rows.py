@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.metrics.engine.chunks import chunks_of, minus_rows, scratch_for
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
 from pipeline.metrics.engine.views import unit_rows
-from pipeline.metrics.registry import RowSum
+from pipeline.metrics.registry import RowSum, RowValue
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,18 @@ def sums_at_once(
         for row_sum in row_sums:
             found[row_sum.name] = found.get(row_sum.name, 0) + _measured(row_sum, rows)
     return found
+
+
+def values_of_rows(
+    row_values: Sequence[RowValue], own: ClassStatistics, reference: ClassStatistics, aim: Aim
+) -> dict[str, Tensor]:
+    """A number of each row that counts, `(..., n)` each, by name."""
+    own, reference, _ = aim.rows(own, reference, None)
+    found: dict[str, list[Tensor]] = {it.name: [] for it in row_values}
+    for rows in _Shared(own, reference, aim).chunks(Rows, None):
+        for it in row_values:
+            found[it.name].append(it.measure(rows, rows.prepared(it.name)).to(torch.float64))
+    return {name: torch.cat(parts, -1) for name, parts in found.items()}
 
 
 def _measured(row_sum: RowSum, rows: Rows) -> Tensor:

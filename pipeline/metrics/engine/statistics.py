@@ -166,7 +166,9 @@ class ClassStatistics:
         return replace(self, **moved, extras=extras, views=views, source=None)
 
     def member(self, index: tuple[int, ...]) -> ClassStatistics:
-        """Those of one member, with its `source`."""
+        """Those of one member, with its `source`; all of them where there are no members."""
+        if self.anchors.ndim == 2:
+            return self
         own = {name: getattr(self, name)[index] for name in ("anchors", "drifts", "scatter", "active")}
         extras = {name: values[index] for name, values in self.extras.items()}
         source = None if self.source is None else (self.source[0][index], self.source[1])
@@ -209,7 +211,11 @@ class ClassStatistics:
         without_rows, without_scatter = (not bool(of[..., ~kept].any()) for of in (self.counts, self.scatter))
         extras = {}
         for name, values in self.extras.items():
-            shape = registry.statistics()[name].shape
+            known = registry.statistics()[name]
+            if known.of_all_rows:
+                extras[name] = values
+                continue
+            shape = known.shape
             sizes = zip(shape(self.num_classes, width), shape(len(chosen), width), strict=True)
             of_classes = [full != less for full, less in sizes]
             for dim, of_class in enumerate(reversed(of_classes), start=1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from pipeline.metrics.engine.beyond_rows import BeyondRows
 from pipeline.metrics.engine.buffer import Buffer
 from pipeline.metrics.engine.checks import (
     check_decisions,
@@ -23,15 +24,17 @@ from pipeline.metrics.engine.checks import (
 )
 from pipeline.metrics.engine.inputs import Inputs
 from pipeline.metrics.engine.packing import merge_packed, pack, shapes_of, unpack
+from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.rows import Aim
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.metrics.registry import GROUP
 
 NOT_JUDGED = "the rows have not been shown a second time (look_again)"
 
 
-class CollapseMetrics(Metric):
+class CollapseMetrics(BeyondRows, Metric):
     """Collapse metrics of a layer's features, streamed: equal to `layer_metrics` of all the data at once.
 
     Call it with features `(N, d)` of any float dtype and int64 labels `(N,)`, in batches of any size, on any number of
@@ -65,6 +68,8 @@ class CollapseMetrics(Metric):
             "core" may need the second look.
         max_samples: classes with more samples are left out as well.
         probe_ridge, foreign_directions: as in `MeasureSettings`.
+        groups: names of the groups that rows are of, or how many, for the family "groups"; `update` and `look_again`
+            then get the group of each row, and "core" is measured in each, as "dnc1/group=NAME".
         kwargs: those of `torchmetrics.Metric`.
 
     Attributes:
@@ -91,6 +96,7 @@ class CollapseMetrics(Metric):
         max_samples: int | None = None,
         probe_ridge: float = 1e-2,
         foreign_directions: int | None = None,
+        groups: Sequence[str] | int = (),
         **kwargs: Any,
     ) -> None:
         # What it computes depends on the weights that it is given.
@@ -110,7 +116,10 @@ class CollapseMetrics(Metric):
             probe_ridge=probe_ridge,
             foreign_directions=foreign_directions,
         )
-        self._plan = Plan.one_pass(self._names, covariance, self.settings)
+        self.groups = tuple(map(str, range(groups) if isinstance(groups, int) else groups))
+        lacking = ["profile", "path", *(() if self.groups else ("groups",))]
+        self._plan = Plan.one_pass(self._names, covariance, self.settings, lacking)
+        self._parts = torch.nn.ModuleList(self._of_group() for _ in self.groups if self._plan.of_parts is not None)
         # Statistics of all ranks, and the directions of the second look, once it has begun.
         self._merged: ClassStatistics | None = None
         self._aim: Aim | None = None
@@ -119,9 +128,16 @@ class CollapseMetrics(Metric):
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
         self.add_state("state", pack(nothing), dist_reduce_fx=partial(merge_packed, self._shapes))
-        if self._plan.row_sums:  # the sums, and how many rows they are of
+        if self._plan.looks_again:  # the sums, and how many rows they are of
             size = self._plan.size_of_sums(num_classes, num_features) + 1
             self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        if self._plan.row_values:  # a row of numbers for each row
+            self.add_state("row_values", [], dist_reduce_fx="cat")
+            self.add_state("foreign_values", [], dist_reduce_fx="cat")
+        if self._takes_foreign:
+            self._foreign_shapes = shapes_of(1, num_features, ())
+            nobody = ClassStatistics.from_features(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), 1)
+            self.add_state("foreign", pack(nobody), dist_reduce_fx=partial(merge_packed, self._foreign_shapes))
 
     @classmethod
     def of_settings(
@@ -131,22 +147,35 @@ class CollapseMetrics(Metric):
         covariance: bool,
         metrics: Iterable[str] | None,
         settings: MeasureSettings,
+        groups: Sequence[str] | int = (),
     ) -> CollapseMetrics:
         """One that measures by these settings."""
         how = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "pairs"}
-        return cls(num_classes, num_features, covariance, metrics, **how)
+        return cls(num_classes, num_features, covariance, metrics, groups=groups, **how)
 
-    def update(self, features: Tensor, labels: Tensor, active: Tensor | None = None) -> None:
+    def update(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        active: Tensor | None = None,
+        units: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> None:
         """Add a batch of features `(N, d)` and labels `(N,)`; N may be 0.
 
         Args:
             active: where the features are averages over units, how many of the units were not zero, per averaged
                 entry: any shape, all are added. Without it the entries of the features are counted.
+            units: where the features are averages over positions, `unit_counts` of these, for the family "elements".
+            groups: int64 `(N,)`, the group of each row, where there are groups.
         """
         self._check(features, labels)
-        if active is not None:  # counted for this batch, so it is not joined with others
+        for part, rows in self._rows_of_groups(groups, features):
+            own = active[rows] if active is not None and active.shape == labels.shape else None
+            part.update(features[rows], labels[rows], own)
+        if active is not None or units is not None:  # counted for this batch, so it is not joined with others
             self._take_in_waiting()
-            self._take_in(features, labels, active)
+            self._take_in(features, labels, active, units)
         elif not self._pending.add(features, labels):
             self._take_in_waiting()
             if not self._pending.add(features, labels):
@@ -159,6 +188,7 @@ class CollapseMetrics(Metric):
         labels: Tensor,
         decisions: Tensor | None = None,
         reference: ClassStatistics | None = None,
+        groups: Tensor | None = None,
     ) -> None:
         """Show a batch a second time, after all updates; together these batches must be the same as in the first look.
 
@@ -170,26 +200,30 @@ class CollapseMetrics(Metric):
             decisions: what the network decided, int64 `(N,)`; nc4 needs them.
             reference: class statistics of the training split where the features are of another one, the same in every
                 call and in `compute`.
+            groups: those of `update`.
         """
         self._check(features, labels)
-        if not self._plan.row_sums:
+        for part, rows in self._rows_of_groups(groups, features):
+            part.look_again(features[rows], labels[rows], None if decisions is None else decisions[rows])
+        if not self._plan.looks_again:
             return
         if self._plan.needs_decisions:
             check_decisions(decisions, features)
-        merged = self.merged_statistics()
-        if self._aim is None:
-            self._check_strays(merged)
-            self._aim = self._plan.aim(merged, reference)
+        merged = self._begin_second_look(reference)
         own = replace(merged, source=(features.detach(), labels))
         found = self._plan.second_look(own, reference or merged, self._aim, decisions)
         judged = torch.as_tensor(self._aim.judged(labels), dtype=found.dtype, device=found.device)
         self.sums = self.sums + torch.cat([found, judged.reshape(1)])
+        if self._plan.row_values:
+            self.row_values.append(self._stacked(self._plan.values_of_rows(own, reference or merged, self._aim)))
 
     def compute(
         self,
         weight: Tensor | None = None,
         next_weight: Tensor | None = None,
         reference: ClassStatistics | None = None,
+        pair: PairStatistics | None = None,
+        gradients: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The metrics by name, float64 scalars on the metric's device.
 
@@ -197,6 +231,8 @@ class CollapseMetrics(Metric):
             weight: that the features enter, `(out, d)`; without it there are no metrics of weights.
             next_weight: the one after it, `(out', out)`.
             reference: that of `look_again`.
+            pair: of the place before and this one, for the family "similarity".
+            gradients: those of `layer_metrics`, for the family "agop".
         """
         statistics = self.statistics
         self._check_strays(statistics)
@@ -204,16 +240,21 @@ class CollapseMetrics(Metric):
             check_weight(weight, statistics.means)
         if next_weight is not None:
             check_next_weight(next_weight, weight)
-        names = [row_sum.name for row_sum in self._plan.row_sums]
+        names = [looked.name for looked in (*self._plan.row_sums, *self._plan.row_values)]
         sums, judged = (None, None) if not names else (self.sums[:-1], self.sums[-1])
         looked = {} if sums is None else self._plan.sums_of(sums, self.num_classes, self.num_features)
-        inputs = Inputs(statistics, reference, weight, next_weight, looked, judged, self.settings)
+        more = self._beyond(pair, gradients)
+        inputs = Inputs(statistics, reference, weight, next_weight, looked, judged, self.settings, more)
         values, self.undefined = self._plan.evaluate(inputs)
         if names and not judged:
-            waiting = [metric.name for metric in self._plan.metrics if set(metric.takes) & set(names)]
+            waiting = [it.name for it in self._plan.metrics if set(it.takes) & set(names) and it.name in values]
             values |= {name: torch.full_like(values[name], float("nan")) for name in waiting}
             known = {} if self._aim is None else self.undefined  # of rows that were shown, but do not count
             self.undefined = self.undefined | dict.fromkeys(waiting, NOT_JUDGED) | known
+        for group, part in zip(self.groups, self._parts, strict=False):
+            own = part.compute(weight=weight, next_weight=next_weight)
+            values |= {f"{name}{GROUP}{group}": value for name, value in own.items()}
+            self.undefined = self.undefined | {f"{name}{GROUP}{group}": why for name, why in part.undefined.items()}
         return values
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
@@ -229,6 +270,8 @@ class CollapseMetrics(Metric):
                 raise ValueError(
                     f"incoming_state must have the same metrics, {self._names}, got {incoming_state._names}."
                 )
+            for part, other in zip(self._parts, incoming_state._parts, strict=True):
+                part.merge_state(other)
         super().merge_state(incoming_state)
         # The base class keeps a value computed before, and warns that a metric filled by merging alone is empty.
         self._computed = None
@@ -238,6 +281,8 @@ class CollapseMetrics(Metric):
     def reset(self) -> None:
         """Forget all batches."""
         super().reset()
+        for part in self._parts:
+            part.reset()
         self.undefined = {}
         self._forget_second_look()
 
@@ -272,8 +317,10 @@ class CollapseMetrics(Metric):
         if len(self._pending):
             self._take_in(*self._pending.emptied())
 
-    def _take_in(self, rows: Tensor, labels: Tensor, active: Tensor | None = None) -> None:
+    def _take_in(self, rows: Tensor, labels: Tensor, active: Tensor | None = None, units: Tensor | None = None) -> None:
         batch = self._plan.first_look(rows, labels, self.num_classes)
+        if units is not None and "counted_units" in batch.extras:
+            batch = replace(batch, extras={**batch.extras, "counted_units": units.to(batch.active)})
         if active is not None:
             batch = replace(batch, active=active.sum().to(batch.active))
         so_far = unpack(self._shapes, self._state)
@@ -317,5 +364,7 @@ class CollapseMetrics(Metric):
     def _forget_second_look(self) -> None:
         if self._merged is not None or self._aim is not None:
             self._merged = self._aim = None
-        if self._plan.row_sums:
+        if self._plan.looks_again:
             self.sums = torch.zeros_like(self.sums)
+        if self._plan.row_values:
+            self.row_values, self.foreign_values = [], []

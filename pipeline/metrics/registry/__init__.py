@@ -25,6 +25,10 @@ from pipeline.runtime.on_demand import passes_on
 
 if TYPE_CHECKING:
     from pipeline.metrics.registry.entries import (
+        BEYOND_A_LAYER,
+        FOREIGN,
+        GIVEN,
+        GROUP,
         INPUTS,
         INVARIANCES,
         OF_WEIGHTS,
@@ -32,9 +36,11 @@ if TYPE_CHECKING:
         VIEWS,
         Metric,
         RowSum,
+        RowValue,
         Statistic,
         metric,
         row_sum,
+        row_value,
         statistic,
     )
     from pipeline.metrics.registry.family import ALL, CORE, Family, known_families, optional
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
         metrics,
         of_families,
         row_sums,
+        row_values,
         signature,
         statistics,
         table,
@@ -53,7 +60,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL",
+    "BEYOND_A_LAYER",
     "CORE",
+    "FOREIGN",
+    "GIVEN",
+    "GROUP",
     "INPUTS",
     "INVARIANCES",
     "OF_WEIGHTS",
@@ -62,6 +73,7 @@ __all__ = [
     "Family",
     "Metric",
     "RowSum",
+    "RowValue",
     "Statistic",
     "base_name",
     "chosen",
@@ -74,6 +86,8 @@ __all__ = [
     "optional",
     "row_sum",
     "row_sums",
+    "row_value",
+    "row_values",
     "signature",
     "statistic",
     "statistics",

@@ -19,6 +19,12 @@ INPUTS = {
     "reference": "`ClassStatistics` of the training split's rows: the rows' own, unless they are of another split",
     "unit": "`ClassStatistics` of the rows at length one, `z / ||z||`, without rows of norm zero",
     "judged": "number of rows that sums over rows are of",
+    "groups": "`ClassStatistics` of the rows of each group, a list",
+    "foreign": "`ClassStatistics` of rows of foreign data, all in class 0",
+    "profile": "values of a metric at the places of a network in order, `(places,)`",
+    "path": "two sums over images along blocks of one width: of length over way, and how many they are",
+    "pair": "`PairStatistics` of the rows and those of the place before",
+    "gradients": "mean of g g^T `(out, out)`, summed over outputs, g the gradient of one by what the weight gives",
     "settings": "`MeasureSettings`",
     "weight": "the weight `(..., out, d)` that the rows enter, float64",
     "spectrum": "its singular values, largest first",
@@ -30,6 +36,9 @@ INPUTS = {
 VIEWS = ("unit",)
 """Those that are class statistics of something else than the rows as they are: accumulated only where taken."""
 
+BEYOND_A_LAYER = ("groups", "foreign", "pair", "gradients", "profile", "path")
+"""Those that rows of one layer, labels and weights do not give."""
+
 OF_WEIGHTS = ("weight", "spectrum", "next_weight", "classifier")
 """Those that do not depend on the rows."""
 
@@ -39,6 +48,8 @@ NEEDS = ("nearest", "decisions", *VIEWS)
 SCALES = ("log", "linear")
 INVARIANCES = ("rotation", "scaling", "translation")
 """Of the features, weights turning with them, under which a metric may promise not to change."""
+GROUP, GIVEN = "/group=", "/labels=given"
+"""Ends the name that a metric has on the rows of one group, and by the labels that training was told."""
 TEST = "test_"
 """Begins the name that a metric has on the test split."""
 
@@ -46,7 +57,9 @@ Shape = Callable[[int, int], tuple[int, ...]]
 Merge = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 """Values of the parts, their class means less those of the whole `(R, ..., K, d)`, counts `(R, ..., K, 1)`."""
 
-Entry = TypeVar("Entry", "Metric", "Statistic", "RowSum")
+Entry = TypeVar("Entry", "Metric", "Statistic", "RowSum", "RowValue")
+FOREIGN = "foreign_"
+"""Begins the name of a number of each foreign row."""
 
 
 class Named:
@@ -91,7 +104,7 @@ class Metric(Named):
     @property
     def of_rows(self) -> bool:
         """Whether it depends on the rows, so that the test split has a value of its own (`test_...`)."""
-        return any(name not in (*OF_WEIGHTS, "settings") for name in self.takes)
+        return any(name not in (*OF_WEIGHTS, "gradients", "settings") for name in self.takes)
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,7 @@ class Statistic(Named):
         merge: "sum", "max", or a function that merges the values of parts.
         within: whether rows go into it only by what they are off the mean of their class, so that a class whose rows
             are all alike, as a single one is, leaves no trace.
+        of_all_rows: whether it is of rows of classes that are left out, too.
     """
 
     name: str
@@ -111,6 +125,7 @@ class Statistic(Named):
     measure: Callable[[Chunk], Tensor]
     merge: str | Merge
     within: bool = False
+    of_all_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,27 @@ class RowSum(Named):
         return () if self.instead is None else _parameters(self.instead)
 
 
+@dataclass(frozen=True)
+class RowValue(Named):
+    """A number for each row `(..., n)`, kept: of the rows themselves, and as `foreign_NAME` of foreign ones.
+
+    Attributes:
+        measure: the numbers of a chunk of rows, from `Rows` and what `prepare` has made.
+        prepare: as of a `RowSum`; for foreign rows it is made of the training split, too.
+    """
+
+    name: str
+    measure: Callable[..., Tensor]
+    prepare: Callable[..., Tensor]
+
+    @property
+    def prepare_takes(self) -> tuple[str, ...]:
+        """Names of what `prepare` takes."""
+        return _parameters(self.prepare)
+
+
 METRICS: dict[str, Metric] = {}
+ROW_VALUES: dict[str, RowValue] = {}
 STATISTICS: dict[str, Statistic] = {}
 ROW_SUMS: dict[str, RowSum] = {}
 """What the families imported so far have registered, by name, in the order of definition."""
@@ -194,7 +229,7 @@ def metric(
 
 
 def statistic(
-    *, shape: Shape, merge: str | Merge, within: bool = False
+    *, shape: Shape, merge: str | Merge, within: bool = False, of_all_rows: bool = False
 ) -> Callable[[Callable[[Chunk], Tensor]], Statistic]:
     """Register a function of a chunk of rows as a statistic under its own name; see `Statistic`.
 
@@ -205,7 +240,8 @@ def statistic(
         raise ValueError(f"merge must be sum, max or a function, got {merge!r}.")
 
     def register(measure: Callable[[Chunk], Tensor]) -> Statistic:
-        return _add(STATISTICS, Statistic(measure.__name__, shape, measure, merge, within), measure)
+        own = Statistic(measure.__name__, shape, measure, merge, within, of_all_rows)
+        return _add(STATISTICS, own, measure)
 
     return register
 
@@ -231,6 +267,19 @@ def row_sum(
     return register
 
 
+def row_value(*, prepare: Callable[..., Tensor]) -> Callable[[Callable[..., Tensor]], RowValue]:
+    """Register a function of `Rows` and of what `prepare` has made as a number for each row; see `RowValue`.
+
+    Raises:
+        ValueError: for a name that is taken.
+    """
+
+    def register(measure: Callable[..., Tensor]) -> RowValue:
+        return _add(ROW_VALUES, RowValue(measure.__name__, measure, prepare), measure)
+
+    return register
+
+
 def _check_among(name: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     for value in values:
         if value not in allowed:
@@ -240,7 +289,12 @@ def _check_among(name: str, values: tuple[str, ...], allowed: tuple[str, ...]) -
 def _registered(kind: str, name: str) -> Named:
     from pipeline.metrics.registry import listing  # loads families, which import this module
 
-    known = {"Metric": listing.metrics, "Statistic": listing.statistics, "RowSum": listing.row_sums}
+    known = {
+        "Metric": listing.metrics,
+        "Statistic": listing.statistics,
+        "RowSum": listing.row_sums,
+        "RowValue": listing.row_values,
+    }
     return known[kind]()[name]
 
 

@@ -41,6 +41,11 @@ def optional(module: str) -> None:
     _optional.add(module.rpartition(".")[2])
 
 
+def is_optional(family: str) -> bool:
+    """Whether a family has to be asked for."""
+    return family in _optional
+
+
 def families_of(metrics: Iterable[Metric]) -> dict[str, Family]:
     """The families of these metrics by name: first "core", whose files are not optional, then the optional ones."""
     members: dict[str, list[Metric]] = {CORE: []}

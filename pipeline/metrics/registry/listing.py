@@ -6,8 +6,20 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from pipeline.metrics.registry.entries import INPUTS, METRICS, ROW_SUMS, STATISTICS, TEST, Metric, RowSum, Statistic
-from pipeline.metrics.registry.family import ALL, CORE, Family, check_families, families_of
+from pipeline.metrics.registry.entries import (
+    FOREIGN,
+    INPUTS,
+    METRICS,
+    ROW_SUMS,
+    ROW_VALUES,
+    STATISTICS,
+    TEST,
+    Metric,
+    RowSum,
+    RowValue,
+    Statistic,
+)
+from pipeline.metrics.registry.family import ALL, CORE, Family, check_families, families_of, is_optional
 from pipeline.runtime.discovery import modules_in
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -21,7 +33,8 @@ def metrics() -> dict[str, Metric]:
     _load()
     _check()
     # Stable, so that a family keeps its own order, however its metrics came to be imported.
-    return dict(sorted(METRICS.items(), key=lambda item: item[1].family))
+    # Those that are measured by default come first.
+    return dict(sorted(METRICS.items(), key=lambda item: (is_optional(item[1].family), item[1].family)))
 
 
 def families() -> dict[str, Family]:
@@ -51,6 +64,12 @@ def row_sums() -> dict[str, RowSum]:
     """All declared sums over rows, by name."""
     _load()
     return dict(ROW_SUMS)
+
+
+def row_values() -> dict[str, RowValue]:
+    """All declared numbers of each row, by name."""
+    _load()
+    return dict(ROW_VALUES)
 
 
 def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
@@ -103,9 +122,11 @@ def _load() -> None:
 
 
 def _check() -> None:
-    known = {**INPUTS, **STATISTICS, **ROW_SUMS}
+    of_foreign = {f"{FOREIGN}{name}" for name in ROW_VALUES}
+    known = {**INPUTS, **STATISTICS, **ROW_SUMS, **ROW_VALUES, **dict.fromkeys(of_foreign)}
     takes = [(metric.name, name) for metric in METRICS.values() for name in metric.takes]
     takes += [(sums.name, name) for sums in ROW_SUMS.values() for name in (*sums.instead_takes, *sums.prepare_takes)]
+    takes += [(values.name, name) for values in ROW_VALUES.values() for name in values.prepare_takes]
     for owner, name in takes:
         if name not in known:
             hint = did_you_mean(name, known)

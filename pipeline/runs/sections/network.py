@@ -27,7 +27,7 @@ class NetworkSection(Section):
 
     def summary(self, run: "Run") -> dict[str, Any]:
         found = {"backbone_layers": run.record.final_layers(self.stage, [run.config.seed])}
-        reads = readings(run.inputs.backbone, run.config.backbone.pooling) if run.inputs.backbone is not None else {}
+        reads = readings(run.inputs.backbone, run.config.pooling) if run.inputs.backbone is not None else {}
         found["backbone_reads"] = [
             {"layer": layer, "tap": tap, "read": text} for (layer, tap), (_, _, text) in reads.items()
         ]

@@ -29,7 +29,7 @@ definitions = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(definitions)
 
 OF_FEATURES = ("dnc1", "nc1_pinv", "cdnv", "dnc2", "nc2_frame", "nc2_simplex")
-EVERYTHING = list(metrics())
+EVERYTHING = list(registry.families()[registry.CORE].metrics)
 CLASSES, SAMPLES = 3, 41
 
 

@@ -1,0 +1,323 @@
+"""The looks at the rows of a split: what is accumulated first, and what rows come to once class means are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from pipeline.data import Split
+from pipeline.measure.extraction import Block, Place
+from pipeline.metrics import ClassStatistics
+from pipeline.metrics.engine.inputs import Inputs
+from pipeline.metrics.engine.pairing import PairStatistics
+from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.engine.settings import MeasureSettings
+from pipeline.metrics.engine.unit_counts import OTHERS
+from pipeline.metrics.progress import path_sums
+from pipeline.metrics.registry import GIVEN, GROUP
+from pipeline.networks.rows import Rows
+from pipeline.runtime import ranks
+
+Value, Result = TypeVar("Value"), TypeVar("Result")
+Decide = Callable[[Tensor], Tensor]
+"""Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
+Entered = Mapping[Place, tuple[Tensor, Tensor | None]]
+"""The weight (out, d) that the rows of a place enter as they are, and the one after it if that is known."""
+Key = tuple[str, ...]
+"""A place; or of a part of the rows, (layer, tap, suffix of the names of its metrics)."""
+BATCH_ROWS = 512
+"""Rows of a batch of `cka_batch`, at most."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a split, and their labels.
+
+    suffix: of the names of its metrics; "" for all rows by the true labels.
+    labels: (N,) or (N, T), of the whole split.
+    chosen: (N,) bool, which samples; None: all.
+    """
+
+    suffix: str
+    labels: Tensor
+    chosen: Tensor | None = None
+
+    def key(self, place: Place) -> Key:
+        """What is found at a place is kept under this."""
+        return (*place, self.suffix) if self.suffix else place
+
+    def of(self, block: Block, rows: Rows) -> tuple[Rows, Tensor, Tensor | None]:
+        """Rows and labels of a block's samples, and which samples these are."""
+        here = slice(block.first, block.first + len(block.features))
+        labels = self.labels[here].to(rows.values.device)
+        if self.chosen is None:
+            return rows, labels, None
+        keep = self.chosen[here].to(rows.values.device)
+        return rows.chosen(keep), labels[keep], keep
+
+
+def parts_of(split: Split, groups: Sequence[str], plan: Plan) -> list[Part]:
+    """All rows; where groups are asked for also those of each, and all by the labels that training was told."""
+    parts = [Part("", split.labels)]
+    if plan.of_parts is None:
+        return parts
+    if split.groups is not None:
+        parts += [Part(f"{GROUP}{name}", split.labels, split.groups == at) for at, name in enumerate(groups)]
+    if split.given is not None:
+        parts.append(Part(GIVEN, split.given))
+    return parts
+
+
+def first_look(plan: Plan, rows: Rows, labels: Tensor, num_classes: int, kept: Tensor | None = None) -> ClassStatistics:
+    """Class statistics of the rows of samples with these labels; units count as active where they are not pooled.
+
+    Rows with the label -1 do not count. Those of classes that are not `kept` (K,) count among active units only.
+    """
+    values, own = _counting(rows.values, rows.of(labels))
+    active = rows.active
+    if kept is not None and not bool(kept[own].all()):
+        active = torch.count_nonzero(values).reshape(1) if active is None else active
+        chosen = kept[own]
+        found = plan.first_look(values[chosen], own[chosen], num_classes)
+        found = replace(found, samples=found.samples + (~chosen).sum())
+    else:
+        found = plan.first_look(values, own, num_classes)
+    if active is not None:
+        found = replace(found, active=active.sum().to(found.active))
+    if rows.units is not None and "counted_units" in found.extras:
+        counts = rows.units.sum(0)
+        if bool(counts.isnan().any()):  # of a function, which may make rows of any width
+            counts = counts.new_full((values.shape[-1] + OTHERS,), float("nan"))
+        found = replace(found, extras={**found.extras, "counted_units": counts})
+    return found
+
+
+def _counting(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Without rows that have no label."""
+    if not len(labels) or int(labels.min()) >= 0:
+        return values, labels
+    counting = labels >= 0
+    return values[counting], labels[counting]
+
+
+class FirstLook:
+    """What is accumulated of the blocks of a split, place by place.
+
+    Attributes:
+        statistics: by key.
+        pairs: of two places, by both.
+        paths: `path_sums` of blocks of one width in a row, by the last of them.
+    """
+
+    def __init__(self, plan: Plan, parts: Sequence[Part], num_classes: int, kept: Tensor | None = None) -> None:
+        self._plan, self._parts, self._num_classes, self._kept = plan, parts, num_classes, kept
+        self.statistics: dict[Key, ClassStatistics] = {}
+        self.pairs: dict[tuple[Place, Place], PairStatistics] = {}
+        self.paths: dict[Place, Tensor] = {}
+
+    def add(self, block: Block) -> None:
+        """Look at a block."""
+        for place, rows in block.rows.items():
+            for part in self._parts:
+                own, labels, _ = part.of(block, rows)
+                plan = self._plan.of_parts if part.suffix else self._plan
+                kept = None if self._kept is None or part.suffix else self._kept.to(rows.values.device)
+                new, key = first_look(plan, own, labels, self._num_classes, kept), part.key(place)
+                known = self.statistics.get(key)
+                self.statistics[key] = new if known is None else ClassStatistics.merged([known, new])
+        if self._plan.takes("pair"):
+            self._add_pairs(block)
+        if self._plan.takes("path"):
+            self._add_paths(block)
+
+    def _add_pairs(self, block: Block) -> None:
+        for pair in pairs_of(list(block.rows), self._plan.settings):
+            first, second = (block.rows[place] for place in pair)
+            if len(first.values) == len(second.values):
+                new = PairStatistics.of_rows(first.values, second.values, _batches(block, first))
+                known = self.pairs.get(pair)
+                self.pairs[pair] = new if known is None else PairStatistics.merged([known, new])
+
+    def _add_paths(self, block: Block) -> None:
+        stretch: list[Place] = []
+        blocks = [place for place, rows in block.rows.items() if place[1] == "post" and rows.samples is None]
+        for place in [*blocks, None]:
+            rows = None if place is None else block.rows[place].values
+            if stretch and (rows is None or rows.shape != block.rows[stretch[-1]].values.shape):
+                if len(stretch) > 2:
+                    new = path_sums([block.rows[each].values for each in stretch])
+                    self.paths[stretch[-1]] = self.paths.get(stretch[-1], 0) + new
+                stretch = []
+            stretch.append(place)
+
+    def join_ranks(self) -> None:
+        """Bring together pairs and paths of all ranks; the statistics go in groups of places (see `layers`)."""
+        if ranks.world_size() == 1:
+            return
+        device = next((part.counts.device for part in self.statistics.values()), torch.device("cpu"))
+        for own in ranks.gather((list(self.pairs), list(self.paths))):
+            for pair in own[0]:
+                self.pairs.setdefault(pair, None)
+            for place in own[1]:
+                self.paths.setdefault(place, None)
+        for pair in sorted(self.pairs):
+            shares = ranks.gather(None if self.pairs[pair] is None else self.pairs[pair].to("cpu"))
+            self.pairs[pair] = PairStatistics.merged([own for own in shares if own is not None]).to(device)
+        for place in sorted(self.paths):
+            own = self.paths[place]
+            self.paths[place] = sum(it for it in ranks.gather(None if own is None else own.cpu()) if it is not None)
+
+
+def pairs_of(places: Sequence[Place], settings: MeasureSettings) -> list[tuple[Place, Place]]:
+    """Which places are compared."""
+    return list(combinations(places, 2) if settings.pairs == "all" else pairwise(places))
+
+
+def _batches(block: Block, rows: Rows) -> list[slice]:
+    """The batches of the pass as slices of the rows, none of more than `BATCH_ROWS`."""
+    each = max(1, len(rows.values) // max(1, len(block.features)))  # rows of a sample
+    found, start = [], 0
+    for size in block.batches:
+        stop = start + size * each
+        found += [slice(at, min(at + BATCH_ROWS, stop)) for at in range(start, stop, BATCH_ROWS)]
+        start = stop
+    return found
+
+
+def shared(places: dict[Key, Value], work: Callable[[Key, Value], Result]) -> dict[Key, Result]:
+    """``work`` of every place, each done by one rank: many wide places mean as many large SVDs."""
+    own = ranks.share(len(places))
+    found = [(place, work(place, value)) for place, value in list(places.items())[own.start : own.stop]]
+    return dict(pair for pairs in ranks.gather(found) for pair in pairs)
+
+
+class SecondLook:
+    """What rows come to once class means are known, place by place: the sums over rows that the plan's metrics take,
+    and the numbers of each row."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        own: dict[Key, ClassStatistics],
+        reference: dict[Key, ClassStatistics],
+        decide: Decide | None,
+        entered: Entered | None = None,
+        parts: Sequence[Part] | None = None,
+    ) -> None:
+        self.plan, self._own, self._reference, self._entered = plan, own, reference, entered or {}
+        self._parts = parts
+        self._decide = decide if plan.needs_decisions else None
+        self.aims = shared(
+            own, lambda key, statistics: self._plan_of(key).aim(statistics, reference.get(key)).to("cpu")
+        )
+        self._judged = dict.fromkeys(own, 0)
+        self._sums = {
+            key: part.counts.new_zeros(self._plan_of(key).size_of_sums(*part.means.shape)) for key, part in own.items()
+        }
+        self._values: dict[Key, list[dict[str, Tensor]]] = {key: [] for key in own if len(key) == 2}
+
+    def _plan_of(self, key: Key) -> Plan:
+        return self.plan if len(key) == 2 else self.plan.of_parts
+
+    def add(self, block: Block) -> None:
+        """Judge the images of a block."""
+        decisions = None if self._decide is None else self._decide(block.features).argmax(dim=-1)
+        for place, rows in block.rows.items():
+            for part in self._parts or [None]:
+                self._add(block, place, rows, part, decisions)
+
+    def _add(self, block: Block, place: Place, rows: Rows, part: Part | None, decisions: Tensor | None) -> None:
+        labels, keep, key = block.labels, None, place
+        if part is not None:
+            (rows, labels, keep), key = part.of(block, rows), part.key(place)
+        decided = None if decisions is None else rows.of(decisions if keep is None else decisions[keep])
+        own_labels = rows.of(labels)
+        values, counting = rows.values, own_labels >= 0
+        if not bool(counting.all()):
+            values, own_labels = values[counting], own_labels[counting]
+            decided = None if decided is None else decided[counting]
+        plan, aim = self._plan_of(key), self.aims[key].to(values.device)
+        self._judged[key] += int(aim.judged(own_labels))
+        own, reference = replace(self._own[key], source=(values, own_labels)), self._reference.get(key, self._own[key])
+        self._sums[key] = self._sums[key] + plan.second_look(own, reference, aim, decided)
+        if key in self._values and plan.row_values:
+            self._values[key].append(plan.values_of_rows(own, reference, aim))
+
+    def join_ranks(self) -> None:
+        """Add what the other ranks have found."""
+        self._values = {key: [_joined_values(found, self.plan)] for key, found in self._values.items()}
+        if ranks.world_size() == 1:
+            return
+        seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
+        self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
+        self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
+        if self.plan.row_values:
+            of_ranks = ranks.gather([{name: it.cpu() for name, it in own.items()} for (own,) in self._values.values()])
+            for at, key in enumerate(self._values):
+                self._values[key] = [_joined_values([own[at] for own in of_ranks], self.plan)]
+
+    def evaluate(self, key: Key, more: Mapping[str, object] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Values of the metrics of a place, and reasons for those that are not finite."""
+        own, plan = self._own[key], self._plan_of(key)
+        (values,) = self._values.get(key, [{}])
+        device = {name: found.to(own.counts.device) for name, found in values.items()}
+        inputs = Inputs(
+            own,
+            self._reference.get(key),
+            *self._entered.get(key[:2], ()),
+            sums=plan.sums_of(self._sums[key], *own.means.shape),
+            judged=self._judged[key],
+            settings=plan.settings,
+            more={**(more or {}), **device},
+        )
+        return plan.evaluate(inputs)
+
+
+def _joined_values(found: Sequence[Mapping[str, Tensor]], plan: Plan) -> dict[str, Tensor]:
+    names = [it.name for it in plan.row_values]
+    nothing = torch.zeros(0, dtype=torch.float64)
+    return {name: torch.cat([own[name] for own in found]) if found else nothing for name in names}
+
+
+class ForeignLook:
+    """Rows of foreign data held against the training split, place by place."""
+
+    def __init__(self, plan: Plan, reference: Mapping[Place, ClassStatistics], look: SecondLook) -> None:
+        self._plan, self._reference, self._look = plan, reference, look
+        self._statistics: dict[Place, ClassStatistics] = {}
+        self._values: dict[Place, list[dict[str, Tensor]]] = {}
+
+    def add(self, block: Block) -> None:
+        """Look at a block."""
+        for place, rows in block.rows.items():
+            reference = self._reference[place]
+            nobody = torch.zeros(len(rows.values), dtype=torch.int64, device=rows.values.device)
+            new = ClassStatistics.from_features(rows.values, nobody, reference.num_classes)
+            known = self._statistics.get(place)
+            self._statistics[place] = replace(
+                new if known is None else ClassStatistics.merged([known, new]), source=None
+            )
+            found = self._plan.foreign_values(new, reference, self._look.aims[place].to(rows.values.device))
+            self._values.setdefault(place, []).append({name: it.cpu() for name, it in found.items()})
+
+    def inputs(self, place: Place) -> dict[str, object]:
+        """What formulas take of foreign rows at a place; `join_ranks` comes first."""
+        return {"foreign": self._statistics[place], **self._values[place][0]}
+
+    def join_ranks(self) -> None:
+        """Bring together what all ranks have found."""
+        for place, reference in self._reference.items():
+            own = (self._statistics.get(place), self._values.get(place, []))
+            if own[0] is not None:
+                own = (own[0].to("cpu"), own[1])
+            shares = [it for it in ranks.gather(own) if it[0] is not None]
+            found = [each for it in shares for each in it[1]]
+            device = reference.counts.device
+            self._statistics[place] = ClassStatistics.merged([it[0] for it in shares]).to(device)
+            names = found[0] if found else ()
+            self._values[place] = [{name: torch.cat([each[name] for each in found]).to(device) for name in names}]
