@@ -39,12 +39,12 @@ class Part:
     """Rows of a split, and their labels.
 
     suffix: of the names of its metrics; "" for all rows by the true labels.
-    labels: (N,) or (N, T), of the whole split.
+    labels: (N,), of the whole split; None: those of the blocks, which are the true ones.
     chosen: (N,) bool, which samples; None: all.
     """
 
-    suffix: str
-    labels: Tensor
+    suffix: str = ""
+    labels: Tensor | None = None
     chosen: Tensor | None = None
 
     def key(self, place: Place) -> Key:
@@ -53,6 +53,8 @@ class Part:
 
     def of(self, block: Block, rows: Rows) -> tuple[Rows, Tensor, Tensor | None]:
         """Rows and labels of a block's samples, and which samples these are."""
+        if self.labels is None:
+            return rows, block.labels, None
         here = slice(block.first, block.first + len(block.features))
         labels = self.labels[here].to(rows.values.device)
         if self.chosen is None:
@@ -63,8 +65,8 @@ class Part:
 
 def parts_of(split: Split, groups: Sequence[str], plan: Plan) -> list[Part]:
     """All rows; where groups are asked for also those of each, and all by the labels that training was told."""
-    parts = [Part("", split.labels)]
-    if plan.of_parts is None:
+    parts = [Part()]
+    if plan.of_parts is None or split.is_text:  # whose rows are positions, and not the samples of groups
         return parts
     if split.groups is not None:
         parts += [Part(f"{GROUP}{name}", split.labels, split.groups == at) for at, name in enumerate(groups)]
