@@ -78,11 +78,11 @@ def typed(sentence: str) -> list[str]:
     ("argument", "parts"),
     [
         ("optimizer.lr=0,05", ["optimizer.lr=0.05", "a finite number > 0", "--multirun"]),
-        ("head.depth=2,3", ["head.depth=2,3", "an integer >= 1", "--multirun"]),
+        ("head.depth=2,3", ["head.depth=2,3", "an integer >= 0", "--multirun"]),
         ("data.classes=4,9", ["data.classes=[4,9]", "--multirun"]),
         ("logger.tags=a,b", ["logger.tags=[a,b]", "--multirun"]),
         ("head=relu,linear", ["one choice", "--multirun"]),
-        ("head.depth=3(", ["head.depth=3(", "an integer >= 1"]),
+        ("head.depth=3(", ["head.depth=3(", "an integer >= 0"]),
         ("protocol.features=a b(", ["random, balanced"]),
         ("head.depth", ["key=value"]),
         ("logger.notes=a,b", ["\"logger.notes='a,b'\""]),
