@@ -74,16 +74,6 @@ class Split:
         """The labels that training is told, (N,); of tokens (N, T)."""
         return self.labels if self.given is None else self.given
 
-    @property
-    def row_labels(self) -> Tensor:
-        """The label of every row that is measured: (N,), of a text those of the positions that have one."""
-        return self.labels[self.labels >= 0] if self.is_text else self.labels
-
-    @property
-    def row_targets(self) -> Tensor:
-        """What training is told of every row that is measured."""
-        return self.targets[self.labels >= 0] if self.is_text else self.targets
-
     def to(self, device: torch.device | str) -> "Split":
         """The same split on `device`; images that lie on disk stay there."""
         images = self.images.to(device) if self.mapped is None else self.images

@@ -159,12 +159,8 @@ def run_over(
         ):
             for batch, labels in loader:
                 found = backbone(arrange(batch))
-                if split.is_text:
-                    counted = labels.flatten() >= 0
-                    found, labels = found[counted], labels.flatten()[counted]
-                    rows.update({place: Rows(value.values[counted]) for place, value in rows.items()})
                 if features is None:  # at once: pieces would be there twice while they are joined
-                    features = found.new_empty(len(own.row_labels), *found.shape[1:])
+                    features = found.new_empty(len(own), *found.shape[1:])
                 features[done : done + len(found)] = found
                 at, done = mine.start + done, done + len(found)
                 if listen is not None:

@@ -19,7 +19,7 @@ POSITIONS = Layout(0, 2, 3)
 
 
 class TokenBackbone(Backbone):
-    """The same for tokens: features of n windows are ``(n T, d)``, position by position.
+    """The same for tokens: features of n windows are ``(n, T, d)``, of every position.
 
     Layers are the elements of the network's lists of modules that give ``(n, T, d)``, or those that `layers` means, and
     every position is a row. A trial pass with random tokens shows which there are.
@@ -61,9 +61,9 @@ class TokenBackbone(Backbone):
         }
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Features (n T, num_features) of tokens (n, T) int64, at least float32."""
+        """Features (n, T, num_features) of tokens (n, T) int64, at least float32."""
         output = self.network(tokens)
-        return output.to(torch.promote_types(output.dtype, torch.float32)).flatten(0, 1)
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def noise(self, count: int) -> Tensor:
         """Random windows."""
@@ -131,9 +131,9 @@ class TokenBackbone(Backbone):
 
 
 def counted(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Features ``(n T, d)`` and labels ``(n, T)`` of tokens without the positions that have none (-1), flat; other
+    """Features ``(n, T, d)`` and labels ``(n, T)`` of tokens, flat and without the positions that have none (-1); other
     features and labels ``(n,)`` as they are."""
     if labels.ndim == 1:
         return features, labels
-    known = labels.flatten() >= 0
-    return features[known], labels.flatten()[known]
+    known = labels >= 0
+    return features[known], labels[known]

@@ -20,6 +20,7 @@ from pipeline.networks.links import CLASSIFIER as ON_TOP
 from pipeline.networks.links import Links, find_links
 from pipeline.networks.rows import Layout
 from pipeline.networks.taps import Tap
+from pipeline.networks.token_backbone import counted
 from pipeline.runs.network_references import gap, reference_of
 from pipeline.runs.recording import check_features, has_collapsed_features, measure_training, record_layers
 from pipeline.runs.run import TRAINING, Run
@@ -98,7 +99,7 @@ def train_network(run: Run) -> Measured:
                 found = {
                     f"{prefix}{name}": [value]
                     for prefix, rows, split in of_splits
-                    for name, value in learner.measured(rows, split.row_targets.to(rows.device)).items()
+                    for name, value in learner.measured(*counted(rows, split.targets.to(rows.device))).items()
                 }
                 run.record.add("backbone", epoch, [config.seed], found)
             if reference is None:
@@ -231,7 +232,8 @@ def _scores(run: Run, measured: BackboneMeasurement, decide: Callable[[Tensor], 
     loss, images, found = load_objective(run.config.backbone.loss), run.inputs.images, {}
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         with torch.inference_mode():
-            outputs, labels = decide(rows), split.row_labels.to(rows.device)
+            rows, labels = counted(rows, split.labels.to(rows.device))
+            outputs = decide(rows)
             found[f"{name}_loss"] = [float(loss.on_batch(outputs, labels))]
             found[f"{name}_accuracy"] = [float((outputs.argmax(dim=1) == labels).double().mean())]
     return found

@@ -49,7 +49,7 @@ def measure_training(
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
-        loss, share = learner.score(rows, split.row_targets.to(rows.device))
+        loss, share = learner.score(rows, split.targets.to(rows.device))
         numbers |= {f"{name}_loss": [loss]} | ({} if share is None else {f"{name}_accuracy": [share]})
     if learner.penalised is not None:
         numbers |= {name: [value] for name, value in measured_objective(learner, images).items()}
@@ -73,7 +73,7 @@ def check_features(split: str, features: Tensor, stage: str, *, trained: bool) -
     Raises:
         RunError: a feature is NaN or infinite.
     """
-    broken = (~torch.isfinite(features).all(dim=1)).nonzero()
+    broken = (~torch.isfinite(features).flatten(1).all(dim=1)).nonzero()
     if len(broken):
         advice = (
             "a smaller optimizer.lr usually helps"

@@ -19,6 +19,9 @@ from pipeline.runtime.environment import environment
 from pipeline.storage.record import COMPLETED, SCHEMA_VERSION, finite_or_none
 from pipeline.storage.tensors import FILE as TENSORS
 
+MOST_CLASSES = 20
+"""Of which the size of each is told."""
+
 
 def initial_summary(run: Run) -> dict[str, Any]:
     """The summary a run starts with; whoever finds it later knows that the run did not end well."""
@@ -157,7 +160,10 @@ def print_results(outcome: Outcome, summary: Mapping[str, Any], console: Console
     for section in outcome.sections:
         section.show(summary, console)
     if summary["data"] and (summary["data"]["imbalance"] or 1) > 1:
-        counts = ", ".join(f"{name} {count}" for name, count in summary["data"]["train"].items())
+        sizes = summary["data"]["train"]
+        counts = ", ".join(f"{name} {count}" for name, count in sizes.items())
+        if len(sizes) > MOST_CLASSES:
+            counts = f"{len(sizes)} classes of {min(sizes.values())} to {max(sizes.values())}"
         console.print(f"The classes differ in size (ratio {summary['data']['imbalance']:.3g}): {counts}.", style="dim")
     for stage, step in summary["stopped_early"].items():
         console.print(f"Stopped when collapsed: {stage} after {summary['step_units'][stage]} {step}.")

@@ -1,6 +1,6 @@
 """The head a run ends with: its factors, what they cost, and how well it decides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,11 +8,13 @@ from torch import Tensor
 
 from pipeline import dufm
 from pipeline.config import Config
+from pipeline.data import ImageData
 from pipeline.dufm import Anchor, ObjectiveValue
 from pipeline.dufm.constraints import mapped
 from pipeline.dufm.objectives import Objective
 from pipeline.metrics import feature_alignment
 from pipeline.metrics.core import RANK_RTOL
+from pipeline.networks.token_backbone import counted
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class Features:
     def constrained(self, constraint: str) -> "Features":
         """As a head takes them, before which they are mapped onto a set."""
         return replace(self, train=mapped(self.train, constraint), test=mapped(self.test, constraint))
+
+    @classmethod
+    def of(cls, rows: Mapping[str, Tensor], images: ImageData, device: torch.device) -> "Features":
+        """The rows of the splits ``train`` and ``test``; of text every position that has a label is one."""
+        splits = ((rows[name].double(), getattr(images, name).targets.to(device)) for name in ("train", "test"))
+        (train, train_labels), (test, test_labels) = (counted(*split) for split in splits)
+        return cls(train, train_labels, test, test_labels)
 
 
 @dataclass(frozen=True)

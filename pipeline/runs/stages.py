@@ -150,8 +150,7 @@ def train_under_head(
 
     def measure_too(epoch: int, measured: BackboneMeasurement) -> None:
         device = measured.train.device
-        labels = [split.row_targets.to(device) for split in (images.train, images.test)]
-        features = Features(measured.train.double(), labels[0], measured.test.double(), labels[1])
+        features = Features.of({"train": measured.train, "test": measured.test}, images, device)
         bias = None if learner.bias is None else learner.bias.detach().double()[None]
         features = features.constrained(config.features.constraint)
         head = network_head(config, features, _members(learner), frozen=frozen_head, bias=bias)
@@ -210,9 +209,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
         key, limit = run.key(*TRAINING, *HEAD), run.config.record.max_tensor_mb
         kept = run.stage_cache.load_or_run(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
-    rows = {name: tensor.to(device).double().clone() for name, tensor in kept.items()}
-    labels = [split.row_targets.to(device) for split in (images.train, images.test)]
-    return Features(rows["train"], labels[0], rows["test"], labels[1])
+    return Features.of({name: tensor.to(device).clone() for name, tensor in kept.items()}, images, device)
 
 
 def say_what_is_read(run: Run) -> None:

@@ -169,3 +169,26 @@ def test_a_run_over_states_goes_on_after_the_last_one_it_has_kept(configured, tm
         performed(configured, tmp_path / "run", *which)
     summary, record = performed(configured, tmp_path / "run", *which)
     assert len(measured) == 4 and record.equals(whole) and summary["status"] == "completed"
+
+
+def test_every_position_of_a_text_is_a_row_with_the_token_that_follows(configured, tmp_path):
+    words = "the cat sat on the mat and the dog sat on the cat while a bird sang . "
+    (tmp_path / "own.txt").write_text(words * 12)
+    own = ["data=text", f"data.root={tmp_path}/own.txt", "data.vocabulary=9", "data.window=8", "measure.positions=true"]
+    own += ["backbone=transformer", "backbone.width=8", "backbone.depth=2", "backbone.heads=2", "backbone.epochs=2"]
+    own += ["optimizer=adamw", "optimizer.schedule=one_cycle", "optimizer.lr=0.01", "protocol.every=2"]
+    rest = [text for text in SMALL if "hidden" not in text and "data" not in text]
+    config = configured(*rest, *own)
+    inputs = prepare(config)
+    execute(config, inputs, tmp_path / "run")
+    summary, labels = read_summary(tmp_path / "run"), inputs.images.train.labels
+    places = [(place["layer"], place["tap"]) for place in summary["backbone_layers"]]
+    assert places == [("network.blocks.0", "post"), ("network.blocks.1", "post"), ("classifier", "pre")]
+    kept = load_file(tmp_path / "run" / "tensors.safetensors")
+    assert len(kept["features/1"]) == len(kept["labels"]) == int((labels >= 0).sum()) < labels.numel()
+    known = layer_metrics(kept["features/1"], kept["labels"], 9, kept["weights/1"])
+    last = summary["backbone_layers"][-1]
+    assert [last[name][0] for name in ("dnc1", "dnc3")] == pytest.approx([float(known[n]) for n in ("dnc1", "dnc3")])
+    outputs = kept["features/1"].float() @ kept["weights/1"].mT
+    share = (outputs.argmax(1) == kept["labels"]).double().mean()
+    assert summary["accuracy"]["train"][0] == pytest.approx(float(share))

@@ -85,6 +85,7 @@ class Learner(pl.LightningModule):
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> tuple[float, float | None]:
         """Loss and accuracy (None where outputs decide nothing) on features ``(N, d)`` of the backbone."""
+        features, labels = counted(features, labels)
         outputs = self.decide(features)
         loss = self.objective(self.entering(features.to(outputs)), outputs, labels).item()
         if not self.loss.classifies:
