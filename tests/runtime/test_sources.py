@@ -79,7 +79,7 @@ def test_the_settings_of_every_file_are_its_own_without_importing_it(package, de
 
 
 def test_the_names_of_all_metrics_are_in_the_source_in_the_order_of_the_record():
-    assert [name for names in decorated("pipeline.metrics", "metric").values() for name in names] == list(metrics())
+    assert [name for names in metric_names().values() for name in names] == list(metrics())
     assert metric_names() == {name: family.metrics for name, family in families().items()}
 
 
