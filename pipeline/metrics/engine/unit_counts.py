@@ -21,23 +21,18 @@ def unit_counts(values: Tensor, counting: Tensor | None = None) -> Tensor:
     Args:
         counting: `(..., P)`, the positions that count; all by default.
     """
-    nan = values.isnan()
-    active = ((values != 0) & ~nan).to(torch.float64)
-    inside = torch.ones(values.shape[:-1], dtype=torch.float64, device=values.device)
+    # Written as floats at once and added as such, many times as fast as booleans; exact up to 2^24 positions.
+    active = torch.ne(values, 0, out=torch.empty_like(values, dtype=torch.float32))
+    nan = active.new_zeros(values.shape[:-1])
+    if bool(values.sum().isnan()):
+        nan = values.isnan().sum(-1).to(active)
+        active.masked_fill_(values.isnan(), 0)
+    inside = active.new_ones(values.shape[:-1])
     if counting is not None:
-        inside = inside * counting.to(inside)
+        inside = counting.to(inside).expand(inside.shape)
         active = active * inside[..., None]
-    units = values.shape[-1]
-    at_position = active.sum(-1)
-    bins = (at_position * BINS / units).floor().clamp(max=BINS - 1).long()
-    histogram = at_position.new_zeros(*at_position.shape[:-1], BINS).scatter_add_(-1, bins, inside)
-    sums = torch.stack(
-        [
-            inside.sum(-1),
-            (nan.sum(-1) * inside).sum(-1),
-            at_position.sum(-1),
-            at_position.square().sum(-1),
-        ],
-        -1,
-    )
-    return torch.cat([active.sum(-2), sums, histogram], -1)
+    at_position = active.sum(-1).double()
+    bins = (at_position * (BINS / values.shape[-1])).long().clamp_(max=BINS - 1)
+    histogram = at_position.new_zeros(*at_position.shape[:-1], BINS).scatter_add_(-1, bins, inside.double())
+    sums = [inside.double().sum(-1), (nan * inside).double().sum(-1), at_position.sum(-1), at_position.square().sum(-1)]
+    return torch.cat([active.sum(-2).double(), torch.stack(sums, -1), histogram], -1)
