@@ -1,0 +1,139 @@
+"""Contrastive: with ReLU features the classes are an orthogonal frame, whatever their sizes.
+
+Paper: arXiv 2306.07960 (orthogonal frames under the supervised contrastive loss).
+Shows: Gram matrices of the class means for imbalances 1, 10 and 100, with and without non-negative features; their
+    distance to the frame over the steps.
+Expects: features >= 0: the frame, at the closed form, for all sizes. No constraint: a simplex for equal classes, no
+    symmetry for others. Fewer dimensions than classes: no frame.
+Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+Provenance: objective, closed form of the frame and claims read; optimum of unequal classes without constraint derived
+    (`pipeline.theory.contrastive_optimum`); sizes, temperature and steps ours. Mini-batches and networks: not here.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.metrics import gram_distances
+from pipeline.studies._family import FEW_RECORDS, GROUP, OURS, THEOREM, gaps, owned, reference, sizes, tables
+from pipeline.studies.engine.claims import Claim, above, at_most
+from pipeline.studies.engine.drawing import plot_spread
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
+from pipeline.views.figures import STYLE
+
+SIZES = {
+    "equal": "[20,20,20,20]",
+    "step_10": "[20,20,2,2]",
+    "tail_10": "[20,9,4,2]",
+    "step_100": "[200,200,2,2]",
+    "tail_100": "[200,43,9,2]",
+}
+"""Four classes, imbalance 1, 10 and 100; of a tail, 200 (1/100)^(c/3) rounded."""
+CONSTRAINTS = {"relu": "nonnegative_sphere", "free": "sphere"}
+NARROW = Point("narrow-relu", ("protocol.class_sizes=[20,20,20,20]", "protocol.num_features=3"))
+POINTS = (
+    *(
+        Point(f"{name}-{kind}", (f"protocol.class_sizes={each}", f"features.constraint={constraint}"))
+        for name, each in SIZES.items()
+        for kind, constraint in CONSTRAINTS.items()
+    ),
+    NARROW,
+)
+SMALL = ("equal-relu", "equal-free", "step_10-relu", "step_10-free", "narrow-relu")
+QUICK_POINTS = shrunk(POINTS, SMALL, ("descent.seeds=3", "descent.steps=1000", *FEW_RECORDS))
+GAP, NEAR, FAR = 1e-6, 1e-3, 0.1
+"""Of the loss; Gram distances at which the classes are a frame, and are none."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """The frame for all sizes with ReLU; without, a simplex for equal sizes only."""
+    made = []
+    for result in results:
+        name, distances = result.point.name, _distances(result)
+        at_optimum = at_most(f"{name}: gap to the optimum", gaps(result, reference(result, "global optimum")), GAP)
+        if name == NARROW.name:
+            made += owned(OURS, above(f"{name}: distance to the frame, 3 dimensions", distances["frame"], FAR))
+        elif _signed(result):
+            frame = at_most(f"{name}: Gram distance to the orthogonal frame", distances["frame"], NEAR)
+            made += owned(THEOREM, at_optimum, frame)
+        elif len(set(sizes(result))) == 1:
+            simplex = at_most(f"{name}: Gram distance to the simplex", distances["simplex"], NEAR)
+            made += owned(THEOREM, at_optimum, simplex)
+        else:
+            made += owned(OURS, at_optimum)
+            made += owned(THEOREM, above(f"{name}: Gram distance to the simplex", distances["simplex"], FAR))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Gram matrices above (first seed), the distance to the frame over the steps below; a column per sizes."""
+    shown = [result for result in results if result.completed and result.point.name != NARROW.name]
+    columns = list(dict.fromkeys(sizes(result) for result in shown))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 * len(columns) + 1.2, 6.4), layout="constrained")
+        grid = figure.subplots(3, len(columns), squeeze=False)
+        for axes in grid[2, 1:]:
+            axes.sharey(grid[2, 0])
+        for result in shown:
+            column, row = columns.index(sizes(result)), 0 if _signed(result) else 1
+            image = _gram(grid[row, column], result)
+            _over_steps(grid[2, column], result, row, label=column == 0)
+        for axes, each in zip(grid[0], columns, strict=True):
+            axes.set_title(" ".join(map(str, each)))
+        for axes, text in zip(grid[:, 0], ("features >= 0", "no constraint", "distance to the frame"), strict=True):
+            axes.set_ylabel(text)
+        if shown:
+            figure.colorbar(image, ax=grid[:2], shrink=0.6, label="cosine of class means")
+        figure.suptitle("Contrastive loss: class means by the sizes of the classes")
+    return {"contrastive": figure}
+
+
+def _signed(result: Result) -> bool:
+    return result.summary["problem"]["constraint"] == "nonnegative_sphere"
+
+
+def _distances(result: Result) -> dict[str, list[float]]:
+    """Of the Gram matrix of the class means, per seed, to the frame and to the simplex."""
+    if not result.completed:
+        return dict.fromkeys(("frame", "simplex"), [np.nan] * len(result.seeds))
+    found = gram_distances(result.tensors["features/1"], result.tensors["labels"], len(sizes(result)))
+    return {name: values.tolist() for name, values in found._asdict().items()}
+
+
+def _gram(axes: Axes, result: Result) -> matplotlib.image.AxesImage:
+    features, labels = result.tensors["features/1"][0], result.tensors["labels"]
+    means = np.stack([features[labels == label].mean(dim=0).numpy() for label in labels.unique()])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    image = axes.imshow(means @ means.T, cmap="RdBu_r", vmin=-1, vmax=1)
+    for (row, column), value in np.ndenumerate(means @ means.T):
+        shade = "white" if abs(value) > 0.6 else "black"
+        axes.text(column, row, f"{round(value, 2) + 0:.2f}", ha="center", va="center", color=shade, fontsize=7)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    return image
+
+
+def _over_steps(axes: Axes, result: Result, row: int, label: bool) -> None:
+    rows = result.record[(result.record.metric == "nc2_frame") & (result.record.step > 0)]
+    color, text, up = (("tab:blue", "features >= 0", False), ("tab:red", "no constraint", True))[row]
+    plot_spread(rows, axes, color=color)
+    axes.set(xscale="log", yscale="log", xlabel="gradient step")
+    if label and len(rows):
+        last = rows[rows.step == rows.step.max()].value.median()
+        place = {"xytext": (-2, 6) if up else (-26, 24), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(text, (rows.step.max(), max(last, 1e-16)), color=color, fontsize=7, **place)
+
+
+STUDY = Study(
+    name="contrastive",
+    group=GROUP,
+    title="contrastive loss: orthogonal frames with ReLU, whatever the sizes of the classes",
+    versions={FULL: POINTS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("contrastive"),
+)

@@ -1,0 +1,215 @@
+"""Imbalanced cross-entropy: features >= 0 stay orthogonal, and margins and norms follow the sizes of the classes.
+
+Paper: arXiv 2401.02058 (neural collapse for cross-entropy with class imbalance).
+Shows: margins and norms against n_k with the closed form; where seeds end against the width; which of four classes the
+    closed form leaves at zero.
+Expects: larger classes with larger margins, smaller features and larger weights; wide features at the optimum, narrow
+    ones with dead classes; a class at zero (minority collapse) exactly below the threshold.
+Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+Provenance: objective read; closed form, threshold and dead classes derived and tested (`pipeline.theory`); metrics of
+    the paper recalled; sizes, decays and widths ours. Its networks (ResNet-18, MLP 6 x 1024): not here.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.metrics import class_geometry
+from pipeline.studies._family import (
+    FEW_RECORDS,
+    GROUP,
+    OURS,
+    THEOREM,
+    ends,
+    every,
+    gaps,
+    owned,
+    reference,
+    sizes,
+    tables,
+    weights,
+)
+from pipeline.studies.engine.claims import Claim, at_most, counted
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
+from pipeline.theory import ImbalancedCrossEntropy, collapse_threshold, imbalanced_cross_entropy
+from pipeline.views.figures import STYLE
+
+STRONG = ("head.weight_decay=3e-2", "head.feature_decay=1.4e-2")
+"""Decays at which two samples are too few."""
+WIDTHS = points_along("protocol.num_features", 4, 8, 16, 32, 64)
+SMALLEST = tuple(
+    Point(f"smallest_{size}", (f"protocol.class_sizes=[40,20,10,{size}]", *STRONG)) for size in (2, 3, 4, 6)
+)
+POINTS = (*WIDTHS, *SMALLEST)
+SMALL = ("num_features_4", "num_features_16", "num_features_32", "smallest_2", "smallest_4")
+QUICK_POINTS = shrunk(POINTS, SMALL, ("descent.seeds=6", *FEW_RECORDS))
+OPTIMUM, WIDE = "global optimum", 16
+GAP, NEAR = 1e-3, 1e-2
+"""Of the loss, and of margins and norms relative to the largest."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """The optimum and its margins and norms where features are wide; dead classes where not; the threshold."""
+    made = []
+    for result in results:
+        name, found = result.point.name, ends(result)
+        if result.point.name.startswith("smallest"):
+            made += owned(THEOREM, _minority(result))
+        elif _width(result) < WIDE:
+            dead = sum(end.startswith("dead classes") for end in found)
+            made += owned(OURS, Claim(f"{name}: some seeds end with dead classes", ">= 1", counted(found), dead > 0))
+        else:
+            at_optimum = at_most(f"{name}: gap to the optimum", gaps(result, reference(result, OPTIMUM)), GAP)
+            made += owned(OURS, at_optimum)
+            made += owned(THEOREM, _deviation(result), _order(result))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Margins and norms against n_k, ends against the width, and the classes at zero over (n_4, decay)."""
+    wide = [result for result in results if not _strong(result) and _width(result) >= WIDE and result.completed]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 6), layout="constrained")
+        (margins, norms), (shares, phases) = figure.subplots(2, 2)
+        if wide:
+            _margins_and_norms(margins, norms, wide[-1])
+        _shares(shares, [result for result in results if not _strong(result)])
+        _phases(phases, [result for result in results if _strong(result)])
+        figure.suptitle("Cross-entropy, one layer, features >= 0, classes of different sizes")
+    return {"imbalanced_ce": figure}
+
+
+def theory(result: Result) -> ImbalancedCrossEntropy:
+    """The closed form of a run's problem."""
+    problem = result.summary["problem"]
+    return imbalanced_cross_entropy(sizes(result), problem["weight_decay"][0], problem["feature_decay"])
+
+
+def measured(result: Result) -> dict[str, np.ndarray]:
+    """Margins and squared norms of features and weights, (S, K) each."""
+    found = class_geometry(
+        result.tensors["features/1"], weights(result)[0], result.tensors["labels"], len(sizes(result))
+    )
+    return {"margin": found.margin.numpy(), "feature": found.feature_norm.numpy(), "row": found.row_norm.numpy()}
+
+
+def _expected(result: Result) -> dict[str, np.ndarray]:
+    known = theory(result)
+    values = known.margins, known.feature_norms_squared, known.weight_norms_squared
+    return {name: np.array(each) for name, each in zip(("margin", "feature", "row"), values, strict=True)}
+
+
+def _width(result: Result) -> int:
+    return result.summary["problem"]["widths"][0]
+
+
+def _strong(result: Result) -> bool:
+    return result.point.name.startswith("smallest")
+
+
+def _deviation(result: Result) -> Claim:
+    expected = _expected(result)
+    away = [
+        abs(values - expected[name]).max(axis=1) / expected[name].max() for name, values in measured(result).items()
+    ]
+    text = f"{result.point.name}: margins and norms, deviation from the closed form"
+    return at_most(text, np.max(away, axis=0).tolist(), NEAR)
+
+
+def _order(result: Result) -> Claim:
+    """Sizes fall along the classes, so margins and weights must fall too, and features rise."""
+    found = measured(result)
+    signs = {"margin": -1, "feature": 1, "row": -1}
+    steps = [sign * np.diff(found[name], axis=1) > 0 for name, sign in signs.items()]
+    right = np.concatenate(steps, axis=1).all(axis=1).tolist()
+    text = f"{result.point.name}: margins and weights fall with n_k, features rise"
+    return every(text, right, "seeds")
+
+
+def _minority(result: Result) -> Claim:
+    """The smallest class is at zero if and only if the closed form says so."""
+    known, margins = theory(result), measured(result)["margin"][:, -1]
+    gone = known.collapsed[-1]
+    right = [bool((abs(margin) < NEAR) == gone) for margin in margins]
+    text = f"{result.point.name}: at most {known.threshold:.2f} samples are too few, so the class is "
+    return every(text + ("at zero" if gone else "fitted"), right, f"margins {margins.min():.3g} to {margins.max():.3g}")
+
+
+def _margins_and_norms(margins: Axes, norms: Axes, result: Result) -> None:
+    found, expected, counts = measured(result), _expected(result), np.array(sizes(result))
+    places = (("margin", margins, "tab:blue", ""), ("feature", norms, "tab:green", "features"))
+    for name, axes, color, text in (*places, ("row", norms, "tab:red", "weights")):
+        axes.plot(counts, expected[name], color=color)
+        axes.plot(np.tile(counts, (len(found[name]), 1)), found[name], "o", color=color, markersize=4, alpha=0.5)
+        if text:
+            spot = (counts[0], expected[name][0])
+            side = {"xytext": (-4, 6), "textcoords": "offset points", "ha": "right", "va": "bottom"}
+            axes.annotate(text, spot, color=color, **side)
+    where = f"{_width(result)} dimensions, lines: closed form, dots: seeds"
+    margins.set(xscale="log", xlabel="samples of the class", ylabel="margin", title=f"margins ({where})")
+    norms.set(xscale="log", yscale="log", xlabel="samples of the class", title="squared norms")
+    for axes in (margins, norms):
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+    ticks = [1, 2, 5, 10]
+    norms.set_yticks(ticks, [str(tick) for tick in ticks])
+    norms.set_ylim(0.8 * min(expected["feature"]), 1.5 * max(expected["row"]))
+
+
+def _shares(axes: Axes, results: Sequence[Result]) -> None:
+    floor, names = np.zeros(len(results)), [str(_width(result)) for result in results]
+    found = [ends(result) for result in results]
+    kinds = sorted({end for each in found for end in each}, key=lambda end: (end != OPTIMUM, end))
+    for kind, color in zip(kinds, matplotlib.colormaps["viridis_r"](np.linspace(0.1, 0.9, len(kinds))), strict=True):
+        share = np.array([each.count(kind) / len(each) for each in found])
+        axes.bar(names, share, bottom=floor, color=color, label=kind)
+        floor += share
+    axes.set(title="share of seeds at", xlabel="dimensions of the features", ylim=(0, 1))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
+
+
+def _zeros(few: int, decay: float) -> int:
+    """How many of four classes, the smallest of `few` samples, are too small at these decays."""
+    counts = (40, 20, 10, few)
+    return sum(count <= collapse_threshold(counts, decay, decay) for count in counts)
+
+
+def _phases(axes: Axes, results: Sequence[Result]) -> None:
+    """Number of classes that the closed form leaves at zero, and the runs."""
+    smallest, decays = np.arange(1, 11), np.geomspace(2e-3, 1e-1, 120)
+    at_zero = [[_zeros(int(few), decay) for few in smallest] for decay in decays]
+    image = axes.pcolormesh(smallest, decays, at_zero, cmap="Greys", vmin=0, vmax=5, shading="nearest")
+    for result in results:
+        problem = result.summary["problem"]
+        decay = (problem["weight_decay"][0] * problem["feature_decay"]) ** 0.5
+        zero = abs(np.median(measured(result)["margin"][:, -1])) < NEAR if result.completed else np.nan
+        said = "fitted" if not zero else "at zero" if theory(result).collapsed[-1] else "dead"
+        color = {"fitted": "tab:blue", "at zero": "black", "dead": "tab:red"}[said]
+        axes.plot(sizes(result)[-1], decay, "o", color=color, markeredgecolor="white")
+        words = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 7}
+        axes.annotate(said, (sizes(result)[-1], decay), color=color, **words)
+    axes.figure.colorbar(
+        image, ax=axes, ticks=range(5), boundaries=np.arange(-0.5, 5), label="classes at zero (theory)"
+    )
+    axes.set(
+        yscale="log",
+        xlabel="samples of the smallest class, beside 40, 20, 10",
+        title="minority collapse (grey), and a class that descent lets die (red)",
+    )
+    axes.set_ylabel(r"$\sqrt{\lambda_W \lambda_H}$")
+    axes.grid(visible=False)
+
+
+STUDY = Study(
+    name="imbalanced_ce",
+    group=GROUP,
+    title="cross-entropy with features >= 0: margins and norms by the sizes of the classes",
+    versions={FULL: POINTS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("imbalanced_ce"),
+)
