@@ -5,6 +5,7 @@ shared by all members are read in place and every product is one batched GEMM in
 in the gradient of the outputs; the update of a factor is then the beta of the GEMM that computes its gradient.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -130,8 +131,9 @@ class TorchSteps:
             if self._features.is_cuda and steps >= GRAPH_STEPS and not self._capture_failed:
                 self._graph = self._graph or self._capture()
             if self._graph is not None:
-                for _ in range(steps // GRAPH_STEPS):
-                    self._graph.replay()
+                with torch.cuda.device(self._features.device):  # on its stream, like the steps that follow
+                    for _ in range(steps // GRAPH_STEPS):
+                        self._graph.replay()
                 steps %= GRAPH_STEPS
             for _ in range(steps):
                 self._step()
@@ -231,24 +233,36 @@ class TorchSteps:
 
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         """Record steps as one graph. Warming up moves the members, so they are put back; recording does not."""
+        device = self._features.device
+        with torch.cuda.device(device), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Synchronization debug mode.*")  # that it is a prototype
+            return self._captured(torch.cuda.current_stream(device))
+
+    def _captured(self, own: torch.cuda.Stream) -> torch.cuda.CUDAGraph | None:
+        """`own` is the stream outside; a capture that fails leaves its own in its place."""
         moving = [*self._weights, *self._velocities, self._features]
         moving += [tensor for tensor in (self._bias, self._bias_velocity) if tensor is not None]
         before = [tensor.clone() for tensor in moving]
         side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._step()
-        torch.cuda.current_stream().wait_stream(side)
-        for tensor, value in zip(moving, before, strict=True):
-            tensor.copy_(value)
+        side.wait_stream(own)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.stream(side):
+                for attempt in range(3):
+                    with _without_host(attempt > 0):  # first steps may wait for the libraries that they set up
+                        self._step()
+            own.wait_stream(side)
+            for tensor, value in zip(moving, before, strict=True):
+                tensor.copy_(value)
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 for _ in range(GRAPH_STEPS):
                     self._step()
         except RuntimeError:  # a plugged-in loss or constraint that speaks to the host: step by step, then
             self._capture_failed = True
+            torch.cuda.set_stream(own)
+            own.wait_stream(side)
+            for tensor, value in zip(moving, before, strict=True):
+                tensor.copy_(value)
             return None
         return graph
 
@@ -263,6 +277,18 @@ def _common_or_per_member(values: Tensor, like: Tensor) -> float | Tensor:
     if bool((values == values[0]).all()):
         return float(values[0])
     return values.to(like).view(-1, 1, 1)
+
+
+@contextmanager
+def _without_host(wanted: bool) -> Iterator[None]:
+    """Within, if wanted, an operation that waits for a GPU raises RuntimeError; in a capture it would break more."""
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        if wanted:
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextmanager

@@ -182,8 +182,8 @@ def activate(hidden: Tensor, activation: str) -> Tensor:
 
 
 def weight_decay_table(weight_decay: float | Tensor, members: int, depth: int) -> Tensor:
-    """Weight decay of every member and layer, float64 `(S, L)`, from a float, `(L,)` or `(S, L)`."""
-    decay = torch.as_tensor(weight_decay, dtype=torch.float64)
+    """Weight decay of every member and layer, float64 `(S, L)` on the CPU, from a float, `(L,)` or `(S, L)`."""
+    decay = torch.as_tensor(weight_decay, dtype=torch.float64).cpu()
     if decay.dim() > 2 or (decay.dim() and decay.shape not in {(depth,), (members, depth), (1, depth)}):
         allowed = f"a number, ({depth},) or ({members}, {depth})"
         raise ValueError(f"weight_decay must be {allowed}, got shape {tuple(decay.shape)}")

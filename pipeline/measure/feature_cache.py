@@ -160,6 +160,12 @@ def _beyond_core(settings: MeasureSettings) -> list[object]:
 
 def _probe(backbone: Backbone, images: ImageData) -> Tensor:
     """Features of two images."""
-    device = next(backbone.parameters()).device
-    with evaluating(backbone):
-        return backbone(images.standardise(images.train.images[:2].to(device)))
+    device, cudnn = next(backbone.parameters()).device, torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    # By trial cuDNN may choose other algorithms, of other rounding, in every process.
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        with evaluating(backbone):
+            return backbone(images.standardise(images.train.images[:2].to(device)))
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before

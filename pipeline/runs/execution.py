@@ -124,9 +124,10 @@ def _advice_on_memory(run: Run) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        words = ("can't allocate memory", "not enough memory", "out of memory")
+        words = ("can't allocate memory", "not enough memory", "out of memory", "_STATUS_ALLOC_FAILED")
         short = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
         if isinstance(error, RunError) or not short:
+            _explain_refusal(run, error)
             raise
         config, stage = run.config, run.stopwatch.current
         if stage in ("train_backbone", "extract_features"):
@@ -137,6 +138,17 @@ def _advice_on_memory(run: Run) -> Iterator[None]:
         else:
             advice = f"a smaller descent.seeds (now {config.descent.seeds}) or head.width (now {config.head.width})"
         raise RunError(f"out of memory on {config.device.type} in {stage}: {advice} usually helps.") from error
+
+
+def _explain_refusal(run: Run, error: Exception) -> None:
+    """Raise RunError if `trainer.deterministic` has refused an operation (PyTorch's error goes on about its own)."""
+    operation, sign, _ = str(error).partition(" does not have a deterministic implementation")
+    if sign and not isinstance(error, RunError):
+        raise RunError(
+            f"trainer.deterministic=true refuses {operation.split()[-1]} in {run.stopwatch.current}, which has no "
+            f"deterministic algorithm on {run.config.device.type}; trainer.deterministic=false or "
+            "trainer.accelerator=cpu helps."
+        ) from error
 
 
 def _quiet_libraries() -> None:

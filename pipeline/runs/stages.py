@@ -57,6 +57,7 @@ def train_backbone(run: Run) -> Backbone:
     run.planned_steps["backbone"] = epochs
 
     def make() -> dict[str, Tensor]:
+        backbone.to(config.device)  # where it is measured, and where the cache of features asks for its rounding
         say_what_is_read(run)
         settle_norms(run)
         if epochs:
@@ -167,7 +168,7 @@ def train_under_head(
                 run, key, learner, lambda: is_collapsed(run, "head", [config.seed], first_layer=1), measure_too
             )
         else:
-            measure_training(run, learner, 0, measure_too)
+            measure_training(run, learner.to(config.device), 0, measure_too)
         head = {f"head/{layer}": weight for layer, weight in enumerate(learner.weights, start=1)}
         if learner.bias is not None:
             head["head/bias"] = learner.bias

@@ -402,3 +402,13 @@ def test_tf32_is_close_to_float32_and_leaves_the_global_setting_alone():
     fast.advance(100)
     assert torch.backends.cuda.matmul.fp32_precision == before
     torch.testing.assert_close(fast.objective().total, exact.objective().total, rtol=2e-2, atol=0)
+
+
+@needs_gpu
+def test_decays_may_lie_on_the_gpu():
+    features, weights = (start()[0].cuda(), [weight.cuda() for weight in start()[1]])
+    decay = torch.full((len(weights),), 1e-3, dtype=torch.float64)
+    here, there = (make(features, weights, weight_decay=value) for value in (decay, decay.cuda()))
+    here.advance(3)
+    there.advance(3)
+    assert torch.equal(here.weights[0], there.weights[0])

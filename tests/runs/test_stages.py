@@ -7,7 +7,9 @@ from torch import nn
 
 from pipeline.config import Config
 from pipeline.data import load_images
+from pipeline.measure.feature_cache import FeatureCache
 from pipeline.networks import Backbone
+from pipeline.runs import stages
 from pipeline.runs.checking import checked
 from pipeline.runs.inputs import prepare
 from pipeline.runs.protocols import perform, protocol_names
@@ -201,3 +203,24 @@ def test_what_is_read_of_every_layer_is_logged_and_kept(tmp_path, caplog):
     reads = NetworkSection().summary(run)["backbone_reads"]
     assert [(read["layer"], read["tap"]) for read in reads] == list(run.inputs.backbone.taps)
     assert reads[-1]["read"] == "mean of 2 x 2 positions, channels on axis 1 of (N, 64, 2, 2)"
+
+
+class Stop(Exception):
+    """Raised where a test has seen enough."""
+
+
+@pytest.mark.parametrize("protocol", ["end_to_end", "frozen_features"])
+def test_what_is_measured_without_training_is_on_the_device_of_the_run(protocol, tmp_path, monkeypatch):
+    """Also if nothing before it has gone there: given weights are not calibrated."""
+
+    def look(owner, module, *arguments):
+        assert {tensor.device.type for tensor in module.parameters()} == {"meta"}
+        raise Stop
+
+    monkeypatch.setattr(Config, "device", torch.device("meta"))
+    monkeypatch.setattr(stages, "settle_norms", lambda run: None)
+    monkeypatch.setattr(stages, "say_what_is_read", lambda run: None)
+    monkeypatch.setattr(stages, "measure_training", look)
+    monkeypatch.setattr(FeatureCache, "measurement", look)
+    with pytest.raises(Stop):
+        attempt(tmp_path, protocol, backbone__epochs=0)

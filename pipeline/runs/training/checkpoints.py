@@ -44,7 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class TrainingCheckpoints(pl.Callback):
-    """Saves a training, with the rows it recorded and the state of the global generators, and finds it again.
+    """Saves a training, with the rows it recorded and the states of all ranks' global generators, and finds it again.
 
     Args:
         path: of the checkpoint; the previous one lies beside it.
@@ -94,12 +94,11 @@ class TrainingCheckpoints(pl.Callback):
         log.warning("%s is damaged (%s); it is not used", path, _reason(error))
 
     def state_dict(self) -> dict[str, Any]:
-        generators = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            generators["cuda"] = torch.cuda.get_rng_state()
+        generators, *others = ranks.gather(_generators())  # Lightning asks all ranks, and writes what the first says
         rows = [list(row) for row in self.record.rows[self.start :]]
         undefined = [[*where, why] for where, why in self.record.undefined.items()]
         own = {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
+        own |= {"generators_of_others": others} if others else {}
         return own | {"ended": True} if self.ended else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -119,10 +118,11 @@ class TrainingCheckpoints(pl.Callback):
         """Take over what the checkpoint holds besides Lightning's own, once."""
         if self._kept is None:
             return
-        generators = self._kept["generators"]
-        torch.set_rng_state(generators["cpu"])
-        if "cuda" in generators and torch.cuda.is_available():
-            torch.cuda.set_rng_state(generators["cuda"])
+        generators = [self._kept["generators"], *self._kept.get("generators_of_others", [])]
+        if ranks.rank() < len(generators):
+            _set_generators(generators[ranks.rank()])
+        else:  # an older version's, of rank 0 alone; what this one draws is at least not what that one does
+            log.warning("the checkpoint lacks the generators of rank %d, which begin anew", ranks.rank())
         self.record.restore(*parsed_rows(self._kept["rows"], self._kept["undefined"]))
         self._kept = None
 
@@ -176,13 +176,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def _generators() -> dict[str, torch.Tensor]:
+    """States of this rank's global generators, from which dropout draws."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+
+
+def _set_generators(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
 def _check_own(state: dict[str, Any]) -> None:
     """Raise DamagedCheckpoint unless this is what `TrainingCheckpoints.state_dict` gives."""
-    generator = torch.get_rng_state()
-    generators = state.get("generators")
-    kept = generators.get("cpu") if isinstance(generators, dict) else None
-    if not isinstance(kept, torch.Tensor) or kept.shape != generator.shape or kept.dtype != generator.dtype:
-        raise DamagedCheckpoint("it lacks the state of the generators")
+    generator, others = torch.get_rng_state(), state.get("generators_of_others", [])
+    for generators in (state.get("generators"), *(others if isinstance(others, list) else [None])):
+        kept = generators.get("cpu") if isinstance(generators, dict) else None
+        if not isinstance(kept, torch.Tensor) or kept.shape != generator.shape or kept.dtype != generator.dtype:
+            raise DamagedCheckpoint("it lacks the state of the generators")
     try:
         parsed_rows(state["rows"], state["undefined"])
     except (KeyError, TypeError, ValueError) as error:

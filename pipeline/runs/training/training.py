@@ -166,13 +166,11 @@ def train(
     batch_size = settings.batch_of(len(images.train))
     learner.to(config.device).train()
     with (
-        torch.random.fork_rng(devices=[]),
+        torch.random.fork_rng(devices=[config.device] if config.device.type == "cuda" else []),
         synchronised_norms(learner),
         acceleration.applied(learner, images, batch_size),
     ):
-        # Dropout, if a backbone has any, draws from the global generator; ranks must not drop the same units.
-        purpose = f"training/rank_{ranks.rank()}" if ranks.rank() else "training"
-        torch.set_rng_state(generator(config.seed, purpose).get_state())
+        _seed_generators(config)
         loader = _loader(config, images, batch_size)
         learner.batches = len(loader)
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
@@ -185,6 +183,8 @@ def train(
             with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
                 # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                # Whether to use a GPU is a setting; on Apple's, which this advises, no float64 is to be had.
+                warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
                 # Whether srun starts the processes is decided elsewhere.
                 warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
                 # Our loader's state is its position: it can go on inside an epoch.
@@ -193,6 +193,15 @@ def train(
                     trainer = _fit(new_trainer, learner, lambda: _loader(config, images, batch_size), checkpoints)
             progress.advance_to(trainer.global_step)
     check_finite(learner, f"after step {trainer.global_step}")
+
+
+def _seed_generators(config: Config) -> None:
+    """Dropout, if a backbone has any, draws from the device's global generator; ranks must not drop the same units."""
+    source = generator(config.seed, f"training/rank_{ranks.rank()}" if ranks.rank() else "training")
+    torch.set_rng_state(source.get_state())  # not `torch.manual_seed`, which reseeds GPUs that nothing here restores
+    if config.device.type == "cuda":
+        with torch.cuda.device(config.device):
+            torch.cuda.manual_seed(source.initial_seed())
 
 
 def _fit(

@@ -16,6 +16,7 @@ from pipeline.runs.training.checkpoints import (
     check_finite,
     read_checkpoint,
 )
+from pipeline.runtime import ranks
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import SIGNALS
 from pipeline.storage.record import Record, Row
@@ -80,6 +81,8 @@ DAMAGES = {
     "row": lambda content: own_changed(content, rows=[["backbone", "1", 0, "", "", "loss", 1.0]]),
     "reasons": lambda content: own_changed(content, undefined=[["a"]]),
     "generators": lambda content: own_changed(content, generators={"cpu": [1]}),
+    "generators of others": lambda content: own_changed(content, generators_of_others=[{"cpu": torch.zeros(3)}]),
+    "no list of generators": lambda content: own_changed(content, generators_of_others=1),
     "generator": lambda content: own_changed(content, generators={"cpu": torch.zeros(3)}),
     "truncated": lambda content: content[: len(content) // 2],
     "without its last byte": lambda content: content[:-1],
@@ -189,6 +192,23 @@ def test_rows_and_generators_come_back_as_they_were(place):
     assert again.record.undefined == {("backbone", "a", "post", "dnc1"): "why"}
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def test_every_rank_goes_on_with_its_own_generator(place, monkeypatch):
+    drawn = []
+    with torch.random.fork_rng(devices=[]):
+        states = [torch.manual_seed(seed).get_state().clone() for seed in range(3)]
+        for state in states:
+            torch.set_rng_state(state)
+            drawn.append(torch.rand(3))
+        monkeypatch.setattr(ranks, "gather", lambda own: [{"cpu": state} for state in states])
+        kept = TrainingCheckpoints(place, "key", Record(place.parent), 0).state_dict()
+        for rank, expected in enumerate(drawn):
+            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+            again = TrainingCheckpoints(place, "key", Record(place.parent), 0)
+            again.load_state_dict(kept)
+            again.on_fit_end(None, None)
+            assert torch.equal(torch.rand(3), expected)
 
 
 class Learner(torch.nn.Module):

@@ -14,6 +14,7 @@ from pipeline.config import Config, settings
 from pipeline.data import ResidentLoader, load_images
 from pipeline.dufm.objectives import load_objective
 from pipeline.networks import Backbone, build_backbone
+from pipeline.runs.training import training
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
 from pipeline.runs.training.training import calibrate_norms, train
@@ -303,3 +304,23 @@ def test_statistics_that_somebody_else_made_are_left_alone(made):
     calibrate_norms(backbone, images, batch_size=16, seed=0)
     assert all(torch.equal(before[name], value) for name, value in network.own.state_dict().items())
     assert network.other.num_batches_tracked > 0 and not (network.other.running_var == 1).all()
+
+
+def test_the_generator_of_a_gpu_is_seeded_for_every_rank_of_its_own(monkeypatch):
+    """It cannot be looked at without one: what it is told is."""
+    told = []
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "manual_seed", told.append)
+    setting = config()
+    monkeypatch.setattr(type(setting), "device", torch.device("cuda"))
+    with torch.random.fork_rng(devices=[]):
+        for rank in (0, 1, 0):
+            monkeypatch.setattr(training.ranks, "rank", lambda rank=rank: rank)
+            training._seed_generators(setting)
+    assert told[0] == told[2] != told[1]
+
+
+def test_a_gpu_that_is_not_wanted_is_no_warning(tmp_path, monkeypatch):
+    """Warnings are errors here."""
+    monkeypatch.setattr("pytorch_lightning.accelerators.CUDAAccelerator.is_available", staticmethod(lambda: True))
+    fit(tmp_path, config(backbone__epochs=1))
