@@ -26,6 +26,7 @@ MOST_TRIALS = 25
 """Step lengths that are tried along one direction."""
 ROUNDING = 1e-14
 """Relative to the objective: differences below it are not seen."""
+MOST_ITERATIONS = 5000
 PATIENCE = 20
 """Iterations in a row that win nothing but rounding before a member is taken for done."""
 
@@ -50,7 +51,7 @@ def polish(
     cost: Cost,
     point: Point,
     *,
-    iterations: int = 5000,
+    iterations: int = MOST_ITERATIONS,
     tolerance: float = 1e-9,
     constraint: str = "none",
     on_iteration: Callable[[int], None] = lambda iteration: None,

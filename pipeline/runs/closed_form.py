@@ -27,7 +27,8 @@ class ClosedForm:
         text = f"{self.kind} {self.optimum.value:.6g}" + (" (all factors zero)" if self.optimum.is_zero else "")
         known = [gap for gap in self.gaps or [] if gap is not None]
         if known:
-            text += f"; relative gap of the loss {min(known):.2e} to {max(known):.2e}"
+            ends = dict.fromkeys(f"{gap:.2e}" for gap in (min(known), max(known)))
+            text += f"; relative gap of the loss {' to '.join(ends)}"
         return f"{text}; seeds at: " + ", ".join(f"{name} ({n})" for name, n in Counter(self.sits_at).items())
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.dufm import initial_weights
+from pipeline.runs.polishing import polish_of, polish_rows
 from pipeline.runs.run import HEAD, Run
 from pipeline.runs.solutions import PLAIN, Features, HeadSolution, Terms
 from pipeline.runs.solving import HeadProblem, solve
@@ -70,6 +71,8 @@ def solve_problem(run: Run, problem: HeadProblem, stage: str = "head", given: st
         if solution.bias is not None:
             kept["bias"] = solution.bias
         kept["without_direction"] = torch.tensor(solution.without_direction)
+        if solution.polish is not None:
+            kept["polish"] = polish_rows(solution.polish)
         return kept | {f"diverged/{member}": torch.tensor(step) for member, step in solution.diverged.items()}
 
     with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
@@ -85,4 +88,5 @@ def solve_problem(run: Run, problem: HeadProblem, stage: str = "head", given: st
         bias=kept["bias"].to(device) if "bias" in kept else None,
         diverged=diverged,
         without_direction=int(kept["without_direction"]),
+        polish=polish_of(kept["polish"]) if "polish" in kept else None,
     )

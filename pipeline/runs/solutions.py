@@ -60,6 +60,16 @@ PLAIN = Terms()
 
 
 @dataclass(frozen=True)
+class Polish:
+    """How the end of a descent was polished (`pipeline.dufm.polish`): from which step, by how many iterations of L-BFGS
+    of each member, and the norm of its gradient at the end; None for a diverged member."""
+
+    from_step: int
+    iterations: list[int | None]
+    gradient_norm: list[float | None]
+
+
+@dataclass(frozen=True)
 class HeadSolution:
     """The final state of all members; a diverged member reads as NaN."""
 
@@ -77,6 +87,7 @@ class HeadSolution:
     bias: Tensor | None = None  # of the last layer, (S, K)
     terms: Terms = PLAIN
     without_direction: int = 0  # rows of features that a constraint has put on an axis
+    polish: Polish | None = None  # None: as descent left it
 
     @classmethod
     def of(
@@ -94,6 +105,7 @@ class HeadSolution:
         bias: Tensor | None = None,
         terms: Terms = PLAIN,
         without_direction: int = 0,
+        polish: Polish | None = None,
     ) -> "HeadSolution":
         """The state of the members with these seeds, by default ``config.seed``, ``config.seed + 1``, ..., and the
         objective that was descended on."""
@@ -128,6 +140,7 @@ class HeadSolution:
             bias,
             terms,
             without_direction,
+            polish,
         )
 
     @property

@@ -1,6 +1,7 @@
 """The descent of a head as a stage of a run: members shared out over ranks, measured, saved while it goes on."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,8 @@ from pipeline.config import Config
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent import Descent, descend, log_schedule
 from pipeline.dufm.descent_states import MAYBE, joined_states, part_of_state
+from pipeline.dufm.polish import MOST_ITERATIONS as POLISH_ITERATIONS
+from pipeline.runs.polishing import Ending, joined, polished
 from pipeline.runs.recording import is_collapsed, joined_members, measure_solution, record_solution
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import PLAIN, Features, HeadSolution, Terms
@@ -135,16 +138,7 @@ def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> 
         stops = log_schedule(steps, config.descent.records_per_decade)
         for step in descend(descent, stops, lambda step: save_if_due(progress, step), agree=ranks.largest):
             if step > measured:
-                own = problem.solution(
-                    config,
-                    descent.features,
-                    descent.weights,
-                    diverged=dict(descent.diverged),
-                    bias=descent.bias,
-                    seeds=tuple(run.head_seeds[members.start : members.stop]),
-                )
-                found = joined_members(ranks.gather(measure_solution(config, own, problem.test)), problem.num_members)
-                progress.headline(record_solution(run, stage, step, found))
+                progress.headline(_measure(run, stage, step, problem, members, Ending.of(descent)))
                 measured = step
             # Layer 1 of frozen features stays what it is, whatever the head does. A DUFM solved on the way to something
             # else is wanted to the end.
@@ -153,7 +147,38 @@ def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> 
                 log.info("%s: collapsed at step %d, stopped", stage, step)
                 break
             save_if_due(progress, step)
-    return _joined_solution(run, problem, descent)
+    if not config.descent.polish:
+        return _joined_solution(run, problem, Ending.of(descent))
+    with Progress(f"{stage}, polished", POLISH_ITERATIONS, "iteration") as progress:
+
+        def after(iteration: int) -> None:
+            interruption.exit_if_signalled()  # what was polished is done again: it takes seconds
+            progress.advance_to(iteration)
+
+        end = polished(descent, problem.terms.constraint, after)
+        known = [count for count in end.polish.iterations if count is not None]
+        last = descent.step + int(ranks.largest(float(max(known, default=0))))
+        progress.headline(_measure(run, stage, last, problem, members, end))
+    return _joined_solution(run, problem, end)
+
+
+def _measure(run: Run, stage: str, step: int, problem: HeadProblem, members: range, end: Ending) -> str:
+    """Measure and record all members where they are; returns the headline."""
+    own = problem.solution(
+        run.config,
+        end.point.features,
+        end.point.weights,
+        diverged=end.diverged,
+        bias=end.point.bias,
+        seeds=tuple(run.head_seeds[members.start : members.stop]),
+    )
+    found = joined_members(ranks.gather(measure_solution(run.config, own, problem.test)), problem.num_members)
+    headline = record_solution(run, stage, step, found)
+    how = joined(ranks.gather(end.polish)[: problem.num_members])
+    if how is not None:
+        norms = [math.nan if norm is None else norm for norm in how.gradient_norm]
+        run.record.add(stage, step, run.head_seeds, {"gradient_norm": norms})
+    return headline
 
 
 def _go_on(descent: Descent, members: range, partial: PartialStage) -> int:
@@ -198,19 +223,20 @@ def _on_cpu(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _joined_solution(run: Run, problem: HeadProblem, descent: Descent) -> HeadSolution:
+def _joined_solution(run: Run, problem: HeadProblem, end: Ending) -> HeadSolution:
     """The final state of all members, on every rank."""
-    free = problem.feature_decay is not None
+    free, device = problem.feature_decay is not None, run.config.device
     own = {
-        "weights": descent.weights,
-        "features": descent.features if free else None,
-        "bias": descent.bias,
-        "diverged": descent.diverged,
-        "without_direction": descent.without_direction,
+        "weights": list(end.point.weights),
+        "features": end.point.features if free else None,
+        "bias": end.point.bias,
+        "diverged": end.diverged,
+        "without_direction": end.without_direction,
+        "polish": end.polish,
     }
     parts = ranks.gather(_on_cpu(own))[: problem.num_members]
-    weights = [torch.cat(same).to(run.config.device) for same in zip(*(part["weights"] for part in parts), strict=True)]
-    features = torch.cat([part["features"] for part in parts]).to(run.config.device) if free else descent.features
+    weights = [torch.cat(same).to(device) for same in zip(*(part["weights"] for part in parts), strict=True)]
+    features = torch.cat([part["features"] for part in parts]).to(device) if free else end.point.features
     diverged, offset = {}, 0
     for part in parts:
         diverged |= {offset + member: step for member, step in part["diverged"].items()}
@@ -219,9 +245,10 @@ def _joined_solution(run: Run, problem: HeadProblem, descent: Descent) -> HeadSo
         run.config,
         features,
         weights,
-        bias=None if descent.bias is None else torch.cat([part["bias"] for part in parts]).to(run.config.device),
+        bias=None if end.point.bias is None else torch.cat([part["bias"] for part in parts]).to(device),
         diverged=diverged,
         without_direction=sum(part["without_direction"] for part in parts),
+        polish=joined([part["polish"] for part in parts]),
     )
     _report_divergence(run, solution)
     if solution.without_direction:

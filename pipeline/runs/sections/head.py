@@ -1,7 +1,7 @@
 """A DUFM head as a result: its problem, its losses against theory, its layers, and the verdict on them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
@@ -92,6 +92,7 @@ class HeadSection(Section):
             "references": [{"name": it.name, "value": it.value, "kind": it.kind} for it in known.references],
             "sits_at": [{"name": it.name, "gap": it.gap} for it in found] or None,
             **({"without_direction": head.without_direction} if "sphere" in head.terms.constraint else {}),
+            **({} if head.polish is None else {"polish": asdict(head.polish)}),
             "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
             "layers": layers,
             "backbone_layers": backbone_layers,
@@ -144,10 +145,16 @@ class HeadSection(Section):
 
     def lines(self, summary: Mapping[str, Any]) -> Iterator[str]:
         losses = [value for value in summary["loss"]["total"] if value is not None]
-        yield (
-            f"Loss of the head: {min(losses):.6g} to {max(losses):.6g} over {len(summary['seeds'])} seed(s); "
-            f"{summary['verdict']['optimum']}."
-        )
+        ends = " to ".join(dict.fromkeys(f"{end:.6g}" for end in (min(losses), max(losses))))
+        seeds = len(summary["seeds"])
+        yield f"Loss of the head: {ends} over {seeds} seed{'s' * (seeds > 1)}; {summary['verdict']['optimum']}."
+        if how := summary.get("polish"):
+            counts = [count for count in how["iterations"] if count is not None]
+            norms = [norm for norm in how["gradient_norm"] if norm is not None]
+            yield (
+                f"Polished by L-BFGS from step {how['from_step']}, {max(counts)} iterations at most; gradient norm at "
+                f"the end at most {max(norms):.2g}."
+            )
 
 
 def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) -> dict[str, Any]:

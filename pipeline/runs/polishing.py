@@ -1,0 +1,94 @@
+"""The end of a head's descent, polished by second order, as part of its stage."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.dufm.cost import Point
+from pipeline.dufm.descent import Descent
+from pipeline.dufm.polish import polish
+from pipeline.runs.solutions import Polish
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Where this rank's members of a descent have ended, diverged ones as NaN; and their polish, if they had any."""
+
+    point: Point
+    diverged: dict[int, int]
+    without_direction: int
+    polish: Polish | None = None
+
+    @classmethod
+    def of(cls, descent: Descent) -> "Ending":
+        """As descent left it."""
+        return cls(descent.point, dict(descent.diverged), descent.without_direction)
+
+
+def polished(descent: Descent, constraint: str, on_iteration: Callable[[int], None]) -> Ending:
+    """The end of a descent, polished in float64.
+
+    Args:
+        constraint: of the features, a name of `pipeline.dufm.CONSTRAINTS`.
+        on_iteration: called after each iteration, with how many are done.
+    """
+    alive = [member for member in range(descent.num_members) if member not in descent.diverged]
+    end, norms, iterations = descent.point, [None] * descent.num_members, [None] * descent.num_members
+    point = Point(
+        end.features if end.features is None else end.features.double(),
+        tuple(weight.double() for weight in end.weights),
+        None if end.bias is None else end.bias.double(),
+    )
+    if alive:
+        found = polish(
+            descent.cost.select(alive), _some(point, alive), constraint=constraint, on_iteration=on_iteration
+        )
+        point = _with(point, alive, found.point)
+        for member, count, norm in zip(alive, found.iterations, found.gradient_norm.tolist(), strict=True):
+            iterations[member], norms[member] = count, norm
+    how = Polish(descent.step, iterations, norms)
+    return Ending(point, dict(descent.diverged), descent.without_direction, how)
+
+
+def joined(parts: list[Polish | None]) -> Polish | None:
+    """That of all members, from those of consecutive ones."""
+    if any(part is None for part in parts):
+        return None
+    iterations = [count for part in parts for count in part.iterations]
+    return Polish(parts[0].from_step, iterations, [norm for part in parts for norm in part.gradient_norm])
+
+
+def polish_rows(how: Polish) -> Tensor:
+    """As a tensor `(S, 3)` to keep: step, iterations, gradient norm; NaN for a diverged member."""
+    rows = zip(how.iterations, how.gradient_norm, strict=True)
+    nan = math.nan
+    return torch.tensor(
+        [[how.from_step, nan if count is None else count, nan if norm is None else norm] for count, norm in rows],
+        dtype=torch.float64,
+    )
+
+
+def polish_of(rows: Tensor) -> Polish:
+    """From what `polish_rows` made of it."""
+    counts = [None if math.isnan(count) else int(count) for count in rows[:, 1].tolist()]
+    return Polish(int(rows[0, 0]), counts, [None if math.isnan(norm) else norm for norm in rows[:, 2].tolist()])
+
+
+def _some(point: Point, members: list[int]) -> Point:
+    features = point.features if point.features.dim() == 2 else point.features[members]
+    bias = None if point.bias is None else point.bias[members]
+    return Point(features, tuple(weight[members] for weight in point.weights), bias)
+
+
+def _with(point: Point, members: list[int], found: Point) -> Point:
+    """The point with some members where they were found to end."""
+    features = point.features
+    if features.dim() == 3:
+        features = features.index_copy(0, torch.tensor(members, device=features.device), found.features)
+    place = torch.tensor(members, device=features.device)
+    weights = tuple(w.index_copy(0, place, f) for w, f in zip(point.weights, found.weights, strict=True))
+    bias = None if point.bias is None else point.bias.index_copy(0, place, found.bias)
+    return Point(features, weights, bias)
