@@ -86,12 +86,33 @@ class Cost:
             entering = last
         return self._terms(point, _outputs(entering, point, len(self.weight_decay)))
 
-    def value_and_gradients(self, point: Point) -> tuple[ObjectiveValue, Point]:
-        """F and its terms `(S,)`, and the gradient of `total` with respect to everything that is free."""
+    def pattern(self, point: Point, least: float = 0.0) -> list[Tensor]:
+        """Which units before W_2..W_L fire for which samples, 1 or 0, `(S, N, d)` each; [] for linear layers.
+
+        Args:
+            least: how much a unit has to give to count, as a share of the most that one of its layer gives.
+        """
+        if self.activation != "relu":
+            return []
+        _, *hidden, _ = forward(point.features, point.weights, self.activation, point.bias)
+        return [(units > least * units.amax((-2, -1), keepdim=True).clamp(min=0)).to(units) for units in hidden]
+
+    def value_and_gradients(
+        self, point: Point, pattern: Sequence[Tensor] | None = None
+    ) -> tuple[ObjectiveValue, Point]:
+        """F and its terms `(S,)`, and the gradient of `total` with respect to everything that is free.
+
+        Args:
+            pattern: as the method of this name gives it: units then fire as it says, whatever they get. That is F
+                itself where they do, and smooth.
+        """
         members = len(self.weight_decay)
-        *entering, outputs = forward(point.features, point.weights, self.activation, point.bias)
-        if self.activation == "relu":
-            entering = [*entering[:1], *(hidden.relu() for hidden in entering[1:])]
+        if pattern is None:
+            *entering, outputs = forward(point.features, point.weights, self.activation, point.bias)
+            if self.activation == "relu":
+                entering = [*entering[:1], *(hidden.relu() for hidden in entering[1:])]
+        else:
+            entering, outputs = _forward_as(point, pattern)
         terms = self._terms(point, outputs.expand(members, -1, -1))
         gradient = outputs.expand(members, -1, -1).clone()
         self.loss.gradient_(gradient, self.targets)
@@ -104,7 +125,7 @@ class Cost:
             if layer or self.feature_decay is not None:
                 gradient = gradient @ weight
             if layer and self.activation == "relu":
-                gradient = gradient.mul_(hidden > 0)
+                gradient = gradient.mul_(hidden > 0 if pattern is None else pattern[layer - 1])
         of_features = None if self.feature_decay is None else self._of_features(point.features, gradient)
         return terms, Point(of_features, tuple(reversed(of_weights)), of_bias)
 
@@ -175,6 +196,15 @@ def objective(
         anchor=anchor,
     )
     return cost.value(Point(features, tuple(weights), bias))
+
+
+def _forward_as(point: Point, pattern: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """What enters W_1..W_L, and the outputs, where hidden units fire as the pattern says."""
+    entering = [point.features]
+    for weight, fires in zip(point.weights, pattern, strict=False):
+        entering.append((entering[-1] @ weight.mT) * fires)
+    outputs = entering[-1] @ point.weights[-1].mT
+    return entering, outputs if point.bias is None else outputs + point.bias.unsqueeze(-2)
 
 
 def _outputs(entering: Tensor, point: Point, members: int) -> Tensor:

@@ -1,12 +1,13 @@
 """Second order at the end of a descent: L-BFGS in float64 on all members at once, each as if it were alone.
 
-Near a minimum gradient descent gains a digit in some 1/(lr lambda) steps, L-BFGS in tens of them (Nocedal and Wright,
-Numerical Optimization, algorithms 7.4 and 3.5). The members share every evaluation; histories, step lengths and ends
-are their own. Steps obey the approximate Wolfe conditions of Hager and Zhang (SIAM J. Optim. 16, 2005), which can still
-be told from rounding where differences of the objective cannot: gradients of 1e-12 can be reached.
+Near a minimum gradient descent gains a digit in some 1/(lr lambda) steps, L-BFGS in tens of them (Byrd, Nocedal and
+Schnabel 1994; Nocedal and Wright, Numerical Optimization, chapter 7). The members share every evaluation; histories,
+step lengths and ends are their own. Steps obey the approximate Wolfe conditions of Hager and Zhang (SIAM J. Optim. 16,
+2005), which can still be told from rounding where differences of the objective cannot.
 
-ReLU kinks are where it may stop early: a step length that satisfies the conditions need not exist there. The norm of
-the final gradient tells.
+ReLU puts minima on kinks: what a unit gets from a class that it does not serve is driven to exactly 0, from below.
+There no second-order method converges quickly. So the search changes between the function itself and the smooth one
+that it is while no unit changes its mind (`Cost.pattern`), and keeps what the latter found if the function agrees.
 """
 
 from collections.abc import Callable
@@ -27,8 +28,16 @@ MOST_TRIALS = 25
 ROUNDING = 1e-14
 """Relative to the objective: differences below it are not seen."""
 MOST_ITERATIONS = 5000
+FREE, FIXED = 200, 500
+"""Iterations on the function itself at first, and then on the one whose units do not change their minds; the former are
+twice as many after every round."""
+IN_USE = 1e-2
+"""Share of the largest activation of a layer below which a unit is taken to be on its way to 0."""
 PATIENCE = 20
 """Iterations in a row that win nothing but rounding before a member is taken for done."""
+
+Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Values `(R,)` and gradients `(R, P)` of some members `(R,)` at `(R, P)`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class Polished:
         point: float64, of all members.
         iterations: of each member.
         gradient_norm: `(S,)`, ||gradient||_2 at the end over everything that is free; of constrained features what
-            points along the constraint set or into it.
+            points along the constraint set or into it. On a kink it is the gradient on the side that the member came
+            from.
     """
 
     point: Point
@@ -52,7 +62,7 @@ def polish(
     point: Point,
     *,
     iterations: int = MOST_ITERATIONS,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-10,
     constraint: str = "none",
     on_iteration: Callable[[int], None] = lambda iteration: None,
 ) -> Polished:
@@ -61,64 +71,132 @@ def polish(
     Args:
         cost: of S members; its tensors are taken to float64.
         point: of S members, finite; features `(N, d_1)` where they are frozen.
-        iterations: at most.
+        iterations: at most, of each member.
         tolerance: a member is done when its gradient's norm is at most this.
         constraint: a name of `pipeline.dufm.CONSTRAINTS`; the features are then moved along their set.
         on_iteration: called with the number of iterations done, after each.
     """
-    cost, chart = _in_float64(cost), Chart(point, constraint, free=cost.feature_decay is not None)
-    search = _Search(cost, chart)
-    done = 0
-    search.retire(tolerance)
-    while done < iterations and len(search.live):
-        search.iterate()
-        done += 1
-        search.retire(tolerance)
-        on_iteration(done)
-    end = chart.point(search.position)
-    return Polished(end, tuple(search.iterations), chart.gradient_norm(end, cost.value_and_gradients(end)[1]))
+    polishing = _Polishing(_in_float64(cost), Chart(point, constraint, free=cost.feature_decay is not None))
+    has_kinks = cost.activation == "relu" and len(point.weights) > 1
+    left, done = list(range(len(polishing.position))), 0
+
+    def search(members: list[int], at_most: int, masks: list[Tensor] | None = None) -> "_Search":
+        nonlocal done
+        found = polishing.search(members, masks)
+        for _ in range(min(at_most, iterations - done)):
+            if not found.retire(tolerance):
+                break
+            found.iterate()
+            done += 1
+            on_iteration(done)
+        found.retire(tolerance)
+        return found
+
+    free = FREE
+    while left and done < iterations:
+        found = search(left, free if has_kinks else iterations)
+        free *= 2
+        polishing.settle(left, found)
+        left = [left[row] for row in found.rows.tolist()]
+        if left and has_kinks and done < iterations:
+            masks = polishing.pattern(left)
+            agreed = polishing.agree(left, masks, search(left, FIXED, masks))
+            left = [member for member, fine in zip(left, agreed, strict=True) if not fine]
+    return polishing.result()
 
 
-class _Search:
-    """All members, and what each that is not done remembers."""
+class _Polishing:
+    """Where all members are, how far they have come, and the pattern of those that ended on kinks."""
 
     def __init__(self, cost: Cost, chart: Chart) -> None:
         self._cost, self._chart = cost, chart
         self.position = chart.start
-        self.live = torch.arange(len(self.position), device=self.position.device)
-        self._at = self.position.clone()
-        self._value, self._slope = self._evaluate(self._at, self.live)
-        self._history = _History(self._at)
-        self._idle = torch.zeros_like(self.live)
-        self.iterations = [0] * len(self.position)
+        self._iterations = [0] * len(self.position)
+        self._norms = torch.full_like(self.position[:, 0], torch.nan)
 
-    def _evaluate(self, at: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-        """Values `(R,)` and gradients `(R, P)` of some members at `(R, P)`."""
-        whole = len(members) == len(self.position)
-        cost = self._cost if whole else self._cost.select(members.tolist())
-        terms, gradient = cost.value_and_gradients(self._chart.point(at, members))
-        return terms.total, self._chart.pulled_back(at, gradient)
+    def search(self, members: list[int], masks: list[Tensor] | None) -> "_Search":
+        """A search of some members from where they are, with the pattern `masks` if one is given."""
+        own = torch.tensor(members, device=self.position.device)
 
-    def retire(self, tolerance: float) -> None:
-        """Put the members that are done where they are to stay."""
+        def evaluate(at: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = own[rows]
+            cost = self._cost if len(chosen) == len(self.position) else self._cost.select(chosen.tolist())
+            pattern = None if masks is None else [mask[rows] for mask in masks]
+            terms, gradient = cost.value_and_gradients(self._chart.point(at, chosen), pattern)
+            return terms.total, self._chart.pulled_back(at, gradient)
+
+        return _Search(evaluate, self.position[members])
+
+    def settle(self, members: list[int], found: "_Search") -> None:
+        """Take over where some members have come to."""
+        self.position[members] = found.position
+        for member, count in zip(members, found.iterations, strict=True):
+            self._iterations[member] += count
+
+    def pattern(self, members: list[int]) -> list[Tensor]:
+        """Which units of W_1..W_{L-1} fire for which samples, `(R, N, d)` each."""
+        own = torch.tensor(members, device=self.position.device)
+        return self._cost.select(members).pattern(self._chart.point(self.position[members], own), IN_USE)
+
+    def agree(self, members: list[int], masks: list[Tensor], found: "_Search") -> list[bool]:
+        """Take over the ends of a search with a fixed pattern where the function itself is no higher than before; which
+        of them have converged, to a point where it has the same value."""
+        own = torch.tensor(members, device=self.position.device)
+        cost, point = self._cost.select(members), self._chart.point(found.position, own)
+        terms, gradient = cost.value_and_gradients(point, masks)
+        true = cost.value(point).total
+        before = cost.value(self._chart.point(self.position[members], own)).total
+        slack = 1e-12 * before.abs()
+        lower = true <= before + slack
+        fine = lower & ((true - terms.total).abs() <= slack)
+        fine[found.rows] = False  # it has not come to its end
+        for row, member in enumerate(members):
+            self._iterations[member] += found.iterations[row]
+        self.position[own[lower]] = found.position[lower]
+        self._norms[own[fine]] = self._chart.gradient_norm(point, gradient)[fine]
+        return fine.tolist()
+
+    def result(self) -> Polished:
+        """The end of all members."""
+        end = self._chart.point(self.position)
+        norms = self._chart.gradient_norm(end, self._cost.value_and_gradients(end)[1])
+        norms = torch.where(self._norms.isnan(), norms, self._norms)
+        return Polished(end, tuple(self._iterations), norms)
+
+
+class _Search:
+    """L-BFGS of R members, and what each that is not done remembers; `rows` are those that are not."""
+
+    def __init__(self, evaluate: Evaluate, position: Tensor) -> None:
+        self._evaluate = evaluate
+        self.position = position.clone()
+        self.rows = torch.arange(len(position), device=position.device)
+        self._at = position
+        self._value, self._slope = evaluate(position, self.rows)
+        self._history = _History(position)
+        self._idle = torch.zeros_like(self.rows)
+        self.iterations = [0] * len(position)
+
+    def retire(self, tolerance: float) -> bool:
+        """Let the members that are done stay where they are; whether any is left."""
         going = (self._slope.norm(dim=-1) > tolerance) & (self._idle < PATIENCE)
-        self.position[self.live] = self._at
-        if going.all():
-            return
-        self.live, self._at, self._idle = self.live[going], self._at[going], self._idle[going]
-        self._value, self._slope = self._value[going], self._slope[going]
-        self._history.keep(going)
+        self.position[self.rows] = self._at
+        if not going.all():
+            self.rows, self._at, self._idle = self.rows[going], self._at[going], self._idle[going]
+            self._value, self._slope = self._value[going], self._slope[going]
+            self._history.keep(going)
+        return len(self.rows) > 0
 
     def iterate(self) -> None:
         """One step of every member that is not done."""
-        value, slope, live = self._value, self._slope, self.live
+        value, slope, rows = self._value, self._slope, self.rows
         direction, first = self._history.direction(slope)
         descends = (direction * slope).sum(-1) < 0
         direction = torch.where(descends[:, None], direction, -slope)
         length = torch.where(first | ~descends, (1 / slope.norm(dim=-1)).clamp(max=1.0), 1.0)
 
-        def evaluate(at: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            return self._evaluate(at, live[rows])
+        def evaluate(at: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+            return self._evaluate(at, rows[chosen])
 
         found = _line_search(evaluate, self._at, value, slope, direction, length)
         moved = found.length > 0
@@ -128,8 +206,8 @@ class _Search:
         fell = found.slope.norm(dim=-1) < 0.9 * slope.norm(dim=-1)
         self._idle = torch.where(gained | fell, 0, self._idle + 1).masked_fill(~moved & first, PATIENCE)
         self._at, self._value, self._slope = self._at + steps, found.value, found.slope
-        for member in live.tolist():
-            self.iterations[member] += 1
+        for row in rows.tolist():
+            self.iterations[row] += 1
 
 
 class _History:
@@ -204,7 +282,7 @@ class _Found:
 
 
 def _line_search(
-    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    evaluate: Evaluate,
     position: Tensor,
     value: Tensor,
     slope: Tensor,

@@ -64,7 +64,7 @@ def grid(sixty, monkeypatch) -> list[LocalRun]:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_runs_of_a_sweep_are_told_apart_in_any_terminal(grid, width):
     lines = printed(grid, width)
-    assert max(map(len, lines)) <= width and len(lines) <= len(grid) + 6
+    assert max(map(len, lines)) <= width and len(lines) <= len(grid) + 8  # heading, columns, caption
     assert "60 runs in" in lines[0]
     rows = shown(grid, width)
     for run, row in zip(grid, rows, strict=True):
