@@ -22,6 +22,8 @@ optional(__name__)
 
 KEPT = 0.95
 """The share of known rows that the threshold of `neco_fpr95` keeps."""
+TIE = 1e-12
+"""Scores that differ by no more are the same: those of rows in one direction (a single active unit) round apart."""
 ABOUT_ZERO = ("rotation", "scaling")
 
 
@@ -86,8 +88,8 @@ def nc5(statistics: ClassStatistics, foreign: ClassStatistics) -> Tensor:
 def neco_auroc(neco: Tensor, foreign_neco: Tensor) -> Tensor:
     """Probability that a known row has a higher NECO score than a foreign one, ties counting half."""
     ordered = foreign_neco.sort(-1).values.contiguous()
-    below = torch.searchsorted(ordered, neco.contiguous())
-    up_to = torch.searchsorted(ordered, neco.contiguous(), right=True)
+    below = torch.searchsorted(ordered, (neco - TIE).contiguous())
+    up_to = torch.searchsorted(ordered, (neco + TIE).contiguous(), right=True)
     return (below + up_to).to(torch.float64).mean(-1) / (2 * max(1, ordered.shape[-1]))
 
 
@@ -96,4 +98,4 @@ def neco_fpr95(neco: Tensor, foreign_neco: Tensor) -> Tensor:
     """Share of foreign rows with at least the largest score that keeps 95 % of the known rows."""
     known = neco.shape[-1]
     threshold = neco.sort(-1, descending=True).values[..., max(0, -int(-KEPT * known // 1)) - 1 :][..., :1]
-    return (foreign_neco >= threshold).to(torch.float64).mean(-1)
+    return (foreign_neco >= threshold - TIE).to(torch.float64).mean(-1)

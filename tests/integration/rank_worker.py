@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from pipeline.data import load_images
 from pipeline.measure import extraction
 from pipeline.measure import layers as measuring
 from pipeline.measure.feature_cache import FeatureCache
+from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.networks import Backbone, build_backbone
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import perform
@@ -56,7 +58,13 @@ def measured(name: str, **options) -> dict[str, torch.Tensor]:
     """Every metric of every place of an untrained network, and its features."""
     network = build_backbone(name, IMAGES.image_shape, seed=1, **options)
     calibrate_norms(network, IMAGES, 32, seed=0)
-    found = measuring.measure_backbone(network, IMAGES, lambda features: features[:, :3])
+    # Every family, which groups and foreign rows are given to.
+    halves = {split: getattr(IMAGES, split) for split in ("train", "test")}
+    grouped = {split: replace(own, groups=torch.arange(len(own)) % 2) for split, own in halves.items()}
+    foreign = replace(halves["test"], labels=torch.full_like(halves["test"].labels, -1))
+    images = replace(IMAGES, **grouped, groups=("even", "odd"), foreign=foreign)
+    everything = MeasureSettings(families=("all",), pairs="all" if name == "mlp" else "consecutive")
+    found = measuring.measure_backbone(network, images, lambda features: features[:, :3], settings=everything)
     values = {"train": found.train, "test": found.test}
     for at in found.layers:
         values |= {f"{at.layer}/{at.tap}/{metric}": value for metric, value in at.values.items()}

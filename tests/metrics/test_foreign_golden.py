@@ -45,3 +45,16 @@ def test_what_is_undefined_says_why() -> None:
         layer_metrics(H, Y, K, **ASKED)
     with pytest.raises(ValueError, match=r"foreign must have 4 columns"):
         layer_metrics(H, Y, K, foreign=O[:, :3], **ASKED)
+
+
+def test_rows_in_one_direction_are_ties_however_long_they_are() -> None:
+    along = torch.tensor([[0.3, 0.1, 0.0, 0.7]], dtype=torch.float64)
+    lengths = torch.linspace(0.1, 3, 7, dtype=torch.float64)[:, None]
+    found = layer_metrics(
+        torch.cat([lengths * along, H[:2]]), torch.tensor([0, 1, 2] * 3), K, foreign=lengths[:5] * along / 7, **ASKED
+    )
+    known = layer_metrics(
+        torch.cat([along.expand(7, 4), H[:2]]), torch.tensor([0, 1, 2] * 3), K, foreign=along, **ASKED
+    )
+    assert 0 < float(found["neco_auroc"]) < 1 and float(known["neco_auroc"]) * 9 % 0.5 == pytest.approx(0, abs=1e-9)
+    assert float(found["neco_auroc"]) * 9 % 0.5 == pytest.approx(0, abs=1e-9)  # seven halves, and two of nine rows

@@ -148,3 +148,20 @@ def test_batches_of_groups_must_tell_them() -> None:
         metric.update(problem.features, problem.labels, groups=torch.full_like(problem.labels, 2))
     metric.update(problem.features, problem.labels, groups=problem.labels % 2)
     assert {"dnc1/group=a", "dnc1/group=b", "group_gap"} <= metric.compute().keys()
+
+
+def test_foreign_rows_are_forgotten_with_the_second_look() -> None:
+    problem = draw()
+    more = beyond(problem)
+    metric = CollapseMetrics(K, WIDTH, metrics=["nc5", "neco_auroc"])
+    for _ in range(2):  # the second time for all rows: as if the first had not been
+        metric.update(problem.features, problem.labels)
+        assert "nc5" not in metric.compute()
+        metric.look_again(problem.features, problem.labels)
+        metric.look_at_foreign(more["foreign"])
+        values = metric.compute()
+        assert values.keys() == {"nc5", "neco_auroc"}
+        metric.reset()
+    expected = layer_metrics(problem.features, problem.labels, K, foreign=more["foreign"], families=("foreign",))
+    for name, value in values.items():
+        assert_same(value, expected[name], name=name)

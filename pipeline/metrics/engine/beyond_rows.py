@@ -52,8 +52,16 @@ class BeyondRows:
             self.foreign_values.append(self._stacked(found))
 
     def _stacked(self, found: Mapping[str, Tensor]) -> Tensor:
-        """Numbers of rows side by side, `(n, how many)`."""
-        return torch.stack(list(found.values()), -1)
+        """Numbers of rows side by side, as one vector: so that of a rank without rows is like those of the others."""
+        return torch.stack(list(found.values()), -1).reshape(-1)
+
+    def _forget_rows(self) -> None:
+        """No numbers of rows, and no foreign ones."""
+        if self._plan.row_values:
+            # Never an empty list: torchmetrics would gather something of another dtype for it.
+            self.row_values, self.foreign_values = ([self._state.new_zeros(0)] for _ in range(2))
+        if self._takes_foreign and hasattr(self, "foreign"):
+            self.foreign = torch.zeros_like(self.foreign)
 
     def _begin_second_look(self, reference: ClassStatistics | None) -> ClassStatistics:
         merged = self.merged_statistics()
@@ -85,8 +93,8 @@ class BeyondRows:
         for prefix, rows in (("", "row_values"), (FOREIGN, "foreign_values")):
             if self._plan.row_values:
                 found = getattr(self, rows)
-                if isinstance(found, list):
-                    found = torch.cat(found) if found else self.state.new_zeros(0, len(self._plan.row_values))
+                found = torch.cat(found) if isinstance(found, list) else found
+                found = found.view(-1, len(self._plan.row_values))
                 names = [f"{prefix}{it.name}" for it in self._plan.row_values]
                 more |= dict(zip(names, found.unbind(-1), strict=True))
         if more.get("foreign") is None:

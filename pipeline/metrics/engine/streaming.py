@@ -134,6 +134,7 @@ class CollapseMetrics(BeyondRows, Metric):
         if self._plan.row_values:  # a row of numbers for each row
             self.add_state("row_values", [], dist_reduce_fx="cat")
             self.add_state("foreign_values", [], dist_reduce_fx="cat")
+            self._forget_rows()
         if self._takes_foreign:
             self._foreign_shapes = shapes_of(1, num_features, ())
             nobody = ClassStatistics.from_features(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), 1)
@@ -366,5 +367,4 @@ class CollapseMetrics(BeyondRows, Metric):
             self._merged = self._aim = None
         if self._plan.looks_again:
             self.sums = torch.zeros_like(self.sums)
-        if self._plan.row_values:
-            self.row_values, self.foreign_values = [], []
+        self._forget_rows()

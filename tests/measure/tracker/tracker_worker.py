@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from pipeline import CollapseTracker
-from pipeline.metrics import metrics
+from pipeline.metrics import registry
 
 SAMPLES, CLASSES = 23, 3
 
@@ -78,7 +78,8 @@ class OtherWays(pl.Callback):
             trainer.strategy.model.eval()(data.tensors[0])
         wrapped.compute()
         results["wrapped"] = wrapped.latest
-        asked = CollapseTracker(pl_module, CLASSES, ["conv", "fc:pre"], metrics=list(metrics()))
+        core = registry.families()[registry.CORE].metrics
+        asked = CollapseTracker(pl_module, CLASSES, ["conv", "fc:pre"], metrics=list(core))
         sampler = DistributedSampler(data, trainer.world_size, trainer.global_rank, shuffle=True)
         asked.measure(DataLoader(data, batch_size=5, sampler=sampler), test=DataLoader(data, batch_size=4))
         results["everything"] = asked.latest
