@@ -115,6 +115,8 @@ def _check_device(config: Config) -> None:
         raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no CUDA device here; allowed: auto, cpu.")
     if config.descent.precision == "tf32" and config.device.type != "cuda":
         raise ConfigError("descent.precision=tf32 needs a CUDA device; allowed here: float64, float32.")
+    if config.trainer.precision == "tf32" and config.device.type != "cuda":
+        raise ConfigError("trainer.precision=tf32 needs a CUDA device; allowed here: float32, float64, bf16, auto.")
 
 
 def check_data(config: Config) -> None:

@@ -203,8 +203,8 @@ class TrainerConfig:
     precision: str = _knob(
         "float32",
         "arithmetic of the backbone while it trains; auto: bf16 where the hardware has it, else float32; float64: "
-        "weights and features, too",
-        choices=("float32", "float64", "bf16", "auto"),
+        "weights and features, too; tf32: a GPU's products of float32, in training and measuring",
+        choices=("float32", "float64", "bf16", "tf32", "auto"),
     )
     deterministic: bool = _knob(False, "refuse operations without a deterministic algorithm; matters on GPUs")
     checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)

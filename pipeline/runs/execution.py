@@ -17,7 +17,7 @@ from pipeline.runs.processes import processes
 from pipeline.runs.protocols import perform
 from pipeline.runs.report import ended_summary, files_left, final_summary, initial_summary, print_results
 from pipeline.runs.run import Run
-from pipeline.runs.training.acceleration import determinism
+from pipeline.runs.training.acceleration import determinism, float32_products
 from pipeline.runtime import ranks
 from pipeline.runtime.console import QUIET, VERBOSE, console, verbosity
 from pipeline.runtime.errors import RunError
@@ -44,7 +44,12 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
     log.debug("run in %s on %s, %d device(s)", folder, config.device, config.trainer.devices)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    with determinism(config.trainer.deterministic), processes(config, folder) as shared:
+    trainer = config.trainer
+    with (
+        determinism(trainer.deterministic),
+        float32_products(trainer.precision, config.device),
+        processes(config, folder) as shared,
+    ):
         run = Run.start(config, inputs, shared)
         if ranks.is_first():
             _run_first_rank(run)

@@ -6,6 +6,7 @@ itself; started here, a process gets the composed one over its standard input, s
 folders nor jobs of a multirun are made twice.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -148,6 +149,8 @@ def _group(config: Config) -> Iterator[None]:
     if not ranks.connected():  # a multirun under torchrun keeps the group it has
         try:
             ranks.connect("nccl" if on_gpu else "gloo")
+            if on_gpu:
+                atexit.register(ranks.disconnect)  # NCCL wants to be left, also where jobs of a multirun share a group
         except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise RunError(

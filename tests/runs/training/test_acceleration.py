@@ -20,7 +20,13 @@ from pipeline.networks import Backbone, build_backbone
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.run import Run
 from pipeline.runs.training import acceleration, learners
-from pipeline.runs.training.acceleration import decide, determinism, has_native_bf16, training_flops
+from pipeline.runs.training.acceleration import (
+    decide,
+    determinism,
+    float32_products,
+    has_native_bf16,
+    training_flops,
+)
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
 from pipeline.runs.training.training import train
@@ -247,7 +253,8 @@ def test_auto_precision_is_bf16_where_the_processor_has_it(images, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "choices"), [("compile", "fast", "auto, on, off"), ("precision", "half", "float32, bf16, auto")]
+    ("key", "value", "choices"),
+    [("compile", "fast", "auto, on, off"), ("precision", "half", "float32, float64, bf16, tf32, auto")],
 )
 def test_another_word_is_refused_with_the_ones_allowed(key, value, choices):
     with pytest.raises(ConfigError, match=rf"^trainer\.{key}={value} is not known; allowed: {choices}\.$"):
@@ -288,6 +295,25 @@ def test_determinism_holds_within_and_is_left_as_it_was():
             assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(before[0])
+
+
+def test_float32_on_a_gpu_is_ieee_unless_tf32_is_asked_for():
+    def state() -> tuple[bool, bool, str]:
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, cudnn.conv.fp32_precision == "tf32", torch.get_float32_matmul_precision()
+
+    before, gpu = state(), torch.device("cuda")
+    for precision, expected in (("float32", (False, False, "highest")), ("tf32", (True, True, "high"))):
+        with float32_products(precision, gpu):
+            assert state() == expected
+        assert state() == before
+    with float32_products("float32", CPU):
+        assert state() == before
+
+
+def test_tf32_without_a_gpu_is_refused():
+    with pytest.raises(ConfigError, match=r"^trainer\.precision=tf32 needs a CUDA device; allowed here: float32, "):
+        config(trainer__precision="tf32")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
