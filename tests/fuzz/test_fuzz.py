@@ -61,7 +61,7 @@ def check_values(config: dict) -> None:
         if value is None:
             continue
         if choices_of(entry):
-            assert value in choices_of(entry), key
+            assert set(value if isinstance(value, list) else [value]) <= set(choices_of(entry)), key
         limits = entry.metadata
         for number in value if isinstance(value, list) else [value]:
             assert "gt" not in limits or limits["gt"] < number < float("inf"), key
