@@ -175,15 +175,17 @@ class ProtocolConfig:
     features: str = _knob("random", "dufm: older name of start", choices=("random", "balanced"))
     start: str = _knob(
         "random",
-        "dufm: where descent begins: random; balanced; file: start_file; or the name of a reference of theory, "
-        "with underscores for blanks (collapsed, zero_solution, ...)",
+        "dufm: where descent begins: random; balanced; spectral; file: start_file; or the name of a reference of "
+        "theory, with underscores for blanks (collapsed, zero_solution, ...)",
     )
     start_file: str | None = _knob(
         None,
         "dufm: safetensors with features/1, weights/1, ..., bias, as a run leaves them; it says the widths, too",
         path=True,
     )
-    start_noise: float = _knob(0.0, "dufm: scale of a random start that is added to another one", ge=0)
+    start_noise: float = _knob(
+        0.0, "dufm: scale of a random start that is added to another one; of spectral: spread of singular values", ge=0
+    )
     feature_scale: float | None = _knob(
         None, "dufm: random features start as N(0, feature_scale^2 / num_features); null: head.init_scale", gt=0
     )

@@ -6,7 +6,7 @@ from pipeline.config import Config
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import Protocol
 from pipeline.runs.shapes import shape_of
-from pipeline.runs.starts import BALANCED, FILE, RANDOM, start_named, start_of, structure, terms_of
+from pipeline.runs.starts import BALANCED, FILE, RANDOM, SPECTRAL, start_named, start_of, structure, terms_of
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import shown
 
@@ -79,9 +79,9 @@ def check_dufm(config: Config) -> None:
             f"protocol.start_noise={protocol.start_noise} is added to a start that is not random, and "
             f"protocol.start={how}; allowed: protocol.start=file or the name of a reference, or 0."
         )
-    if how not in (RANDOM, BALANCED, FILE):
+    if how not in (RANDOM, BALANCED, SPECTRAL, FILE):
         structure(config, shape, terms)
-    if how == FILE or terms.anchor is not None:
+    if how in (SPECTRAL, FILE) or terms.anchor is not None:
         start_of(config, shape, terms)
 
 

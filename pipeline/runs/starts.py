@@ -1,4 +1,4 @@
-"""Where the head of a DUFM without images begins: random, balanced, at a point of theory, or in a file."""
+"""Where the head of a DUFM without images begins: random, balanced, spectral, at a point of theory, or in a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.dufm import Anchor, balanced_features, initial_features, initial_weights
+from pipeline.dufm.spectral_start import spectral_factors
 from pipeline.runs.known import known_about, problem_in
 from pipeline.runs.matrices import read_matrix
 from pipeline.runs.shapes import Shape
@@ -19,7 +20,7 @@ from pipeline.runtime.randomness import generator
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.theory import Reference, named
 
-RANDOM, BALANCED, FILE = "random", "balanced", "file"
+RANDOM, BALANCED, SPECTRAL, FILE = "random", "balanced", "spectral", "file"
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,13 @@ def start_of(config: Config, shape: Shape, terms: Terms) -> tuple[Start, Terms]:
     how = start_named(config)
     if how in (RANDOM, BALANCED):
         start = _random(config, shape, seeds, balanced=how == BALANCED)
+    elif how == SPECTRAL:
+        start = _spectral(config, shape, seeds)
     elif how == FILE:
         start = _from_file(config, shape, len(seeds))
     else:
         start = _at_reference(config, structure(config, shape, terms), seeds)
-    if how not in (RANDOM, BALANCED) and config.protocol.start_noise:
+    if how not in (RANDOM, BALANCED, SPECTRAL) and config.protocol.start_noise:
         start = _noisy(config, start, seeds)
     if config.head.bias == "last" and start.bias is None:
         start = replace(start, bias=torch.zeros(len(seeds), shape.num_outputs, dtype=torch.float64))
@@ -114,11 +117,11 @@ def structure(config: Config, shape: Shape, terms: Terms) -> Reference:
     sizes = shape.labels.bincount().tolist() if shape.has_classes else None
     problem, reason = problem_in(config, sizes, terms)
     if problem is None:
-        raise ConfigError(f"{said} needs theory, and {reason}; allowed: random, balanced, file.")
+        raise ConfigError(f"{said} needs theory, and {reason}; allowed: random, balanced, spectral, file.")
     known = known_about(problem, config.objective, [10**9] * len(widths))
     if not known.points:
-        raise ConfigError(f"{said} needs theory, and {known.reason}; allowed: random, balanced, file.")
-    names = [RANDOM, BALANCED, FILE, *(point.name.replace(" ", "_") for point in known.points)]
+        raise ConfigError(f"{said} needs theory, and {known.reason}; allowed: random, balanced, spectral, file.")
+    names = [RANDOM, BALANCED, SPECTRAL, FILE, *(point.name.replace(" ", "_") for point in known.points)]
     try:
         found = named(known.points, config.protocol.start)
     except ValueError as error:
@@ -147,6 +150,24 @@ def _random(config: Config, shape: Shape, seeds: Sequence[int], *, balanced: boo
         scale = scale if protocol.feature_scale is None else protocol.feature_scale
         features = initial_features(shape.num_samples, protocol.num_features, sources, scale)
     return Start(features, weights)
+
+
+def _spectral(config: Config, shape: Shape, seeds: Sequence[int]) -> Start:
+    """Singular values around ``head.init_scale``, spread by ``protocol.start_noise``."""
+    said, head = "protocol.start=spectral", config.head
+    if not (shape.has_classes and head.depth and head.activation == "linear"):
+        raise ConfigError(
+            f"{said} aligns linear layers over classes, with head.activation={head.activation}, "
+            f"head.depth={head.depth} and protocol.targets={config.protocol.targets}; allowed: linear, a depth from 1 "
+            "and labels."
+        )
+    drawn = [generator(seed, "start") for seed in seeds]
+    spread = config.protocol.start_noise
+    try:
+        found = spectral_factors(widths_of(config), shape.labels, shape.num_outputs, drawn, head.init_scale, spread)
+    except ValueError as error:
+        raise ConfigError(f"{said} cannot be built ({error}); allowed: another start or another shape.") from error
+    return Start(*found)
 
 
 def _at_reference(config: Config, reference: Reference, seeds: Sequence[int]) -> Start:

@@ -267,7 +267,7 @@ REFUSED = {
     "targets that are not there": ({"protocol.targets": "nothing.npy"}, "protocol.targets=nothing.npy is not there"),
     "targets of another kind": ({"protocol.targets": "label"}, "names no matrix"),
     "targets, contrastive": ({**CONTRASTIVE, "protocol.targets": "teacher"}, "compares labels"),
-    "start": ({"protocol.start": "colapsed_solution"}, "allowed: random, balanced, file"),
+    "start": ({"protocol.start": "colapsed_solution"}, "allowed: random, balanced, spectral, file"),
     "no file": ({"protocol.start": "file"}, "protocol.start=file needs protocol.start_file"),
     "noise on nothing": (
         {"protocol.start_noise": 0.1},
@@ -275,6 +275,11 @@ REFUSED = {
     ),
     "frozen": ({"head.inputs": "frozen", "features.constraint": "sphere"}, "features.constraint=sphere binds free"),
     "outputs": ({"head.depth": 0}, "allowed: protocol.num_features=2"),
+    "spectral": ({"protocol.start": "spectral"}, "with head.activation=relu"),
+    "spectral, narrow": (
+        {"protocol.start": "spectral", "head.activation": "linear", "protocol.class_sizes": [2] * 9, "head.width": 7},
+        "must be at least 8",
+    ),
     "balanced": ({"protocol.start": "balanced", "head.feature_decay": 0.0}, "head.feature_decay=0.0"),
     "structure without decay": (
         {"protocol.start": "collapsed", "head.weight_decay": 0.0},
