@@ -39,6 +39,7 @@ def settings(cfg: DictConfig) -> Config:
         check_value(key, value, entry)
     _check_weight_decay(config)
     _check_thresholds(config)
+    _check_sizes(config)
     _check_device(config)
     if config.logger.name == "wandb":
         _check_tracking(config.logger)
@@ -68,6 +69,14 @@ def _check_weight_decay(config: Config) -> None:
         raise ConfigError(
             f"head.weight_decay={shown(decay)} has {len(decay)} values; "
             f"allowed: one number, or head.depth={depth} of them."
+        )
+
+
+def _check_sizes(config: Config) -> None:
+    least, most = config.measure.min_samples, config.measure.max_samples
+    if most is not None and most < least:
+        raise ConfigError(
+            f"measure.max_samples={most} leaves no class; allowed: at least measure.min_samples={least}, or null."
         )
 
 

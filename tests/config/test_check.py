@@ -89,3 +89,9 @@ def test_what_nobody_gave_is_asked_for(base):
     OmegaConf.update(config, "head.width", MISSING)
     with pytest.raises(ConfigError, match=r"^head\.width=\?\?\? is missing; allowed: a value"):
         settings(config)
+
+
+def test_classes_of_no_size_are_refused(refusal):
+    assert refusal("measure", {"min_samples": 5, "max_samples": 2}) == (
+        "measure.max_samples=2 leaves no class; allowed: at least measure.min_samples=5, or null."
+    )
