@@ -189,6 +189,11 @@ class ProtocolConfig:
     feature_scale: float | None = _knob(
         None, "dufm: random features start as N(0, feature_scale^2 / num_features); null: head.init_scale", gt=0
     )
+    repeats: int = _knob(1, "kernels, shallow: data sets, of the seeds seed, seed+1, ..", ge=1, le=100_000)
+    adaptive_width: float | None = _knob(
+        None, "kernels: width of the erf network whose adapted kernel is measured, too; null: it is not", gt=0
+    )
+    adaptive_ridge: float = _knob(1e-6, "kernels: variance of the noise that this network expects on its targets", gt=0)
 
 
 @dataclass

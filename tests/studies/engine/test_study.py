@@ -79,7 +79,8 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
     varied = {override.partition("=")[0] for point in study.points for override in point.overrides}
     results = []
     for job in jobs_of(study, study.chosen(QUICK)[:MOST], tmp_path):
-        smaller = [*SMALL, *(ON_DIGITS if protocol_named(job.config.protocol.name).images else [])]
+        protocol = protocol_named(job.config.protocol.name)
+        smaller = [*SMALL, *(ON_DIGITS if protocol.images else [])] if protocol.head else ["protocol.repeats=2"]
         kept = [override for override in smaller if override.partition("=")[0] not in varied - {"descent.steps"}]
         job = Job.plan(study.name, job.point, kept, job.folder)
         assert job.order().perform() is None
@@ -92,7 +93,8 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
 
 
 def test_studies_come_in_the_order_of_their_numbers():
-    assert list(studies()) == sorted(studies(), key=lambda name: (int(name[1]), name))
+    numbered = [name for name in studies() if name[1].isdigit()]
+    assert numbered == sorted(numbered, key=lambda name: (int(name[1]), name)) and len(numbered) > 1
 
 
 def test_points_along_a_setting_are_named_after_its_values():
