@@ -1,0 +1,225 @@
+"""Regression: under any decay features and weights collapse onto the targets' covariance, without decay they do not.
+
+Paper: arXiv 2409.04180 (neural multivariate regression, neural regression collapse).
+Shows: NRC1-3 by the product of the decays; singular values of the outputs with the closed form; NRC3 against gamma; the
+    residuals, which are white at the optimum.
+Expects: the closed form at every decay; NRC1-3 -> 0 below the least target variance; no collapse without decay; above
+    it the weakest component of the outputs at zero.
+Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+Provenance: objective, optimum and metrics read; the case of dropped components for correlated targets and the gamma
+    that minimises NRC3 derived (`pipeline.theory`, `pipeline.metrics`); targets (a synthetic teacher) and decays ours.
+    The paper's data (robots, driving, faces) and networks: not here.
+"""
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pipeline.metrics import nrc3, regression_collapse
+from pipeline.runs.matrices import teacher
+from pipeline.studies._family import FEW_RECORDS, GROUP, THEOREM, gaps, owned, reference, tables, weights
+from pipeline.studies.engine.claims import Claim, above, at_most
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
+from pipeline.theory import spectral_optimum
+from pipeline.views.figures import OPTIMUM, STYLE
+
+DECAYS = {
+    "none": (0.0, 0.0),
+    "weak": (2e-3, 1e-3),
+    "middle": (2e-2, 1e-3),
+    "strong": (1e-1, 2e-3),
+    "beyond": (1e-1, 2e-2),
+}
+"""Decays of the weights and of the features; "beyond": their product exceeds the least variance of the targets."""
+POINTS = tuple(
+    Point(name, (f"head.weight_decay={weight}", f"head.feature_decay={feature}"))
+    for name, (weight, feature) in DECAYS.items()
+)
+QUICK_POINTS = shrunk(
+    POINTS, ("none", "middle", "strong", "beyond"), ("descent.seeds=3", "descent.steps=8000", *FEW_RECORDS)
+)
+GAP, COLLAPSED, FREE = 1e-6, 1e-6, 1e-2
+WHITE = 1e-2
+"""Largest deviation of the residuals' covariance from c I, relative to c."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """The closed form and collapse with decay, neither without; white residuals; a component that is dropped."""
+    made = []
+    for result in results:
+        name = result.point.name
+        if product(result) == 0:
+            made += owned(THEOREM, above(f"{name}: NRC1 without decay", collapse(result)["nrc1"], FREE))
+            continue
+        known = reference(result, "global optimum")
+        made += owned(THEOREM, at_most(f"{name}: gap to the closed form", gaps(result, known), GAP))
+        made += owned(THEOREM, at_most(f"{name}: decays balance both norms, deviation", _unbalanced(result), WHITE))
+        if dropped(result):
+            weakest = [float(values[-1]) for values in _spectra(result)]
+            text = f"{name}: weakest singular value of the outputs, {dropped(result)} dropped by the closed form"
+            made += owned(THEOREM, at_most(text, weakest, 1e-3))
+            continue
+        for metric, values in collapse(result).items():
+            made += owned(THEOREM, at_most(f"{name}: {metric.upper()}", values, COLLAPSED))
+        text = f"{name}: covariance of the residuals is c I, deviation"
+        made += owned(THEOREM, at_most(text, _not_white(result), WHITE))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """NRC by decay, spectra of the outputs, NRC3 over gamma, residuals of the first seed."""
+    shown = [result for result in results if result.completed]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 6.4), layout="constrained")
+        (metrics, spectra), (gammas, residuals) = figure.subplots(2, 2)
+        _metrics(metrics, shown)
+        _outputs(spectra, shown)
+        _gammas(gammas, shown)
+        _residuals(residuals, shown)
+        figure.suptitle("Regression on three outputs: collapse by the decays")
+    return {"regression": figure}
+
+
+def product(result: Result) -> float:
+    """The paper's c, lambda_W lambda_H; its lambda_H is the features' decay times the number of rows."""
+    problem = result.summary["problem"]
+    return problem["weight_decay"][0] * problem["feature_decay"] * len(result.tensors["labels"])
+
+
+def targets_of(result: Result) -> Tensor:
+    """(N, n)."""
+    return teacher(len(result.tensors["labels"]), weights(result)[0].shape[1], result.config.seed)
+
+
+def dropped(result: Result) -> int:
+    """Components of the targets that the closed form leaves at zero."""
+    return int((_variances(result) <= product(result)).sum())
+
+
+def collapse(result: Result) -> dict[str, list[float]]:
+    """NRC1-3 of every seed, NRC3 at gamma = c, or where it is least if the closed form drops components."""
+    features, weight = result.tensors["features/1"], weights(result)[0]
+    gamma = None if dropped(result) else product(result)
+    found = regression_collapse(features, weight, targets_of(result), gamma=gamma)
+    return {name: getattr(found, name).tolist() for name in ("nrc1", "nrc2", "nrc3")}
+
+
+def _variances(result: Result) -> Tensor:
+    """Of the principal components of the targets, largest first."""
+    targets = targets_of(result)
+    return torch.linalg.svdvals(targets - targets.mean(dim=0)).square() / len(targets)
+
+
+def _outputs_of(result: Result) -> Tensor:
+    """(S, N, n), without the bias."""
+    return result.tensors["features/1"] @ weights(result)[0].mT
+
+
+def _spectra(result: Result) -> Tensor:
+    """Singular values of the outputs over sqrt N, (S, n)."""
+    return torch.linalg.svdvals(_outputs_of(result)) / len(result.tensors["labels"]) ** 0.5
+
+
+def _residuals_of(result: Result) -> Tensor:
+    """(S, N, n)."""
+    return _outputs_of(result) + result.tensors["bias"][:, None, :] - targets_of(result)
+
+
+def _not_white(result: Result) -> list[float]:
+    rest, c = _residuals_of(result), product(result)
+    covariance = rest.mT @ rest / rest.shape[1]
+    away = covariance - c * torch.eye(rest.shape[2], dtype=rest.dtype)
+    return (away.abs().amax(dim=(1, 2)) / c).tolist()
+
+
+def _unbalanced(result: Result) -> list[float]:
+    problem = result.summary["problem"]
+    features = problem["feature_decay"] * result.tensors["features/1"].square().sum(dim=(1, 2))
+    weight = problem["weight_decay"][0] * weights(result)[0].square().sum(dim=(1, 2))
+    return (features / weight - 1).abs().tolist()
+
+
+def _metrics(axes: Axes, results: Sequence[Result]) -> None:
+    """NRC1-3 of each run; values below the rounding of float64 are drawn there."""
+    names = [f"c = {product(result):.2g}" for result in results]
+    found = [collapse(result) for result in results]
+    for metric, color, shift in zip(
+        ("nrc1", "nrc2", "nrc3"), ("tab:blue", "tab:green", "tab:red"), (-0.2, 0, 0.2), strict=True
+    ):
+        places = [place + shift for place in range(len(results))]
+        values = [np.maximum(each[metric], 1e-17) for each in found]
+        if metric == "nrc3":  # says nothing where components are dropped
+            values = [seeds * (np.nan if dropped(result) else 1) for seeds, result in zip(values, results, strict=True)]
+        for place, seeds in zip(places, values, strict=True):
+            axes.plot([place] * len(seeds), seeds, "o", color=color, markersize=4, alpha=0.6)
+        axes.plot([], [], "o", color=color, label=metric.upper())
+    axes.set_xticks(range(len(names)), names)
+    axes.set(yscale="log", title=r"NRC1-3 (NRC3 at $\gamma$ = c)")
+    axes.legend(ncols=3, loc="upper right")
+
+
+def _outputs(axes: Axes, results: Sequence[Result]) -> None:
+    decayed = [result for result in results if product(result) > 0]
+    if not decayed:
+        return
+    least = _variances(decayed[0])[-1]
+    strengths = np.geomspace(1e-4, 2, 60)
+    targets = targets_of(decayed[0])
+    optima = [spectral_optimum(targets, 1, c / len(targets) / 1e-3, 1e-3, bias=True) for c in strengths]
+    for component in range(targets.shape[1]):
+        known = [optimum.outputs[component] / len(targets) ** 0.5 for optimum in optima]
+        (line,) = axes.plot(strengths, known)
+        at, values = [product(result) for result in decayed], [_spectra(r)[:, component].tolist() for r in decayed]
+        for place, seeds in zip(at, values, strict=True):
+            axes.plot([place] * len(seeds), seeds, "o", color=line.get_color(), markersize=4)
+    axes.axvline(least, **OPTIMUM)
+    side = {"xytext": (3, -2), "textcoords": "offset points", "va": "top"}
+    axes.annotate("least target variance", (least, 1), xycoords=("data", "axes fraction"), **side)
+    axes.set(
+        xscale="log", xlabel=r"c = $\lambda_W \lambda_H$", title="singular values of the outputs (lines: closed form)"
+    )
+
+
+def _gammas(axes: Axes, results: Sequence[Result]) -> None:
+    """NRC3 of the first seed over the whole interval, for runs that collapse."""
+    for result in results:
+        c, least = product(result), float(_variances(result)[-1])
+        if 0 < c < least:
+            shares = np.linspace(0, 0.99, 60)
+            weight, targets = weights(result)[0][0], targets_of(result)
+            curve = [float(nrc3(weight, targets, share * least).value) for share in shares]
+            (line,) = axes.plot(shares, curve, label=f"c = {c:.2g}")
+            axes.axvline(c / least, color=line.get_color(), linestyle=":", linewidth=1)
+    axes.set(yscale="log", xlabel=r"$\gamma$ / least target variance", title=r"NRC3 against $\gamma$ (dotted: c)")
+    axes.legend()
+
+
+def _residuals(axes: Axes, results: Sequence[Result]) -> None:
+    """They are the same for every c, so markers differ."""
+    markers = cycle("o+x")
+    for result in results:
+        c = product(result)
+        if c > 0 and not dropped(result):
+            rest = _residuals_of(result)[0].numpy() / c**0.5
+            marker = next(markers)
+            axes.plot(rest[:, 0], rest[:, 1], marker, markersize=5, fillstyle="none", label=f"c = {c:.2g}")
+    axes.set(title="residuals over the root of c: white", xlabel="output 1", ylabel="output 2", aspect="equal")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+STUDY = Study(
+    name="regression",
+    group=GROUP,
+    title="neural regression collapse by the decays",
+    versions={FULL: POINTS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("regression"),
+)
