@@ -7,7 +7,9 @@ Shows: NC1 (trace quotient) of the minimiser over that of its anchor, against th
 Expects: close to a minimiser in K dimensions the quotient (beta/(beta+g))^2, g = sqrt(lambda_H/lambda_W); from random
     anchors NC1 falls, the more the weaker the tie; along the path it falls with every step.
 Evidence: docs/reproduction/README.md and anchored*.csv there; 10 of 10 claims hold.
-    Command: scripts/reproduce anchored record.figures=false
+    Command: scripts/reproduce anchored
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: that NC1 falls is read (for large beta); the exact response at every beta, and that the path is straight,
     derived (`pipeline.theory.anchored_response`, `mufm_strength`); objective of the path and its monotony recalled;
     strengths besides 100, noise and anchors ours. Anchors from networks: not here.

@@ -6,6 +6,9 @@ Shows: Gram matrices of the class means for imbalances 1, 10 and 100, with and w
 Expects: features >= 0: the frame, at the closed form, for all sizes. No constraint: a simplex for equal classes, no
     symmetry for others. Fewer dimensions than classes: no frame.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+    Command: scripts/reproduce contrastive --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: objective, closed form of the frame and claims read; optimum of unequal classes without constraint derived
     (`pipeline.theory.contrastive_optimum`); sizes, temperature and steps ours. Mini-batches and networks: not here.
 """

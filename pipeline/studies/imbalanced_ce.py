@@ -6,6 +6,9 @@ Shows: margins and norms against n_k with the closed form; where seeds end again
 Expects: larger classes with larger margins, smaller features and larger weights; wide features at the optimum, narrow
     ones with dead classes; a class at zero (minority collapse) exactly below the threshold.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+    Command: scripts/reproduce imbalanced_ce --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: objective read; closed form, threshold and dead classes derived and tested (`pipeline.theory`); metrics of
     the paper recalled; sizes, decays and widths ours. Its networks (ResNet-18, MLP 6 x 1024): not here.
 """

@@ -6,6 +6,9 @@ Shows: loss over the steps with the values of collapse and of SRG; DNC1 of every
 Expects: seeds below collapse, DNC1 -> 0, hidden ranks below K, which fall with the decay; SRG above collapse at L = 3,
     below it at L = 4 and 5 from r = 4 on.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+    Command: scripts/reproduce low_rank --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: K, L, decays, lr and width of the main run read in a caption; SRG as a construction read, its algebra and
     that it is no stationary point derived (`pipeline.theory`); n and steps ours; the sweeps recalled, their values
     ours. Networks on images (ResNet-20 and a head of four layers): not here.

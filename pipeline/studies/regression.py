@@ -6,6 +6,9 @@ Shows: NRC1-3 by the product of the decays; singular values of the outputs with 
 Expects: the closed form at every decay; NRC1-3 -> 0 below the least target variance; no collapse without decay; above
     it the weakest component of the outputs at zero.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+    Command: scripts/reproduce regression --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: objective, optimum and metrics read; the case of dropped components for correlated targets and the gamma
     that minimises NRC3 derived (`pipeline.theory`, `pipeline.metrics`); targets (a synthetic teacher) and decays ours.
     The paper's data (robots, driving, faces) and networks: not here.

@@ -6,6 +6,9 @@ Shows: the largest eigenvalues of the data term's Hessian in one layer and how f
 Expects: linear: nine equal outliers at lambda q/p, aligned, the gradient on c = c', W^T W with three equal values.
     ReLU: outliers that stay unequal; a state below collapse is known.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
+    Command: scripts/reproduce spectra --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: theorems 4.1 to 4.4 read; their values derived (`pipeline.theory.hessian_outliers`); sizes, decays and steps
     of ReLU from reproductions; that ReLU's small code lies below collapse here derived. A curve over steps is made of
     runs of so many steps from the same start.

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from pipeline.studies.engine.study import FULL
 
-INCIDENTAL = ("data.download", "features", "logger", "record.figures", "trainer.threads", "trainer.checkpoint_seconds")
+INCIDENTAL = (
+    "data.download",
+    "features.cache",
+    "logger",
+    "record.figures",
+    "trainer.threads",
+    "trainer.checkpoint_seconds",
+)
 """Settings, or sections of them, that say how a run is made and watched, and not what comes out."""
 UNNAMED = ("data.root", *INCIDENTAL)
 """Those by which no variation is named. Where images lie is no variation, yet may mean other images."""
