@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pipeline.cli.sweep_end import states_told, tell_sweep
 from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
-from pipeline.config.paths import PATHS, absolute, absolute_override, elsewhere
+from pipeline.config.paths import PATHS, absolute_override, absolute_setting, elsewhere
 from pipeline.runs.door import is_completed
 from pipeline.runs.launches import launched_rank
 from pipeline.runtime.children import own_package
@@ -227,7 +227,8 @@ def _first_difference(folder: Path, config: Mapping[str, Any]) -> str | None:
         return "its .hydra is not whole"
     then, now = _flat(kept), _flat(config)
     for key in PATHS:
-        then[key], now[key] = absolute(then.get(key), Path(place)), absolute(now.get(key), Path.cwd())
+        then[key] = absolute_setting(key, then.get(key), Path(place))
+        now[key] = absolute_setting(key, now.get(key), Path.cwd())
     for key, value in now.items():
         if key in then and then[key] != value and (key.partition(".")[0] not in NO_MATTER or key in BUT):
             return f"{key}={then[key]}, now {value}"

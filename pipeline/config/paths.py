@@ -34,6 +34,11 @@ def absolute(value: Any, place: Path) -> Any:
     return os.path.normpath(place / os.path.expanduser(value))
 
 
+def absolute_setting(key: str, value: Any, place: Path) -> Any:
+    """What a setting that is a path says, as seen from ``place``; a word that it may say instead stays as it is."""
+    return value if value in WORDS.get(key, ()) else absolute(value, place)
+
+
 def elsewhere(place: Path) -> bool:
     """Whether a working directory of before is another than now, and still there."""
     return place.is_absolute() and place != Path.cwd() and place.is_dir()
@@ -71,8 +76,8 @@ def settled_paths(config: Mapping[str, Any], place: Path) -> Iterator[str]:
     """Arguments for the relative paths of a configuration, as seen from ``place``."""
     for key in PATHS:
         value = value_of(config, key)
-        if value not in WORDS.get(key, ()) and absolute(value, place) != value:
-            yield f"{key}={_typed(absolute(value, place))}"
+        if (settled := absolute_setting(key, value, place)) != value:
+            yield f"{key}={_typed(settled)}"
 
 
 def _typed(value: str) -> str:
