@@ -50,7 +50,7 @@ BY_WIDTH = (*RANDOM_WIDTHS, Point("depth_3", ()))
 POINTS = (*SPECTRAL, SIMPLEX, *RANDOM_DEPTHS, *RANDOM_WIDTHS)
 SHORT = tuple(point.name for point in SPECTRAL if int(point.name.rpartition("_")[2]) <= 3000)
 QUICK_POINTS = (
-    *shrunk(POINTS, (*SHORT, SIMPLEX.name), ()),
+    *shrunk(POINTS, (*SHORT, SIMPLEX.name), FEW_RECORDS),
     *shrunk(POINTS, [point.name for point in (*RANDOM_DEPTHS, *RANDOM_WIDTHS)], ("descent.steps=2000", *FEW_RECORDS)),
 )
 ABSTRACT, AFTER = "abstract", "ours, after a first quick run"

@@ -53,7 +53,7 @@ def sound(composed, tmp_path_factory) -> Path:
 def canary(monkeypatch):
     """A key in the environment, and a page without the library that draws it: megabytes in each."""
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
-    monkeypatch.setattr("pipeline.views.html.page.get_plotlyjs", lambda: "")
+    monkeypatch.setattr("pipeline.views.html.assets.plotly", lambda: "")
 
 
 def said_by(command, *arguments: str) -> str:

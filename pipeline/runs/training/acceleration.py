@@ -92,9 +92,9 @@ class Acceleration:
         try:
             with warnings.catch_warnings(action="ignore"), _undone(learner):
                 images = torch.zeros(batch_shape, device=learner.device)
-                # Without its cache of weights, as in Lightning's steps: else the first of them compiles once more.
+                # In bf16 without its cache of weights, as in Lightning's steps: else the first compiles once more.
                 half = self.precision == "bf16"
-                with torch.autocast(images.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+                with torch.autocast(images.device.type, torch.bfloat16, enabled=half, cache_enabled=not half):
                     features = compiled(images)
                 features.sum().backward()
         except Exception as error:  # whatever the compiler's many parts raise, the network itself is none the worse
