@@ -20,6 +20,7 @@ from pipeline.runtime.text import printable
 from pipeline.storage.summary import COMPLETED, MetricDisplay, RunSummary
 from pipeline.views.figures import STYLE
 from pipeline.views.html.columns import Columns
+from pipeline.views.html.formatting import one_line
 from pipeline.views.html.runs import LocalRun, find_runs
 from pipeline.views.varying import varied
 from pipeline.views.wandb.content import headline
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONGEST_LABEL = 40
+"""Letters of a setting or of its value in a figure."""
 GAP = MetricDisplay("gap_to_optimum", "gap to the optimum, worst seed")
 
 
@@ -113,7 +116,10 @@ def sweep_figure(table: pd.DataFrame, settings: Sequence[str], maps: Sequence[Me
         cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc=worst, dropna=False, observed=False)
         _heat_map(cells, axes, shown)
         axes.set(title=_wrapped(_typeset(shown)), ylabel=_literal(rows), xlabel=_literal(columns or ""))
-    figure.supxlabel(_literal(note), fontsize="medium")
+    figure.supxlabel(
+        "\n".join(line.replace("$", r"\$") for line in textwrap.wrap(note, LONGEST_LABEL * len(maps))),
+        fontsize="medium",
+    )
     return figure
 
 
@@ -162,8 +168,8 @@ def _wrapped(title: str) -> str:
 
 
 def _literal(text: object) -> str:
-    """Text in which dollars are dollars."""
-    return str(text).replace("$", r"\$")
+    """Text in which dollars are dollars, no longer than there is room for."""
+    return one_line(str(text), LONGEST_LABEL).replace("$", r"\$")
 
 
 def _typeset(shown: MetricDisplay) -> str:

@@ -21,7 +21,6 @@ from pipeline.runs.door import admit, refuse_others
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runtime.errors import ConfigError
 from pipeline.studies.engine.jobs import kept_config
-from pipeline.views import sweep
 from pipeline.views.html.command import main
 
 FOLDERS = int(os.environ.get("FUZZ_KEPT", 40))
@@ -72,9 +71,9 @@ def look(here: Path, told: Path, *, alone: bool) -> str:
     """Everything that only looks at the runs in a folder; the report, of the strange one alone, goes to ``told``."""
     before = content(here)
     listed = said_by(main, "list", str(here))
-    rows = [line for line in listed.splitlines() if "sound" in line]
-    assert len(rows) == 1 and "completed" in rows[0] and "free features, K=2, n=2" in rows[0], listed
-    assert "strange" in listed
+    rows = [line for line in listed.splitlines() if line.split()[:1] == ["sound"]]
+    assert len(rows) == 1 and "completed" in rows[0] and "free features, K=2, n=2" in listed, listed
+    assert sum(line.split()[:1] == ["strange"] for line in listed.splitlines()) == 1, listed
     said = listed + said_by(main, "compare", str(here / "sound"), str(here / "strange"))
     said += said_by(main, "report", str(here / "strange" if alone else here), "-o", str(told / "page.html"))
     assert content(here) == before
@@ -128,7 +127,7 @@ def test_no_content_of_a_kept_file_is_a_traceback_a_leak_or_a_loss(sound, tmp_pa
             check_said(said)
             check_said(go_on(here / "strange").replace("\n", " "))
             if draw.random() < 0.1:
-                check_said(said_by(sweep.main, str(here)))
+                check_said(said_by(main, "sweep", str(here)))
             for path in [*told.iterdir(), *here.glob("sweep.*")]:
                 assert CANARY.encode() not in path.read_bytes()
                 path.unlink()
