@@ -2,7 +2,7 @@
 and ``dnc sweep``.
 
 Everything is read from run folders (see `pipeline.storage.record`) and nothing is measured again. Only ``report`` needs
-plotly, the extra ``report``; none of them loads PyTorch or Hydra.
+plotly; none of them loads PyTorch or Hydra.
 """
 
 SUBCOMMANDS = ("report", "compare", "list", "sweep")

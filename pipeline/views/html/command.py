@@ -38,7 +38,7 @@ def _report(options: argparse.Namespace) -> None:
     output = options.output or _default_output(options.folders)
     if output.is_dir():
         raise ConfigError(f"--output={output} is a folder; allowed: the path of a file.")
-    # Imported late: plotly is an extra, and pandas takes its time.
+    # Imported late: pandas takes its time.
     from pipeline.views.html.page import write_page
 
     write_page(runs, output)
@@ -114,7 +114,7 @@ def _parser() -> Parser:
         help="write one HTML file about runs",
         description="Write one self-contained HTML file about one run or several: the verdict, curves per layer, the "
         "layer profile, Gram matrices of the class means, a comparison, configuration, and how to run it again. "
-        "It opens from disk and asks nothing of the network. Needs the extra `report` (plotly).",
+        "It opens from disk and asks nothing of the network.",
     )
     report.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="a run's folder, or one that holds runs (a multirun)"
