@@ -68,6 +68,12 @@ def _check_folder(run: Path, folder: str, said: str) -> None:
     if "://" in plain or "${" in plain:
         _refuse(run, said, f"{_FILE} and the path of a folder; say it again on the command line")
     place = Path(os.path.abspath(os.path.expanduser(plain)))
+    try:
+        place.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long, say
+        _refuse(run, f"{said[:80]}: {error.strerror}", "a folder of your own, elsewhere")
     for path in (place, place.resolve()):
         if path.is_relative_to(run) or path.is_relative_to(run.resolve()):
             _refuse(run, f"{said}: that folder lies in the run folder", "a folder of your own, elsewhere")
