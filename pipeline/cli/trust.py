@@ -72,8 +72,8 @@ def _check_folder(run: Path, folder: str, said: str) -> None:
         place.stat()
     except FileNotFoundError:
         pass
-    except OSError as error:  # a name that is too long, say
-        _refuse(run, f"{said[:80]}: {error.strerror}", "a folder of your own, elsewhere")
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null character
+        _refuse(run, f"{said[:80]}: {getattr(error, 'strerror', None) or error}", "a folder of your own, elsewhere")
     for path in (place, place.resolve()):
         if path.is_relative_to(run) or path.is_relative_to(run.resolve()):
             _refuse(run, f"{said}: that folder lies in the run folder", "a folder of your own, elsewhere")

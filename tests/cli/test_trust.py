@@ -48,6 +48,12 @@ def test_a_configuration_folder_in_the_run_folder_is_named_and_refused(run):
         assert f"--config-dir={folder}: that folder lies in the run folder" in refused(run, own=(str(folder),))
 
 
+@pytest.mark.parametrize("name, why", [("a" * 300, "too long"), ("a/" * 3000, "too long"), ("b\0c", "null byte")])
+def test_a_configuration_folder_that_no_file_system_can_name_is_refused(name, why, run):
+    assert why in refused(run, f"hydra.searchpath=['file://{run.parent}/{name}']")
+    assert why in refused(run, own=(f"{run.parent}/{name}",))
+
+
 @pytest.mark.parametrize("theirs", ["mine", "mine/experiment", "mine/experiment/x.yaml"])
 def test_what_is_not_the_users_own_is_named_and_refused(theirs, run, monkeypatch):
     stat = Path.stat

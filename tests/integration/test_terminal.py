@@ -87,11 +87,16 @@ def test_a_pipe_gets_plain_lines_in_its_own_encoding_and_no_noise(piped):
 
 def test_a_run_ends_with_the_paths_of_what_it_left(piped, tmp_path):
     folder, done = piped
-    printed = dict(re.findall(r"^ *([a-z]+) +(/\S.*)$", done.stdout.decode(), re.M))
-    commands = {name: printed.pop(name) for name in ("report", "upload")}
-    # As this one was called; wandb is in the same place, which is on no PATH.
-    assert commands["report"] == f"{sys.executable} -m pipeline report {folder}"
-    assert commands["upload"] == f"{Path(sys.executable).with_name('wandb')} sync {folder}/wandb/offline-run-*"
+    text = done.stdout.decode()
+    printed = dict(re.findall(r"^ *([a-z]+) +(/\S*)$", text, re.M))
+    commands = {name: re.search(rf"^ *{name} +(.+)$", text, re.M)[1] for name in ("report", "upload")}
+    # As this one was called, a program below the working directory from there; wandb is in the same place, which is on
+    # no PATH.
+    here = Path(sys.executable)
+    here = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    assert commands["report"] == f"{here} -m pipeline report {folder}"
+    assert Path(shlex.split(commands["upload"])[0]).absolute() == Path(sys.executable).with_name("wandb")
+    assert commands["upload"].endswith(f" sync {folder}/wandb/offline-run-*")
     assert list(folder.glob("wandb/offline-run-*"))
     subprocess.run([*shlex.split(commands["report"]), "-o", tmp_path / "page.html"], capture_output=True, check=True)
     left = {Path(text) for text in printed.values()}
