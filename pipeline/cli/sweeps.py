@@ -18,7 +18,7 @@ from pipeline.cli.sweep_end import states_told, tell_sweep
 from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.config.paths import PATHS, absolute_override, absolute_setting, elsewhere
-from pipeline.runs.door import is_completed
+from pipeline.runs.door import is_completed, refuse_others
 from pipeline.runs.launches import launched_rank
 from pipeline.runtime.children import own_package
 from pipeline.runtime.errors import ConfigError
@@ -61,7 +61,8 @@ class UnfinishedOnly(Launcher):
         """Run the jobs that are left; those done count as completed.
 
         Raises:
-            ConfigError: a job's folder holds a completed run of another configuration; none was launched.
+            ConfigError: a job's folder holds a completed run of another configuration, or what is not ours; none was
+                launched.
         """
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         try:
@@ -85,6 +86,7 @@ class UnfinishedOnly(Launcher):
             return False
         folder, config = self._composed(overrides, number)
         if not is_completed(folder):
+            refuse_others(folder)  # before Hydra writes anything into it
             return False
         differs = _first_difference(folder, config)
         if differs:

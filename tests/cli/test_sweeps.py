@@ -69,12 +69,20 @@ def test_a_multirun_that_is_complete_is_left_alone_from_anywhere(tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_completed_jobs_of_another_configuration_are_refused_before_anything_is_written(tmp_path):
+def test_completed_jobs_of_another_configuration_and_folders_of_others_are_refused_before_anything_is_written(tmp_path):
     dnc(*SHORT, "seed=0,1", cwd=tmp_path)
     before = content(tmp_path)
     done = dnc(*SHORT, "seed=2,1", cwd=tmp_path, check=False)
     assert done.returncode == 2 and content(tmp_path) == before
     assert "m/0 holds a completed run of another configuration (seed=0, now 2)" in done.stderr
+    theirs = tmp_path / "m/2/record.csv"
+    theirs.parent.mkdir()
+    theirs.write_text("my own")
+    before = content(tmp_path)
+    done = dnc(*SHORT, "seed=0,1,2", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "m/2 holds record.csv, which no run of ours" in done.stderr
+    assert content(tmp_path) == before
+    theirs.unlink()
     more = dnc(*SHORT, "seed=0,1,2", cwd=tmp_path)
     assert more.stdout.count("skipped") == 2 and read_summary(tmp_path / "m/2")["status"] == "completed"
 
