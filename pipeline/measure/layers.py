@@ -18,9 +18,19 @@ from pipeline import dufm
 from pipeline.data import ImageData, Split
 from pipeline.measure.extraction import Block, Place, run_over
 from pipeline.measure.gradients import output_gradients
-from pipeline.measure.looks import Decide, Entered, FirstLook, ForeignLook, Key, SecondLook, parts_of, shared
+from pipeline.measure.looks import (
+    Decide,
+    Entered,
+    FirstLook,
+    ForeignLook,
+    Found,
+    Key,
+    SecondLook,
+    of_pairs,
+    parts_of,
+    shared,
+)
 from pipeline.metrics import ClassStatistics
-from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.progress import ALONG, falling
@@ -36,8 +46,6 @@ KEPT_BYTES = 2**30
 SENT_BYTES = 16 * 2**20
 """What the statistics may take that a process sends at once, unless those of one place take more."""
 
-Found = tuple[dict[str, Tensor], dict[str, str]]
-"""Values, and why some of them are not finite."""
 CLASSIFIER: Place = ("classifier", "pre")
 """The last place of a network under a linear classifier: its rows are the features."""
 
@@ -99,7 +107,7 @@ def measure_backbone(
     places = {key: None for key in train.statistics if len(key) == 2}
     gradients: dict[Place, Tensor] = {}
     if plan.takes("gradients"):
-        weights = {place: weight for place, (weight, _) in entered.items()}
+        weights = {place: weight for place, (weight, *_) in entered.items()}
         gradients = output_gradients(backbone, images, decide, weights)
     layers = shared(places, lambda place, _: _layer(place, train, test, foreign, gradients.get(place)))
     return BackboneMeasurement(train.features, test.features, _with_progress(list(layers.values()), plan))
@@ -120,7 +128,7 @@ def _layer(
 
 def _with_progress(layers: list[LayerMeasurement], plan: Plan) -> list[LayerMeasurement]:
     """The layers, the last block's with what metrics do along all of them, as ``decreasing_share/dnc1``."""
-    along = replace(plan, metrics=tuple(metric for metric in plan.metrics if metric.takes == ("profile",)))
+    along = plan.of_input("profile")
     blocks = [at for at in layers if at.tap == "post"]
     if not along.metrics or not blocks:
         return layers
@@ -198,23 +206,13 @@ class _SplitMeasurement:
         more |= {} if foreign is None else foreign.inputs(place)
         if parts:
             more["groups"] = [self.statistics[key] for suffix, key in parts.items() if suffix.startswith(GROUP)]
-        pairs = {pair[0]: found for pair, found in self.first.pairs.items() if pair[1] == place}
-        if len(pairs) == 1 and self.look.plan.settings.pairs == "consecutive":
-            more["pair"] = next(iter(pairs.values()))
-            pairs = {}
+        more["pair"], of_pairs_before = of_pairs(self.first.pairs, place, self.look.plan)
         values, reasons = self.look.evaluate(place, more)
-        others = [(suffix, self.look.evaluate(key)) for suffix, key in parts.items()]
-        others += [(f"/with={'/'.join(before)}", self._of_pair(found)) for before, found in pairs.items()]
+        others = [(suffix, self.look.evaluate(key)) for suffix, key in parts.items()] + [("", of_pairs_before)]
         for suffix, (own, why) in others:
             values |= {f"{name}{suffix}": value for name, value in own.items()}
             reasons |= {f"{name}{suffix}": reason for name, reason in why.items()}
         return values, reasons
-
-    def _of_pair(self, found: PairStatistics) -> Found:
-        plan = self.look.plan
-        return replace(plan, metrics=tuple(it for it in plan.metrics if it.takes == ("pair",))).of_inputs(
-            {"pair": found}
-        )
 
 
 @torch.inference_mode()
@@ -336,11 +334,13 @@ def measure_head(
         weight = weights[layer - 1] if entered and weights else None
         following = weights[layer] if entered and layer < len(weights) else None
         statistics = plan.first_look(tensor.expand(members, -1, -1), labels, num_classes, computed_in)
-        values, reasons = plan.at_once(statistics, None, weight, following, decisions[0])
+        ends = activation == "linear" and layer + 1 == len(weights)
+        more = {} if ends else {"last_weight": None}
+        values, reasons = plan.at_once(statistics, None, weight, following, decisions[0], more)
         for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
             rows = other.expand(members, -1, -1)
             found = plan.of_rows.first_look(rows, other_labels, num_classes, computed_in)
-            own, why = plan.of_rows.at_once(found, statistics, weight, following, decided)
+            own, why = plan.of_rows.at_once(found, statistics, weight, following, decided, more)
             values |= {f"{TEST}{name}": value for name, value in own.items()}
             reasons |= {f"{TEST}{name}": reason for name, reason in why.items()}
         yield LayerMeasurement(str(layer), tap, values, reasons)

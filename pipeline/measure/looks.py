@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,8 +26,20 @@ from pipeline.runtime import ranks
 Value, Result = TypeVar("Value"), TypeVar("Result")
 Decide = Callable[[Tensor], Tensor]
 """Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
-Entered = Mapping[Place, tuple[Tensor, Tensor | None]]
-"""The weight (out, d) that the rows of a place enter as they are, and the one after it if that is known."""
+Found = tuple[dict[str, Tensor], dict[str, str]]
+"""Values, and why some of them are not finite."""
+
+
+class Entering(NamedTuple):
+    """The weight (out, d) that the rows of a place enter as they are, the one after it if that is known, and whether
+    that is the last one and nothing stands between the two."""
+
+    weight: Tensor | None
+    following: Tensor | None = None
+    ends: bool = False
+
+
+Entered = Mapping[Place, Entering]
 Key = tuple[str, ...]
 """A place; or of a part of the rows, (layer, tap, suffix of the names of its metrics)."""
 BATCH_ROWS = 512
@@ -175,6 +187,20 @@ class FirstLook:
             self.paths[place] = sum(it for it in ranks.gather(None if own is None else own.cpu()) if it is not None)
 
 
+def of_pairs(found: Mapping[tuple[Place, Place], PairStatistics], place: Place, plan: Plan) -> tuple[object, Found]:
+    """What formulas take of a place and the one before it, where consecutive places are compared; else None, and what
+    the place and each of the others come to, with their names at the end."""
+    pairs = {before: pair for (before, after), pair in found.items() if after == place}
+    if plan.settings.pairs == "consecutive":
+        return next(iter(pairs.values()), None), ({}, {})
+    values, reasons = {}, {}
+    for before, pair in pairs.items():
+        own, why = plan.of_input("pair").of_inputs({"pair": pair})
+        for into, new in ((values, own), (reasons, why)):
+            into |= {f"{name}/with={'/'.join(before)}": it for name, it in new.items()}
+    return None, (values, reasons)
+
+
 def pairs_of(places: Sequence[Place], settings: MeasureSettings) -> list[tuple[Place, Place]]:
     """Which places are compared."""
     return list(combinations(places, 2) if settings.pairs == "all" else pairwise(places))
@@ -265,17 +291,18 @@ class SecondLook:
 
     def evaluate(self, key: Key, more: Mapping[str, object] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics of a place, and reasons for those that are not finite."""
-        own, plan = self._own[key], self._plan_of(key)
+        own, plan, entering = self._own[key], self._plan_of(key), Entering(*self._entered.get(key[:2], (None,)))
         (values,) = self._values.get(key, [{}])
         device = {name: found.to(own.counts.device) for name, found in values.items()}
         inputs = Inputs(
             own,
             self._reference.get(key),
-            *self._entered.get(key[:2], ()),
+            entering.weight,
+            entering.following,
             sums=plan.sums_of(self._sums[key], *own.means.shape),
             judged=self._judged[key],
             settings=plan.settings,
-            more={**(more or {}), **device},
+            more={**({} if entering.ends else {"last_weight": None}), **(more or {}), **device},
         )
         return plan.evaluate(inputs)
 

@@ -81,21 +81,22 @@ def kappa_weight(classifier: Tensor) -> Tensor:
     target=0.0,
     invariant=("rotation",),
 )
-def within_bound(statistics: ClassStatistics, pooled: Tensor, weight: Tensor, next_weight: Tensor) -> Tensor:
+def within_bound(statistics: ClassStatistics, pooled: Tensor, weight: Tensor, last_weight: Tensor) -> Tensor:
     """Upper bound of tr Sigma_W of Z W_l^T, what enters the last weight W_{l+1}, from its error and the balance.
 
     (1/N) (e1 / s_K(W_{l+1}) + sqrt(e2) ||Z||_F)^2 with e1 = ||Z W_l^T W_{l+1}^T - Y||_F, Y one-hot, and e2 =
-    ||W_{l+1}^T W_{l+1} - W_l W_l^T||_2: true for any weights, and any layers before.
+    ||W_{l+1}^T W_{l+1} - W_l W_l^T||_2: true for any weights, and any layers before, if nothing but a bias stands
+    between the two. Elsewhere it is not measured; `layer_metrics` takes your word for it.
     """
-    if next_weight.shape[-2] != statistics.num_classes:
+    if last_weight.shape[-2] != statistics.num_classes:
         return torch.full_like(statistics.active, float("nan"))
-    product = next_weight @ weight
+    product = last_weight @ weight
     goals = torch.eye(statistics.num_classes, dtype=product.dtype, device=product.device)
     off_means = (statistics.means @ product.mT - goals).square().sum(-1)
     error = (product @ pooled * product).sum((-2, -1)).clamp(min=0) + (statistics.counts * off_means).sum(-1)
-    imbalance = _singular_values(next_weight.mT @ next_weight - weight @ weight.mT)[..., 0]
+    imbalance = _singular_values(last_weight.mT @ last_weight - weight @ weight.mT)[..., 0]
     samples = statistics.counts.sum()
-    root = (error / samples).sqrt() / _singular_values(next_weight)[..., -1] + (imbalance * statistics.energy).sqrt()
+    root = (error / samples).sqrt() / _singular_values(last_weight)[..., -1] + (imbalance * statistics.energy).sqrt()
     return root.square() + 0 * error
 
 

@@ -29,11 +29,13 @@ class Links:
         following: linear layer -> the one that its block's output enters, where that block is a linear layer with at
             most an activation and norms around it; else absent.
         own_classifier: the linear layer whose output the network returns, None if that is something else.
+        bare: linear layers that their block consists of: what it gives is what they give.
     """
 
     entered: Mapping[str, str]
     following: Mapping[str, str]
     own_classifier: str | None
+    bare: frozenset[str] = frozenset()
 
 
 @torch.no_grad()
@@ -47,12 +49,13 @@ def find_links(backbone: Backbone) -> Links:
     last = [block for block, value in watch.outputs.items() if _same(value, output)]
     entered |= {block: CLASSIFIER for block in last[-1:] if block not in watch.takers}
     own = [name for name, value in watch.linear_outputs.items() if _same(value, output)]
-    following = {}
+    following, bare = {}, set()
     for block, module in ((block, backbone.get_submodule(block)) for block in backbone.blocks):
         linear = _only_linear(block, module)
         if linear is not None and block in entered:
             following[linear] = entered[block]
-    return Links(entered, following, own[0] if own else None)
+            bare |= {linear} if len(list(module.children())) < 2 else set()
+    return Links(entered, following, own[0] if own else None, frozenset(bare))
 
 
 def _only_linear(block: str, module: nn.Module) -> str | None:

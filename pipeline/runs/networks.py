@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pipeline.config.schema import CENTRES
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure.layers import CLASSIFIER, BackboneMeasurement, Entered, measure_backbone
+from pipeline.measure.looks import Entering
 from pipeline.metrics.registry import TEST
 from pipeline.networks import Backbone, load_weights
 from pipeline.networks.beside import classifier_in
@@ -62,15 +63,17 @@ def weights_entered(backbone: Backbone, links: Links, classifier: Tensor | None,
             return classifier if linear else None
         return backbone.get_submodule(linear).weight
 
-    found: dict[tuple[str, str], tuple[Tensor, Tensor | None]] = {}
+    found: dict[tuple[str, str], Entering] = {}
+    end = links.own_classifier if CLASSIFIER in backbone.taps else ON_TOP
     for block, linear in links.entered.items():
-        weight, after = weight_of(linear), weight_of(links.following.get(linear))
+        follows = links.following.get(linear)
+        weight, after = weight_of(linear), weight_of(follows)
         last = linear in (ON_TOP, links.own_classifier)
         if weight is not None and (last or after is not None or len(weight) != num_classes):
-            found[block, "post"] = weight, after
-    own = backbone.get_submodule(links.own_classifier).weight if CLASSIFIER in backbone.taps else None
+            found[block, "post"] = Entering(weight, after, linear in links.bare and follows == end)
+    own = backbone.get_submodule(end).weight if CLASSIFIER in backbone.taps else None
     if classifier is not None or own is not None:
-        found[CLASSIFIER] = classifier if own is None else own, None
+        found[CLASSIFIER] = Entering(classifier if own is None else own)
     return found
 
 

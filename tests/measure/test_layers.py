@@ -125,7 +125,7 @@ def test_every_registered_metric_stands_where_it_can_be_had_and_its_twin_where_i
             assert found == names | {f"test_{name}" for name in names}
     test = torch.randn(6, 5), torch.arange(6) % 2
     weights = [torch.randn(1, 4, 5), torch.randn(1, 2, 4)]
-    first, _, last = measure_head(torch.randn(8, 5), weights, torch.arange(8) % 2, 2, "relu", test, settings=ALL)
+    first, _, last = measure_head(torch.randn(8, 5), weights, torch.arange(8) % 2, 2, "linear", test, settings=ALL)
     measured = first.values.keys() | last.values.keys()
     assert measured == of_layer | {f"test_{name}" for name in of_rows & of_layer}
 
@@ -184,6 +184,17 @@ def test_head_measurements_stand_where_the_record_says_and_equal_the_functions()
         }
         for name, value in expected.items():
             assert measured["2", "post"][name][member].item() == pytest.approx(value.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("activation", "layers"), [("linear", ["2"]), ("relu", [])])
+def test_a_head_is_certified_before_its_last_weight_if_nothing_stands_between(activation, layers):
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(2, *shape, generator=generator).double() for shape in ((4, 4), (3, 4), (3, 3))]
+    features, labels = torch.randn(12, 4, generator=generator).double(), torch.arange(12) % 3
+    measured = measure_head(
+        features, weights, labels, 3, activation, settings=MeasureSettings(families=("core", "tail"))
+    )
+    assert [at.layer for at in measured if "within_bound" in at.values] == layers
 
 
 def test_what_is_undefined_comes_with_its_reason():

@@ -94,3 +94,15 @@ def test_the_scatter_before_the_last_weight_stands_beside_its_certificate(config
     assert [reference["value"] for reference in summary["references"]] == [summary["certificate"]["within_bound"]]
     assert summary["certificate"]["holds"] and summary["certificate"]["within"] > 0
     assert summary["loss"]["optimum"] is None and "fixed length" in summary["loss"]["optimum_reason"]
+    record = read_record(tmp_path)
+    bounded = record[record.metric == "within_bound"]
+    # The rows that enter the last but one weight of the tail: before all others an activation follows, or another.
+    assert set(zip(bounded.layer, bounded.tap, strict=True)) == {("network.linear1", "post")}
+    assert bounded.value.notna().all()
+
+
+def test_nothing_bounds_the_scatter_behind_an_activation(configured, tmp_path):
+    config = configured("backbone.hidden=[6,5]", "measure.families=[core,tail]", "backbone.epochs=1")
+    execute(config, prepare(config), tmp_path)
+    metrics = set(read_record(tmp_path).metric)
+    assert "balancedness_op" in metrics and "within_bound" not in metrics

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 
 from pipeline.measure.extraction import Block
 from pipeline.measure.gradients import GradientLook
-from pipeline.measure.looks import FirstLook
+from pipeline.measure.looks import FirstLook, of_pairs
 from pipeline.measure.tracker.evaluation import flat_weight
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
@@ -73,7 +73,7 @@ class Measurement:
         self._is_merged_early = self.looks_again or plan.takes_reference or self.takes_foreign
         # What is between places is accumulated as the pipeline's pass does it, without parts of rows.
         self._between = FirstLook(plan, (), num_classes)
-        self._along = replace(plan, metrics=tuple(it for it in plan.metrics if it.takes in (("profile",), ("path",))))
+        self._plan = plan
         self._metrics: dict[Place, CollapseMetrics] = {}
         self._statistics: dict[Place, ClassStatistics] = {}
         self._reference: dict[Place, ClassStatistics] = {}
@@ -179,23 +179,19 @@ class Measurement:
         gradients = self.gradients.found(_on_all_ranks(self.gradients.share)) if seen else {}
         for place, metric in self._metrics.items():
             weight = _whole(place, self._weights[place].weight) if place in self._weights else None
-            pairs = [found for pair, found in self._between.pairs.items() if pair[1] == place]
-            pair = pairs[0] if len(pairs) == 1 else None
+            pair, others = of_pairs(self._between.pairs, place, self._plan)
             found = metric.compute(
                 weight=weight, reference=self._reference.get(place), pair=pair, gradients=gradients.get(place)
             )
-            values |= {(*place, name): float(value) for name, value in found.items()}
-            reasons |= {(*place, name): why for name, why in metric.undefined.items()}
+            values |= {(*place, name): float(value) for name, value in (found | others[0]).items()}
+            reasons |= {(*place, name): why for name, why in (metric.undefined | others[1]).items()}
         self._tell_progress(values, reasons)
         return values, reasons
 
     def _tell_progress(self, values: dict[Quantity, float], reasons: dict[Quantity, str]) -> None:
         """Add what metrics do along the places, with the last one, and the straightness of ways through them."""
         places = [place for place in self._metrics if place[1] == "post"]
-        of_profiles, of_paths = (
-            replace(self._along, metrics=tuple(it for it in self._along.metrics if it.takes == (name,)))
-            for name in ("profile", "path")
-        )
+        of_profiles, of_paths = self._plan.of_input("profile"), self._plan.of_input("path")
         found: dict[Quantity, tuple[Plan, str, Tensor]] = {}
         for name in ALONG if of_profiles.metrics else ():
             profile = [values[*place, name] for place in places if (*place, name) in values]

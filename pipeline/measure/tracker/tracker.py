@@ -79,6 +79,8 @@ class CollapseTracker:
             that have to be asked for, which may look at all rows a second time; "all" is every one.
         max_samples: classes with more samples are left out as well.
         probe_ridge, foreign_directions: as in `MeasureSettings`.
+        pairs: of layers that the family "similarity" compares: "consecutive" ones, or "all", each with every one before
+            it, as "cka/with=LAYER/TAP".
         groups: names of the groups that samples are of, for the family "groups": a batch is then (inputs, labels,
             groups), groups integers `(N,)`, and "core" is measured in each group, as "dnc1/group=NAME".
 
@@ -106,12 +108,14 @@ class CollapseTracker:
         probe_ridge: float = 1e-2,
         foreign_directions: int | None = None,
         groups: Sequence[str] = (),
+        pairs: str = "consecutive",
     ) -> None:
         check_num_classes(num_classes)
         self._settings = MeasureSettings(
             (families,) if isinstance(families, str) else tuple(families),
             min_samples,
             max_samples,
+            pairs,
             probe_ridge=probe_ridge,
             foreign_directions=foreign_directions,
         )

@@ -54,6 +54,7 @@ class Inputs:
             "reference": reference,
             "weight": double(weight),
             "next_weight": double(next_weight),
+            "last_weight": double(next_weight),  # unless `more` knows that something stands between the two
             "judged": judged,
             "settings": settings,
             **statistics.views,

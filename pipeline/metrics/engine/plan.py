@@ -100,6 +100,10 @@ class Plan:
         kept = tuple(it for it in taken if it.name not in core or passes(it))
         return cls(kept, substitutes, settings, frozenset(lacking))
 
+    def of_input(self, name: str) -> Plan:
+        """The metrics that take this input alone."""
+        return replace(self, metrics=tuple(metric for metric in self.metrics if metric.takes == (name,)))
+
     @property
     def of_rows(self) -> Plan:
         """Without the metrics of weights alone, which are the same for every split."""

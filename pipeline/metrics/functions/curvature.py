@@ -44,7 +44,8 @@ class CurvatureSummary(NamedTuple):
         ratio: largest over K^2-th eigenvalue; 1 at linear collapse.
         gap: (K^2 + 1)-th over largest eigenvalue; 0 at linear collapse.
         hessian: mean of f_cc' over all pairs; 1 at linear collapse.
-        gradient: share of the gradient on the pairs c = c'; 1 at linear collapse.
+        gradient: share of the squared gradient that lies in the span of the pairs c = c', from 0 to 1; 1 at linear
+            collapse. (The sum of `PairAlignment.gradient` over them exceeds it where they are not orthogonal.)
     """
 
     largest: Tensor
@@ -179,10 +180,27 @@ class LayerCurvature:
         start = self.gradient.reshape(-1) + 1e-3 * torch.sin(torch.arange(rows * columns, dtype=torch.float64))
         return torch.from_numpy(eigsh(operator, count, return_eigenvectors=False, v0=start.numpy()).copy())
 
+    def _class_means(self) -> tuple[Tensor, Tensor]:
+        """Of what leaves W_l and of what enters it, `(K, d_{l+1})` and `(K, d_l)`."""
+        member = torch.nn.functional.one_hot(self.labels, self.num_classes).double()
+        left, entered = (member.mT @ rows / member.sum(0)[:, None] for rows in (self.leaving, self.entering))
+        return left, entered
+
+    def _share_of_gradient(self) -> Tensor:
+        """||P g||^2 / ||g||^2, P the projection onto the span of mu_c^{(l+1)} (x) mu_c^{(l)}."""
+        left, entered = self._class_means()
+        # Pairs of unit length: their Gram matrix is that of the directions, entry by entry.
+        left, entered = (
+            torch.nn.functional.normalize(means, dim=-1, eps=0.0).nan_to_num() for means in (left, entered)
+        )
+        along = ((left @ self.gradient) * entered).sum(-1)
+        gram = (left @ left.mT) * (entered @ entered.mT)
+        inside = along @ torch.linalg.pinv(gram, hermitian=True, rtol=1e-10) @ along
+        return inside / self.gradient.square().sum()
+
     def alignment(self) -> PairAlignment:
         """How far the pairs of class means are eigenvectors of the Hessian and make up the gradient."""
-        member = torch.nn.functional.one_hot(self.labels, self.num_classes).double()
-        means = [member.mT @ rows / member.sum(0)[:, None] for rows in (self.leaving, self.entering)]
+        means = self._class_means()
         pairs = means[0][:, None, :, None] * means[1][None, :, None, :]  # (K, K, d_{l+1}, d_l)
         curved = self.apply(pairs)
         size = pairs.square().sum((-2, -1))
@@ -199,7 +217,7 @@ class LayerCurvature:
             ratio=values[0] / values[outliers - 1],
             gap=values[outliers] / values[0],
             hessian=pairs.hessian.mean(),
-            gradient=pairs.gradient.diagonal().sum(),
+            gradient=self._share_of_gradient(),
         )
 
     def weight_eigenvalues(self) -> Tensor:

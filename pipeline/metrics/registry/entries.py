@@ -29,6 +29,7 @@ INPUTS = {
     "weight": "the weight `(..., out, d)` that the rows enter, float64",
     "spectrum": "its singular values, largest first",
     "next_weight": "the weight `(..., out', out)` that comes after it",
+    "last_weight": "that one, where nothing stands between the two: no activation, no norm",
     "classifier": "the weight, if it has one row per class and none comes after it",
 }
 """What any formula may take."""
@@ -39,7 +40,7 @@ VIEWS = ("unit",)
 BEYOND_A_LAYER = ("groups", "foreign", "pair", "gradients", "profile", "path")
 """Those that rows of one layer, labels and weights do not give."""
 
-OF_WEIGHTS = ("weight", "spectrum", "next_weight", "classifier")
+OF_WEIGHTS = ("weight", "spectrum", "next_weight", "last_weight", "classifier")
 """Those that do not depend on the rows."""
 
 NEEDS = ("nearest", "decisions", *VIEWS)

@@ -95,3 +95,22 @@ def test_what_is_wrong_is_told(model: nn.Module, data: tuple[torch.Tensor, ...])
     tracker = CollapseTracker(model, CLASSES, "5", families=["core", "groups"], groups=["a", "b"])
     with pytest.raises(ValueError, match=r"a batch must be three parts \(inputs, labels, groups\), got a tuple of 2"):
         tracker.measure([(images, labels)])
+
+
+def test_all_pairs_of_layers_are_compared_where_that_is_asked_for(
+    model: nn.Module, data: tuple[torch.Tensor, ...]
+) -> None:
+    images, labels, *_ = data
+    loader = list(zip(images.split(10), labels.split(10), strict=True))
+    tracker = CollapseTracker(model, CLASSES, LAYERS[:3], families=["similarity"], pairs="all")
+    tracker.measure(loader, test=loader)
+    with torch.no_grad():
+        rows = [model[:upto](images).mean((2, 3)) for upto in (2, 4, 6)]
+    for (one, first), (other, second) in [((0, "1"), (1, "3")), ((0, "1"), (2, "5")), ((1, "3"), (2, "5"))]:
+        expected = layer_metrics(rows[other], labels, CLASSES, previous=rows[one], families=["similarity"])["cka"]
+        for prefix in ("", "test_"):
+            found = tracker.latest[f"{second}/post/{prefix}cka/with={first}/post"]
+            assert found == pytest.approx(float(expected), rel=1e-5)
+    assert "5/post/cka" not in tracker.latest
+    with pytest.raises(ValueError, match=r"pairs must be one of consecutive, all, got 'each'"):
+        CollapseTracker(model, CLASSES, LAYERS, pairs="each")

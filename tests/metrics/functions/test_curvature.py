@@ -103,6 +103,21 @@ def test_spectra_are_those_of_autograd(monkeypatch, loss: str, activation: str, 
     )
 
 
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_the_share_of_the_gradient_is_that_of_a_projection(activation: str) -> None:
+    features, labels = powers(7, 4, 1) + 2, torch.tensor([0, 1, 2, 0, 1, 2, 1])  # means in nearly one direction
+    found = LayerCurvature(features, [powers(5, 4, 2), powers(4, 5, 3), powers(3, 4, 4)], 2, labels, activation)
+    means = [
+        torch.stack([rows[labels == label].mean(0) for label in range(3)]) for rows in (found.leaving, found.entering)
+    ]
+    pairs = torch.einsum("ki,kj->kij", *means).flatten(1).T
+    slope = found.gradient.flatten()
+    inside = pairs @ torch.linalg.lstsq(pairs, slope[:, None], driver="gelsd").solution[:, 0]
+    share = float(found.summary().gradient)
+    assert share == pytest.approx(float(inside.square().sum() / slope.square().sum()), rel=1e-6)
+    assert 0 <= share <= 1 + 1e-9
+
+
 def test_the_parts_add_up_to_the_whole() -> None:
     labels = torch.arange(3).repeat(4)
     found = LayerCurvature(powers(12, 4, 1), [powers(5, 4, 2), powers(3, 5, 3)], 1, labels)
