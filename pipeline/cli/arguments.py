@@ -28,7 +28,7 @@ DEEPEST = 50
 
 
 def readable(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra can read them: ``~/`` spelled out, paths and text beyond ASCII put in quotes.
+    """The arguments as Hydra can read them: flags first, ``~/`` spelled out, paths and text beyond ASCII in quotes.
 
     Raises:
         ConfigError: an argument is no text, cannot be read, or asks for code to be run that is not a network.
@@ -45,7 +45,21 @@ def readable(arguments: list[str]) -> list[str]:
         _check_override(argument, override)
         if not sweeping:
             check_single(argument, override)
-    return arguments
+    return _flags_first(arguments)
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's parser does not take overrides on both sides of a flag."""
+    overrides = flags_of(arguments).overrides
+    left = iter(overrides)
+    following = next(left, None)
+    flags = []
+    for argument in arguments:
+        if argument == following:
+            following = next(left, None)
+        else:
+            flags.append(argument)
+    return [*flags, *overrides]
 
 
 def may_sweep(flags: Namespace) -> bool:
@@ -66,7 +80,7 @@ def flags_of(arguments: list[str]) -> Namespace:
     """
     parser = get_args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]  # its own prints several lines
-    return parser.parse_args([argument for argument in arguments if argument not in ("--version", "-sc")])
+    return parser.parse_intermixed_args([argument for argument in arguments if argument not in ("--version", "-sc")])
 
 
 def _check_text(argument: str) -> None:

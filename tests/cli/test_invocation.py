@@ -29,8 +29,23 @@ def run_folder(folder: Path, overrides: list[str], own_configs: str | None = Non
 
 
 def test_arguments_without_anything_special_pass_as_they_are():
-    arguments = ["--multirun", "seed=0,1", "head=relu", "--config-dir", "x"]
+    arguments = ["--multirun", "--config-dir", "x", "seed=0,1", "head=relu"]
     assert seen(*arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["seed=0,1", "--config-dir", "x=y", "head=relu", "--multirun", "x=y"],
+        ["--config-dir", "x=y", "seed=0,1", "--multirun", "head=relu", "x=y"],
+        ["seed=0,1", "head=relu", "x=y", "--config-dir", "x=y", "--multirun"],
+    ],
+)
+def test_flags_may_stand_between_overrides_whose_order_stays(given):
+    result = seen(*given)
+    assert sorted(result) == sorted(given)
+    assert [argument for argument in result if argument != "--config-dir"][-3:] == ["seed=0,1", "head=relu", "x=y"]
+    assert result[result.index("--config-dir") + 1] == "x=y" and "--multirun" in result[:3]
 
 
 def test_a_leading_tilde_of_a_value_is_the_home_folder(monkeypatch):
@@ -92,7 +107,7 @@ def test_flags_of_ours_hold_meanwhile_and_hydra_does_not_see_them(flag, shown, t
     folder = run_folder(tmp_path / "run", ["seed=3"])
     with hydra_arguments(["--multirun", flag, f"resume={folder}"]) as arguments:
         assert verbosity() == shown
-        assert arguments[:2] == ["seed=3", f"hydra.run.dir='{folder}'"] and "--multirun" in arguments
+        assert arguments == ["--multirun", "seed=3", f"hydra.run.dir='{folder}'"]
         assert not {"-q", "--quiet", "-v"} & set(arguments)
     assert verbosity() == "normal"
 

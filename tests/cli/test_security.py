@@ -258,8 +258,8 @@ def test_a_refused_target_is_one_sentence_of_the_command(refused, tmp_path):
     "arguments",
     [
         ["hydra.run.dir=x", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.sweep.dir=y"],
-        ["hydra.sweep.subdir=a-${hydra.job.num}", "backbone._target_=a.b", "hydra.verbose=true", "--multirun"],
-        ["hydra.run={dir: x}", "hydra/job_logging=none", "+experiment=e1", "hydra.job.name=x", "--config-dir", "a=b"],
+        ["--multirun", "hydra.sweep.subdir=a-${hydra.job.num}", "backbone._target_=a.b", "hydra.verbose=true"],
+        ["--config-dir", "a=b", "hydra.run={dir: x}", "hydra/job_logging=none", "+experiment=e1", "hydra.job.name=x"],
     ],
 )
 def test_documented_arguments_pass_as_they_are(arguments):
