@@ -7,6 +7,7 @@ imported where it is asked: a value out of range is refused without it.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,12 @@ from pipeline.runtime.suggestions import did_you_mean
 
 LONGEST_PROJECT, NOT_IN_PROJECT, LONGEST_TAG = 128, "/\\#?%:", 64
 """What wandb takes as the name of a project, and as a tag."""
+
+
+@cache
+def schema_node() -> DictConfig:
+    """`Config` as OmegaConf's typed node, which takes longer to make than to copy: not to be changed."""
+    return OmegaConf.structured(Config)
 
 
 def settings(cfg: DictConfig) -> Config:
@@ -33,7 +40,7 @@ def settings(cfg: DictConfig) -> Config:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key}=??? is missing; allowed: a value, see --help.")
     # Through a plain container: a typed node would let keys added with `+` pass.
-    typed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg))
+    typed = OmegaConf.merge(schema_node(), OmegaConf.to_container(cfg))
     config: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
     for key, value, entry in _knobs(config):
         check_value(key, value, entry)
@@ -48,7 +55,7 @@ def settings(cfg: DictConfig) -> Config:
 
 def from_plain(values: dict[str, Any]) -> Config:
     """A configuration from the plain containers that `dataclasses.asdict` makes of one, e.g. in another process."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))  # type: ignore[return-value]
+    return OmegaConf.to_object(OmegaConf.merge(schema_node(), values))  # type: ignore[return-value]
 
 
 def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:

@@ -16,6 +16,7 @@ from omegaconf.errors import (
 )
 
 from pipeline.config import Config, allowed, choices_of, conf_folder
+from pipeline.config.check import schema_node
 from pipeline.config.environment import environment_variable
 from pipeline.config.folder import groups_of_choices
 from pipeline.config.overrides import knob_of, unreadable
@@ -34,7 +35,7 @@ def register() -> None:
     Hydra then also reads files of the user's own through `pipeline.config.own_files`.
     """
     watch()
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="schema", node=schema_node())
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     OmegaConf.register_new_resolver("dnc_help", lambda *, _root_: help_text(_root_), replace=True)
 

@@ -14,12 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config import Config, conf_folder, from_plain
-from pipeline.config.messages import register
+from pipeline.config import Config, from_plain
 from pipeline.runs.checking import checked
 from pipeline.runs.door import FolderInUse, admit
 from pipeline.runtime.errors import ConfigError, RunError
@@ -28,6 +26,7 @@ from pipeline.storage.reading import Unreadable
 from pipeline.storage.record import read_summary
 from pipeline.storage.settings_files import kept_config as kept_settings
 from pipeline.storage.summary import COMPLETED
+from pipeline.studies.engine.composing import composed
 from pipeline.studies.engine.folders import INCIDENTAL, is_within
 from pipeline.studies.engine.results import Point, Result
 
@@ -60,15 +59,10 @@ class Job:
         Raises:
             ConfigError, HydraException, OmegaConfBaseException: the configuration is not valid.
         """
-        register()
         own = any(override.startswith("experiment=") for override in point.overrides)
         task = [*([] if own else [f"experiment={experiment}"]), *point.overrides, *point.shrunk, *overrides]
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-            composed = compose("main", task, return_hydra_config=True)
-        runtime = {key: composed.hydra.runtime[key] for key in ("version", "cwd", "config_sources", "choices")}
-        hydra = OmegaConf.to_container(OmegaConf.create({"overrides": {"task": task}, "runtime": runtime}))
-        composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-        return cls(point, composed, hydra, checked(composed), folder)
+        config, runtime = composed(task)
+        return cls(point, config, {"overrides": {"task": task}, "runtime": runtime}, checked(config), folder)
 
     @property
     def is_finished(self) -> bool:

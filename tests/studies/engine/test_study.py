@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pipeline.config import conf_folder
 from pipeline.runs.protocols import protocol_named
 from pipeline.studies.engine.jobs import Job, essence
 from pipeline.studies.engine.results import Point, Result
-from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Grid, Study, points_along, shrunk, studies
+from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Grid, points_along, shrunk, studies
 from pipeline.studies.engine.tables import VERDICTS, claims_frame
 
 MOST = 8
@@ -23,14 +24,18 @@ ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "
 SMALL = ["descent.steps=12", "descent.seeds=2", "protocol.samples_per_class=3", "record.figures=false"]
 
 
-def jobs_of(study: Study, points: Sequence[Point], folder: Path) -> list[Job]:
-    """Runs of a study; `data.download` spares it the files of data sets that this machine may not have."""
-    without_files = ["data.download=true", f"data.root={folder}"]
-    return [Job.plan(study.name, point, without_files, folder / point.name) for point in points]
+WITHOUT_FILES = ["data.download=true", "data.root=."]
+"""Spares a configuration the files of data sets that this machine may not have."""
+
+
+@cache
+def settings_of(study: str, point: Point) -> dict[str, object]:
+    """What decides the outcome of a point; versions share many."""
+    return essence(Job.plan(study, point, WITHOUT_FILES, Path(point.name)).config)
 
 
 def but_for_the_seed(points: Sequence[Point]) -> list[Point]:
-    """One of those that differ in nothing but their seeds; to compose a configuration takes a tenth of a second."""
+    """One of those that differ in nothing but their seeds; to check a configuration takes its time."""
     kinds = {}
     for point in points:
         overrides = (*point.overrides, *point.shrunk)
@@ -47,11 +52,11 @@ def but_for_the_seed(points: Sequence[Point]) -> list[Point]:
         if version == FULL or version in studies()[name].versions
     ],
 )
-def test_every_point_is_a_valid_configuration_unlike_all_others(name, version, tmp_path):
+def test_every_point_is_a_valid_configuration_unlike_all_others(name, version):
     points = studies()[name].chosen(version)
     assert points and len({point.name for point in points}) == len({point.overrides for point in points}) == len(points)
     assert all(Path(point.name).name == point.name for point in points)
-    seen = [essence(job.config) for job in jobs_of(studies()[name], but_for_the_seed(points), tmp_path)]
+    seen = [settings_of(name, point) for point in but_for_the_seed(points)]
     assert all(config not in seen[:place] for place, config in enumerate(seen))
 
 
@@ -64,7 +69,7 @@ def test_a_study_says_what_it_is_about_and_what_it_rests_on(name):
 
 
 @pytest.mark.parametrize("name", studies())
-def test_smaller_versions_do_less(name, tmp_path):
+def test_smaller_versions_do_less(name):
     study = studies()[name]
     full = {point.name for point in study.points}
     for version in (CPU, QUICK):
@@ -78,11 +83,11 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
     study = studies()[name]
     varied = {override.partition("=")[0] for point in study.points for override in point.overrides}
     results = []
-    for job in jobs_of(study, study.chosen(QUICK)[:MOST], tmp_path):
-        protocol = protocol_named(job.config.protocol.name)
+    for point in study.chosen(QUICK)[:MOST]:
+        protocol = protocol_named(settings_of(name, point)["protocol.name"])
         smaller = [*SMALL, *(ON_DIGITS if protocol.images else [])] if protocol.head else ["protocol.repeats=2"]
         kept = [override for override in smaller if override.partition("=")[0] not in varied - {"descent.steps"}]
-        job = Job.plan(study.name, job.point, kept, job.folder)
+        job = Job.plan(name, point, kept, tmp_path / point.name)
         assert job.order().perform() is None
         results.append(Result(job.point, job.config, job.folder))
     figures, tables = study.draw(results), study.tables(results)
