@@ -1,4 +1,4 @@
-// Gradient descent on DUFMs with the mean squared error, each member on one thread and inside its cache.
+// Gradient descent on DUFMs, squared error or cross-entropy, each member on one thread and inside its cache.
 //
 // Built once per machine by descent_native.py. Members never wait for each other, and within a member the samples pass
 // in chunks through all layers forward and back before the next chunk is touched, so activations live in L1/L2 only.
@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -38,6 +39,51 @@ struct Vector {
     typedef T type __attribute__((vector_size(VECTOR_BYTES), may_alias));
     static constexpr Index length = VECTOR_BYTES / sizeof(T);
 };
+
+// exp x = 2^n exp r with n = round(x / log 2), r = x - n log 2. The upper part of log 2 ends in zeros, so that n times
+// it is exact; adding `magic` rounds x / log 2 to an integer that then stands in the low bits; the Taylor series of
+// exp r for |r| <= 0.35 is cut where the rest is far below rounding. `lowest` is where 2^n would become subnormal.
+template <class T>
+struct Exponential;
+
+template <>
+struct Exponential<double> {
+    typedef std::int64_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+    static constexpr double magic = 0x1.8p52, log2_upper = 0x1.62e42feep-1, log2_lower = 0x1.a39ef35793c76p-33;
+    static constexpr double lowest = -708;
+    static constexpr int bias = 1023, mantissa = 52, terms = 13;
+};
+
+template <>
+struct Exponential<float> {
+    typedef std::int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+    static constexpr float magic = 0x1.8p23f, log2_upper = 0x1.63p-1f, log2_lower = -0x1.bd0106p-13f;
+    static constexpr float lowest = -87;
+    static constexpr int bias = 127, mantissa = 23, terms = 7;
+};
+
+// exp x for x <= 0, within 1 ulp; 0 below `lowest`, NaN for NaN.
+template <class T>
+inline typename Vector<T>::type exponential(typename Vector<T>::type x) {
+    using V = typename Vector<T>::type;
+    using E = Exponential<T>;
+    const V bounded = x < E::lowest ? V{} + E::lowest : x;
+    const V shifted = bounded * T(1.4426950408889634) + E::magic;
+    const V n = shifted - E::magic;
+    const V r = (bounded - n * E::log2_upper) - n * E::log2_lower;
+    T factorial[E::terms + 1] = {1};
+    for (int i = 1; i <= E::terms; ++i) factorial[i] = factorial[i - 1] * T(i);
+    V series = V{} + 1 / factorial[E::terms];
+#pragma GCC unroll 16
+    for (int i = E::terms - 1; i >= 2; --i) series = series * r + 1 / factorial[i];
+    typename E::Bits power;
+    std::memcpy(&power, &shifted, sizeof power);
+    power = (power + E::bias) << E::mantissa;
+    V scale;
+    std::memcpy(&scale, &power, sizeof scale);
+    const V result = ((series * r) * r + r + T(1)) * scale;
+    return x < E::lowest ? V{} : result;
+}
 
 // Rows of `width` numbers, padded to an odd number of cache lines.
 template <class T>
@@ -122,6 +168,8 @@ extern "C" {
 // All tensors are row-major with padded rows; see `padded`.
 struct Problem {
     Index steps, members, samples, depth, relu, shared_features, threads;
+    Index cross_entropy;         // or else the squared error
+    Index nonnegative;           // features are clamped at 0 after every step
     const Index* widths;         // d_1..d_L, K
     void* features;              // (S, N, d_1), or (N, d_1) where shared
     void* feature_velocity;      // (S, N, d_1)
@@ -231,7 +279,28 @@ private:
         const T* target = static_cast<const T*>(problem_.targets) + row * stride(problem_.depth);
         T* output = hidden_[problem_.depth - 1];
         const T scale = T(1) / T(problem_.samples);
+        if (problem_.cross_entropy) {
+            for (Index i = 0; i < length; i += stride(problem_.depth)) softmax_gradient(output + i, target + i, scale);
+            return;
+        }
         for (Index i = 0; i < length; ++i) output[i] = (output[i] - target[i]) * scale;
+    }
+
+    // z <- (softmax(z) - target) scale of one sample; the padding stays zero.
+    void softmax_gradient(T* z, const T* target, T scale) const {
+        const Index classes = width(problem_.depth), whole = whole_vectors<T>(classes);
+        T highest = z[0], sum = 0;
+        for (Index k = 1; k < classes; ++k) highest = std::max(highest, z[k]);
+        for (Index k = 0; k < whole; k += Vector<T>::length) {
+            V& here = *reinterpret_cast<V*>(z + k);
+            here = exponential<T>(here - highest);
+        }
+        for (Index k = 0; k < classes; ++k) sum += z[k];
+        for (Index k = 0; k < whole; k += Vector<T>::length) {
+            V& here = *reinterpret_cast<V*>(z + k);
+            here = (here / sum - *reinterpret_cast<const V*>(target + k)) * scale;
+        }
+        std::fill(z + classes, z + whole, T(0));
     }
 
     void backward(Index row, Index rows) {
@@ -251,9 +320,11 @@ private:
                 T* feature = features_ + row * stride(0);
                 T* velocity = feature_velocity_ ? feature_velocity_ + row * stride(0) : nullptr;
                 const Rule<T> rule = feature_rule_[0];
+                const bool clip = problem_.nonnegative;
                 into_below([=](Index offset, V sum) {
-                    rule.apply(*reinterpret_cast<V*>(feature + offset),
-                               velocity ? reinterpret_cast<V*>(velocity + offset) : nullptr, sum);
+                    V& here = *reinterpret_cast<V*>(feature + offset);
+                    rule.apply(here, velocity ? reinterpret_cast<V*>(velocity + offset) : nullptr, sum);
+                    if (clip) here = here < 0 ? V{} : here;
                 });
             } else if (problem_.relu) {
                 into_below([=](Index offset, V sum) {

@@ -1,4 +1,5 @@
-"""Steps of gradient descent on a batch of DUFMs by the C++ kernel `descent_kernel.cpp`: CPU, no constraint.
+"""Steps of gradient descent on a batch of DUFMs by the C++ kernel `descent_kernel.cpp`, on a CPU: squared error or
+cross-entropy, features free, frozen or not negative.
 
 The kernel is compiled on first use by whatever C++ compiler there is (a few seconds) and kept in the user's cache
 folder. Without a compiler `library()` is None and the steps are taken by `pipeline.dufm.descent_torch`.
@@ -14,17 +15,21 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import NoneType
 
 import torch
 from torch import Tensor
 
+from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent_torch import Parameters, Rule
 
 SOURCE = Path(__file__).with_name("descent_kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
 CACHE_LINE_BYTES = 64
-OBJECTIVES = ("squared_error",)
+OBJECTIVES = ("squared_error", "cross_entropy")
 """What the kernel can descend on; an objective says by `Objective.kernel` which of these it is."""
+CONSTRAINTS = ("nonnegative",)
+"""Of `pipeline.dufm.CONSTRAINTS`, what the kernel can keep free features in."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +39,7 @@ class _Problem(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "members", "samples", "depth", "relu")),
-        *((name, ctypes.c_int64) for name in ("shared_features", "threads")),
+        *((name, ctypes.c_int64) for name in ("shared_features", "threads", "cross_entropy", "nonnegative")),
         *((name, ctypes.c_void_p) for name in ("widths", "features", "feature_velocity", "weights", "velocities")),
         *((name, ctypes.c_void_p) for name in ("targets", "lr", "weight_decay", "feature_decay")),
         ("momentum", ctypes.c_double),
@@ -64,6 +69,8 @@ class NativeSteps:
             depth=depth,
             relu=rule.activation == "relu",
             shared_features=start.features.dim() == 2,
+            cross_entropy=rule.loss.kernel == "cross_entropy",
+            nonnegative=rule.constraint is not None,
             widths=tables[0].data_ptr(),
             features=self.parameters.features.data_ptr(),
             feature_velocity=velocities[-1].data_ptr() if velocities and free else None,
@@ -92,8 +99,10 @@ def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> 
         return f"the tensors are on {features.device}"
     if rule.loss.kernel not in OBJECTIVES:
         return f"the kernel does not know {rule.loss.title}"
-    if rule.constraint is not None:
-        return "there is a constraint"
+    if type(constraint := rule.constraint) not in (NoneType, Constraint):
+        return "there is a constraint of its own"
+    if constraint is not None and constraint.name not in CONSTRAINTS:
+        return f"the kernel does not know features.constraint={constraint.name}"
     if bias is not None:
         return "the last layer has a bias"
     if rule.anchor is not None:

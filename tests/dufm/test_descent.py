@@ -9,6 +9,7 @@ from pipeline.dufm import balanced_features, descent_native, initial_features, i
 from pipeline.dufm.descent import Descent, descend, log_schedule
 from pipeline.dufm.objectives.cross_entropy import CrossEntropy
 from pipeline.dufm.objectives.mse import MeanSquaredError
+from pipeline.dufm.objectives.supervised_contrastive import SupervisedContrastive
 from pipeline.runtime.randomness import generator
 
 needs_compiler = pytest.mark.skipif(descent_native.library() is None, reason="no working C++ compiler")
@@ -267,15 +268,14 @@ def test_another_loss_and_a_constraint_plug_in(momentum):
 
 
 @needs_compiler
-def test_the_native_backend_is_chosen_exactly_where_it_applies(monkeypatch):
+def test_the_native_backend_is_chosen_exactly_where_it_applies():
     features, weights = start()
     assert make(features, weights).backend == "native"
-    assert make(features, weights, loss=CrossEntropy()).backend == "torch"
     assert make(features, weights, backend="torch").backend == "torch"
-    with pytest.raises(
-        ValueError, match="backend='native' cannot take these steps: the kernel does not know cross-entropy"
-    ):
-        make(features, weights, loss=CrossEntropy(), backend="native")
+    contrastive = SupervisedContrastive()
+    assert make(features, weights, loss=contrastive).backend == "torch"
+    with pytest.raises(ValueError, match="cannot take these steps: the kernel does not know the supervised contrast"):
+        make(features, weights, loss=contrastive, backend="native")
 
 
 @pytest.mark.parametrize("compiler", ["/does/not/exist", "/bin/false"])

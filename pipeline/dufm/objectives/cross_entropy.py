@@ -39,6 +39,7 @@ class CrossEntropy(Objective):
         Promise("nc2_simplex", _simplex_means, threshold=0.1),
         Promise("nc3_duality", _last_weight, threshold=0.1),
     )
+    kernel = "cross_entropy"
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return -(targets * outputs.log_softmax(dim=-1)).sum(dim=(-2, -1)) / targets.shape[0]
