@@ -1,26 +1,20 @@
-"""What the studies of the DUFM family share: references of a run by name, owners of claims, a table of seeds."""
+"""What the studies of the DUFM family share: references of a run by name, where seeds end, a table of seeds."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from pipeline.studies.engine.claims import Claim
 from pipeline.studies.engine.results import Result
 
 GROUP = "dufm_family"
-THEOREM, RECALLED, OURS = "theorem", "recalled", "ours"
-"""Whose a claim is: proven in the paper or derived in `pipeline.theory`; from memory of the paper; ours."""
 FEW_RECORDS = ("descent.records_per_decade=5", "record.figures=false")
 BELOW = "below all references"
 UNNAMED = "none of them"
-
-
-def owned(owner: str, *claims: Claim) -> list[Claim]:
-    """The claims, with their owner beside what is expected."""
-    return [replace(claim, expected=f"{claim.expected} ({owner})") for claim in claims]
 
 
 def every(claim: str, passed: Sequence[bool], measured: str) -> Claim:
@@ -50,6 +44,18 @@ def ends(result: Result) -> list[str]:
     return [UNNAMED if place is None or place["name"] is None else place["name"] for place in said]
 
 
+def share_at(result: Result, place: str) -> float:
+    """Of the seeds, those that sit there."""
+    return ends(result).count(place) / len(result.seeds)
+
+
+def plot_shares(axes: Axes, results: Sequence[Result], place: str) -> None:
+    """A bar for the share of each run's seeds that sit at a place, by the width of the head."""
+    bars = axes.bar([str(width(result)) for result in results], [share_at(result, place) for result in results])
+    axes.bar_label(bars, fmt="%.2g")
+    axes.set(ylim=(0, 1), xlabel="width")
+
+
 def gaps(result: Result, value: float) -> list[float]:
     """Of every seed's loss to a value, relative."""
     return [loss / value - 1 for loss in result.losses]
@@ -60,6 +66,11 @@ def sizes(result: Result) -> tuple[int, ...]:
     said = result.summary["problem"]
     each = said["samples_per_class"]
     return tuple(each) if isinstance(each, list) else (each,) * said["num_classes"]
+
+
+def width(result: Result) -> int:
+    """Dimensions of the features, which is the width of every hidden layer in most studies."""
+    return result.summary["problem"]["widths"][0]
 
 
 def weights(result: Result) -> list[Tensor]:

@@ -11,7 +11,7 @@ from pipeline.runs.solutions import unseen_share
 from pipeline.studies.engine.results import Result
 
 GROUP = "real"
-EXPECTATION = "what the paper says"
+EXPECTATION = "what the paper says, as recalled (not read)"
 LAST = ("dnc1", "dnc2", "dnc3", "test_dnc1", "test_dnc2", "test_dnc3", "ncm_accuracy", "test_ncm_accuracy")
 """Metrics of the last layer that the table of networks shows."""
 QUICK_SHRUNK = ("backbone.batch_size=32", "descent.records_per_decade=3", "descent.steps=500")
@@ -28,9 +28,11 @@ VARIANTS = {
     ),
     "frozen_features": ("protocol=frozen_features", "descent.seeds=1"),
     "fixed_head": ("protocol=fixed_head", "descent.seeds=3"),
-    "untrained_backbone": ("protocol=frozen_features", "backbone.epochs=0", "descent.seeds=1"),  # a control
+    "untrained_backbone": ("protocol=frozen_features", "backbone.epochs=0", "descent.seeds=1"),
 }
 """How backbone and head are trained, by the name that begins the points of E3."""
+UNTRAINED = "untrained_backbone"
+"""The control: what collapse there is without a trained backbone is no work of the network's."""
 
 
 def tables(study: str) -> Callable[[Sequence[Result]], dict[str, pd.DataFrame]]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import median
 
 from pipeline.studies._networks import accuracy, chain, entered, groups, images, median_at
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.claims import CONTROL, OURS, RECALLED, Claim
 from pipeline.studies.engine.results import Result
 
 TERMINAL = 0.995
@@ -27,7 +27,7 @@ SHRINKS = 0.1
 """Over training a metric must fall to at most this share of what it was before."""
 NEAR = 0.1
 """Largest relative gap to the DUFM's optimum that counts as near-optimal."""
-OURS = "(not in the paper)"
+NOT_IN_THE_PAPER = "(not in the paper)"
 
 Judgement = tuple[bool | None, float]
 """Whether a claim holds in a setting (None: not decided), and the number it was judged by."""
@@ -36,7 +36,24 @@ Judgement = tuple[bool | None, float]
 def over_settings(
     text: str, paper: str, results: Sequence[Result], judge: Callable[[Sequence[Result]], Judgement]
 ) -> Claim:
-    """Judge every setting that decides, and say how many hold, which do not, and the range of the numbers."""
+    """Judge every setting that decides, and say how many hold, which do not, and the range of the numbers.
+
+    Args:
+        paper: what it says, as it is remembered; or `NOT_IN_THE_PAPER`, of a claim of ours.
+    """
+    held, decided, measured = _judged(results, judge)
+    owner = OURS if paper == NOT_IN_THE_PAPER else RECALLED
+    return Claim(text, paper, measured, None if not decided else held == decided, owner)
+
+
+def in_no_setting(text: str, results: Sequence[Result], judge: Callable[[Sequence[Result]], Judgement]) -> Claim:
+    """The same of a control, where it must not come about in any setting that decides."""
+    held, decided, measured = _judged(results, judge)
+    return Claim(text, "in no setting", measured, None if not decided else not held, CONTROL)
+
+
+def _judged(results: Sequence[Result], judge: Callable[[Sequence[Result]], Judgement]) -> tuple[int, int, str]:
+    """In how many settings it is so, how many decide, and that in words."""
     held, failed, numbers, undecided, short = 0, [], [], 0, 0
     for group in groups(results).values():
         fitted = [accuracy(result, "train") for result in completed(group)]
@@ -60,7 +77,7 @@ def over_settings(
         measured += f"; {undecided} not fitted"
     if short:
         measured += f"; {short} trained too shortly"
-    return Claim(text, paper, measured, None if not numbers else not failed)
+    return held, len(numbers), measured
 
 
 def falls(group: Sequence[Result], metric: str) -> Judgement:

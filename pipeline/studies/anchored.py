@@ -23,8 +23,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.studies._family import FEW_RECORDS, GROUP, OURS, RECALLED, THEOREM, every, owned, tables
-from pipeline.studies.engine.claims import Claim, at_most
+from pipeline.studies._family import FEW_RECORDS, GROUP, every, tables
+from pipeline.studies.engine.claims import OURS, RECALLED, THEOREM, Claim, at_most, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
 from pipeline.theory import anchored_response

@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.metrics import gram_distances
-from pipeline.studies._family import FEW_RECORDS, GROUP, OURS, THEOREM, gaps, owned, reference, sizes, tables
-from pipeline.studies.engine.claims import Claim, above, at_most
+from pipeline.studies._family import FEW_RECORDS, GROUP, gaps, reference, sizes, tables
+from pipeline.studies.engine.claims import OURS, THEOREM, Claim, above, at_most, owned
 from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk

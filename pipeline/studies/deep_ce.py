@@ -28,17 +28,17 @@ from pipeline.studies._family import (
     BELOW,
     FEW_RECORDS,
     GROUP,
-    OURS,
-    THEOREM,
     ends,
     every,
     gaps,
-    owned,
+    plot_shares,
     reference,
+    share_at,
     tables,
     weights,
+    width,
 )
-from pipeline.studies.engine.claims import Claim, at_most, counted
+from pipeline.studies.engine.claims import FIGURE, OURS, THEOREM, Claim, at_most, counted, owned
 from pipeline.studies.engine.drawing import plot_seeds, plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
@@ -61,7 +61,6 @@ QUICK_POINTS = (
     *shrunk(POINTS, ("from_collapsed", "from_pairs"), ("descent.seeds=2", *FASTER)),
     *shrunk(POINTS, ("width_10", "width_70"), ("descent.seeds=4", *FASTER)),
 )
-FIGURE = "the paper's figure"
 GAP, RTOL = 1e-3, 1e-2
 COLLAPSED, DECAY = STARTS["collapsed"], 2.0**-10
 BEST = {2: "pairs", 3: "johnson 5", 5: "polygon of 10"}
@@ -97,7 +96,8 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
             _logits(axes, result)
         _losses(grid[0, 0], started)
         _ranks(grid[1, 0], _random(results))
-        _share(grid[1, 1], _random(results))
+        plot_shares(grid[1, 1], _random(results), COLLAPSED)
+        grid[1, 1].set(title="share of random starts at collapse")
         _frames(grid[1, 2])
         figure.suptitle("Cross-entropy, linear layers, ten classes: collapse and the frames below it")
     return {"deep_ce": figure}
@@ -123,11 +123,7 @@ def _away(result: Result, name: str) -> list[float]:
 
 def _random(results: Sequence[Result]) -> list[Result]:
     found = [result for result in results if result.point.name.startswith("width_")]
-    return sorted(found, key=_width)
-
-
-def _width(result: Result) -> int:
-    return result.summary["problem"]["widths"][0]
+    return sorted(found, key=width)
 
 
 def _of_random_starts(results: Sequence[Result]) -> list[Claim]:
@@ -140,8 +136,8 @@ def _of_random_starts(results: Sequence[Result]) -> list[Claim]:
     text = "random starts: the logits have ranks 5..9"
     span = f"ranks {min(ranks)} to {max(ranks)} at {RTOL:g} of the largest value" if ranks else "none finished"
     made += owned(FIGURE, every(text, [5 <= value <= 9 for value in ranks], span))
-    shares = [ends(result).count(COLLAPSED) / len(result.seeds) for result in results]
-    measured = ", ".join(f"{_width(result)}: {share:.0%}" for result, share in zip(results, shares, strict=True))
+    shares = [share_at(result, COLLAPSED) for result in results]
+    measured = ", ".join(f"{width(result)}: {share:.0%}" for result, share in zip(results, shares, strict=True))
     text = "random starts: collapse is more frequent in the widest head than in the narrowest"
     made += owned(FIGURE, Claim(text, "a larger share", measured, shares[-1] > shares[0]))
     return made
@@ -174,17 +170,10 @@ def _logits(axes: Axes, result: Result) -> None:
 def _ranks(axes: Axes, results: Sequence[Result]) -> None:
     shown = [result for result in results if result.completed]
     if shown:
-        plot_seeds(axes, [_width(result) for result in shown], [rank(result) for result in shown])
-        axes.set_xticks([_width(result) for result in shown], [str(_width(result)) for result in shown])
+        plot_seeds(axes, [width(result) for result in shown], [rank(result) for result in shown])
+        axes.set_xticks([width(result) for result in shown], [str(width(result)) for result in shown])
     axes.axhline(9, **OPTIMUM)
     axes.set(xlabel="width", title="rank of the logits, random starts (dotted: collapse)", ylim=(3.5, 9.5))
-
-
-def _share(axes: Axes, results: Sequence[Result]) -> None:
-    shares = [ends(result).count(COLLAPSED) / len(result.seeds) for result in results]
-    bars = axes.bar([str(_width(result)) for result in results], shares, color="tab:blue")
-    axes.bar_label(bars, fmt="%.2g")
-    axes.set(ylim=(0, 1), xlabel="width", title="share of random starts at collapse")
 
 
 def _frames(axes: Axes) -> None:

@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from pipeline.studies._dufm import GAP, GROUP, MOMENTUM, gaps, tables, worst
-from pipeline.studies.engine.claims import Claim, at_most
+from pipeline.studies.engine.claims import THEOREM, Claim, at_most, owned
 from pipeline.studies.engine.drawing import plot_seeds
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
@@ -35,7 +35,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
         depth, limit = result.config.head.depth, result.config.verdict.dnc1
         made.append(at_most(f"L = {depth}: gap of the loss to the closed form", gaps(result), GAP))
         last = result.final("dnc1").get((depth, "post"), [math.nan] * len(result.seeds))
-        made.append(at_most(f"L = {depth}: DNC1 of the last layer", last, limit))
+        made += owned(THEOREM, at_most(f"L = {depth}: DNC1 of the last layer", last, limit))
     return made
 
 

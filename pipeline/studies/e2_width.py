@@ -35,6 +35,11 @@ QUICK_POINTS = shrunk(
 )
 WIDE, NARROW = 16, 4
 """From WIDE on no seed gets stuck; up to NARROW some do."""
+REASONS = {
+    "width 16: every seed": "one seed has a dead sample, one has a class split in two directions",
+    "every final loss is at a value": "dead samples, 1/(2N) each, and classes split in two directions have no names "
+    "in pipeline/theory",
+}
 UNNAMED = ("none of them", "diverged")
 """Diagnoses of a seed that is at no value that theory names."""
 # Good to bad, for the values at which two classes can end.
@@ -115,5 +120,6 @@ STUDY = Study(
     versions={FULL: POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
+    reasons=REASONS,
     tables=tables("e2_width"),
 )

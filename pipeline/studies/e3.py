@@ -24,6 +24,7 @@ from pipeline.studies._networks import (
     EXPECTATION,
     GROUP,
     QUICK_SHRUNK,
+    UNTRAINED,
     VARIANTS,
     gap,
     images,
@@ -34,12 +35,13 @@ from pipeline.studies._networks import (
 from pipeline.studies._networks_drawing import count_of_networks, record_of, split_handles
 from pipeline.studies._settings import (
     NEAR,
-    OURS,
+    NOT_IN_THE_PAPER,
     SHRINKS,
     at_most,
     falls,
     falls_in_backbone,
     generalises,
+    in_no_setting,
     near_optimal,
     over_settings,
     shrinks,
@@ -61,6 +63,17 @@ NAMES = {
     "fixed_head": "backbone under\na fixed head",
     "untrained_backbone": "head on an\nuntrained backbone",
 }
+LATE = "training time: one network, the MLP on MNIST 4/9, L = 5, met every threshold when trained four times as long"
+REASONS = {
+    "end_to_end_dufm: DNC2 of the last layer": LATE,
+    "end_to_end_dufm: DNC3 of the last layer": LATE,
+    "end_to_end_standard: DNC": "nothing penalises the features: what classes have in common costs the head no weight "
+    "(believed, not tested)",
+    "fixed_head: loss": "the penalty on what W_1 cannot see of the features, which only their decay of 5e-6 drives "
+    "out; see the next claim",
+    "untrained_backbone: ": "the head is trained, and does this by itself",
+}
+"""What was found of the --cpu version."""
 # Small batches, because what a network must take to collapse are steps: in units of 1 / (lr x decay) about three.
 CPU_SHRUNK = ("descent.records_per_decade=5", "descent.steps=3000")
 CPU_SIZES = {
@@ -125,16 +138,23 @@ def claims(results: Sequence[Result]) -> list[Claim]:
             (f"DNC1 of the last layer <= {limits.dnc1:g}", "tends to 0", at_most("dnc1", limits.dnc1)),
             (f"DNC2 of the last layer <= {limits.dnc2:g}", "tends to 1", at_most("dnc2", limits.dnc2)),
             (f"DNC3 of the last layer <= {limits.dnc3:g}", "tends to 0", at_most("dnc3", limits.dnc3)),
-            ("DNC1 falls from the first to the last block of the backbone", OURS, falls_in_backbone),
-            ("on the test images too, DNC1 is smaller in the last layer than in the features", OURS, generalises),
+            ("DNC1 falls from the first to the last block of the backbone", NOT_IN_THE_PAPER, falls_in_backbone),
+            (
+                "on the test images too, DNC1 is smaller in the last layer than in the features",
+                NOT_IN_THE_PAPER,
+                generalises,
+            ),
         ):
-            made.append(over_settings(f"{name}: {text}", paper, own, judge))
+            text = f"{name}: {text}"
+            made.append(
+                in_no_setting(text, own, judge) if name == UNTRAINED else over_settings(text, paper, own, judge)
+            )
         if name in ("end_to_end_dufm", "fixed_head"):
             text = f"{name}: loss within {NEAR:.0%} of the DUFM's optimum"
             made.append(over_settings(text, "reaches near-optimal loss", own, near_optimal(gap)))
         if name == "fixed_head":
             text = f"{name}: the same without the penalty on what W_1 cannot see of the features"
-            made.append(over_settings(text, OURS, own, near_optimal(seen_gap)))
+            made.append(over_settings(text, NOT_IN_THE_PAPER, own, near_optimal(seen_gap)))
     return made
 
 
@@ -220,6 +240,7 @@ STUDY = Study(
     },
     draw=draw,
     claims=claims,
+    reasons=REASONS,
     tables=tables("e3"),
     expectation=EXPECTATION,
     grids=GRIDS,

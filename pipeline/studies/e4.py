@@ -32,8 +32,8 @@ from pipeline.studies._networks import (
     tables,
 )
 from pipeline.studies._networks_drawing import count_of_networks, split_handles
-from pipeline.studies._settings import OURS, TERMINAL, at_most, completed, over_settings
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies._settings import NOT_IN_THE_PAPER, TERMINAL, at_most, completed, over_settings
+from pipeline.studies.engine.claims import RECALLED, Claim
 from pipeline.studies.engine.drawing import plot_seeds
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
@@ -64,6 +64,10 @@ QUICK_SWEPT = {
 }
 CPU_SHRUNK = ("data.samples_per_class=1000", "backbone.epochs=150", "backbone.batch_size=64")
 SMALLER = (*QUICK_SHRUNK, "data.samples_per_class=200", "backbone.epochs=30")
+REASONS = {
+    "DNC2 of the last layer": "training time: DNC2 comes to 1 with the time constants 1 / (lr x decay) that a training "
+    "lasts, see the claims on decay and learning rate",
+}
 PANELS: dict[str, tuple[str, str, Callable[[Result], Any], bool]] = {
     # name -> (title, axis, value of a run, logarithmic)
     "decay": ("decay of head (DUFM's penalties)", "head.weight_decay", lambda r: r.config.head.weight_decay, True),
@@ -105,7 +109,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
             ("at every decay of all weights (standard)", "collapses", sweeps["standard"]),
             (f"at every width from {WIDE} on", "collapses", wide),
             ("at every depth", "collapses", sweeps["depth"]),
-            ("at every learning rate", OURS, sweeps["lr"]),
+            ("at every learning rate", NOT_IN_THE_PAPER, sweeps["lr"]),
             ("with a linear head", "collapses (arXiv 2410.04887)", [r for r in sweeps["activation"] if not _relu(r)]),
         )
     ]
@@ -121,7 +125,8 @@ def claims(results: Sequence[Result]) -> list[Claim]:
         text = f"width {narrow[0].config.head.width}: some networks do not fit their training images"
         shares = [accuracy(result, "train") for result in narrow]
         stuck = sum(not share >= TERMINAL for share in shares)
-        made.append(Claim(text, "narrow heads get stuck", f"{stuck} of {len(shares)} networks", stuck > 0))
+        measured = f"{stuck} of {len(shares)} networks"
+        made.append(Claim(text, "narrow heads get stuck", measured, stuck > 0, RECALLED))
     made.append(_ordered("stronger decay of the head brings DNC2 closer to 1", sweeps["decay"], "weight_decay"))
     made.append(_ordered("a larger learning rate brings DNC2 closer to 1", sweeps["lr"], "lr"))
     return made
@@ -138,7 +143,7 @@ def _ordered(text: str, results: Sequence[Result], key: str) -> Claim:
             fitted[value] = chain(completed(group), "dnc2")[-1]
     ends = sorted(fitted)
     measured = ", ".join(f"{value:g}: {fitted[value]:.3g}" for value in ends)
-    return Claim(text, OURS, measured, None if len(ends) < 2 else fitted[ends[-1]] < fitted[ends[0]])
+    return Claim(text, NOT_IN_THE_PAPER, measured, None if len(ends) < 2 else fitted[ends[-1]] < fitted[ends[0]])
 
 
 def _relu(result: Result) -> bool:
@@ -205,6 +210,7 @@ STUDY = Study(
     },
     draw=draw,
     claims=claims,
+    reasons=REASONS,
     tables=tables("e4"),
     expectation=EXPECTATION,
     grids=GRIDS,

@@ -23,20 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.dufm.head_measures import head_shape
-from pipeline.studies._family import (
-    FEW_RECORDS,
-    GROUP,
-    OURS,
-    RECALLED,
-    THEOREM,
-    ends,
-    every,
-    owned,
-    reference,
-    tables,
-    weights,
-)
-from pipeline.studies.engine.claims import Claim, at_most
+from pipeline.studies._family import FEW_RECORDS, GROUP, every, plot_shares, reference, tables, weights, width
+from pipeline.studies.engine.claims import OURS, RECALLED, THEOREM, Claim, at_most, owned
 from pipeline.studies.engine.drawing import plot_seeds, plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
@@ -96,7 +84,10 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
                 _spectra(values, result, colors)
         _ratio(ratio)
         _ranks(ranks, _with_decay(results))
-        _share(share, results)
+        decays = {point.name for point in DECAYS}
+        by_width = sorted((result for result in results if result.point.name not in decays), key=width)
+        plot_shares(share, by_width, COLLAPSED)
+        share.set(title="share of seeds at the collapsed solution")
         figure.suptitle("Ten classes, four layers with ReLU: low rank instead of collapse")
     return {"low_rank": figure}
 
@@ -184,18 +175,6 @@ def _ranks(axes: Axes, results: Sequence[Result]) -> None:
     if shown:
         plot_seeds(axes, [decay for decay, _ in shown], [ranks for _, ranks in shown])
     axes.set(xscale="log", xlabel="decay", title="mean rank of $H_3$, $H_4$ (seeds that fit all classes)")
-
-
-def _share(axes: Axes, results: Sequence[Result]) -> None:
-    by_width = {}
-    for result in results:
-        if result.point.name not in {point.name for point in DECAYS}:
-            by_width[result.summary["problem"]["widths"][0]] = ends(result)
-    widths = sorted(by_width)
-    shares = [by_width[width].count(COLLAPSED) / len(by_width[width]) for width in widths]
-    bars = axes.bar([str(width) for width in widths], shares, color="tab:blue")
-    axes.bar_label(bars, fmt="%.2g")
-    axes.set(ylim=(0, 1), xlabel="width", title="share of seeds at the collapsed solution")
 
 
 STUDY = Study(

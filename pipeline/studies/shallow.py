@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.claims import ABSTRACT, THEOREM, Claim, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Grid, Study
 from pipeline.studies.kernels import GROUP
@@ -93,6 +93,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     text = f"no signal: share of draws of one class is the exact one within {ERRORS:g} standard errors"
     measured = f"{passed} of {len(silent)} points, at most {off.max():.3f} off"
     made.append(Claim(text, f"{len(silent)} of {len(silent)} points", measured, passed == len(silent)))
+    made = owned(THEOREM, *made)
     two = found[(found.classes == 2) & (found.dim < WIDE)]
     return [*made, *_threshold_claims(two), *_accuracy_claims(found[found.accuracy.notna()])]
 
@@ -144,7 +145,7 @@ def _accuracy_claims(wide: pd.DataFrame) -> list[Claim]:
     text = "d = 60: collapsed on the training rows in every draw, at accuracies from chance to 1"
     spread = f"{wide.accuracy.min():.2f} to {wide.accuracy.max():.2f}"
     holds = bool((wide.attainable == 1).all() and wide.accuracy.min() < 0.55 and wide.accuracy.max() > 0.97)
-    made = [Claim(text, "no link", spread, holds)]
+    made = [Claim(text, "no link", spread, holds, ABSTRACT)]
     ordered = wide[wide.snr.isin([*SEEN])].sort_values("snr")
     seen = [SEEN[snr] for snr in ordered.snr]
     off = (ordered.accuracy - np.array(seen)).abs().max()

@@ -25,20 +25,8 @@ from matplotlib.figure import Figure
 
 from pipeline.dufm.head_measures import head_curvature
 from pipeline.metrics import CurvatureSummary, LayerCurvature
-from pipeline.studies._family import (
-    FEW_RECORDS,
-    GROUP,
-    OURS,
-    THEOREM,
-    ends,
-    known,
-    owned,
-    sizes,
-    tables,
-    undecidable,
-    weights,
-)
-from pipeline.studies.engine.claims import Claim, at_most, counted
+from pipeline.studies._family import FEW_RECORDS, GROUP, ends, known, sizes, tables, undecidable, weights
+from pipeline.studies.engine.claims import FIGURE, OURS, THEOREM, Claim, at_most, counted, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import HessianOutliers, Problem, hessian_outliers
@@ -161,7 +149,7 @@ def _with_relu(result: Result) -> list[Claim]:
     ratios = _summary(result).ratio.tolist()
     measured = f"{min(ratios):.3g} to {max(ratios):.3g}; seeds at: {counted(found)}"
     text = "ReLU: the nine outliers stay unequal (largest over ninth, every seed)"
-    made += owned("the paper's figure", Claim(text, f"> {1 + NEAR}", measured, min(ratios) > 1 + NEAR))
+    made += owned(FIGURE, Claim(text, f"> {1 + NEAR}", measured, min(ratios) > 1 + NEAR))
     return made
 
 

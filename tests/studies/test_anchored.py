@@ -34,7 +34,7 @@ def test_less_scatter_weaker_ties_and_a_path_that_falls(tmp_path):
     path = _run(tmp_path, "path", 0.5, path=(2.0, 1.5, 1.2))
     judged = claims([weak, strong, path])
     assert len(judged) == 4 and all(claim.holds for claim in judged)
-    assert "theorem" in one(judged, "random_100:").expected and "ours" in one(judged, "random_1:").expected
+    assert "theorem" in one(judged, "random_100:").owner and "ours" in one(judged, "random_1:").owner
     (figure,) = draw([weak, strong, path]).values()
     assert len(figure.axes[1].lines) == 2
     rising, back = _run(tmp_path / "bad", "random_1", 1.2), _run(tmp_path / "bad", "path", 0.5, path=(2.0, 1.5, 1.6))

@@ -22,7 +22,7 @@ def test_frames_of_any_sizes_and_a_simplex_of_equal_ones(tmp_path):
     ]
     judged = claims(results)
     assert len(judged) == 8 and all(claim.holds for claim in judged)
-    assert "theorem" in one(judged, "step-relu: Gram").expected and "ours" in one(judged, "step-free: gap").expected
+    assert "theorem" in one(judged, "step-relu: Gram").owner and "ours" in one(judged, "step-free: gap").owner
     (figure,) = draw(results).values()
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["4 4 4", "4 4 2", "12 12 2 2"]

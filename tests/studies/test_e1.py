@@ -3,7 +3,7 @@
 import pytest
 from study_results import collapsed_layers, one, optimum, verdicts
 
-from pipeline.studies.e1 import claims
+from pipeline.studies.e1 import claims, measurements
 
 
 def test_a_collapsed_head_bears_out_every_claim_of_e1(made):
@@ -25,9 +25,9 @@ def test_one_seed_above_the_allowed_gap_makes_the_claim_fail_and_is_counted(made
         ("dnc2", 3, "pre", 1.06, True),
         ("dnc2", 2, "post", 1.06, True),
         ("dnc2", 2, "pre", 9.0, False),
-        ("dnc2", 1, "pre", 9.0, False),
+        ("dnc2", 1, "pre", 1.0, False),
         ("dnc3", 2, "post", 0.06, True),
-        ("dnc3", 1, "pre", 0.9, False),
+        ("dnc3", 1, "pre", 1e-11, False),
         ("dnc1", 2, "post", None, True),
         ("dnc2", 3, "post", None, True),
     ],
@@ -41,8 +41,14 @@ def test_a_metric_counts_exactly_where_the_theorem_promises_it(made, metric, lay
     assert [claim.claim.split(": ")[1].split()[0] for claim in failing] == ([metric.upper()] if fails else [])
 
 
-def test_a_first_layer_that_converges_is_reported_against_the_claim_that_it_does_not(made):
+def test_of_the_first_layer_it_is_told_what_was_measured_and_no_verdict(made):
     layers = collapsed_layers(3, seeds=2)
-    layers[0]["dnc3"] = [1e-11, 1e-11]
-    judged = verdicts(claims([made([optimum()] * 2, layers=layers)]))
-    assert [claim for claim, holds in judged.items() if not holds] == ["L = 3: DNC3 of W_1 is left free"]
+    layers[0]["dnc3"] = [1e-11, 3e-11]
+    result = made([optimum()] * 2, layers=layers)
+    judged = verdicts(claims([result]))
+    assert all(judged.values()) and not [text for text in judged if "H_1" in text or "W_1" in text]
+    told = {each.quantity: each.measured for each in measurements([result])}
+    assert told == {
+        "L = 3: DNC2 of H_1": "median 3 (3 to 3)",
+        "L = 3: DNC3 of W_1": "median 2e-11 (1e-11 to 3e-11)",
+    }

@@ -4,6 +4,7 @@ import pytest
 from study_results import held
 
 from pipeline.studies.e3 import claims, draw
+from pipeline.studies.engine.claims import CONTROL, RECALLED
 
 
 def test_a_collapsed_network_bears_out_every_claim(network):
@@ -38,6 +39,20 @@ def test_one_failing_setting_is_named_among_those_that_hold(network):
 def test_a_setting_is_judged_by_the_median_of_its_seeds(network):
     results = [network(seed=0), network(seed=1), network(seed=2, dnc1=(1e-1, 5e-2, 2e-2))]
     assert held(results)["DNC1 of the last layer <= 0.01"] is True
+
+
+@pytest.mark.parametrize("dnc1", [(1e-1, 1e-3, 1e-4), (1e-1, 5e-2, 2e-2)])
+def test_of_the_untrained_control_the_opposite_is_expected(network, dnc1):
+    judged = {
+        claim.claim: claim for claim in claims([network(dnc1=dnc1), network(variant="untrained_backbone", dnc1=dnc1)])
+    }
+    text = "DNC1 of the last layer <= 0.01"
+    trained, control = judged[f"end_to_end_dufm: {text}"], judged[f"untrained_backbone: {text}"]
+    assert trained.holds is (dnc1[-1] < 0.01) and control.holds is not trained.holds
+    assert trained.owner == RECALLED and control.owner == CONTROL and control.expected == "in no setting"
+    assert control.measured == trained.measured
+    undecided = claims([network(variant="untrained_backbone", accuracy=0.9)])
+    assert {claim.holds for claim in undecided} == {None} and {claim.owner for claim in undecided} == {CONTROL}
 
 
 def test_the_figures_are_named_after_images_and_backbone(network):

@@ -56,7 +56,7 @@ def test_low_rank_at_depth_and_collapse_at_width_bear_out_the_claims(tmp_path):
     results = _runs(tmp_path, 0.0, 2.0)
     judged = claims(results)
     assert len(judged) == 8 and all(claim.holds for claim in judged)
-    assert "abstract" in one(judged, "rank of the outputs").expected and "theorem" in one(judged, "stay").expected
+    assert "abstract" in one(judged, "rank of the outputs").owner and "theorem" in one(judged, "stay").owner
     (figure,) = draw(results).values()
     upper = [axes.get_title() for axes in figure.axes if axes.get_title().startswith("L = ")]
     assert upper == ["L = 1", "L = 3"]

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -16,18 +16,18 @@ from pipeline.config.messages import explain
 from pipeline.config.overrides import readable_override
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parser, exit_with
 from pipeline.runtime.errors import ConfigError, RunError
-from pipeline.runtime.files import atomic, remove_temporaries
+from pipeline.runtime.files import remove_temporaries
 from pipeline.runtime.interruption import Interrupted, interruption
 from pipeline.runtime.lock import one_at_a_time
 from pipeline.runtime.suggestions import did_you_mean
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.claims import Claim, reasoned
 from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.jobs import Job, closed_runs
 from pipeline.studies.engine.performing import Meter, launch, perform_all
 from pipeline.studies.engine.publish import publish
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Study, studies
-from pipeline.studies.engine.tables import claims_frame, markdown, print_claims, save_csv
+from pipeline.studies.engine.tables import claims_frame, print_claims, print_failures, save_claims, save_csv
 from pipeline.views.figures import save_figure
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,25 @@ MAY_CHANGE = {"descent.steps", "descent.seeds"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for: studies in their order, their runs, where they lie, and how they are made."""
+    """What is asked for: studies in their order, their runs, where they lie, and how they are made.
+
+    varied: settings of the studies are changed, so that what is known of their own runs need not be so here.
+    """
 
     studies: Sequence[Study]
     jobs: Mapping[str, list[Job]]
     out: Path
     workers: int
     repeat_before: float | None
+    varied: bool = False
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What came out of a study: its claims with their reasons, and why runs failed, by name."""
+
+    claims: Sequence[Claim]
+    failures: Mapping[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,15 +143,18 @@ def _reproduce(options: argparse.Namespace) -> None:
     unvaried = folder_of(options.out, version, ())
     jobs = {study.name: _planned(study, overrides, out, unvaried, version, options.force) for study in chosen}
     _make(out)
-    plan = Plan(chosen, jobs, out, options.jobs, time.time() if options.force else None)
+    varied = out != unvaried
+    plan = Plan(chosen, jobs, out, options.jobs, time.time() if options.force else None, varied)
     if options.launcher:
         launch(chosen, jobs, [*overrides, *launching], out, options.launcher)
-        plan = Plan(chosen, {name: _found(own) for name, own in jobs.items()}, out, options.jobs, plan.repeat_before)
-    claims = _carry_out(plan)
+        plan = replace(plan, jobs={name: _found(own) for name, own in jobs.items()})
+    concluded = _carry_out(plan)
     if options.docs:
         publish(out, options.docs, jobs)
     terminal = Console()
-    print_claims(claims_frame(claims), terminal if terminal.is_terminal else Console(width=150))
+    console = terminal if terminal.is_terminal else Console(width=150)
+    print_failures({name: each.failures for name, each in concluded.items()}, console)
+    print_claims(claims_frame({name: each.claims for name, each in concluded.items()}), console)
 
 
 def _groups() -> list[str]:
@@ -215,36 +230,36 @@ def _check_launch(chosen: Sequence[Study], version: str, launcher: str) -> None:
         raise ConfigError(f"--launcher={launcher} submits the full version; allowed: without --quick and --cpu.")
 
 
-def _carry_out(plan: Plan) -> dict[str, list[Claim]]:
+def _carry_out(plan: Plan) -> dict[str, Conclusion]:
     """Run, draw and judge study by study, so that an interruption leaves whole figures behind."""
     started = time.monotonic()
     everything = [job for study in plan.studies for job in plan.jobs[study.name]]
     wanted = {job.folder for job in everything if plan.repeat_before is not None or not job.is_finished}
     meter = Meter(len(wanted), len(everything))
-    claims = {}
+    concluded = {}
     for study in plan.studies:
         jobs = plan.jobs[study.name]
         perform_all([job.order(plan.repeat_before) for job in jobs if job.folder in wanted], plan.workers, meter)
-        claims[study.name] = _conclude(study, [job.result() for job in jobs], plan.out)
+        results = [job.result() for job in jobs]
+        claims = _conclude(study, results, plan)
+        concluded[study.name] = Conclusion(claims, {r.point.name: r.failure for r in results if not r.completed})
     log.info("Runs, figures and tables: %s  (%.0f s)", plan.out, time.monotonic() - started)
+    return concluded
+
+
+def _conclude(study: Study, results: Sequence[Result], plan: Plan) -> list[Claim]:
+    """Write the figures and tables of a study and return its claims."""
+    out = plan.out
+    with one_at_a_time(out / TURNS):  # nobody else's temporary files lie there meanwhile
+        remove_temporaries((out / "figures", out / "tables"))
+        _write_figures_and_tables(study, results, out)
+        claims = reasoned(study.claims(results), {} if plan.varied else study.reasons)
+        save_claims(study.name, claims, study.measurements(results), study.expectation, out / "tables")
     return claims
 
 
-def _conclude(study: Study, results: Sequence[Result], out: Path) -> list[Claim]:
-    """Write the figures and tables of a study and return its claims."""
-    with one_at_a_time(out / TURNS):  # nobody else's temporary files lie there meanwhile
-        remove_temporaries((out / "figures", out / "tables"))
-        return _written(study, results, out)
-
-
-def _written(study: Study, results: Sequence[Result], out: Path) -> list[Claim]:
+def _write_figures_and_tables(study: Study, results: Sequence[Result], out: Path) -> None:
     for name, figure in study.draw(results).items():
         save_figure(figure, out / "figures", name)
     for name, table in study.tables(results).items():
         save_csv(table, out / "tables" / f"{name}.csv")
-    claims = study.claims(results)
-    table = claims_frame({study.name: claims})
-    save_csv(table, out / "tables" / f"{study.name}_claims.csv")
-    with atomic(out / "tables" / f"{study.name}_claims.md") as path:
-        path.write_text(markdown(table.drop(columns="study").rename(columns={"expected": study.expectation})))
-    return claims

@@ -30,8 +30,6 @@ from pipeline.studies.engine.composing import composed
 from pipeline.studies.engine.folders import INCIDENTAL, is_within
 from pipeline.studies.engine.results import Point, Result
 
-log = logging.getLogger(__name__)
-
 CIRCUMSTANCES = ("out of memory", "process ", "rank ")
 """How the errors begin that a run need not meet again: what else was on the machine, or a process that was lost."""
 
@@ -157,8 +155,8 @@ class Order:
                 self._keep_files()
                 with _saying_it_to(self.folder / "dnc.log"):
                     admission.perform()
-        except RunError as error:
-            log.warning("%s: %s", self.name, error)
+        except RunError:
+            pass  # its summary says why, and whoever counts the run tells it
         finally:
             admission.release()
         return None

@@ -16,7 +16,10 @@ from pipeline.runtime.children import module_command
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import Interrupted, interruption
 from pipeline.runtime.lock import FolderLock, Occupied, occupied
+from pipeline.storage.record import read_summary
+from pipeline.storage.summary import COMPLETED
 from pipeline.studies.engine.jobs import Job, Order
+from pipeline.studies.engine.results import failure_in
 from pipeline.studies.engine.study import Study
 from pipeline.studies.engine.workers import Workers, working
 
@@ -36,8 +39,9 @@ class Meter:
             log.info("%d of %d runs were finished before", total - wanted, total)
 
     def count(self, order: Order, note: str = "") -> None:
-        """One more run is done."""
+        """One more run is done; of one that failed the reason is told."""
         self.done += 1
+        failure = failure_in(read_summary(order.folder) or {"status": COMPLETED})
         elapsed = time.monotonic() - self.started
         left = elapsed / self.done * (self.wanted - self.done)
         log.info(
@@ -48,7 +52,7 @@ class Meter:
             left,
             order.folder.parent.name,
             order.name,
-            note,
+            f"{note} failed: {failure}" if failure else note,
         )
 
 

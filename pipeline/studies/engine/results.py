@@ -11,6 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from pipeline.config import Config
+from pipeline.runtime.errors import RunError
 from pipeline.storage.record import read_record, read_summary
 from pipeline.storage.summary import COMPLETED
 from pipeline.theory import Diagnosis, DufmProblem, diagnose
@@ -27,6 +28,13 @@ class Point:
     name: str
     overrides: tuple[str, ...]
     shrunk: tuple[str, ...] = ()
+
+
+def failure_in(summary: Mapping[str, Any]) -> str:
+    """Why a run failed, by its summary; "" where it did not."""
+    if summary.get("status") == COMPLETED:
+        return ""
+    return str(summary.get("error") or summary.get("status")).removeprefix(f"{RunError.__name__}: ")
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,11 @@ class Result:
     def completed(self) -> bool:
         """False where every seed diverged: there are no tensors and no closing numbers then."""
         return self.summary["status"] == COMPLETED
+
+    @property
+    def failure(self) -> str:
+        """Why a run failed, in a sentence; "" where it did not."""
+        return failure_in(self.summary)
 
     @cached_property
     def seeds(self) -> list[int]:

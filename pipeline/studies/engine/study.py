@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.runtime.discovery import modules_in
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.claims import Claim, Measurement
 from pipeline.studies.engine.results import Point, Result
 
 FULL, CPU, QUICK = "full", "cpu", "quick"
@@ -87,6 +87,9 @@ class Study:
         versions: size -> its runs; a size that is not there is the full one.
         draw: results -> figures by file name.
         claims: results -> claims.
+        measurements: results -> what is reported and neither promised nor ruled out.
+        reasons: part of a claim's text -> why it does not hold, where it does not; what has none is open. They were
+            found in the study's own runs, and are not told of variations.
         tables: results -> tables by file name.
         expectation: what the table of claims calls the column of what was to be expected.
         grids: the full version as multiruns, for a Hydra launcher; none if it is not made of them.
@@ -98,6 +101,8 @@ class Study:
     versions: Mapping[str, tuple[Point, ...]]
     draw: Draw = lambda results: {}
     claims: Callable[[Sequence[Result]], list[Claim]] = lambda results: []
+    measurements: Callable[[Sequence[Result]], list[Measurement]] = lambda results: []
+    reasons: Mapping[str, str] = field(default_factory=dict)
     tables: Tables = lambda results: {}
     expectation: str = "expected"
     grids: tuple[Grid, ...] = field(default=())

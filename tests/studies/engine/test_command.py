@@ -118,11 +118,17 @@ def test_a_study_leaves_runs_figures_tables_and_claims(reproduced):
     seeds = pd.read_csv(out / "tables" / "e2_lr.csv")
     assert len(seeds) == 6 and set(seeds.lr) == {0.2, 0.5, 8.0}
     claims = pd.read_csv(out / "tables" / "e2_lr_claims.csv")
-    assert list(claims.columns) == ["study", "claim", "expected", "measured", "holds"]
+    assert list(claims.columns) == ["study", "claim", "owner", "expected", "measured", "holds", "why"]
     # Twelve steps collapse nothing, and the table says so.
-    assert claims[claims.claim == "lr = 0.5: gap of the loss to the closed form"].holds.item() == "no"
-    assert (out / "tables" / "e2_lr_claims.md").read_text().count("\n") == len(claims) + 2
-    assert "lr = 0.5: gap of the loss" in printed and f"of {len(claims)} claims hold" in printed
+    gap = claims[claims.claim == "lr = 0.5: gap of the loss to the closed form"]
+    assert (gap.holds.item(), gap.why.item(), gap.owner.item()) == ("no", "open", "ours")
+    counts = "| ours | 2 | 1 | 1 | 0 |\n"
+    text = (out / "tables" / "e2_lr_claims.md").read_text()
+    assert text.count("\n") == len(claims) + 2 + 1 + 3 and text.endswith(counts)
+    lines = printed.splitlines()
+    assert [line.partition(",")[0] for line in lines[:3]] == ["[1/3", "[2/3", "[3/3"] and lines[3].startswith("Runs, ")
+    assert lines[4].strip() == "What does not hold" and lines[-1] == "1 of 2 claims hold: ours 1 of 2."
+    assert "lr = 0.5: gap of the loss" in printed and "lr = 8 is too large" not in printed
     docs = out.parents[3] / "docs"
     assert (docs / "e2_lr.png").stat().st_size < (out / "figures" / "e2_lr.png").stat().st_size
     assert (docs / "e2_lr_claims.csv").read_bytes() == (out / "tables" / "e2_lr_claims.csv").read_bytes()
@@ -248,7 +254,10 @@ def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(r
     )
     claims = pd.read_csv(out / "tables" / "e4_claims.csv")
     assert "not decidable at this size" in set(claims.holds)  # two epochs fit nothing
-    assert "| claim | what the paper says | measured | holds |" in (out / "tables" / "e4_claims.md").read_text()
+    assert (
+        "| claim | owner | what the paper says, as recalled (not read) | measured |"
+        in (out / "tables" / "e4_claims.md").read_text()
+    )
     assert (folder / "docs" / "e4.png").stat().st_size > 1000
 
 
