@@ -50,7 +50,7 @@ def test_of_the_untrained_control_the_opposite_is_expected(network, dnc1):
     trained, control = judged[f"end_to_end_dufm: {text}"], judged[f"untrained_backbone: {text}"]
     assert trained.holds is (dnc1[-1] < 0.01) and control.holds is not trained.holds
     assert trained.owner == RECALLED and control.owner == CONTROL and control.expected == "in no setting"
-    assert control.measured == trained.measured
+    assert control.measured.partition(";")[0] == trained.measured.partition(";")[0]
     undecided = claims([network(variant="untrained_backbone", accuracy=0.9)])
     assert {claim.holds for claim in undecided} == {None} and {claim.owner for claim in undecided} == {CONTROL}
 
