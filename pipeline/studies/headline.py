@@ -1,0 +1,294 @@
+"""Headline: a ResNet trained until collapse stands in every layer of its head, and how long that takes.
+
+Paper: Súkeník et al., arXiv 2305.13165, whose theorem is about the model with free features. That trained networks show
+    its collapse is recalled, not read (conf/experiment/e3.yaml).
+Shows: DNC1-3 of every promised place of the head of ResNet-20 over training, end to end and under a fixed head; the
+    worst place of ResNet-20, an MLP and the model itself over time constants 1 / (rate x decay).
+Expects: every promised place within the verdict's thresholds, the loss within 10 % of the model's optimum, and DNC2 and
+    DNC3 falling with the number of time constants, whatever the network.
+Evidence: docs/reproduction/headline.md and headline*.csv there.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline.dufm.verdict import METRICS, theorem_speaks_of
+from pipeline.studies._networks import accuracy, gap, seen_gap
+from pipeline.studies._networks_drawing import record_of
+from pipeline.studies._settings import NEAR, OURS, TERMINAL
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.drawing import plot_spread
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
+from pipeline.views.figures import STYLE, TITLES, layer_colors, plot_over_steps
+
+ENOUGH = 30.0
+"""Time constants after which a threshold that is missed is missed; before, nothing is decided."""
+# At the rate of the ResNet its training ends in the zero solution; half the rate, so twice the epochs.
+MLP = ("backbone=mlp", "trainer.compile=auto", "optimizer.lr=0.05", "backbone.epochs=480")
+# One sample stands for its class, so that class means move as fast as those that all samples of a network move.
+MODEL = (
+    "protocol=dufm",
+    "protocol.samples_per_class=1",
+    "head.feature_decay=2e-2",
+    "features.constraint=nonnegative",
+    "verdict={dnc1: 1e-2, dnc2: 1.1, dnc3: 0.1}",
+)
+VARIANTS = {
+    "resnet20_end_to_end": ("protocol=end_to_end",),
+    "resnet20_fixed_head": ("protocol=fixed_head", "descent.seeds=3"),
+    "mlp_end_to_end": ("protocol=end_to_end", *MLP),
+    "mlp_fixed_head": ("protocol=fixed_head", "descent.seeds=3", *MLP),
+    "model": (*MODEL, "descent.steps=4000", "descent.seeds=3"),
+}
+NAMES = {
+    "resnet20_end_to_end": "ResNet-20",
+    "mlp_end_to_end": "MLP",
+    "model": "the model itself",
+}
+"""What is compared over time constants; under a fixed head DNC2 and DNC3 are those of the head."""
+COLORS = {"resnet20_end_to_end": "tab:red", "mlp_end_to_end": "tab:blue", "model": "black"}
+ROWS = {"resnet20_end_to_end": "end to end", "resnet20_fixed_head": "under a fixed head"}
+SHRUNK = (
+    "data.samples_per_class=32",
+    "backbone.epochs=4",
+    "descent.records_per_decade=3",
+    "descent.steps=300",
+    "trainer.compile=off",
+)
+
+
+def _grids(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
+    return tuple(Grid(name, {"seed": seeds}, fixed) for name, fixed in VARIANTS.items())
+
+
+GRIDS = _grids((0, 1, 2, 3, 4))
+
+
+def variant(result: Result) -> str:
+    """Which of `VARIANTS` a run is."""
+    return result.point.name.partition("-")[0]
+
+
+def time_constants(result: Result, steps: Sequence[float] | np.ndarray) -> np.ndarray:
+    """How many time constants 1 / (rate x decay) a run had behind it at these of its steps.
+
+    The rate is that of the schedule over 1 - momentum; of one_cycle, its peak. The decay is the least of the weights';
+    under a fixed head that of the features of a class, n x feature_decay, the only one that acts.
+    """
+    config, summary = result.config, result.summary
+    if summary["step_units"]["head"] != "epoch":
+        rate = config.descent.lr / (1 - config.descent.momentum)
+        return np.asarray(steps, dtype=float) * rate * min(config.weight_decays)
+    problem, settings, epochs = summary["problem"], config.optimizer, config.backbone.epochs
+    decay = min(problem["weight_decay"])
+    if "fixed_head" in summary:
+        decay = problem["samples_per_class"] * problem["feature_decay"]
+    images = problem["samples_per_class"] * problem["num_classes"]
+    batches = math.ceil(images / config.backbone.batch_of(images))
+    at = np.arange(epochs)
+    shares = {
+        "cosine": (1 + np.cos(np.pi * at / max(epochs, 1))) / 2,
+        "drop": np.where(at < math.ceil(0.8 * epochs), 1.0, 0.1),
+    }.get(settings.schedule, np.ones(epochs))
+    passed = np.concatenate([[0.0], np.cumsum(shares)]) * batches * settings.lr / (1 - settings.momentum) * decay
+    return passed[np.asarray(steps, dtype=int)]
+
+
+def promised(result: Result) -> pd.DataFrame:
+    """The record of the head at the places of which the theorem speaks, its steps in time constants."""
+    frame = record_of([result])
+    frame = frame[(frame.stage == "head") & frame.metric.isin(METRICS)]
+    spoken = [
+        theorem_speaks_of(int(layer), tap, metric) for layer, tap, metric in frame[["layer", "tap", "metric"]].values
+    ]
+    frame = frame[spoken]
+    return frame.assign(step=time_constants(result, frame.step.to_numpy()))
+
+
+def worst(result: Result) -> pd.DataFrame:
+    """The largest value of every metric over the promised places: a row per metric, seed and step."""
+    return promised(result).groupby(["metric", "seed", "step"], as_index=False).value.max()
+
+
+def within_from(result: Result) -> float:
+    """Time constants from which on everything promised was within the thresholds, for every seed; inf if never."""
+    frame = worst(result)
+    missed = frame[~(frame.value <= frame.metric.map(vars(result.config.verdict)))]
+    later = sorted(set(frame.step[frame.step > missed.step.max()])) if len(missed) else sorted(set(frame.step))
+    return later[0] if later else math.inf
+
+
+def at_the_end(result: Result, metric: str) -> tuple[float, str]:
+    """The worst promised place at the end, by the median over seeds: value and place."""
+    frame = promised(result)
+    frame = frame[(frame.metric == metric) & (frame.step == frame.step.max())]
+    middle = frame.groupby(["layer", "tap"]).value.median()
+    layer, tap = middle.idxmax()
+    return float(middle.max()), f"layer {layer} {tap}"
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """Of every variant: each metric within its threshold at every promised place, and a loss near the optimum."""
+    made = []
+    for name in dict.fromkeys(map(variant, results)):
+        own = [result for result in results if variant(result) == name and result.completed]
+        if own:
+            made += [_within(name, own, metric) for metric in METRICS]
+            made.append(_near(name, own))
+    return made
+
+
+def _within(name: str, results: Sequence[Result], metric: str) -> Claim:
+    limit = getattr(results[0].config.verdict, metric)
+    ends = [at_the_end(result, metric) for result in results]
+    value = median(found for found, _ in ends)
+    lasted = min(promised(result).step.max() for result in results)
+    measured = f"at most {value:.3g} ({ends[0][1]}) after {lasted:.3g} time constants, {_counted(results)}"
+    text = f"{name}: {metric.upper()} at every place of which the theorem speaks"
+    return Claim(text, f"<= {limit:g}", measured, _judged(results, value <= limit, lasted))
+
+
+def _near(name: str, results: Sequence[Result]) -> Claim:
+    seen = "fixed_head" in results[0].summary
+    found = median((seen_gap if seen else gap)(result) for result in results)
+    lasted = min(promised(result).step.max() for result in results)
+    text = f"{name}: loss above the optimum of the model" + " (of what W_1 sees)" * seen
+    return Claim(
+        text, f"<= {NEAR:.0%} {OURS}", f"{found:.2%}, {_counted(results)}", _judged(results, found <= NEAR, lasted)
+    )
+
+
+def _judged(results: Sequence[Result], holds: bool, lasted: float) -> bool | None:
+    """Nothing is decided by networks that do not fit their images, or by a miss after too short a training."""
+    fitted = [accuracy(result, "train") for result in results if result.summary.get("accuracy")]
+    if fitted and median(fitted) < TERMINAL:
+        return None
+    return None if not holds and lasted < ENOUGH else holds
+
+
+def _counted(results: Sequence[Result]) -> str:
+    count = sum(len(result.seeds) for result in results)
+    return f"{count} seed" + "s" * (count != 1)
+
+
+def table(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per run: how long it was trained, when it was within the thresholds, and where it ended."""
+    rows = []
+    for result in (result for result in results if result.completed):
+        ends = {f"worst_{metric}": at_the_end(result, metric)[0] for metric in METRICS}
+        rows.append(
+            {
+                "point": result.point.name,
+                "seed": result.config.seed,
+                "time_constants": promised(result).step.max(),
+                "within_thresholds_from": within_from(result),
+                "train_accuracy": accuracy(result, "train"),
+                "test_accuracy": accuracy(result, "test"),
+                "relative_gap": gap(result),
+                "relative_gap_without_unseen": seen_gap(result),
+                **ends,
+                "seconds": sum(result.summary.get("timings", {}).values()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def layers(results: Sequence[Result]) -> pd.DataFrame:
+    """Every promised place of every run at the end."""
+    frames = []
+    for result in (result for result in results if result.completed):
+        frame = promised(result)
+        frame = frame[frame.step == frame.step.max()]
+        frames.append(frame[["seed", "layer", "tap", "metric", "value"]].assign(point=result.point.name))
+    return pd.concat(frames) if frames else pd.DataFrame()
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """The promised places of ResNet-20 over time constants, and the worst of every network on one axis."""
+    done = [result for result in results if result.completed]
+    rows = [name for name in ROWS if any(variant(result) == name for result in done)]
+    figures = {}
+    if rows:
+        figures["headline"] = _places(done, rows)
+    if any(variant(result) in NAMES for result in done):
+        figures["headline_time"] = _compared(done)
+    return figures
+
+
+def _places(results: Sequence[Result], rows: Sequence[str]) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.3 * len(rows) + 0.8), layout="constrained")
+        grid = figure.subplots(len(rows), 3, squeeze=False, sharex=True, sharey="col")
+        depth = max(result.config.head.depth for result in results)
+        colors = layer_colors([str(layer) for layer in range(1, depth + 1)])
+        for name, line in zip(rows, grid, strict=True):
+            own = [result for result in results if variant(result) == name]
+            frame = pd.concat([promised(result) for result in own])
+            for metric, axes in zip(METRICS, line, strict=True):
+                plot_over_steps(frame, metric, axes, "head", colors, "time constants 1 / (rate x decay)")
+                _threshold(axes, own[0], metric)
+            line[0].set_ylabel(ROWS[name], fontweight="bold")
+        for axes in grid[1:].flat:
+            axes.set_title("")
+        for axes in grid[:-1].flat:
+            axes.set_xlabel("")
+        handles = [Line2D([], [], color=color, label=f"layer {layer}") for layer, color in colors.items()]
+        handles.append(Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="before the activation"))
+        handles.append(Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        of = sorted({result.config.seed for result in results if variant(result) in rows})
+        figure.suptitle(f"ResNet-20 on CIFAR-10 airplane and automobile, training images, {_seeds(len(of))}")
+    return figure
+
+
+def _compared(results: Sequence[Result]) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        panels = figure.subplots(1, 3)
+        for name in (name for name in NAMES if any(variant(result) == name for result in results)):
+            own = [result for result in results if variant(result) == name]
+            frame = pd.concat([worst(result) for result in own])
+            frame = frame[frame.step > 0]
+            for metric, axes in zip(METRICS, panels, strict=True):
+                plot_spread(frame[frame.metric == metric], axes, color=COLORS[name], label=NAMES[name])
+                _threshold(axes, own[0], metric)
+        for metric, axes in zip(METRICS, panels, strict=True):
+            low = {"dnc1": 1e-5, "dnc2": 1.0, "dnc3": 1e-2}[metric]
+            axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel="time constants 1 / (rate x decay)")
+            axes.set_ylim(bottom=low)
+        panels[2].legend()
+        figure.suptitle("The worst of the places of which the theorem speaks")
+    return figure
+
+
+def _threshold(axes: Axes, result: Result, metric: str) -> None:
+    axes.axhline(getattr(result.config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + "s" * (count != 1)
+
+
+STUDY = Study(
+    name="headline",
+    group="headline",
+    title="ResNet-20 trained until its whole head has collapsed, and how long that takes",
+    versions={
+        FULL: tuple(point for grid in GRIDS for point in grid.points()),
+        CPU: tuple(point for grid in _grids((0,)) for point in grid.points()),
+        QUICK: tuple(Point(p.name, p.overrides, SHRUNK) for grid in _grids((0,)) for p in grid.points()),
+    },
+    draw=draw,
+    claims=claims,
+    tables=lambda results: {"headline": table(results), "headline_layers": layers(results)},
+    grids=GRIDS,
+)
