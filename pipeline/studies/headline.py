@@ -6,7 +6,10 @@ Shows: DNC1-3 of every promised place of the head of ResNet-20 over training, en
     worst place of ResNet-20, an MLP and the model itself over time constants 1 / (rate x decay).
 Expects: every promised place within the verdict's thresholds, the loss within 10 % of the model's optimum, and DNC2 and
     DNC3 falling with the number of time constants, whatever the network.
-Evidence: docs/reproduction/headline.md and headline*.csv there.
+Evidence: docs/reproduction/headline.md and headline*.csv there, of --cpu, seed 0.
+    Command: scripts/reproduce headline --cpu data.root=DATA
+    Machine: 2 cores of an AMD EPYC (AVX-512), shared with other work, one thread a run, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: 25b12ee (networks), and the one that brought this file.
 """
 
 import math
