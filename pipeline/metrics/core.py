@@ -27,9 +27,9 @@ from pipeline.metrics.engine.cases import (
     ZERO_MEANS,
     ZERO_SPECTRUM,
 )
-from pipeline.metrics.engine.chunks import Chunk
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
+from pipeline.metrics.engine.sums import ClassSums
 from pipeline.metrics.engine.undefined import Exceptional, except_when
 from pipeline.metrics.registry import metric, row_sum, statistic
 
@@ -49,14 +49,14 @@ def _merged_scatter(values: Sequence[Tensor], shifts: Tensor, counts: Tensor) ->
     return sum(values, start=between_parts)
 
 
-@statistic(shape=lambda num_classes, num_features: (num_features, num_features), merge=_merged_scatter, within=True)
-def pooled(chunk: Chunk) -> Tensor:
+@statistic(shape=lambda num_classes, num_features: (num_features, num_features), merge=_merged_scatter, within=True, of_sums=True)
+def pooled(sums: ClassSums) -> Tensor:
     """Within-class scatter matrix, sum of (z - mu_c)(z - mu_c)^T over all samples, `(..., d, d)`."""
-    if not len(chunk.labels):
-        return chunk.drifts.new_zeros(*chunk.drifts.shape[:-2], *[chunk.drifts.shape[-1]] * 2)
+    drifts = sums.drifts
+    if not sums.samples:
+        return drifts.new_zeros(*drifts.shape[:-2], *[drifts.shape[-1]] * 2)
     # As for the scatter in `ClassStatistics`: about the anchors, and what the means are off them.
-    means = (chunk.counts[:, None] * chunk.drifts).mT @ chunk.drifts
-    return chunk.gram.sub_(means)
+    return sums.gram.sub_((sums.counts[:, None] * drifts).mT @ drifts)
 
 
 def _spread(statistics: ClassStatistics) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,21 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Features that wait: what stays in a core's cache, or, where d x d matrices have to be merged, 16 d rows, up to 16 MiB
-# of float32. Memory touched for the first time costs as much as the work on it.
-CACHED_ELEMENTS = 1 << 19
-BUFFER_ELEMENTS = 1 << 22
-
-
 class Buffer:
     """Batches of rows `(n, d)` of one dtype on one device, copied side by side.
 
     Args:
-        width: d.
+        capacity: how many rows there is room for.
     """
 
-    def __init__(self, width: int) -> None:
-        self.capacity = max(1, CACHED_ELEMENTS // width, min(16 * width, BUFFER_ELEMENTS // width))
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._size = 0
@@ -31,7 +25,7 @@ class Buffer:
         """Copy a batch; False if there is no room for it beside those that wait, or it is large enough by itself."""
         count, kept = rows.shape[0], self._rows
         end = self._size + count
-        if end > self.capacity or 2 * count > self.capacity:
+        if end > self.capacity or 2 * count >= self.capacity:
             return False
         if kept is None or kept.dtype != rows.dtype or kept.device != rows.device:
             if self._size:

@@ -127,6 +127,11 @@ class Plan:
         return tuple(name for name in registry.VIEWS if name in taken)
 
     @cached_property
+    def of_sums(self) -> bool:
+        """Whether the first look takes no more than sums that grow tile by tile, so that rows need not be kept."""
+        return not self.views and all(statistic.of_sums for statistic in self.statistics)
+
+    @cached_property
     def row_sums(self) -> tuple[RowSum, ...]:
         """What the second look adds up; none if there is no need for one."""
         return tuple(row_sum for row_sum in self._row_sums if row_sum not in self._substituted)

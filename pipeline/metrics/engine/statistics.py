@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics import registry
-from pipeline.metrics.engine.chunks import Chunk, chunks_of, scratch_for
+from pipeline.metrics.engine.chunks import Chunk, chunks_of
+from pipeline.metrics.engine.sums import ClassSums, scratch_for
 from pipeline.metrics.engine.views import viewed
 
 # What does not exceed this share of a layer's root-mean-square feature is float64 rounding, and counts as zero.
@@ -88,7 +89,7 @@ class ClassStatistics:
         """
         features = features.detach()
         # Merging costs as much as a chunk of K samples, whatever it holds.
-        wide = any(math.prod(it.shape(num_classes, features.shape[-1])) >= features.shape[-1] ** 2 for it in extras)
+        wide = is_wide(extras, num_classes, features.shape[-1])
         of_tile = features[..., chunks_of(features)[0], :]
         # A wide statistic, d x d, is worth a chunk of many tiles, which costs no memory.
         at_least = max(4 * num_classes, 16 * of_tile.shape[-2] * (wide and features.ndim == 2))
@@ -96,7 +97,7 @@ class ClassStatistics:
         # Where a chunk is of several tiles, buffers of one suffice.
         scratch = scratch_for(of_tile if wide else features[..., chunks[0], :])
         parts = [
-            cls._from_chunk(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch, wide), extras)
+            cls.of_sums(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch, wide), extras)
             for chunk in chunks
         ]
         roundoff = max(roundoff_of(features.dtype), roundoff_of(computed_in or features.dtype))
@@ -113,18 +114,22 @@ class ClassStatistics:
         return cls.merged([cls.from_features(*piece, num_classes, computed_in=computed_in) for piece in pieces])
 
     @classmethod
-    def _from_chunk(cls, chunk: Chunk, extras: Sequence[registry.Statistic]) -> ClassStatistics:
+    def of_sums(
+        cls, sums: ClassSums, extras: Sequence[registry.Statistic] = (), roundoff: float = 0.0
+    ) -> ClassStatistics:
+        """Those of a chunk of rows, or of tiles that are gone, if that is all that the extras take (`of_sums`)."""
+        drifts = sums.drifts
         # Good to n_c roundings: an anchor is a sample of its class, so what is taken off is at most n_c times the rest.
-        scatter = (chunk.squares - chunk.counts * chunk.drifts.square().sum(-1)).clamp(min=0)
+        scatter = (sums.squares - sums.counts * drifts.square().sum(-1)).clamp(min=0)
         return cls(
-            counts=chunk.counts,
-            anchors=chunk.anchors,
-            drifts=chunk.drifts,
+            counts=sums.counts,
+            anchors=sums.anchors,
+            drifts=drifts,
             scatter=scatter,
-            active=chunk.nonzero,
-            samples=chunk.counts.new_full((), len(chunk.labels)),
-            roundoff=chunk.counts.new_zeros(()),  # that of all chunks together is known
-            extras={statistic.name: statistic.measure(chunk) for statistic in extras},
+            active=sums.nonzero,
+            samples=sums.counts.new_full((), sums.samples),
+            roundoff=sums.counts.new_full((), roundoff),
+            extras={statistic.name: statistic.measure(sums) for statistic in extras},
         )
 
     @classmethod
@@ -327,6 +332,11 @@ class ClassStatistics:
         """Singular value of class means up to which it is rounding noise: of the decomposition, or of the features."""
         of_svd = max(self.means.shape[-2:]) * torch.finfo(torch.float64).eps * largest
         return torch.maximum(of_svd, self.spectrum_floor)
+
+
+def is_wide(extras: Sequence[registry.Statistic], num_classes: int, width: int) -> bool:
+    """Whether one of these declared statistics is as large as a d x d matrix."""
+    return any(math.prod(statistic.shape(num_classes, width)) >= width**2 for statistic in extras)
 
 
 def finite_part(matrix: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from pipeline.metrics.engine.beyond_rows import BeyondRows
-from pipeline.metrics.engine.buffer import Buffer
 from pipeline.metrics.engine.checks import (
     check_decisions,
     check_label_range,
@@ -23,6 +22,7 @@ from pipeline.metrics.engine.checks import (
     check_weight,
 )
 from pipeline.metrics.engine.inputs import Inputs
+from pipeline.metrics.engine.intake import Intake
 from pipeline.metrics.engine.packing import merge_packed, pack, shapes_of, unpack
 from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
@@ -124,7 +124,7 @@ class CollapseMetrics(BeyondRows, Metric):
         self._merged: ClassStatistics | None = None
         self._aim: Aim | None = None
         self.undefined: dict[str, str] = {}
-        self._pending = Buffer(num_features)
+        self._pending = Intake(self._plan, num_classes, num_features)
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
         self.add_state("state", pack(nothing), dist_reduce_fx=partial(merge_packed, self._shapes))
@@ -177,10 +177,9 @@ class CollapseMetrics(BeyondRows, Metric):
         if active is not None or units is not None:  # counted for this batch, so it is not joined with others
             self._take_in_waiting()
             self._take_in(features, labels, active, units)
-        elif not self._pending.add(features, labels):
-            self._take_in_waiting()
-            if not self._pending.add(features, labels):
-                self._take_in(features, labels)
+        else:
+            for part in self._pending.add(features, labels):
+                self._merge(part)
         self._forget_second_look()
 
     def look_again(
@@ -305,25 +304,28 @@ class CollapseMetrics(BeyondRows, Metric):
     @property
     def state(self) -> Tensor:
         """Class statistics of all rows as one vector, the torchmetrics state: whoever asks for it, be it to merge, to
-        synchronise or to save, gets the rows of the buffer as well."""
+        synchronise or to save, gets the rows that are on their way as well."""
         self._take_in_waiting()
         return self._state
 
     @state.setter
     def state(self, value: Tensor) -> None:
-        self._pending.emptied()
+        self._pending.forget()
         self._state = value
 
     def _take_in_waiting(self) -> None:
-        if len(self._pending):
-            self._take_in(*self._pending.emptied())
+        for part in self._pending.emptied():
+            self._merge(part)
 
-    def _take_in(self, rows: Tensor, labels: Tensor, active: Tensor | None = None, units: Tensor | None = None) -> None:
+    def _take_in(self, rows: Tensor, labels: Tensor, active: Tensor | None, units: Tensor | None) -> None:
         batch = self._plan.first_look(rows, labels, self.num_classes)
         if units is not None and "counted_units" in batch.extras:
             batch = replace(batch, extras={**batch.extras, "counted_units": units.to(batch.active)})
         if active is not None:
             batch = replace(batch, active=active.sum().to(batch.active))
+        self._merge(batch)
+
+    def _merge(self, batch: ClassStatistics) -> None:
         so_far = unpack(self._shapes, self._state)
         # Nothing is there to be merged with the first block; a GPU is not waited for to know that.
         first = self._state.device.type == "cpu" and not so_far.samples

@@ -13,6 +13,7 @@ from pipeline.metrics.engine.undefined import Exceptional, Formula, except_when
 
 if TYPE_CHECKING:
     from pipeline.metrics.engine.chunks import Chunk
+    from pipeline.metrics.engine.sums import ClassSums
 
 INPUTS = {
     "statistics": "`ClassStatistics` of the rows",
@@ -119,14 +120,16 @@ class Statistic(Named):
         within: whether rows go into it only by what they are off the mean of their class, so that a class whose rows
             are all alike, as a single one is, leaves no trace.
         of_all_rows: whether it is of rows of classes that are left out, too.
+        of_sums: whether `measure` takes no more of a chunk than `ClassSums` has, so that rows need not be kept for it.
     """
 
     name: str
     shape: Shape
-    measure: Callable[[Chunk], Tensor]
+    measure: Callable[[Chunk], Tensor] | Callable[[ClassSums], Tensor]
     merge: str | Merge
     within: bool = False
     of_all_rows: bool = False
+    of_sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,7 @@ def metric(
 
 
 def statistic(
-    *, shape: Shape, merge: str | Merge, within: bool = False, of_all_rows: bool = False
+    *, shape: Shape, merge: str | Merge, within: bool = False, of_all_rows: bool = False, of_sums: bool = False
 ) -> Callable[[Callable[[Chunk], Tensor]], Statistic]:
     """Register a function of a chunk of rows as a statistic under its own name; see `Statistic`.
 
@@ -241,7 +244,7 @@ def statistic(
         raise ValueError(f"merge must be sum, max or a function, got {merge!r}.")
 
     def register(measure: Callable[[Chunk], Tensor]) -> Statistic:
-        own = Statistic(measure.__name__, shape, measure, merge, within, of_all_rows)
+        own = Statistic(measure.__name__, shape, measure, merge, within, of_all_rows, of_sums)
         return _add(STATISTICS, own, measure)
 
     return register

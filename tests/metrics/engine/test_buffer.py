@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics import CollapseMetrics, layer_metrics
-from pipeline.metrics.engine import buffer
-from pipeline.metrics.engine.buffer import Buffer
+from pipeline.metrics.engine import intake
+from pipeline.metrics.engine.plan import Plan
 
 K, WIDTH = 3, 5
 
@@ -28,11 +28,14 @@ def assert_measures(metric: CollapseMetrics, rows: Tensor, labels: Tensor) -> No
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-14)
 
 
-@pytest.fixture(autouse=True)
-def few_rows_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty rows fill the buffer, so that some have been taken in and some wait."""
-    monkeypatch.setattr(buffer, "CACHED_ELEMENTS", 20 * WIDTH)
-    monkeypatch.setattr(buffer, "BUFFER_ELEMENTS", 20 * WIDTH)
+@pytest.fixture(autouse=True, params=["in tiles", "in blocks"])
+def few_rows_wait(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty rows fill the buffer and forty the sums, so that some are in the state, some in sums, and some wait."""
+    for name in ("TILE_ELEMENTS", "CACHED_ELEMENTS", "BLOCK_ELEMENTS"):
+        monkeypatch.setattr(intake, name, 20 * WIDTH)
+    monkeypatch.setattr(intake, "TILE_ROWS", 1)
+    monkeypatch.setattr(intake, "SUMMED_ROWS", 40)
+    monkeypatch.setattr(Plan, "of_sums", request.param == "in tiles")
 
 
 def waiting(rows: Tensor, labels: Tensor) -> CollapseMetrics:
@@ -131,7 +134,7 @@ def test_the_forward_value_is_of_the_batch_and_the_whole_goes_on() -> None:
 def test_memory_is_bounded_and_a_pickle_holds_no_rows() -> None:
     rows, labels = draw(600)
     metric = waiting(rows, labels)
-    assert metric._pending.capacity == 20
+    assert len(metric._pending) <= 40
+    assert intake.rows_of_tile(WIDTH, wide=True) == intake.rows_of_block(WIDTH) == 20
     assert len(pickle.dumps(metric)) < len(pickle.dumps(CollapseMetrics(K, WIDTH))) + 20 * WIDTH * 8
-    wide = Buffer(10**6)
-    assert wide.capacity == 1
+    assert intake.rows_of_tile(10**6, wide=False) == intake.rows_of_block(10**6) == 1
