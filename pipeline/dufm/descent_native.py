@@ -6,12 +6,6 @@ folder. Without a compiler `library()` is None and the steps are taken by `pipel
 """
 
 import ctypes
-import hashlib
-import logging
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,16 +16,14 @@ from torch import Tensor
 
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent_torch import Parameters, Rule
+from pipeline.runtime.native import built
 
 SOURCE = Path(__file__).with_name("descent_kernel.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
 CACHE_LINE_BYTES = 64
 OBJECTIVES = ("squared_error", "cross_entropy")
 """What the kernel can descend on; an objective says by `Objective.kernel` which of these it is."""
 CONSTRAINTS = ("nonnegative",)
 """Of `pipeline.dufm.CONSTRAINTS`, what the kernel can keep free features in."""
-
-log = logging.getLogger(__name__)
 
 
 class _Problem(ctypes.Structure):
@@ -115,50 +107,11 @@ def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be had."""
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        log.info("no C++ compiler: gradient descent runs in plain PyTorch")
-        return None
-    try:
-        kernel = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        log.info("the descent kernel does not build, gradient descent runs in plain PyTorch: %s", error)
-        return None
-    for function in (kernel.descend_float32, kernel.descend_float64):
-        function.restype = None
+    kernel = built(SOURCE, "gradient descent runs in plain PyTorch")
+    if kernel is not None:
+        for function in (kernel.descend_float32, kernel.descend_float64):
+            function.restype = None
     return kernel
-
-
-def _compiled(compiler: str) -> Path:
-    """Path of the shared library; its name stands for the source, the flags, the compiler and this processor."""
-    macros = subprocess.run(
-        [compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True, timeout=60
-    ).stdout
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((compiler, FLAGS)).encode() + macros).hexdigest()[:16]
-    folder = _cache_folder()
-    path = folder / f"descent_{key}.so"
-    if not path.exists():
-        handle, unfinished = tempfile.mkstemp(suffix=".so", dir=folder)
-        os.close(handle)
-        try:
-            subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", unfinished], capture_output=True, check=True, timeout=300
-            )
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
-    return path
-
-
-def _cache_folder() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deep-neural-collapse"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="deep-neural-collapse-"))
 
 
 def _padded(rows: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def _merged_scatter(values: Sequence[Tensor], shifts: Tensor, counts: Tensor) ->
     return sum(values, start=between_parts)
 
 
-@statistic(shape=lambda num_classes, num_features: (num_features, num_features), merge=_merged_scatter, within=True, of_sums=True)
+@statistic(shape=lambda _, num_features: (num_features, num_features), merge=_merged_scatter, within=True, of_sums=True)
 def pooled(sums: ClassSums) -> Tensor:
     """Within-class scatter matrix, sum of (z - mu_c)(z - mu_c)^T over all samples, `(..., d, d)`."""
     drifts = sums.drifts

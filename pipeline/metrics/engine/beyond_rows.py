@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class BeyondRows:
     """The part of `CollapseMetrics` that is told groups and foreign rows."""
 
-    @property
+    @cached_property
     def _takes_foreign(self) -> bool:
         return bool(self._plan.row_values) or self._plan.takes("foreign")
 

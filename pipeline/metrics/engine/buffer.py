@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+
 class Buffer:
     """Batches of rows `(n, d)` of one dtype on one device, copied side by side.
 

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.buffer import Buffer
+from pipeline.metrics.engine.native_sums import NativeSums, library
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.statistics import ClassStatistics, is_wide, roundoff_of
 from pipeline.metrics.engine.sums import ClassSums
 
 # Features of a tile, which stay in a core's cache as float64; with a d x d matrix, in which each tile is added, it is
 # of no fewer rows than this, or d.
-TILE_ELEMENTS = 1 << 17
-TILE_ROWS = 256
+TILE_ELEMENTS = 1 << 18
+TILE_ROWS = 512
 # Rows of sums about the same anchors: their rounding grows with these (`ClassStatistics.of_sums`).
 SUMMED_ROWS = 1 << 16
 # Features of a block: what stays in a core's cache, or, where d x d matrices have to be merged, 16 d rows, up to 16 MiB
@@ -62,15 +63,17 @@ class Intake:
 
     def add(self, features: Tensor, labels: Tensor) -> Iterator[ClassStatistics]:
         """Take a batch, the memory of which may be used again, once all that this gives has been taken."""
-        if self._plan.of_sums and features.device.type == "cpu":
-            if not self._tile.add(features, labels):
-                yield from self._sum(*self._tile.emptied())
-                if not self._tile.add(features, labels):
-                    yield from self._sum(features, labels)
-        elif not self._block.add(features, labels):
-            yield from self.emptied()
+        if not self._plan.of_sums or features.device.type != "cpu":
             if not self._block.add(features, labels):
-                yield self._plan.first_look(features, labels, self._num_classes)
+                yield from self.emptied()
+                if not self._block.add(features, labels):
+                    yield self._plan.first_look(features, labels, self._num_classes)
+        elif library() is not None:  # which fills tiles without another copy
+            yield from self._sum(features, labels)
+        elif not self._tile.add(features, labels):
+            yield from self._sum(*self._tile.emptied())
+            if not self._tile.add(features, labels):
+                yield from self._sum(features, labels)
 
     def emptied(self) -> Iterator[ClassStatistics]:
         """Class statistics of all that waits; nothing waits any more."""
@@ -86,19 +89,23 @@ class Intake:
         self._sums = None
 
     def _sum(self, features: Tensor, labels: Tensor) -> Iterator[ClassStatistics]:
-        """Add rows tile by tile; gives those summed before, where there are many."""
-        size = self._tile.capacity
-        for start in range(0, len(labels), size):
-            tile = slice(start, start + size)
-            if self._sums is not None and self._sums.samples + size > SUMMED_ROWS:
-                yield from self._summed()
-            # A tensor made in inference mode could not be written outside.
-            with torch.inference_mode(False):
-                if self._sums is None:
-                    scratch = torch.empty(2, size, self._width, dtype=torch.float64)
-                    self._sums, self._roundoff = ClassSums(self._num_classes, scratch, self._wide), 0.0
-            self._sums.add(features[tile].detach(), labels[tile])
+        """Add rows to the sums; gives these when they are of many rows, and begins new ones."""
+        start, samples = 0, len(labels)
+        while start < samples:
+            if self._sums is None:
+                self._sums, self._roundoff = self._new_sums(), 0.0
+            end = start + min(self._tile.capacity, SUMMED_ROWS - self._sums.samples)
+            self._sums.add(features[start:end].detach(), labels[start:end])
             self._roundoff = max(self._roundoff, roundoff_of(features.dtype))
+            if self._sums.samples == SUMMED_ROWS:
+                yield from self._summed()
+            start = end
+
+    def _new_sums(self) -> ClassSums:
+        sums = ClassSums if library() is None else NativeSums
+        with torch.inference_mode(False):  # a tensor made in it could not be written outside
+            scratch = torch.empty(2, self._tile.capacity, self._width, dtype=torch.float64)
+            return sums(self._num_classes, scratch, self._wide)
 
     def _summed(self) -> Iterator[ClassStatistics]:
         sums, self._sums = self._sums, None

@@ -143,7 +143,7 @@ class Plan:
         taken = (name.removeprefix(registry.FOREIGN) for metric in self.metrics for name in metric.takes)
         return tuple(known[name] for name in dict.fromkeys(taken) if name in known)
 
-    @property
+    @cached_property
     def looks_again(self) -> bool:
         """Whether there is anything to do in a second look."""
         return bool(self.row_sums or self.row_values)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.chunks import chunks_of
-from pipeline.metrics.engine.sums import minus_rows, scratch_for
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
+from pipeline.metrics.engine.sums import minus_rows, scratch_for
 from pipeline.metrics.engine.views import unit_rows
 from pipeline.metrics.registry import RowSum, RowValue
 

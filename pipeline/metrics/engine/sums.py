@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
@@ -50,7 +51,9 @@ class Gram:
             self._half = np.zeros((len(columns), len(columns)), order="F")
         if rows.shape[0]:
             dsyrk, threads = _blas()
-            with threads.limit(limits=1, user_api="blas"):  # scipy's has threads of its own
+            # SciPy's has threads of its own. To ask for their number is cheap, to set it is not.
+            on_one = all(library.num_threads == 1 for library in threads.lib_controllers)
+            with nullcontext() if on_one else threads.limit(limits=1):
                 self._half = dsyrk(1.0, columns, beta=1.0, c=self._half, overwrite_c=1)
 
     def total(self) -> Tensor:
@@ -67,7 +70,7 @@ class Gram:
 def _blas() -> tuple[Callable[..., np.ndarray], ThreadpoolController]:
     from scipy.linalg.blas import dsyrk  # half a second, for which runs without convolutions or streams have no use
 
-    return dsyrk, ThreadpoolController()
+    return dsyrk, ThreadpoolController().select(user_api="blas")
 
 
 class ClassSums:

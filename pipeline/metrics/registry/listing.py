@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 from pipeline.metrics.registry.entries import (
@@ -15,6 +16,7 @@ from pipeline.metrics.registry.entries import (
     STATISTICS,
     TEST,
     Metric,
+    Named,
     RowSum,
     RowValue,
     Statistic,
@@ -30,16 +32,12 @@ def metrics() -> dict[str, Metric]:
     Raises:
         ValueError: if a formula takes something that is neither an input nor declared.
     """
-    _load()
-    _check()
-    # Stable, so that a family keeps its own order, however its metrics came to be imported.
-    # Those that are measured by default come first.
-    return dict(sorted(METRICS.items(), key=lambda item: (is_optional(item[1].family), item[1].family)))
+    return dict(_listed().metrics)
 
 
 def families() -> dict[str, Family]:
     """All families by name, "core" first."""
-    return families_of(metrics().values())
+    return dict(_listed().families)
 
 
 def of_families(names: Iterable[str] = (CORE,)) -> tuple[Metric, ...]:
@@ -119,6 +117,30 @@ def table() -> str:
 @cache
 def _load() -> None:
     modules_in("pipeline.metrics")
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """All metrics in order, and their families, as they are while these are the entries."""
+
+    entries: list[Named]
+    metrics: dict[str, Metric]
+    families: dict[str, Family]
+
+
+_last: list[_Listing] = []
+
+
+def _listed() -> _Listing:
+    _load()
+    entries = [entry for kind in (METRICS, STATISTICS, ROW_SUMS, ROW_VALUES) for entry in kind.values()]
+    if not _last or _last[0].entries != entries:  # quick, as the same ones are the same objects
+        _check()
+        # Stable, so that a family keeps its own order, however its metrics came to be imported.
+        # Those that are measured by default come first.
+        in_order = dict(sorted(METRICS.items(), key=lambda item: (is_optional(item[1].family), item[1].family)))
+        _last[:] = [_Listing(entries, in_order, families_of(in_order.values()))]
+    return _last[0]
 
 
 def _check() -> None:
