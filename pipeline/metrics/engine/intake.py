@@ -20,7 +20,7 @@ from pipeline.metrics.engine.sums import ClassSums
 
 # Features of a tile, which stay in a core's cache as float64; with a d x d matrix, in which each tile is added, it is
 # of no fewer rows than this, or d.
-TILE_ELEMENTS = 1 << 18
+TILE_ELEMENTS = 1 << 17
 TILE_ROWS = 512
 # Rows of sums about the same anchors: their rounding grows with these (`ClassStatistics.of_sums`).
 SUMMED_ROWS = 1 << 16

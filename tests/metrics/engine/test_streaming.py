@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from pipeline.metrics import CollapseMetrics, layer_metrics, undefined_reasons
+from pipeline.metrics.engine import intake
 
 
 def draw(seed: int, sizes: tuple[int, ...], width: int, offset: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,16 @@ def test_any_split_into_batches_gives_what_one_batch_gives(sizes: list[int], see
     assert_same(metric.compute(), layer_metrics(features, labels, 3), rtol=1e-11)
 
 
+@pytest.fixture(params=["by the kernel", "by PyTorch"])
+def summed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams are summed either way, whether there is a compiler or not."""
+    if request.param == "by PyTorch":
+        monkeypatch.setattr(intake, "library", lambda: None)
+    elif intake.library() is None:
+        pytest.skip("no working C++ compiler")
+
+
+@pytest.mark.usefixtures("summed")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("offset", "spread"), [(1e6, 1.0), (1.0, 1e-6), (0.0, 1e-6)])
 @pytest.mark.parametrize("sizes", [[1] * 60, [1, 0, 50, 9], [20, 20, 20]])
@@ -84,6 +95,7 @@ def test_offsets_and_near_collapse_cost_no_digits(
     assert float(values["nc2_simplex"]) == pytest.approx(brute_force.nc2_simplex(*centred, 3), rel=1e-10, abs=0)
 
 
+@pytest.mark.usefixtures("summed")
 def test_an_outlier_first_costs_no_digits() -> None:
     features, labels = draw(2, (30, 30), 3)
     features[0] += 1e5  # the anchor of its class, far from all its other samples
@@ -92,6 +104,7 @@ def test_an_outlier_first_costs_no_digits() -> None:
     assert float(values["dnc1"]) == pytest.approx(exact[0], rel=1e-11, abs=0)
 
 
+@pytest.mark.usefixtures("summed")
 def test_collapsed_classes_stay_exactly_collapsed_over_batches() -> None:
     means = torch.tensor([[0.1, 1 / 3], [1e6 + 0.1, 0.7]], dtype=torch.float64)
     labels = torch.arange(101) % 2
@@ -111,6 +124,7 @@ def test_without_covariance_only_nc1_pinv_is_missing_and_the_state_is_linear_in_
     assert full.state.numel() < 50 * 50 + 5 * 50
 
 
+@pytest.mark.usefixtures("summed")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_lower_precision_batches_are_measured_in_float64(dtype: torch.dtype) -> None:
     features, labels = draw(4, (9, 11), 5)
@@ -127,6 +141,7 @@ def test_autocast_does_not_touch_the_accumulation() -> None:
     assert_same(values, layer_metrics(features.float().double(), labels, 2))
 
 
+@pytest.mark.usefixtures("summed")
 def test_batches_in_and_out_of_inference_mode_mix() -> None:
     features, labels = draw(15, (9, 11), 5)
     metric = CollapseMetrics(2, 5)
@@ -240,6 +255,7 @@ def test_undefined_values_come_with_their_reasons_until_they_are_defined() -> No
     assert metric.undefined == {}
 
 
+@pytest.mark.usefixtures("summed")
 def test_a_batch_that_is_not_finite_makes_the_metrics_undefined_for_good() -> None:
     features, labels = draw(12, (9, 11), 5)
     metric = CollapseMetrics(2, 5)
@@ -280,6 +296,7 @@ def test_sizes_out_of_range_are_refused(sizes: tuple, message: str) -> None:
         CollapseMetrics(*sizes)
 
 
+@pytest.mark.usefixtures("summed")
 def test_labels_out_of_range_that_update_could_not_look_at_are_found_by_compute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
