@@ -2,7 +2,8 @@
 
 Hydra calls whatever a ``_target_`` names (callbacks, launchers, log handlers) and unpickles the file that
 ``--experimental-rerun`` names. On the command line this pipeline lets neither happen: only ``backbone._target_`` is
-taken, and that has to be a network (`pipeline.networks.architectures.custom`). Configuration files of one's own
+taken, which has to be a network (`pipeline.networks.architectures.custom`), and those in ``trainer.callbacks``, which
+have to be callbacks of Lightning's (`pipeline.runs.training.callbacks`). Configuration files of one's own
 (``--config-dir``) are code of one's own and are not restricted.
 """
 
@@ -19,6 +20,7 @@ from pipeline.config.overrides import check_single, parsed_override, readable_ov
 from pipeline.runtime.errors import ConfigError
 
 NETWORK = "backbone._target_"
+CALLBACKS = "trainer.callbacks"
 OPEN = ("run", "sweep", "job", "verbose", "mode", "searchpath")
 """Sections of Hydra's own settings that may be set, or replaced, by an argument."""
 KEYED = ("launcher", "sweeper")
@@ -107,7 +109,7 @@ def _check_override(argument: str, override: Override) -> None:
         raise _not_here(argument)
     if hydras and "/" not in key and not _may_be_set(where):
         raise _not_here(argument)
-    if key != NETWORK and (where[-1] == "_target_" or "_target_" in _keys(override._value)):
+    if key not in (NETWORK, CALLBACKS) and (where[-1] == "_target_" or "_target_" in _keys(override._value)):
         raise _not_here(argument)
     # Of a part of the configuration that names a _target_, say.
     if key == "hydra.run.dir" and override._value in (None, ""):
@@ -123,6 +125,7 @@ def _may_be_set(where: list[str]) -> bool:
 def _not_here(argument: str) -> ConfigError:
     return ConfigError(
         f"'{argument}' could run code of any kind or switch off checks, so no argument may say it; allowed: {NETWORK}, "
+        f"{CALLBACKS}, "
         "hydra.run.dir, hydra.sweep, hydra.launcher.KEY, hydra/launcher=CHOICE, or a file of your own in --config-dir."
     )
 

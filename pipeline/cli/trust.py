@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from pipeline.cli.arguments import NETWORK
+from pipeline.cli.arguments import CALLBACKS, NETWORK
 from pipeline.config.overrides import readable_override
 from pipeline.runtime.errors import ConfigError
 
@@ -56,6 +56,9 @@ def _check_override(run: Path, text: str, override: Override) -> None:
         _refuse(run, text, f"none of Hydra's own settings but {SEARCHPATH}; say it again on the command line")
     elif where == NETWORK:
         _check_module(run, text, str(override._value).strip("'\""))
+    elif where == CALLBACKS:
+        for target in _targets(override._value):
+            _check_module(run, text, target)
     elif "." not in where:  # perhaps a choice of a group
         for choice in _texts(override._value):
             if os.path.isabs(choice) or ".." in choice.split("/"):
@@ -96,7 +99,7 @@ def _within(folder: Path) -> Iterator[Path]:
 
 
 def _check_module(run: Path, text: str, target: str) -> None:
-    """Refuse a network's module that is in the run folder, or somebody else's; it is looked for, not imported."""
+    """Refuse a module (of a network, a callback) in the run folder, or somebody else's; it is not imported."""
     here = [os.getcwd(), *sys.path]
     found = PathFinder.find_spec(target.partition(".")[0], here) if target else None
     places = [*(found.submodule_search_locations or ()), *([found.origin] if found.origin else [])] if found else []
@@ -105,6 +108,17 @@ def _check_module(run: Path, text: str, target: str) -> None:
             _refuse(run, f"{text}: that module lies in the run folder", "a module of your own, elsewhere")
         if place.exists() and place.stat().st_uid not in (os.getuid(), 0):
             _refuse(run, f"{text}: {place} is not yours", "a module of your own")
+
+
+def _targets(value: Any) -> Iterator[str]:
+    """What entries of a parsed list name as ``_target_``; those of a sweep's choices too."""
+    if isinstance(value, dict):
+        yield from (str(getattr(it, "text", it)).strip("'\"") for key, it in value.items() if str(key) == "_target_")
+        value = list(value.values())
+    elif not isinstance(value, list):
+        value = getattr(value, "list", None) or []
+    for item in value:
+        yield from _targets(item)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -48,6 +48,7 @@ def settings(cfg: DictConfig) -> Config:
     _check_thresholds(config)
     _check_sizes(config)
     _check_device(config)
+    _check_callbacks(config.trainer.callbacks)
     if config.logger.name == "wandb":
         _check_tracking(config.logger)
     return config
@@ -118,12 +119,32 @@ def _check_tracking(logger: LoggerConfig) -> None:
             f"logger.project={project} is no name for wandb; allowed: 1 to {LONGEST_PROJECT} characters, none of "
             f"{' '.join(NOT_IN_PROJECT)}."
         )
+    entity = logger.entity
+    if entity is not None and (not 1 <= len(entity) <= LONGEST_TAG or set(entity) & {*NOT_IN_PROJECT, " "}):
+        raise ConfigError(
+            f"logger.entity={entity} is no team or user of wandb's; allowed: 1 to {LONGEST_TAG} characters, no blank, "
+            f"none of {' '.join(NOT_IN_PROJECT)}, or null."
+        )
     for tag in logger.tags:
         if not 1 <= len(tag) <= LONGEST_TAG:
             raise ConfigError(
                 f"logger.tags={shown(logger.tags)} has a tag of {len(tag)} characters; allowed by wandb: 1 to "
                 f"{LONGEST_TAG} in each."
             )
+
+
+def _check_callbacks(given: Any) -> None:
+    """Their form; whether they are callbacks is asked where they are made (`pipeline.runs.training.callbacks`)."""
+    if given is None:
+        return
+    form = "allowed: [{_target_: package.module.Class, argument: value, ...}, ...], or null"
+    if not isinstance(given, list):
+        raise ConfigError(f"trainer.callbacks={given} is no list; {form}.")
+    for entry in given:
+        if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
+            raise ConfigError(f"trainer.callbacks has {entry}, which is no mapping; {form}.")
+        if not isinstance(entry.get("_target_"), str):
+            raise ConfigError(f"trainer.callbacks has {entry}, which names no class; {form}.")
 
 
 def _check_device(config: Config) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # --help and a mistyped argument need no PyTorch
 
     from pipeline.dufm.objectives import Objective
 
+LIGHTNINGS = ("csv", "tensorboard", "mlflow")
+"""Trackers that are loggers of Lightning's."""
 CENTRES = "centres"
 """A loss of networks alone: fixed centres instead of a classifier."""
 
@@ -214,6 +216,9 @@ class TrainerConfig:
         choices=("float32", "float64", "bf16", "tf32", "auto"),
     )
     deterministic: bool = _knob(False, "refuse operations without a deterministic algorithm; matters on GPUs")
+    callbacks: Any = _knob(
+        None, "callbacks of Lightning's in the training, [{_target_: package.module.Class, argument: value}, ...]"
+    )
     checkpoint_seconds: float = _knob(30.0, "seconds between two checkpoints of a training or a descent", ge=0)
 
     def __post_init__(self) -> None:
@@ -225,18 +230,28 @@ class TrainerConfig:
 class LoggerConfig:
     """Experiment tracking; the local record is written in any case."""
 
-    name: str = _knob(MISSING, "tracker", choices=("wandb", "none"))
+    name: str = _knob(MISSING, "tracker", choices=("wandb", "none", *LIGHTNINGS))
+    also: list[str] = _knob([], "further trackers at once, [csv,tensorboard]")
     mode: str = _knob("offline", "wandb mode; online needs a key and a network", choices=("offline", "online"))
-    project: str = _knob("deep-neural-collapse", "wandb project")
-    group: str | None = _knob(None, "wandb group; null takes the experiment's name, if one was chosen")
-    tags: list[str] = _knob([], "wandb tags")
-    notes: str | None = _knob(None, "wandb notes, free text")
+    entity: str | None = _knob(None, "wandb team or user; null: that of the key")
+    project: str = _knob("deep-neural-collapse", "wandb project, mlflow experiment")
+    group: str | None = _knob(None, "group; null takes the multirun's name, or else the experiment's")
+    tags: list[str] = _knob([], "tags")
+    notes: str | None = _knob(None, "notes, free text")
     runs: str = _knob(
         "per_job",
         "per_job: one wandb run, curves are means over seeds; per_seed: one per seed, in a group",
         choices=("per_job", "per_seed"),
     )
-    artifact: bool = _knob(False, "also keep tensors.safetensors in wandb, as an artifact")
+    keys: str = _knob(
+        "place", "names of curves: head/layer_2/post/dnc1; metric: dnc1/head/layer_2/post", choices=("place", "metric")
+    )
+    alert: bool = _knob(False, "wandb alerts: diverged, verdict reached, failed, finished")
+    artifact: bool = _knob(
+        False, "wandb: the trained backbone and tensors.safetensors as artifacts; that of backbone.from_run as used"
+    )
+    histograms: bool = _knob(False, "wandb, tensorboard: histograms of features' norms at the end, by layer")
+    uri: str | None = _knob(None, "mlflow: server or folder; null: MLFLOW_TRACKING_URI, or mlflow/ in the run's folder")
     patience: float = _knob(10.0, "seconds a run may wait for wandb's server in all; uploads go on that long", ge=1)
 
 

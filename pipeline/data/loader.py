@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,27 +146,32 @@ class ResidentLoader:
 
 
 class Rounds:
-    """The batches of a loader, `ROUND` to a round, which are made one by one while the round is gone through.
+    """The batches of a loader, so many to a round (`ROUND`), which are made one by one while it is gone through.
 
     For Lightning too, whose position in an epoch is then a number of rounds; a checkpoint stands between two of them.
+    Rounds of one are the batches themselves.
     """
 
-    def __init__(self, loader: ResidentLoader) -> None:
+    def __init__(self, loader: ResidentLoader, size: int | None = None) -> None:
         self._loader = loader
+        self.size = ROUND if size is None else size
         self.sampler, self.batch_length = loader.sampler, loader.batch_length
         self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict
 
     def __len__(self) -> int:
         """Rounds in an epoch; the last one may be shorter."""
-        return math.ceil(len(self._loader) / ROUND)
+        return math.ceil(len(self._loader) / self.size)
 
     @property
     def position(self) -> int:
         """Batches already handed out in the current epoch."""
         return self._loader.state_dict()["position"]
 
-    def __iter__(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    def __iter__(self) -> Iterator[Any]:
         batches = iter(self._loader)
+        if self.size == 1:
+            yield from batches
+            return
         # The first one is made at once: what the epoch draws, and moves to the device, is no part of a step.
         while first := next(batches, None):
-            yield chain([first], islice(batches, ROUND - 1))
+            yield chain([first], islice(batches, self.size - 1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.endings import Endings
-from pipeline.networks.errors import first_line, unfit
+from pipeline.networks.errors import unfit
 from pipeline.networks.layouts import find_layouts
 from pipeline.networks.parts import find_parts
 from pipeline.networks.patterns import Pattern, listed, matching
@@ -16,6 +16,7 @@ from pipeline.networks.reading import Reading
 from pipeline.networks.rows import Layout, Unclear
 from pipeline.networks.taps import Place, Tap
 from pipeline.runtime.modes import evaluating, modes_kept
+from pipeline.runtime.text import first_line
 
 Read = Mapping[Pattern, Reading | str | Callable[[object], Tensor]]
 """How layers are read, by patterns; the last one that means a layer counts."""

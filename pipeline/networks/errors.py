@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.runtime.text import first_line
+
 
 def unfit(name: str, image_shape: Sequence[int], reason: object) -> ValueError:
     """The error for images that a network cannot take."""
@@ -16,8 +18,3 @@ def check_kwargs(kwargs: object) -> None:
     named = isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)
     if kwargs is not None and not named:
         raise ValueError(f"backbone.kwargs={kwargs} does not name its values; allowed: {{argument: value, ...}}.")
-
-
-def first_line(reason: object) -> str:
-    """Of a library's message, without the full stop."""
-    return next(iter(str(reason).strip().splitlines()), type(reason).__name__).rstrip(".")

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.backbone import Backbone, Read
-from pipeline.networks.errors import first_line
 from pipeline.networks.patterns import Pattern
 from pipeline.networks.reading import Reading
 from pipeline.networks.rows import Layout
 from pipeline.networks.taps import Tap
 from pipeline.runtime.modes import evaluating, modes_kept
+from pipeline.runtime.text import first_line
 
 POSITIONS = Layout(0, 2, 3)
 """Of activations (n, T, d)."""

@@ -35,6 +35,8 @@ def checked(cfg: DictConfig) -> Config:
     if protocol.network:
         _check_regularization(config, protocol)
         _check_centres(config, protocol)
+    if config.trainer.callbacks:
+        _check_callbacks(config, protocol)
     if protocol.head == "joint":
         _check_joint_training(config)
     if protocol.head is not None:
@@ -46,6 +48,19 @@ def checked(cfg: DictConfig) -> Config:
     if config.logger.name == "wandb":
         check_environment()
     return config
+
+
+def _check_callbacks(config: Config, protocol: Protocol) -> None:
+    """Lightning has to train something, and the classes have to be callbacks that take what they are given."""
+    if not protocol.network:
+        seeing = [name for name in protocol_names() if protocol_named(name).network]
+        raise ConfigError(
+            f"trainer.callbacks does not go with protocol={config.protocol.name}, which trains nothing with Lightning: "
+            f"callbacks do not see our own descent; allowed: protocol={', '.join(seeing)}, or null."
+        )
+    from pipeline.runs.training.callbacks import user_callbacks  # loads Lightning
+
+    user_callbacks(config)
 
 
 def _check_regularization(config: Config, protocol: Protocol) -> None:

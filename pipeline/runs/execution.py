@@ -64,7 +64,7 @@ def _run_first_rank(run: Run) -> None:
     remove_temporaries(folder / name for name in FOLDERS)
     summary = initial_summary(run)
     write_summary(folder, summary)
-    tracker = track(config.logger, folder, asdict(config), run.protocol.name)
+    tracker = track(config.logger, folder, asdict(config), run.protocol.name, record.asides)
     record.listeners.append(tracker.rows)
     figures: list[Path] = []
     try:

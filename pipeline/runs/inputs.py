@@ -278,6 +278,11 @@ def trains_backbone(config: Config, inputs: Inputs) -> bool:
 
 def _check_training(config: Config, inputs: Inputs) -> None:
     """A network that is to be trained is tried in training mode; L-BFGS wants all images at once."""
+    if config.trainer.callbacks and not trains_backbone(config, inputs):
+        raise ConfigError(
+            "trainer.callbacks has nothing to see: no network is trained here; allowed: null, or backbone.epochs > 0 "
+            "without given weights."
+        )
     if trains_backbone(config, inputs):
         count, processes = len(inputs.images.train), config.trainer.devices * config.trainer.num_nodes
         if config.optimizer.name == "lbfgs" and (config.backbone.batch_of(count) < count or processes > 1):

@@ -17,8 +17,11 @@ from pipeline.runs.run import Run
 from pipeline.runtime.command_line import installed_command, own_command
 from pipeline.runtime.environment import environment
 from pipeline.storage.record import COMPLETED, SCHEMA_VERSION, finite_or_none
+from pipeline.storage.stages import CHECKPOINT
 from pipeline.storage.tensors import FILE as TENSORS
 
+TRAINED, BATCHES = ("backbone", 0), "batches_per_step"
+"""Where a training notes what a step of Lightning's is."""
 MOST_CLASSES = 20
 """Of which the size of each is told."""
 
@@ -57,7 +60,8 @@ def final_summary(run: Run, outcome: Outcome, tensors_reason: str | None) -> dic
         "tensors": TENSORS if tensors_reason is None else None,
         "tensors_reason": tensors_reason,
         **_recorded(run),
-        "stopped_early": _stopped_early(run),
+        **_ended(run),
+        "parameters": _parameters(run, outcome),
         "data": _data(run),
         "backbone_weights": _given_weights(run),
         "timings": run.stopwatch.seconds,  # itself, because the figures still take time
@@ -104,6 +108,32 @@ def _stopped_early(run: Run) -> dict[str, int]:
     for row in run.record.rows:
         last[row.stage] = max(row.step, last.get(row.stage, 0))
     return {stage: step for stage, step in last.items() if step < run.planned_steps.get(stage, 0)}
+
+
+def _ended(run: Run) -> dict[str, Any]:
+    """Which stages ended early, which of them a callback has ended, and what a step of Lightning's was."""
+    early = _stopped_early(run)
+    found: dict[str, Any] = {"stopped_early": early}
+    if early and run.config.trainer.callbacks:
+        from pipeline.runs.training.checkpoints import COLLAPSED, ended_by  # loads Lightning, which has been loaded
+
+        why = ended_by(run.folder / CHECKPOINT)
+        units = {name: stage.unit for name, stage in run.protocol.stages.items()}
+        trained = [stage for stage in early if units.get(stage) == "epoch"]
+        if why not in (None, COLLAPSED):
+            found["stopped_by"] = dict.fromkeys(trained, why)
+    step = run.record.asides.get(TRAINED, {}).get(BATCHES)
+    return found if step is None else found | {"training": {BATCHES: int(step)}}
+
+
+def _parameters(run: Run, outcome: Outcome) -> dict[str, int]:
+    """How many numbers the backbone has, and the head or classifier on it (one seed's)."""
+    kept, found = outcome.tensors(), {}
+    if run.inputs.backbone is not None:
+        found["backbone"] = sum(parameter.numel() for parameter in run.inputs.backbone.parameters())
+    sizes = [tensor.shape[-2:].numel() for name, tensor in kept.items() if name.startswith("weights/")]
+    sizes += [tensor.shape[-1] for name, tensor in kept.items() if name in ("bias", "bias/1")]
+    return found | ({"head": sum(sizes)} if sizes else {})
 
 
 def _data(run: Run) -> dict[str, Any] | None:
@@ -166,7 +196,9 @@ def print_results(outcome: Outcome, summary: Mapping[str, Any], console: Console
             counts = f"{len(sizes)} classes of {min(sizes.values())} to {max(sizes.values())}"
         console.print(f"The classes differ in size (ratio {summary['data']['imbalance']:.3g}): {counts}.", style="dim")
     for stage, step in summary["stopped_early"].items():
-        console.print(f"Stopped when collapsed: {stage} after {summary['step_units'][stage]} {step}.")
+        why = (summary.get("stopped_by") or {}).get(stage)
+        told = f"Stopped by {why}" if why else "Stopped when collapsed"
+        console.print(f"{told}: {stage} after {summary['step_units'][stage]} {step}.", highlight=False)
     for section in outcome.sections:
         for line in section.lines(summary):
             console.print(line)

@@ -1,5 +1,6 @@
 """What the stages of one run share."""
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,4 +85,8 @@ class Run:
 
     @cached_property
     def _training(self) -> str:
-        return "" if self.inputs.backbone is None else decide(self.config, self.inputs.backbone, self.inputs.images).key
+        if self.inputs.backbone is None:
+            return ""
+        callbacks = self.config.trainer.callbacks  # what they do to a training is theirs to know
+        way = decide(self.config, self.inputs.backbone, self.inputs.images).key
+        return f"{way}, callbacks={json.dumps(callbacks, sort_keys=True)}" if callbacks else way

@@ -263,6 +263,10 @@ def train_recorded(
     if every is not None:
         schedule = [*range(0, epochs, every), epochs]
 
+    def measure(epoch: int) -> str:
+        run.record.note("backbone", epoch, learning_rate=learner.rate)
+        return measure_training(run, learner, epoch, measure_too, entered)
+
     def finished() -> bool:
         done = collapsed()
         if done:
@@ -274,7 +278,7 @@ def train_recorded(
         run.inputs.images,
         config,
         schedule,
-        lambda epoch: measure_training(run, learner, epoch, measure_too, entered),
+        measure,
         TrainingCheckpoints(run.folder / CHECKPOINT, key, run.record, config.trainer.checkpoint_seconds),
         finished,
     )

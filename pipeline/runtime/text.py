@@ -11,3 +11,8 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same of text that may have lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def first_line(reason: object) -> str:
+    """Of a library's message, without the full stop."""
+    return next(iter(str(reason).strip().splitlines()), type(reason).__name__).rstrip(".")

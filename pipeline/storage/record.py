@@ -50,12 +50,20 @@ class Row(NamedTuple):
     metric: str
     value: float
 
+    @property
+    def key(self) -> str:
+        """Its name in trackers: ``head/layer_2/post/dnc1``; layers that have names are called by them."""
+        layer = f"layer_{self.layer}" if self.layer.isdecimal() else self.layer
+        return "/".join(part for part in (self.stage, layer, self.tap, self.metric) if part)
+
 
 @dataclass
 class Record:
     """Rows as they are measured, mirrored to listeners (trackers) and kept in ``folder``.
 
     numbered: the stages whose layers are numbers, as those of a head are; elsewhere they have names.
+    asides: by stage and step, numbers for listeners alone, noted before that step's rows: how it was trained, which is
+    no measurement.
     """
 
     folder: Path
@@ -63,6 +71,7 @@ class Record:
     listeners: list[Callable[[list[Row]], None]] = field(default_factory=list)
     undefined: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
     numbered: frozenset[str] = frozenset({"head"})
+    asides: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
 
     def add(
         self,
@@ -92,6 +101,22 @@ class Record:
         self.rows.extend(new)
         for listener in self.listeners:
             listener(new)
+
+    def note(self, stage: str, step: int, **values: float) -> None:
+        """Add to `asides`."""
+        self.asides.setdefault((stage, step), {}).update(values)
+
+    @property
+    def noted(self) -> list[list[Any]]:
+        """`asides` as a plain list: stage, step, name, value."""
+        return [[*at, name, value] for at, values in self.asides.items() for name, value in values.items()]
+
+    def note_again(self, noted: Any) -> None:
+        """Add what `noted` gave, from a file that may hold anything else."""
+        for entry in noted if isinstance(noted, list) else ():
+            match entry:
+                case [str(stage), int(step), str(name), float(value)]:
+                    self.note(stage, step, **{name: value})
 
     def restore(self, rows: list[Row], undefined: Mapping[tuple[str, str, str, str], str]) -> None:
         """Append rows that an earlier attempt at this run had measured, and its reasons for undefined values."""

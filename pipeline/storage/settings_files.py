@@ -15,7 +15,8 @@ _SECTIONS = ("data", "backbone", "optimizer", "head", "descent", "protocol", "tr
 _CONFIG = {f"{name}?": ({}, NULL) for name in _SECTIONS}
 _SOURCE = {"path": str, "provider": str}
 _RUNTIME = {"cwd?": (str, NULL), "config_sources?": ([_SOURCE], NULL), "choices?": ({"experiment?": (str, NULL)}, NULL)}
-_HYDRA = {"hydra": {"runtime?": (_RUNTIME, NULL), "overrides?": ({"task?": ([str], NULL)}, NULL)}}
+_HYDRA = {"runtime?": (_RUNTIME, NULL), "overrides?": ({"task?": ([str], NULL)}, NULL)}
+_HYDRA = {"hydra": _HYDRA | {"mode?": (str, NULL), "sweep?": ({"dir?": (str, NULL)}, NULL)}}
 
 
 def kept_config(folder: Path) -> dict[str, Any] | None:

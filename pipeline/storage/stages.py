@@ -167,10 +167,12 @@ _KINDS = (str, int, int, str, str, str, int | float)
 
 def _metadata(record: Record, start: int, key: str) -> dict[str, Any]:
     undefined = [[*where, why] for where, why in record.undefined.items()]
-    return {"key": key, "rows": record.rows[start:], "undefined": undefined}
+    metadata = {"key": key, "rows": record.rows[start:], "undefined": undefined}
+    return metadata | ({"noted": record.noted} if record.asides else {})
 
 
 def _restore(record: Record, metadata: dict[str, Any]) -> None:
+    record.note_again(metadata.get("noted"))
     record.restore(*parsed_rows(metadata["rows"], metadata["undefined"]))
 
 

@@ -149,7 +149,7 @@ def test_the_offline_wandb_run_mirrors_the_record(digits_run):
     means = frame[place].groupby("step").value.mean()
     for value in means:
         assert f"{value!r}"[:12] in done.stdout
-    assert "head/layer_2/post/dnc1" in done.stdout and "backbone/layer_network.hidden1/post/dnc1" in done.stdout
+    assert "head/layer_2/post/dnc1" in done.stdout and "backbone/network.hidden1/post/dnc1" in done.stdout
 
 
 def test_the_verdict_is_printed_and_stored(digits_run):

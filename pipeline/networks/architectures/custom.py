@@ -1,28 +1,21 @@
 """Networks of the user's own, by dotted path (``backbone._target_``).
 
 What is named has to be a class derived from `torch.nn.Module`, or a function whose annotation says that it returns one,
-such as torchvision's ``resnet18``; nothing else is called. To look it up, its module is imported, which runs that
-module with the user's rights; so only a module that Python finds under its name (installed, or in the working
-directory) is taken, never a path.
+such as torchvision's ``resnet18``; nothing else is called. What is trusted: `pipeline.runtime.dotted`.
 """
 
-import importlib
-import pkgutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, get_type_hints
 
-import torch
 from torch import nn
 
-from pipeline.networks.errors import check_kwargs, first_line
+from pipeline.networks.errors import check_kwargs
 from pipeline.networks.registry import architecture
+from pipeline.runtime.dotted import importable_here, named
 from pipeline.runtime.settings import knob
-from pipeline.runtime.suggestions import did_you_mean
+from pipeline.runtime.text import first_line
 
 CLASS = "a class derived from torch.nn.Module"
 
@@ -54,7 +47,7 @@ def custom(image_shape: Sequence[int], settings: Settings) -> nn.Module:
     """
     target, kwargs = settings._target_, settings.kwargs or {}
     make = _find_target(target)
-    with _importable_here():
+    with importable_here():
         try:
             network = make(**kwargs)
         except (Exception, SystemExit) as error:
@@ -71,29 +64,10 @@ def custom(image_shape: Sequence[int], settings: Settings) -> nn.Module:
 
 def _find_target(target: str | None) -> Callable[..., nn.Module]:
     """The class or function at a dotted path."""
-    key = f"backbone._target_={'null' if target is None else target}"
-    parts = str(target).split(".")
-    if target is None or len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        problem = "names no network" if target is None else "is not a dotted path"
-        raise ValueError(f"{key} {problem}; allowed: package.module.Class, {CLASS}.")
-    # Forked, because a module may draw numbers when it is imported.
-    with _importable_here(), torch.random.fork_rng(devices=[]):
-        found: Any = _import(parts[0], key, [module.name for module in pkgutil.iter_modules()])
-        for place, part in enumerate(parts[1:], start=1):
-            path = ".".join(parts[:place])
-            try:
-                found = getattr(found, part)
-                continue
-            except AttributeError:
-                names = dir(found)
-            except Exception as error:  # modules that load their parts when asked for them
-                raise _cannot_import(f"{path}.{part}", key, error) from error
-            if not hasattr(found, "__path__"):
-                raise ValueError(
-                    f"{key}: {path} has no {part}{did_you_mean(part, names, most=3)}; allowed: {CLASS} in it."
-                )
-            names += [module.name for module in pkgutil.iter_modules(found.__path__)]
-            found = _import(f"{path}.{part}", key, names)
+    if target is None:
+        raise ValueError(f"backbone._target_=null names no network; allowed: package.module.Class, {CLASS}.")
+    key = f"backbone._target_={target}"
+    found = named(target, key, CLASS)
     if not _is_network(found if isinstance(found, type) else _returned(found)):
         kind = f"class not derived from it ({found.__name__})" if isinstance(found, type) else type(found).__name__
         raise ValueError(f"{key} is a {kind}; allowed: {CLASS}, or a function annotated to return one.")
@@ -112,36 +86,3 @@ def _returned(found: Any) -> Any:
         return get_type_hints(found).get("return")
     except Exception:  # annotations are code of any kind
         return None
-
-
-def _import(name: str, key: str, known: Sequence[str]) -> ModuleType:
-    """The module called `name`; `known` are the names that its last part could have been."""
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        package, _, last = name.rpartition(".")
-        if isinstance(error, ModuleNotFoundError) and error.name == name:
-            problem = f"{package} has no {last}" if package else f"there is no module {last}"
-            raise ValueError(
-                f"{key}: {problem}{did_you_mean(last, known, most=3)}; "
-                "allowed: what is installed or in the working directory."
-            ) from error
-        raise _cannot_import(name, key, error) from error
-
-
-def _cannot_import(name: str, key: str, error: BaseException) -> ValueError:
-    reason = f"{type(error).__name__}: {first_line(error)}"
-    return ValueError(f"{key}: {name} cannot be imported ({reason}); allowed: a module that can.")
-
-
-@contextmanager
-def _importable_here() -> Iterator[None]:
-    """Modules of the working directory can be imported, from the console script as under `python -m`."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(here)

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.networks.errors import check_kwargs, first_line, unfit
+from pipeline.networks.errors import check_kwargs, unfit
 from pipeline.networks.registry import architecture
 from pipeline.runtime.settings import knob
 from pipeline.runtime.suggestions import did_you_mean
+from pipeline.runtime.text import first_line
 
 # Below this side length the stride-4 stem of an ImageNet ResNet leaves too small a map.
 SMALL_IMAGE = 64

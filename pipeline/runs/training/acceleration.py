@@ -90,7 +90,7 @@ class Acceleration:
     def _compile(self, learner: "Learner", batch_shape: tuple[int, ...]) -> str:
         began, compiled = time.monotonic(), CompiledBackbone(learner.backbone, batch_shape[0])
         try:
-            with warnings.catch_warnings(action="ignore"), _undone(learner):
+            with warnings.catch_warnings(action="ignore"), undone(learner):
                 images = torch.zeros(batch_shape, device=learner.device)
                 # In bf16 without its cache of weights, as in Lightning's steps: else the first compiles once more.
                 half = self.precision == "bf16"
@@ -234,7 +234,7 @@ def _forward_two_images(backbone: nn.Module, images: ImageData) -> None:
 
 
 @contextmanager
-def _undone(learner: "Learner") -> Iterator[None]:
+def undone(learner: "Learner") -> Iterator[None]:
     """Afterwards buffers, gradients and the global generators are as they were before."""
     buffers = [(buffer, buffer.clone()) for buffer in learner.buffers()]
     devices = [learner.device] if learner.device.type == "cuda" else []

@@ -3,17 +3,22 @@
 import logging
 import pickle
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from pipeline.data import ROUND
+from pipeline.runs.training.callbacks import keep_plain
 from pipeline.runtime import ranks
 from pipeline.runtime.checkpoint_timer import CheckpointTimer
 from pipeline.runtime.errors import RunError
+from pipeline.runtime.files import atomic
 from pipeline.runtime.interruption import interruption
 from pipeline.runtime.text import printable
 from pipeline.storage.reading import check_file
@@ -30,21 +35,41 @@ _CHECKPOINT |= {"optimizer_states?": [{}], "lr_schedulers?": [{}]}
 """What of a checkpoint is looked into; `pipeline.storage.shapes`."""
 
 
+COLLAPSED = "collapsed"
+"""Why a training ended that had found what it was looking for (`stop_when_collapsed`)."""
+
+
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be used; says why."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, beside the previous one: Lightning's own save is not atomic everywhere."""
+    """Checkpoints that are whole or absent, ours beside the previous one: Lightning's save is not atomic everywhere.
+
+    Args:
+        own: path of ours; None: all are. What callbacks of the user's save elsewhere is kept as they say.
+    """
+
+    def __init__(self, own: Path | None = None) -> None:
+        super().__init__()
+        self.own = own
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        states = checkpoint.get("callbacks", {})
+        keep_plain(states, but=TrainingCheckpoints.__qualname__)
         content = BytesIO()
         torch.save(checkpoint, content)
-        save_keeping_previous(Path(path), content.getbuffer())
+        if self.own in (None, Path(path)):
+            save_keeping_previous(Path(path), content.getbuffer())
+            return
+        with atomic(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
 
-class TrainingCheckpoints(pl.Callback):
+class TrainingCheckpoints(Checkpoint):
     """Saves a training, with the rows it recorded and the states of all ranks' global generators, and finds it again.
+
+    Being a `Checkpoint`, it comes after all other callbacks, whose states it saves.
 
     Args:
         path: of the checkpoint; the previous one lies beside it.
@@ -57,14 +82,23 @@ class TrainingCheckpoints(pl.Callback):
         self.path, self.key, self.record = path, key, record
         self.timer, self.start = CheckpointTimer(seconds), len(record.rows)
         self.rejected: set[Path] = set()
-        self.begun = self.ended = False
+        self.begun, self.ended = False, ""
+        self.round: int | None = None
+        """Batches in a step of Lightning's."""
+        self.stopping: Callable[[pl.Trainer], str] = lambda trainer: COLLAPSED
+        """Called at the end of the epoch with which a training stops early; says why it does."""
         self._kept: dict[str, Any] | None = None
 
     def latest(self) -> Path | None:
-        """The latest whole checkpoint of a training under the same settings; None if there is none."""
-        return ranks.broadcast(self._latest() if ranks.is_first() else None)
+        """The latest whole checkpoint of a training under the same settings; None if there is none.
 
-    def _latest(self) -> Path | None:
+        Steps of Lightning's (`round`) then have as many batches as they had there.
+        """
+        path, round_there = ranks.broadcast(self._latest() if ranks.is_first() else (None, None))
+        self.round = round_there or self.round
+        return path
+
+    def _latest(self) -> tuple[Path | None, int | None]:
         other_key, last = False, "the training begins anew"
         for path, otherwise in ((self.path, "the one before it is used"), (previous_checkpoint(self.path), last)):
             if path in self.rejected:
@@ -81,11 +115,11 @@ class TrainingCheckpoints(pl.Callback):
                 continue
             if own.get("key") == self.key:
                 log.info("going on from %s (epoch %d, step %d)", path, content["epoch"], content["global_step"])
-                return path
+                return path, own.get("round", ROUND)
             other_key = True
         if other_key:
             log.info(NOT_USED, self.path)
-        return None
+        return None, None
 
     def reject(self, path: Path, error: Exception) -> None:
         """Do not find this checkpoint any more: the training could not be begun from it."""
@@ -98,8 +132,9 @@ class TrainingCheckpoints(pl.Callback):
         rows = [list(row) for row in self.record.rows[self.start :]]
         undefined = [[*where, why] for where, why in self.record.undefined.items()]
         own = {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
+        own |= {"noted": self.record.noted, "round": self.round or ROUND}
         own |= {"generators_of_others": others} if others else {}
-        return own | {"ended": True} if self.ended else own
+        return own | {"ended": self.ended} if self.ended else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._kept = state_dict  # its rows belong into the record once all else is known to be usable
@@ -123,6 +158,7 @@ class TrainingCheckpoints(pl.Callback):
             _set_generators(generators[ranks.rank()])
         else:  # an older version's, of rank 0 alone; what this one draws is at least not what that one does
             log.warning("the checkpoint lacks the generators of rank %d, which begin anew", ranks.rank())
+        self.record.note_again(self._kept.get("noted"))
         self.record.restore(*parsed_rows(self._kept["rows"], self._kept["undefined"]))
         self._kept = None
 
@@ -133,6 +169,9 @@ class TrainingCheckpoints(pl.Callback):
             self._save_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = bool(ranks.largest(float(trainer.should_stop)))  # a callback may have asked on one rank
+        if trainer.should_stop:
+            self.ended = self.stopping(trainer)
         if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
             self._save(trainer, pl_module)
         self._save_if_due(trainer, pl_module)
@@ -145,8 +184,16 @@ class TrainingCheckpoints(pl.Callback):
     def _save(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         batch = trainer.train_dataloader.position
         check_finite(learner, f"in epoch {trainer.current_epoch + 1}, batch {batch} (step {trainer.global_step})")
-        self.ended = trainer.should_stop
         trainer.save_checkpoint(self.path)
+
+
+def ended_by(path: Path) -> str | None:
+    """Why the training whose checkpoint lies there ended before its last epoch; None if it did not, or nobody knows."""
+    try:
+        ended = read_checkpoint(path)["callbacks"].get(TrainingCheckpoints.__qualname__, {}).get("ended")
+    except (FileNotFoundError, DamagedCheckpoint):
+        return None
+    return printable(ended) if isinstance(ended, str) else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -195,6 +242,8 @@ def _check_own(state: dict[str, Any]) -> None:
         kept = generators.get("cpu") if isinstance(generators, dict) else None
         if not isinstance(kept, torch.Tensor) or kept.shape != generator.shape or kept.dtype != generator.dtype:
             raise DamagedCheckpoint("it lacks the state of the generators")
+    if not isinstance(state.get("round", ROUND), int) or state.get("round", ROUND) < 1:
+        raise DamagedCheckpoint("its steps have no length")
     try:
         parsed_rows(state["rows"], state["undefined"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """What is trained by mini-batches: a backbone with something on top, and the loss of a batch."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,14 @@ class Learner(pl.LightningModule):
     holds its own penalties says no, as one does that is ``penalised``. ``fast_backbone`` is another way to call the
     backbone in training steps, if there is one (`pipeline.runs.training.acceleration`).
 
-    A step of Lightning's is a round of batches (`pipeline.data.Rounds`), each with an optimizer step of its own: what
-    Lightning's hooks cost, about as much as a step of a small network, is paid once a round.
+    A step of Lightning's is one batch or, of small networks, a round of batches (`pipeline.data.Rounds`), each with an
+    optimizer step of its own: what Lightning's hooks cost is then paid once a round (`pipeline.runs.training.pace`).
     """
 
     batches = 1
     """In an epoch; set before a training."""
+    round = ROUND
+    """Batches in a step of Lightning's; set before a training."""
     decayed = True
     penalised: WeightPenalty | None = None
 
@@ -92,12 +94,17 @@ class Learner(pl.LightningModule):
             return loss, None
         return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
 
-    def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
-        """An optimizer step for each batch of a round, the ``batch_idx``-th of its epoch."""
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        for number, (images, labels) in enumerate(batches, start=batch_idx * ROUND):
+    def training_step(self, batches: Any, batch_idx: int) -> Tensor | None:
+        """An optimizer step for a batch, or for each one of a round, the ``batch_idx``-th of its epoch.
+
+        Returns:
+            The loss of the batch, for callbacks; None after a round.
+        """
+        optimizer, schedule, loss = self.optimizers(), self.lr_schedulers(), None
+        alone = self.round == 1
+        for number, (images, labels) in enumerate([batches] if alone else batches, start=batch_idx * self.round):
             if self.optimizer.name == "lbfgs":
-                self._line_search(optimizer, images, labels)
+                loss = self._line_search(optimizer, images, labels)
                 continue
             # Of several processes each has a wrapper around the learner, which averages gradients over them.
             loss = self.trainer.model(images, labels, self._share(len(labels), number))
@@ -114,8 +121,9 @@ class Learner(pl.LightningModule):
                 schedule.step()
         if schedule is not None and self.optimizer.schedule != "one_cycle" and self.trainer.is_last_batch:
             schedule.step()
+        return loss.detach() if alone and loss is not None else None
 
-    def _line_search(self, optimizer: Any, images: Tensor, labels: Tensor) -> None:
+    def _line_search(self, optimizer: Any, images: Tensor, labels: Tensor) -> Tensor | None:
         """A step of L-BFGS, which asks for the loss and its gradient as often as it likes."""
 
         def closure() -> Tensor:
@@ -130,6 +138,7 @@ class Learner(pl.LightningModule):
                 f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}; a smaller "
                 f"optimizer.lr (now {self.optimizer.lr:g}) usually helps."
             )
+        return loss
 
     def _share(self, images: int, batch: int) -> float:
         """The part of a batch that this rank has, times the number of ranks: 1 where the parts are equal.
@@ -140,6 +149,11 @@ class Learner(pl.LightningModule):
         if self.trainer.world_size == 1:
             return 1.0
         return images * self.trainer.world_size / self.trainer.train_dataloader.batch_length(batch)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step, within a training."""
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
 
     @property
     def undecayed(self) -> list[Tensor]:

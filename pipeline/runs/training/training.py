@@ -2,24 +2,23 @@
 
 import copy
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from pipeline.config import Config
 from pipeline.data import ImageData, ResidentLoader, Rounds
-from pipeline.runs.training.acceleration import Acceleration, decide
-from pipeline.runs.training.checkpoints import AtomicCheckpointIO, TrainingCheckpoints, check_finite
+from pipeline.runs.training.acceleration import decide
+from pipeline.runs.training.callbacks import Published, explained, stopped_by, user_callbacks
+from pipeline.runs.training.checkpoints import COLLAPSED, TrainingCheckpoints, check_finite
 from pipeline.runs.training.learners import Learner
+from pipeline.runs.training.pace import pace_of
 from pipeline.runs.training.synchronised_norm import synchronised_norms
+from pipeline.runs.training.trainers import lightning_warnings, trainer_of
 from pipeline.runtime import ranks
 from pipeline.runtime.console import VERBOSE, verbosity
 from pipeline.runtime.errors import RunError
@@ -28,19 +27,35 @@ from pipeline.runtime.modes import evaluating, modes_kept
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.randomness import generator
 
+log = logging.getLogger(__name__)
+
 Measure = Callable[[int], str]
 """Called with the number of epochs done; returns the headline for the progress line."""
 
 
 class EveryScheduledEpoch(pl.Callback):
-    """Call ``measure(epoch)`` before training and after each epoch of the schedule, and ``finished()`` after it."""
+    """Call ``measure(epoch)`` before training and after each epoch of the schedule, and ``finished()`` after it.
 
-    def __init__(self, schedule: list[int], measure: Measure, finished: Callable[[], bool], progress: Progress) -> None:
+    ``published`` shows callbacks of the user's what was measured.
+    """
+
+    def __init__(
+        self,
+        schedule: list[int],
+        measure: Measure,
+        finished: Callable[[], bool],
+        progress: Progress,
+        published: Published,
+    ) -> None:
         self.schedule, self.measure, self.finished, self.progress = frozenset(schedule), measure, finished, progress
+        self.published, self.collapsed = published, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0:  # else the training goes on from a checkpoint, which holds what was measured
-            self._measure(0)
+            self._measure(trainer, 0)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.published.begun()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -48,32 +63,21 @@ class EveryScheduledEpoch(pl.Callback):
         self.progress.advance_to(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._measure(trainer.current_epoch + 1)
-        if trainer.current_epoch + 1 in self.schedule and self.finished():
-            trainer.should_stop = True
+        epoch = trainer.current_epoch + 1
+        self._measure(trainer, epoch)
+        if epoch in self.schedule and self.finished():
+            trainer.should_stop = self.collapsed = True
 
-    def _measure(self, epoch: int) -> None:
+    def stopping(self, trainer: pl.Trainer) -> str:
+        """Measure the epoch with which a training ends early, if that has not been done; returns why it ends."""
+        if trainer.current_epoch + 1 not in self.schedule:
+            self.progress.headline(self.measure(trainer.current_epoch + 1))
+        return COLLAPSED if self.collapsed else stopped_by(self.published.users)
+
+    def _measure(self, trainer: pl.Trainer, epoch: int) -> None:
         if epoch in self.schedule:
             self.progress.headline(self.measure(epoch))
-
-
-class StartedProcesses(LightningEnvironment):
-    """The processes have been started already (`pipeline.runs.processes`), whoever did so.
-
-    Lightning must start none, leave Slurm's signals to us, and keep the environment variables that give a process its
-    rank.
-    """
-
-    def teardown(self) -> None:
-        pass
-
-
-class BatchByBatch(DDPStrategy):
-    """A training step is many batches; the learner passes each of them through the DDP wrapper itself."""
-
-    def training_step(self, *arguments: Any, **more: Any) -> Any:
-        with self.precision_plugin.train_step_context():
-            return self.lightning_module.training_step(*arguments, **more)
+        self.published.measured(trainer)
 
 
 @contextmanager
@@ -174,23 +178,29 @@ def train(
         loader = _loader(config, images, batch_size)
         learner.batches = len(loader)
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
-            measuring = EveryScheduledEpoch(schedule, measure, finished, progress)
 
-            def new_trainer() -> pl.Trainer:
-                # Measured first, so that a checkpoint at the end of an epoch holds what was measured after it.
-                return _trainer(config, acceleration, checkpoints.path.parent, [measuring, checkpoints])
+            def new_trainer() -> tuple[pl.Trainer, list[pl.Callback]]:
+                users = user_callbacks(config)
+                measuring = EveryScheduledEpoch(
+                    schedule, measure, finished, progress, Published(checkpoints.record, users)
+                )
+                checkpoints.stopping = measuring.stopping
+                # Measured first, so that callbacks see it, and a checkpoint at the end of an epoch holds all of it.
+                return trainer_of(config, acceleration, checkpoints.path, [measuring, *users, checkpoints]), users
 
-            with warnings.catch_warnings(), _advice_on_norms(settings.batch_size, len(images.train)):
-                # True of every loader that is not a DataLoader; ours needs no workers, its images are in memory.
-                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-                # Whether to use a GPU is a setting; on Apple's, which this advises, no float64 is to be had.
-                warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-                # Whether srun starts the processes is decided elsewhere.
-                warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-                # Our loader's state is its position: it can go on inside an epoch.
-                warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
-                with interruption.deferred():
-                    trainer = _fit(new_trainer, learner, lambda: _loader(config, images, batch_size), checkpoints)
+            def begin() -> Rounds:
+                def loader() -> ResidentLoader:
+                    return _loader(config, images, batch_size)
+
+                pace = pace_of(config, acceleration, learner, loader, checkpoints.round)
+                log.debug("%s", pace)
+                learner.round = checkpoints.round = pace.batches
+                checkpoints.record.note("backbone", 0, batches_per_step=float(pace.batches))
+                return Rounds(loader(), pace.batches)
+
+            advice = _advice_on_norms(settings.batch_size, len(images.train))
+            with lightning_warnings(), advice, interruption.deferred():
+                trainer = _fit(new_trainer, learner, begin, checkpoints)
             progress.advance_to(trainer.global_step)
     check_finite(learner, f"after step {trainer.global_step}")
 
@@ -205,22 +215,25 @@ def _seed_generators(config: Config) -> None:
 
 
 def _fit(
-    new_trainer: Callable[[], pl.Trainer],
+    new_trainer: Callable[[], tuple[pl.Trainer, list[pl.Callback]]],
     learner: Learner,
-    new_loader: Callable[[], ResidentLoader],
+    begin: Callable[[], Rounds],
     checkpoints: TrainingCheckpoints,
 ) -> pl.Trainer:
     """Train from the latest checkpoint from which that can be begun, or else from the start."""
     start = None
     while True:
-        path, trainer = checkpoints.latest(), new_trainer()
+        path, (trainer, users) = checkpoints.latest(), new_trainer()
         if path is not None:
             start = start or {name: copy.deepcopy(value) for name, value in learner.state_dict().items()}
         try:
-            trainer.fit(learner, Rounds(new_loader()), ckpt_path=path, weights_only=True)
+            trainer.fit(learner, begin(), ckpt_path=path, weights_only=True)
         except Exception as error:
             if path is None or checkpoints.begun:
-                raise
+                told = explained(error, users)
+                if told is error:
+                    raise
+                raise told from error
             checkpoints.reject(path, error)
             learner.load_state_dict(start)
         else:
@@ -237,26 +250,4 @@ def _loader(config: Config, images: ImageData, batch_size: int) -> ResidentLoade
         standardise=images.standardise,
         device=config.device,
         part=(ranks.rank(), ranks.world_size()),
-    )
-
-
-def _trainer(config: Config, acceleration: Acceleration, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
-    on_gpu = config.device.type == "cuda"
-    strategy: Strategy | str = "auto"
-    if ranks.world_size() > 1:
-        strategy = BatchByBatch(process_group_backend="nccl" if on_gpu else "gloo")
-    return pl.Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=config.trainer.devices,
-        num_nodes=config.trainer.num_nodes,
-        strategy=strategy,
-        precision=acceleration.lightning,
-        max_epochs=config.backbone.epochs,
-        default_root_dir=folder,
-        logger=False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), StartedProcesses()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,  # ours counts all epochs, so that it can tell the time left
-        enable_model_summary=False,
     )

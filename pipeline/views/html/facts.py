@@ -97,7 +97,9 @@ def _notes(run: LocalRun) -> Iterator[str]:
     if found.get("theorem_reason"):
         yield f"The theorem itself does not cover this run: {found['theorem_reason']}."
     for stage, step in (summary.get("stopped_early") or {}).items():
-        yield f"Stopped when collapsed: {stage} after {run.summary.stage(stage).unit} {step}."
+        why = (summary.get("stopped_by") or {}).get(stage)
+        told = f"Stopped by {why}" if why else "Stopped when collapsed"
+        yield f"{told}: {stage} after {run.summary.stage(stage).unit} {step}."
     for seed, step in (summary.get("diverged") or {}).items():
         yield f"Seed {seed} diverged by step {step}."
     for layer in [*(summary.get("backbone_layers") or ()), *summary["layers"]]:

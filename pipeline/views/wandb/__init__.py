@@ -25,10 +25,20 @@ class Untracked:
         """Nothing is open."""
 
 
-def track(config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], job_type: str) -> "Tracker | Untracked":
-    """Open the wandb run of the run in ``folder``, or continue it, and log its configuration."""
+def track(
+    config: LoggerConfig,
+    folder: Path,
+    run_config: Mapping[str, Any],
+    job_type: str,
+    asides: Mapping[tuple[str, int], Mapping[str, float]] | None = None,
+) -> "Tracker | Untracked":
+    """Open the wandb run of the run in ``folder``, or continue it, and log its configuration.
+
+    Args:
+        asides: by stage and step, what is logged beside the rows of the record (`Record.asides`).
+    """
     if config.name == "none":
         return Untracked()
     from pipeline.views.wandb.tracker import Tracker  # wandb takes a second to import
 
-    return Tracker.start(config, folder, run_config, job_type)
+    return Tracker.start(config, folder, run_config, job_type, {} if asides is None else asides)

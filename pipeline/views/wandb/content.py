@@ -1,10 +1,12 @@
 """What wandb is sent: rows, tables and headline numbers, as plain values made from the record and the summary.
 
-Keys are the record's: ``head/layer_2/post/dnc1``, ``backbone/train_loss``, and their x axis ``head/step``,
-``backbone/step``, ... : whatever the steps of the stage count.
+Keys are the record's: ``head/layer_2/post/dnc1``, ``backbone/network.hidden1/post/dnc1``, ``backbone/train_loss``, and
+their x axis ``head/step``, ``backbone/step``, ... : whatever the steps of the stage count. With ``logger.keys=metric``
+the metric comes first (`ordered`).
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,18 +23,44 @@ from pipeline.storage.summary import HEAD, RunSummary, Uses, judged
 SMALLEST = ("loss", "relative_gap")
 """How the names of numbers end whose smallest value over the steps is worth keeping beside the last one."""
 
+Asides = Mapping[tuple[str, int], Mapping[str, float]]
+"""By stage and step, numbers by name: `Record.asides`."""
 Table = tuple[list[str], list[list[Any]]]
 """Columns, and rows of text, numbers, booleans and None."""
 
 
-def key_of(row: Row) -> str:
-    """The wandb key of a row of the record."""
-    where = f"layer_{row.layer}/{row.tap}/" if row.layer else ""
-    return f"{row.stage}/{where}{row.metric}"
+LARGEST_GROUP = 128
+"""Characters of a group's name, as wandb takes them."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def history_row(rows: Iterable[Row], seed: int | None) -> dict[str, float]:
-    """Rows of one stage and step as one row of a wandb history: means over seeds, or the values of one seed.
+def ordered(key: str, order: str) -> str:
+    """A key (`Row.key`) in the order that is asked for; with ``metric`` ``dnc1/head/layer_2/post``, ``loss/head``.
+
+    Steps, which are axes, stay what they are; of ``min/head/loss`` what follows is turned.
+    """
+    before, _, name = key.rpartition("/")
+    if order == "place" or not before or name == "step":
+        return key
+    return f"min/{ordered(key.removeprefix('min/'), order)}" if before.startswith("min/") else f"{name}/{before}"
+
+
+def in_order(row: Mapping[str, Any], order: str) -> dict[str, Any]:
+    """A row with its keys so."""
+    return {ordered(key, order): value for key, value in row.items()}
+
+
+def axis_globs(row: Iterable[str], stage: str, order: str) -> list[str]:
+    """Patterns of the keys of a row (`history_row`) of one stage, whose x axis is that stage's step."""
+    if order == "place":
+        return [f"{stage}/*"]
+    keys = [ordered(key, order) for key in row if key != f"{stage}/step"]
+    return list(dict.fromkeys(f"{key.partition('/')[0]}/{stage}/*" if key.count("/") > 1 else key for key in keys))
+
+
+def history_row(rows: Iterable[Row], seed: int | None, asides: Asides | None = None) -> dict[str, float]:
+    """Rows of one stage and step as one row of a history: means over seeds, or the values of one seed; with what is
+    noted beside them (`Record.asides`).
 
     A mean over seeds one of which is NaN is NaN, as in the record. Empty where ``seed`` has no value here.
     """
@@ -40,8 +68,10 @@ def history_row(rows: Iterable[Row], seed: int | None) -> dict[str, float]:
     step_of: dict[str, float] = {}
     for row in rows:
         if seed in (None, row.seed):
-            values[key_of(row)].append(row.value)
+            values[row.key].append(row.value)
             step_of[f"{row.stage}/step"] = row.step
+            noted = (asides or {}).get((row.stage, row.step), {})
+            step_of |= {f"{row.stage}/{name}": value for name, value in noted.items()}
     return step_of | {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
 
 
@@ -73,6 +103,19 @@ def chosen(folder: Path) -> tuple[str | None, list[str]]:
     return choices.get("experiment"), (noted.get("overrides") or {}).get("task") or []
 
 
+def multirun(folder: Path) -> str | None:
+    """The name of the multirun that the run in a folder is a job of: its folder's, with the date above a mere time."""
+    try:
+        noted = kept_hydra(folder) or {}
+    except Unreadable:
+        return None
+    if noted.get("mode") != "MULTIRUN":
+        return None
+    place = Path((noted.get("sweep") or {}).get("dir") or "")
+    named = f"{place.parent.name}_{place.name}" if _DATE.fullmatch(place.parent.name) else place.name
+    return named[:LARGEST_GROUP] or None
+
+
 def display_name(protocol: str, overrides: Sequence[str]) -> str:
     """What the run is called: its protocol and what was asked for, e.g. ``dufm head.depth=6``."""
     aside = ("protocol=", "logger", "trainer", "hydra.", "experiment=")
@@ -89,7 +132,25 @@ def headline(summary: RunSummary, seed: int | None) -> dict[str, Any]:
     else:
         numbers |= {"title": summary.title} | {entry.name: entry.value for entry in summary.headline}
     numbers |= {name: value for name, value in summary.further.items() if isinstance(value, Mapping)}
+    counts = summary.written.get("parameters") or {}
+    numbers |= {f"parameters/{name}": count for name, count in counts.items()}
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def alerts(summary: Mapping[str, Any], name: str) -> Iterator[tuple[str, str, str]]:
+    """What wandb is to tell of an ended run called so: title (shorter than 64 characters), text, level."""
+    status, error = summary["status"], str(summary.get("error") or "")
+    gone = summary.get("diverged") or {}
+    if status == "failed":
+        yield ("diverged" if "diverged" in error else "failed"), f"{name}: {error.partition(': ')[2] or error}", "ERROR"
+    elif status == "completed":
+        if gone:
+            seeds = ", ".join(f"seed {seed} after step {step}" for seed, step in gone.items())
+            yield "diverged", f"{name}: {seeds}", "WARN"
+        verdict = summary.get("verdict") or {}
+        if verdict.get("collapsed_from_layer") is not None:
+            yield "verdict reached", f"{name}: {verdict['text']}", "INFO"
+        yield "finished", f"{name}: {summary.get('title', '')}", "INFO"
 
 
 def _numbers_of_head(written: Mapping[str, Any], seed: int | None) -> dict[str, Any]:

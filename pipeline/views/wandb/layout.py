@@ -173,7 +173,7 @@ def _stage(logged: Logged) -> Section:
         Panel(
             "curve",
             metric.text,
-            pattern=f"^{name}/layer_.*/{metric.name}$",
+            pattern=f"^{name}/.+/{metric.name}$",
             x=step,
             log="y" if metric.logarithmic else "",
         )

@@ -35,6 +35,7 @@ import wandb
 
 from pipeline.runtime.files import atomic
 from pipeline.storage.reading import Unreadable, json_of
+from pipeline.storage.shapes import NULL
 from pipeline.views.wandb.home import cache_folder
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,14 @@ def _open_somewhere(
         except wandb.errors.Error as error:
             log.warning("wandb: %s; tracking offline instead.", first_line(error))
     return _open("offline", folder, name, suffixes, arguments, patience)
+
+
+def kept_group(folder: Path) -> str | None:
+    """The group that an earlier attempt at the run in this folder was in."""
+    try:
+        return json_of(folder / "wandb" / IDENTITY, {"id": str, "group?": (str, NULL)}).get("group")
+    except (OSError, Unreadable):
+        return None
 
 
 def is_offline(run: wandb.Run) -> bool:
@@ -138,7 +147,7 @@ def _open(
         close_runs(runs, exit_code=1)
         raise
     with atomic(directory / IDENTITY) as path:
-        path.write_text(json.dumps({"id": identity}) + "\n")
+        path.write_text(json.dumps({"id": identity, "group": arguments["group"]}) + "\n")
     for file in earlier:
         Path(f"{file}.synced").write_text(SUPERSEDED + "\n")
     return runs

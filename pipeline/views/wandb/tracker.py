@@ -1,7 +1,7 @@
 """A listener of the record that mirrors it to wandb, and closes with tables, figures and headline numbers."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,18 @@ from pipeline.config import LoggerConfig
 from pipeline.storage.record import Row, read_record
 from pipeline.storage.summary import RunSummary, Uses, read
 from pipeline.views.wandb import content
-from pipeline.views.wandb.runs import close_runs, first_line, is_offline, open_runs, server_answers
+from pipeline.views.wandb.artifacts import send_files
+from pipeline.views.wandb.content import Asides
+from pipeline.views.wandb.norms import BINS, feature_norms
+from pipeline.views.wandb.runs import (
+    CLOSING,
+    close_runs,
+    first_line,
+    is_offline,
+    kept_group,
+    open_runs,
+    server_answers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +37,18 @@ class Channel:
     seed: int | None = None
     rows: int = 0
     best: dict[str, float] = field(default_factory=dict)
-    stages: set[str] = field(default_factory=set)
+    announced: set[str] = field(default_factory=set)
 
-    def announce(self, stage: str) -> None:
-        """Say what the x axis of a stage's curves is, before the first of them."""
-        if stage not in self.stages:
-            self.stages.add(stage)
-            self.run.define_metric(f"{stage}/step", hidden=True)
-            self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+    def announce(self, stage: str, globs: Iterable[str]) -> None:
+        """Say what the x axis of curves of a stage is, before the first of them."""
+        axis = f"{stage}/step"
+        if axis not in self.announced:
+            self.announced.add(axis)
+            self.run.define_metric(axis, hidden=True)
+        for glob in globs:
+            if glob not in self.announced:
+                self.announced.add(glob)
+                self.run.define_metric(glob, step_metric=axis)
 
     def send(self, row: Mapping[str, Any]) -> None:
         """Log a row at the step that is its number, unless an earlier attempt has."""
@@ -45,17 +60,21 @@ class Channel:
 class Tracker:
     """The wandb runs of one run: one, or one per seed; none once wandb has failed."""
 
-    def __init__(self, config: LoggerConfig, folder: Path) -> None:
+    def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], asides: Asides) -> None:
         self.config = config
         self.folder = folder
+        self.run_config = run_config
+        self.asides = asides
         self.channels: list[Channel] = []
         self._pending: list[Row] = []
 
     @classmethod
-    def start(cls, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], job_type: str) -> "Tracker":
+    def start(
+        cls, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], job_type: str, asides: Asides
+    ) -> "Tracker":
         """Open the run in ``folder``, or continue it, and log its configuration."""
-        tracker = cls(config, folder)
-        tracker._guard(lambda: tracker._open(run_config, job_type))
+        tracker = cls(config, folder, run_config, asides)
+        tracker._guard(lambda: tracker._open(job_type))
         return tracker
 
     def rows(self, rows: list[Row]) -> None:
@@ -73,38 +92,41 @@ class Tracker:
             self._guard(lambda: self._finish(summary, figures, failed))
         self.channels = []
 
-    def _open(self, run_config: Mapping[str, Any], job_type: str) -> None:
+    def _open(self, job_type: str) -> None:
         experiment, overrides = content.chosen(self.folder)
         uses = read(self.folder).uses
-        seeds = self._seeds(run_config, uses)
+        seeds = self._seeds(uses)
         runs = open_runs(
             self.config.mode,
             self.folder,
             content.display_name(job_type, overrides),
             ["" if seed is None else f"-seed{seed}" for seed in seeds],
             self.config.patience,
+            entity=self.config.entity,
             project=self.config.project,
-            group=self.config.group or experiment,
+            group=self.config.group or content.multirun(self.folder) or kept_group(self.folder) or experiment,
             tags=self.config.tags or None,
             notes=self.config.notes,
             job_type=job_type,
-            config=content.run_config(run_config, uses),
+            config=content.run_config(self.run_config, uses),
         )
         self.channels = [Channel(run, seed) for run, seed in zip(runs, seeds, strict=True)]
 
-    def _seeds(self, run_config: Mapping[str, Any], uses: Uses) -> list[int | None]:
+    def _seeds(self, uses: Uses) -> list[int | None]:
         """Whose wandb runs there are: the seeds' of a head if they are to be told apart, else one of them all."""
         if self.config.runs != "per_seed" or uses.head is None:
             return [None]
-        return [run_config["seed"] + index for index in range(run_config["descent"]["seeds"])]
+        first = self.run_config["seed"]
+        return [first + index for index in range(self.run_config["descent"]["seeds"])]
 
     def _send_pending(self) -> None:
         rows, self._pending = self._pending, []
+        stage, order = rows[0].stage, self.config.keys
         for channel in self.channels:
-            if row := content.history_row(rows, channel.seed):
+            if row := content.history_row(rows, channel.seed, self.asides):
                 channel.best = content.smallest(channel.best, row)
-                channel.announce(rows[0].stage)
-                channel.send(row)
+                channel.announce(stage, content.axis_globs(row, stage, order))
+                channel.send(content.in_order(row, order))
 
     def _finish(self, summary: Mapping[str, Any], figures: list[Path], failed: bool) -> None:
         ended = RunSummary(summary)
@@ -114,11 +136,16 @@ class Tracker:
         offline = is_offline(self.channels[0].run)
         reachable = offline or server_answers(self.config.patience)
         for channel in self.channels:
-            channel.run.summary.update(channel.best | {"status": ended.status})
+            channel.run.summary.update(content.in_order(channel.best, self.config.keys) | {"status": ended.status})
             if ended.completed:
                 self._send_results(channel, ended, figures, reachable)
-        if self.config.artifact and reachable and summary.get("tensors"):
-            self._send_tensors(self.channels[0].run, self.folder / summary["tensors"])
+        run = self.channels[0].run
+        if self.config.artifact and reachable:
+            from_run = self.run_config.get("backbone", {}).get("from_run") if ended.uses.network else None
+            send_files(run, self.folder, ended, from_run, CLOSING * self.config.patience)
+        if self.config.alert:
+            for title, text, level in content.alerts(summary, str(run.name)):
+                run.alert(title, text, level)
         directory = Path(self.channels[0].run.dir).parent
         close_runs([channel.run for channel in self.channels], exit_code=int(failed))
         if not reachable:
@@ -141,13 +168,12 @@ class Tracker:
                 tables["seeds"] = content.seed_table(read_record(self.folder), summary, wandb.Table.MAX_ROWS)
             filled = {name: table for name, table in tables.items() if table is not None and table[1]}
             row |= {name: wandb.Table(columns=columns, data=data) for name, (columns, data) in filled.items()}
+        if self.config.histograms:
+            activation = self.run_config.get("head", {}).get("activation", "relu")
+            norms = feature_norms(self.folder, summary, channel.seed, activation)
+            row |= {key: wandb.Histogram(values.tolist(), num_bins=BINS) for key, values in norms.items()}
         channel.send(row)
         channel.run.summary.update(content.headline(summary, channel.seed))
-
-    def _send_tensors(self, run: wandb.Run, file: Path) -> None:
-        artifact = wandb.Artifact(f"tensors-{run.id}", type="tensors", description="final features and weights")
-        artifact.add_file(str(file))
-        run.log_artifact(artifact)
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Tracking errors of any kind end the tracking, not the run."""

@@ -36,6 +36,7 @@ def online(tmp_path_factory) -> Tracked:
     (folder / "conf" / "experiment").mkdir(parents=True)
     (folder / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\ndescent:\n  steps: 300\n")
     tracking = ["logger.mode=online", "logger.artifact=true", "logger.tags=[a,b]", "logger.notes=a note"]
+    tracking += ["logger.entity=loopback", "logger.alert=true", "logger.histograms=true"]
     with serving() as server:
         more = server.environment | {"WANDB_X_STATS_SAMPLING_INTERVAL": "0.3"}
         said = run(folder, ["--config-dir", "conf", "experiment=mine", *IMAGES, *tracking], more)

@@ -46,7 +46,7 @@ def test_patterns_take_every_layer_of_the_head_and_the_backbone(online):
     logged = {key for row in curves(online.server.only_run.history) for key in row}
     patterns = [panel.pattern for section in layout() for panel in section.panels if panel.pattern]
     taken = {key for key in logged if any(re.search(pattern, key) for pattern in patterns)}
-    assert taken == {key for key in logged if re.search("/layer_.*/(dnc1|dnc2|dnc3)$", key)}
+    assert taken == {key for key in logged if re.search("/(pre|post)/(dnc1|dnc2|dnc3)$", key)}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_panels_are_those_of_what_the_runs_in_a_folder_recorded(tmp_path, capsys
     assert [section["name"] for section in shown] == ["Layer profile", "Backbone", "Growing", "Pruning", "System"]
     backbone = next(section["panels"] for section in shown if section["name"] == "Backbone")
     assert [panel["title"] for panel in backbone[:2]] == ["loss", "accuracy"]
-    assert [panel["pattern"] for panel in backbone[2:]] == ["^backbone/layer_.*/dnc1$", "^backbone/layer_.*/dnc2$"]
+    assert [panel["pattern"] for panel in backbone[2:]] == ["^backbone/.+/dnc1$", "^backbone/.+/dnc2$"]
     pruning = next(section["panels"] for section in shown if section["name"] == "Pruning")
     assert pruning[-1]["title"] == "Share of idle units" and pruning[-1]["log"] == ""
     assert not any("head/" in str(panel) for section in shown for panel in section["panels"])

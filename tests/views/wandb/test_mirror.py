@@ -14,6 +14,7 @@ from pipeline.config import LoggerConfig
 from pipeline.storage.record import Row, read_record
 from pipeline.storage.summary import RunSummary, Uses, read
 from pipeline.views.wandb import content, track
+from pipeline.views.wandb.artifacts import send_files
 
 FAILED = {"status": "failed"}
 RUN_CONFIG = {"seed": 3, "descent": {"seeds": 2}, "data": {"name": "digits"}, "logger": {}}
@@ -118,6 +119,100 @@ def test_a_wandb_that_cannot_start_is_reported_once(tmp_path, caplog, monkeypatc
         tracker = start(tmp_path)
         tracker.rows(rows(0, 1.0))
     assert caplog.text.count("wandb failed (no service)") == 1
+
+
+def test_the_metric_comes_first_where_that_is_asked_for(tmp_path):
+    tracker = start(tmp_path, keys="metric")
+    named = [
+        Row("backbone", 7, 3, "network.fc.1", "post", "dnc1", 0.5),
+        Row("backbone", 7, 3, "", "", "train_loss", 0.25),
+    ]
+    tracker.rows([*named, *rows(7, 1.0), Row("head", 7, 3, "", "", "loss", 2.0), *rows(8, 5.0)])
+    run = tracker.channels[0].run
+    tracker.finish(FAILED, [])
+    first, second, _ = rows_on_disk(Path(run.dir).parent / f"run-{run.id}.wandb", tmp_path)
+    assert {key for key in first if not key.startswith("_")} == {
+        "dnc1/backbone/network.fc.1/post",
+        "train_loss/backbone",
+        "backbone/step",
+    }
+    assert second["dnc1/head/layer_2/post"] == 1.0 and second["loss/head"] == 2.0 and second["head/step"] == 7
+    assert content.in_order({"min/head/loss": 1.0, "head/loss": 2.0}, "metric") == {
+        "min/loss/head": 1.0,
+        "loss/head": 2.0,
+    }
+
+
+def test_a_layer_is_called_as_the_table_of_the_command_calls_it():
+    assert Row("backbone", 0, 0, "network.hidden1", "post", "dnc1", 0.0).key == "backbone/network.hidden1/post/dnc1"
+    assert Row("head", 0, 0, "3", "post", "dnc1", 0.0).key == "head/layer_3/post/dnc1"
+    assert Row("head", 0, 0, "", "", "loss", 0.0).key == "head/loss"
+
+
+def test_what_is_noted_beside_a_step_is_logged_with_it(tmp_path):
+    asides = {("backbone", 7): {"learning_rate": 0.25}}
+    row = content.history_row([Row("backbone", 7, 3, "", "", "train_loss", 1.0)], None, asides)
+    assert row == {"backbone/step": 7, "backbone/learning_rate": 0.25, "backbone/train_loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("multirun/decay", "decay"), ("/a/2026-01-02/10-11-12-5", "2026-01-02_10-11-12-5"), ("x/" + "y" * 200, "y" * 128)],
+)
+def test_jobs_of_a_multirun_are_a_group_of_its_name(place, name, tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    noted = {"mode": "MULTIRUN", "sweep": {"dir": place}, "runtime": {"choices": {"experiment": "e1"}}}
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": noted}))
+    tracker = start(tmp_path)
+    assert tracker.channels[0].run.group == name
+    tracker.finish(FAILED, [])
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": noted | {"mode": "RUN"}}))
+    tracker = start(tmp_path)  # one job of it, started again by itself
+    assert tracker.channels[0].run.group == name
+    tracker.finish(FAILED, [])
+
+
+@pytest.mark.parametrize(
+    ("summary", "told"),
+    [
+        ({"status": "failed", "error": "RunError: backbone training diverged: x"}, [("diverged", "ERROR")]),
+        ({"status": "failed", "error": "RunError: out of memory"}, [("failed", "ERROR")]),
+        ({"status": "interrupted", "error": "Interrupted: 15"}, []),
+        ({"status": "completed", "title": "t"}, [("finished", "INFO")]),
+        (
+            {"status": "completed", "verdict": {"text": "v", "collapsed_from_layer": 2}, "diverged": {"3": 10}},
+            [("diverged", "WARN"), ("verdict reached", "INFO"), ("finished", "INFO")],
+        ),
+    ],
+)
+def test_alerts_tell_what_has_happened(summary, told):
+    found = list(content.alerts(summary, "dufm head.depth=2"))
+    assert [(title, level) for title, _, level in found] == told
+    assert all(text.startswith("dufm head.depth=2: ") for _, text, _ in found)
+
+
+def test_a_backbone_that_is_taken_over_is_the_one_that_was_kept(tmp_path):
+    """wandb joins artifacts of one name and one content: the run that trained, and the one that takes over."""
+
+    class Run:
+        def __init__(self, identity: str) -> None:
+            self.id, self.logged, self.used = identity, [], []
+            self.log_artifact, self.use_artifact = self.logged.append, self.used.append
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "backbone.safetensors").write_bytes(b"weights" + folder.name.encode())
+    (first / "wandb").mkdir()
+    (first / "wandb" / "run.json").write_text('{"id": "abc"}')
+    trained, taking, joint = Run("abc"), Run("def"), Run("ghi")
+    send_files(trained, first, RunSummary({}), None, 1.0)
+    send_files(taking, second, RunSummary({}), str(first), 1.0)
+    send_files(joint, second, RunSummary({"uses": {"images": True, "network": True, "head": "joint"}}), str(first), 1.0)
+    ((kept,), (used,)) = trained.logged, taking.used
+    assert (kept.name, kept.digest) == (used.name, used.digest) and kept.type == used.type == "model"
+    assert taking.logged == []  # the same network, not trained on
+    assert [artifact.name for artifact in joint.logged] == ["backbone-ghi"] and joint.used[0].digest == kept.digest
 
 
 def test_the_smallest_value_outlives_a_nan():

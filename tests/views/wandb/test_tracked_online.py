@@ -1,6 +1,7 @@
 """What a run of the command tells a wandb server is what stands in its record."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -95,6 +96,50 @@ def test_figures_and_tensors_arrive_byte_by_byte(online):
     assert image == (online.folder / "figures" / "collapse.png").read_bytes()
     (tensors,) = (artifact for artifact in online.server.artifacts if artifact["artifactTypeName"] == "tensors")
     assert tensors["files"]["tensors.safetensors"] == (online.folder / "tensors.safetensors").read_bytes()
+
+
+def test_the_learning_rate_is_that_of_the_schedule(online):
+    rates = {row["backbone/step"]: row["backbone/learning_rate"] for row in history_of(online, "backbone/step")}
+    assert rates == pytest.approx({epoch: 0.05 * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(4)})
+
+
+def history_of(online, key: str) -> list[dict]:
+    return [row for row in online.server.only_run.history if key in row]
+
+
+def test_parameters_are_counted(online):
+    summary, width = online.server.only_run.summary, 8
+    assert summary["parameters/backbone"] == 64 * 16 + 16 + 16 * width + width
+    assert summary["parameters/head"] == width * width + width * width + width * 2
+
+
+def test_the_team_that_was_named_owns_the_run(online):
+    assert online.server.only_run.said("entity") == "loopback"
+
+
+def test_the_end_of_a_run_is_alerted(online):
+    (alert,) = online.server.alerts
+    assert alert["title"] == "finished" and alert["severity"] == "INFO"
+    assert online.summary["title"] in alert["text"]
+
+
+def test_norms_of_features_arrive_as_histograms(online):
+    from safetensors.torch import load_file
+
+    found = {key: value for row in online.server.only_run.history for key, value in row.items() if "norms" in key}
+    places = ("layer_1/pre", "layer_2/post", "layer_3/post")
+    assert set(found) == {f"feature_norms/head/{place}" for place in places}
+    norms = load_file(online.folder / "tensors.safetensors")["features/1"].double().norm(dim=-1).flatten()
+    first = found["feature_norms/head/layer_1/pre"]
+    assert sum(first["values"]) == norms.numel()
+    assert first["bins"][0] == pytest.approx(norms.min().item()) and first["bins"][-1] == pytest.approx(
+        norms.max().item()
+    )
+
+
+def test_the_trained_backbone_is_an_artifact_of_the_run(online):
+    (kept,) = (artifact for artifact in online.server.artifacts if artifact["artifactTypeName"] == "model")
+    assert kept["files"]["backbone.safetensors"] == (online.folder / "checkpoints/backbone.safetensors").read_bytes()
 
 
 def test_the_key_is_written_nowhere(online):

@@ -94,17 +94,19 @@ def expected_rows(record: pd.DataFrame) -> list[dict[str, float]]:
     for (stage, step), group in record.groupby(["stage", "step"], sort=False):
         row = {f"{stage}/step": step}
         for (layer, tap, metric), values in group.groupby(["layer", "tap", "metric"], sort=False):
-            place = f"layer_{layer}/{tap}/" if layer else ""
+            name = f"layer_{layer}" if layer.isdecimal() else layer  # of a head by number, of a network by name
+            place = f"{name}/{tap}/" if layer else ""
             row[f"{stage}/{place}{metric}"] = math.nan if values.value.isna().any() else values.value.mean()
         rows.append(row)
     return rows
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows of measurements without wandb's own columns (the last row of a completed run has tables and figures)."""
+    """Rows of measurements without wandb's own columns (the last row of a completed run has tables and figures), and
+    without learning rates, which are no measurement."""
     for row in history:
         if any(key.endswith("/step") for key in row):
-            yield {key: value for key, value in row.items() if not key.startswith("_")}
+            yield {key: row[key] for key in row if not key.startswith("_") and not key.endswith("/learning_rate")}
 
 
 def assert_same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, float]]) -> None:

@@ -59,13 +59,16 @@ class Arrived:
 
 
 class WandbServer:
-    """What arrived: ``runs`` by id, ``views`` (workspaces and reports), ``artifacts``, ``sweeps``, ``operations``."""
+    """What arrived: ``runs`` by id, ``views`` (workspaces and reports), ``artifacts`` and which of them were ``used``,
+    ``sweeps``, ``alerts``, ``operations``."""
 
     def __init__(self, port: int = 0) -> None:
         self.runs: dict[str, Arrived] = defaultdict(Arrived)
         self.views: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, Any]] = []
         self.sweeps: list[dict[str, Any]] = []
+        self.used: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
         self.points: Iterator[tuple[int, dict[str, Any]]] = iter(())
         self.program = ""
         self.operations: list[str] = []
@@ -197,6 +200,14 @@ class WandbServer:
 
     def _upload(self, artifact: str, name: str) -> str:
         return f"{self.url}/artifact/{artifact}/{name}"
+
+    def _UseArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.used.append(variables)
+        return {"useArtifact": {"artifact": {"id": variables["input"]["artifactID"]}}}
+
+    def _NotifyScriptableRunAlert(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.alerts.append(variables)
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     def _UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:
         self.views.append(variables)
