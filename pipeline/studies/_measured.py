@@ -1,0 +1,77 @@
+"""What the studies of measured networks share: values and curves of a place, owners of claims, a table of ends."""
+
+from collections.abc import Callable, Sequence
+from math import nan
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from pipeline.studies.engine.results import Result
+
+GROUP = "measures"
+PAPER, DERIVED, SEEN, OURS = "the paper", "derived", "seen in smaller runs before", "ours"
+"""Whose a claim is."""
+CLASSIFIER = ("classifier", "pre")
+"""The place of the features that enter the classifier."""
+COMMON = ("record.figures=false",)
+"""What every quick run changes."""
+Place = tuple[str, str]
+
+
+def curve(result: Result, place: Place | None, metric: str) -> pd.Series:
+    """A metric of a place, or with None of the whole network, by epoch; empty where it was not measured."""
+    record = result.record
+    if "layer" not in record:
+        return pd.Series(dtype=float)
+    layer, tap = ("", "") if place is None else place
+    rows = record[(record.layer.fillna("") == layer) & (record.tap.fillna("") == tap) & (record.metric == metric)]
+    return rows.sort_values("step").set_index("step").value
+
+
+def end(result: Result, place: Place | None, metric: str) -> float:
+    """The last value of a metric; NaN where there is none."""
+    values = curve(result, place, metric)
+    return float(values.iloc[-1]) if len(values) else nan
+
+
+def start(result: Result, place: Place | None, metric: str) -> float:
+    """The first value of a metric, before training; NaN where there is none."""
+    values = curve(result, place, metric)
+    return float(values.iloc[0]) if len(values) else nan
+
+
+def places(result: Result, tap: str = "post") -> list[Place]:
+    """The places of the network with this tap, in the order of data flow."""
+    record = result.record
+    layers = record[record.tap == tap].layer.dropna().unique()
+    return [(layer, tap) for layer in layers if layer != CLASSIFIER[0]]
+
+
+def drawn(axes: Axes, values: pd.Series, **style: object) -> None:
+    """A curve over epochs, on an axis that shows epoch 0 as well."""
+    axes.plot(values.index, values.values, **style)
+    axes.set_xlabel("epoch")
+
+
+def numbers(values: Sequence[float]) -> str:
+    """``0.63, 0.65``."""
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
+def tables(study: str, *metrics: str) -> Callable[[Sequence[Result]], dict[str, pd.DataFrame]]:
+    """What makes the table of a study, by file name: first and last values of these metrics at every place."""
+
+    def table(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
+        rows = []
+        for result in results:
+            for place in [None, *places(result, "pre"), *places(result), CLASSIFIER]:
+                for metric in metrics:
+                    values = curve(result, place, metric)
+                    if len(values):
+                        layer, tap = place or ("", "")
+                        where = {"point": result.point.name, "seed": result.config.seed, "layer": layer, "tap": tap}
+                        ends = {"first": values.iloc[0], "last": values.iloc[-1], "epochs": values.index[-1]}
+                        rows.append(where | {"metric": metric} | ends)
+        return {study: pd.DataFrame(rows)}
+
+    return table

@@ -1,0 +1,138 @@
+"""Deep RFM: a machine without gradient descent collapses layer by layer, by the average gradient outer product.
+
+Paper: arXiv 2402.13728 (average gradient outer product as a mechanism for deep neural collapse).
+Shows: NC1 and NC2 against the layer for rows X, X M^1/2 and random features, with M and with M = I; the Gram matrices
+    of the last layer.
+Expects: NC1 and NC2 fall with depth; the projection does it, the random features undo a little; not so with M = I.
+Evidence: docs/reproduction/measures.md and deep_rfm*.csv there.
+    Command: scripts/reproduce deep_rfm --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
+Provenance: machine, width, bandwidth and metrics read; the ridge is that of the public package, which the paper's code
+    does not name; the factor per layer and the control ours. The kernel matrix is held in memory, so that the full
+    version has 5,000 images where the paper has 50,000.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._family import every, owned
+from pipeline.studies._measured import COMMON, GROUP, OURS, PAPER, Place, end, numbers, places, tables
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study
+from pipeline.views.figures import STYLE
+
+SETS = ("mnist", "cifar10", "svhn")
+DEEP = ("backbone.depth=20", "data.samples_per_class=500")
+CONTROL = "backbone.agop=false"
+FACTOR = 0.6
+"""What a layer must leave of NC1."""
+MACHINES = {"agop": (), "control": (CONTROL,)}
+POINTS = tuple(
+    Point(f"{name}-{data}-seed_{seed}", (f"data={data}", "data.classes=null", f"seed={seed}", *DEEP, *more))
+    for data in SETS
+    for name, more in MACHINES.items()
+    for seed in range(3 if name == "agop" else 1)
+)
+QUICK_POINTS = (
+    *(Point(f"agop-digits-seed_{seed}", (f"seed={seed}",), COMMON) for seed in range(2)),
+    Point("control-digits-seed_0", (CONTROL,), COMMON),
+)
+ROWS = ("x", "projected", "phi")
+WORDS = {"x": "X", "projected": r"$X M^{1/2}$", "phi": "random features"}
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """NC1 and NC2 over depth, what each part of a layer does, and the control."""
+    made = []
+    for result in results:
+        name, found = result.point.name, {rows: through(result, rows, "dnc1") for rows in ROWS}
+        before, after = found["x"], found["phi"]
+        if _is_control(result):
+            falls = before[-1] < before[0]
+            made += owned(OURS, Claim(f"{name}: NC1 of X does not fall", "rising", numbers(before), not falls))
+            continue
+        made += owned(PAPER, Claim(f"{name}: NC1 of X falls with depth", "falling", numbers(before), _fall(before)))
+        factors = [b / a for a, b in pairwise(before)]
+        text = f"{name}: a layer leaves at most {FACTOR} of NC1"
+        made += owned(OURS, every(text, [f <= FACTOR for f in factors], numbers(factors)))
+        spread = through(result, "x", "nc2_etf_mse")
+        made += owned(PAPER, Claim(f"{name}: NC2 of X falls with depth", "falling", numbers(spread), _fall(spread)))
+        down = [p < x for p, x in zip(found["projected"], before, strict=True)]
+        made += owned(PAPER, every(f"{name}: the projection lowers NC1", down, numbers(found["projected"])))
+        up = [p < x for p, x in zip(found["projected"], after, strict=True)]
+        made += owned(PAPER, every(f"{name}: the random features undo a little", up, numbers(after)))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """NC1 and NC2 against the layer, and Gram matrices of what leaves the last one."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 6.2), layout="constrained")
+        shown = {control: next((r for r in results if _is_control(r) == control), None) for control in (False, True)}
+        (nc1, nc2), below = figure.subplots(2, 2)
+        for axes, metric, title in (
+            (nc1, "dnc1", "NC1"),
+            (nc2, "nc2_etf_mse", "NC2: mean squared distance of cosines"),
+        ):
+            for control, style in ((False, "-"), (True, "--")):
+                if shown[control] is not None:
+                    _lines(axes, shown[control], metric, style)
+            axes.set(yscale="log", xlabel="layer", title=f"{title} (dashed: M = I)")
+        nc1.legend()
+        for axes, control in zip(below, (False, True), strict=True):
+            if shown[control] is not None and shown[control].completed:
+                _gram(axes, shown[control], "M = I" if control else "with M")
+        figure.suptitle("Deep RFM: collapse without gradient descent")
+    return {"deep_rfm": figure}
+
+
+def through(result: Result, rows: str, metric: str) -> list[float]:
+    """A metric of X, X M^1/2 or the random features at the end, layer by layer."""
+    return [end(result, place, metric) for place in _of(result, rows)]
+
+
+def _of(result: Result, rows: str) -> list[Place]:
+    return [place for place in places(result) if place[0].endswith(f".{rows}")]
+
+
+def _is_control(result: Result) -> bool:
+    return CONTROL in result.point.overrides
+
+
+def _fall(values: Sequence[float]) -> bool:
+    return len(values) > 1 and all(after < before for before, after in pairwise(values))
+
+
+def _lines(axes: Axes, result: Result, metric: str, style: str) -> None:
+    for rows, color in zip(ROWS, ("tab:blue", "tab:red", "tab:green"), strict=True):
+        values = through(result, rows, metric)
+        label = WORDS[rows] if style == "-" else None
+        axes.plot(range(1, len(values) + 1), values, "o", linestyle=style, color=color, markersize=3, label=label)
+
+
+def _gram(axes: Axes, result: Result, title: str) -> None:
+    """Cosines of the rows less their mean, ordered by class."""
+    features, labels = result.tensors["features/1"].double(), result.tensors["labels"]
+    rows = features.reshape(-1, features.shape[-1])
+    rows = (rows - rows.mean(0))[labels.argsort(stable=True)]
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    axes.imshow((rows @ rows.T).numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+    axes.set(title=f"cosines after the last layer, {title}", xticks=[], yticks=[])
+    axes.grid(False)
+
+
+STUDY = Study(
+    name="deep_rfm",
+    group=GROUP,
+    title="collapse layer by layer in a recursive feature machine",
+    versions={FULL: POINTS, CPU: QUICK_POINTS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("deep_rfm", "dnc1", "nc2_etf_mse", "dnc2"),
+)

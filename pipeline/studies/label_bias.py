@@ -1,0 +1,149 @@
+"""Label bias: labels of one group are given wrongly; does collapse differ between groups, and who pays for it?
+
+Paper: arXiv 2407.05843 (neural collapse and fairness).
+Shows: NC1 of each group and F1 of each group on clean test labels against the epoch; distance of the groups, and F1
+    against the rate of wrong labels.
+Expects: NC1 of the groups apart at first and one configuration at the end; F1 falls in all groups once wrong labels are
+    memorised.
+Evidence: docs/reproduction/measures.md and label_bias*.csv there.
+    Command: scripts/reproduce label_bias --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
+Provenance: the two claims read (abstract); data, groups (inverted images), rates, network and what counts as apart,
+    together and fallen ours. PAPILA, HAM10000 and CheXpert: not here.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._family import owned
+from pipeline.studies._measured import (
+    CLASSIFIER,
+    COMMON,
+    GROUP,
+    PAPER,
+    SEEN,
+    curve,
+    drawn,
+    end,
+    numbers,
+    tables,
+)
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
+from pipeline.views.figures import STYLE
+
+RATES = (0.0, 0.25, 0.5)
+DIGITS = tuple(Point(f"rate_{rate:g}", (f"data.flip.rate={rate:g}",)) for rate in RATES)
+SETS = {"mnist": ("8", "3"), "cifar10": ("ship", "cat")}
+"""Class whose labels are given wrongly, and as which."""
+POINTS = tuple(
+    Point(
+        f"{data}-rate_{rate:g}",
+        (
+            f"data={data}",
+            "data.classes=[3,8]",
+            f"data.flip.from={old}",
+            f"data.flip.to={new}",
+            f"data.flip.rate={rate:g}",
+        ),
+    )
+    for data, (old, new) in SETS.items()
+    for rate in RATES
+)
+QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], COMMON)
+GROUPS, COLORS = ("0", "1"), ("tab:blue", "tab:red")
+TOGETHER, LOST, APART = 1.5, 0.05, 1.2
+"""Ratio of NC1 up to which groups are together; F1 that counts as lost; ratio from which groups are apart."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """The groups' NC1 over training, F1 of each group, and how far the groups end apart."""
+    made, clean = [], next((result for result in results if rate_of(result) == 0), None)
+    for result in (each for each in results if rate_of(each) > 0):
+        name, ratios = result.point.name, _ratios(result)
+        measured = f"ratio of NC1 {numbers(ratios[:1])} after the first epochs, {ratios[-1]:.3g} at the end"
+        apart = max(ratios[0], 1 / ratios[0]) > APART
+        made += owned(PAPER, Claim(f"{name}: NC1 of the groups is apart early", f"> {APART}", measured, apart))
+        near = max(ratios[-1], 1 / ratios[-1]) <= TOGETHER
+        made += owned(PAPER, Claim(f"{name}: the groups end in one configuration", f"<= {TOGETHER}", measured, near))
+        scores = [end(result, CLASSIFIER, f"test_f1/group={group}") for group in GROUPS]
+        told = f"groups 0, 1: {numbers(scores)}"
+        if clean is not None:
+            before = [end(clean, CLASSIFIER, f"test_f1/group={group}") for group in GROUPS]
+            lost = [old - new for old, new in zip(before, scores, strict=True)]
+            told += f"; without wrong labels {numbers(before)}"
+            text = f"{name}: F1 falls in all groups"
+            made += owned(PAPER, Claim(text, f"by > {LOST}", told, min(lost) > LOST))
+            text = f"{name}: F1 falls in the biased group alone"
+            made += owned(SEEN, Claim(text, f"by > {LOST}", told, lost[1] > LOST >= lost[0]))
+    gaps = [end(result, CLASSIFIER, "group_gap") for result in sorted(results, key=rate_of)]
+    if len(gaps) > 1:
+        rising = all(a < b for a, b in pairwise(gaps))
+        text = "the distance of the groups at the end rises with the rate of wrong labels"
+        made += owned(SEEN, Claim(text, "rising", numbers(gaps), rising))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """NC1 and F1 of the groups over training at the middle rate; distance over training, F1 over rates."""
+    ordered = sorted(results, key=rate_of)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 6.2), layout="constrained")
+        (nc1, scores), (gaps, rates) = figure.subplots(2, 2)
+        biased = [result for result in ordered if rate_of(result) > 0]
+        for result in biased[:1]:
+            _of_groups(nc1, result, "dnc1/group={}", "NC1 of the features, training images by true labels")
+            _of_groups(scores, result, "test_f1/group={}", "F1 on clean test labels")
+            drawn(nc1, curve(result, CLASSIFIER, "dnc1"), color="black", linestyle=":", label="all")
+            for axes in (nc1, scores):
+                axes.set_title(f"{axes.get_title()}, rate {rate_of(result):g}")
+        nc1.set(yscale="log")
+        nc1.legend()
+        shades = matplotlib.colormaps["viridis"]
+        for place, result in enumerate(ordered):
+            color = shades(place / max(1, len(ordered)))
+            drawn(gaps, curve(result, CLASSIFIER, "group_gap"), color=color, label=f"rate {rate_of(result):g}")
+        gaps.set(yscale="log", title="squared distance of the groups' means over tr $\\Sigma_B$")
+        gaps.legend()
+        for group, color in zip(GROUPS, COLORS, strict=True):
+            ends = [end(result, CLASSIFIER, f"test_f1/group={group}") for result in ordered]
+            rates.plot([rate_of(r) for r in ordered], ends, "o-", color=color, label=f"group {group}")
+        rates.set(xlabel="rate of wrong labels in group 1, class 1", title="F1 at the end", ylim=(0, 1.02))
+        rates.legend()
+    return {"label_bias": figure}
+
+
+def rate_of(result: Result) -> float:
+    """Share of the labels of group 1, class 1 that are given wrongly."""
+    return float(result.config.data.flip["rate"])
+
+
+def _ratios(result: Result) -> list[float]:
+    """NC1 of group 1 over that of group 0, epoch by epoch from the first measured one after the start."""
+    first, second = (curve(result, CLASSIFIER, f"dnc1/group={group}") for group in GROUPS)
+    return (second / first).iloc[1:].tolist() or [float("nan")]
+
+
+def _of_groups(axes: Axes, result: Result, metric: str, title: str) -> None:
+    for group, color in zip(GROUPS, COLORS, strict=True):
+        drawn(axes, curve(result, CLASSIFIER, metric.format(group)), color=color, label=f"group {group}")
+    axes.set_title(title)
+
+
+STUDY = Study(
+    name="label_bias",
+    group=GROUP,
+    title="wrong labels in one group: collapse and F1 of each",
+    versions={FULL: POINTS, CPU: DIGITS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables(
+        "label_bias", "dnc1", "dnc1/group=0", "dnc1/group=1", "test_f1/group=0", "test_f1/group=1", "group_gap"
+    ),
+)

@@ -1,0 +1,138 @@
+"""Lazy neurons: how many activations are not zero, by the labels, the width and the time trained.
+
+Paper: arXiv 2210.06313 (the lazy neuron phenomenon).
+Shows: share of non-zero activations against the epoch and against the width, with true and with random labels.
+Expects: one half before training; it falls in training, whatever the labels, the more the wider the layer.
+Evidence: docs/reproduction/measures.md and lazy*.csv there.
+    Command: scripts/reproduce lazy --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
+Provenance: claims read (abstract, captions); that one half is where it begins derived for symmetric weights without
+    bias; data, networks and epochs of the small versions ours. Random inputs and top-k accuracy: not here.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._family import every, owned
+from pipeline.studies._measured import (
+    COMMON,
+    DERIVED,
+    GROUP,
+    PAPER,
+    Place,
+    curve,
+    drawn,
+    end,
+    numbers,
+    places,
+    start,
+    tables,
+)
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
+from pipeline.views.figures import STYLE
+
+WIDTHS = (64, 256, 1024)
+LABELS = {"true": (), "random": ("data.random_labels=true",)}
+MLPS = tuple(
+    Point(f"mlp-{labels}-width_{width}", (f"backbone.hidden=[{width}]", *more))
+    for labels, more in LABELS.items()
+    for width in WIDTHS
+)
+TEXT = ("data=pydoc", "data.samples_per_class=null", "measure.positions=true", "optimizer=adamw", "optimizer.lr=3e-3")
+TEXT += ("optimizer.weight_decay=0.1", "optimizer.schedule=one_cycle", "protocol.every=null")
+TRANSFORMERS = tuple(
+    Point(f"transformer-width_{width}", ("backbone=transformer", "backbone.depth=2", f"backbone.width={width}", *TEXT))
+    for width in (32, 64)
+)
+POINTS = tuple(
+    Point(f"vit-{labels}", ("data=cifar10", "data.classes=null", "backbone=vit_small", "backbone.epochs=300", *more))
+    for labels, more in LABELS.items()
+)
+QUICK_POINTS = shrunk(MLPS, [point.name for point in MLPS], COMMON)
+HALF = 0.05
+"""How far from one half the share may begin."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """The share before training, that it falls, and the more the wider."""
+    made, begun = [], [start(result, layer, "active_share") for result in results for layer in hidden(result)[:1]]
+    text = f"before training half of the activations are not zero, within {HALF}"
+    made += owned(DERIVED, every(text, [abs(share - 0.5) <= HALF for share in begun], numbers(begun)))
+    for kind in dict.fromkeys(kind_of(result) for result in results):
+        own = sorted((result for result in results if kind_of(result) == kind), key=width_of)
+        falls = {width_of(result): -changes(result)[-1] for result in own}
+        measured = ", ".join(f"width {width}: {-fall:+.3f}" for width, fall in falls.items())
+        text = f"{kind}: the share falls in training (change of the last hidden layer)"
+        made += owned(PAPER, every(text, [fall > 0 for fall in falls.values()], measured))
+        if len(falls) > 1:
+            more = all(after > before for before, after in pairwise(falls.values()))
+            made += owned(PAPER, Claim(f"{kind}: it falls by more in wider networks", "monotone", measured, more))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """The share over training, and its ends over the width."""
+    kinds = list(dict.fromkeys(kind_of(result) for result in results))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        over_epochs, over_widths = figure.subplots(1, 2)
+        for kind, color in zip(kinds, ("tab:blue", "tab:red", "tab:green"), strict=False):
+            own = sorted((result for result in results if kind_of(result) == kind), key=width_of)
+            for result, style in zip(own, (":", "--", "-"), strict=False):
+                label = f"{kind}, width {width_of(result)}"
+                place = hidden(result)[-1]
+                drawn(over_epochs, curve(result, place, "active_share"), color=color, linestyle=style, label=label)
+            _over_widths(over_widths, own, color, kind)
+        over_epochs.axhline(0.5, color="grey", linewidth=0.8)
+        over_epochs.set_title("share of activations that are not zero")
+        over_epochs.legend()
+        over_widths.set(xscale="log", xlabel="width", title="at the end (open: before training)")
+        over_widths.legend()
+    return {"lazy": figure}
+
+
+def kind_of(result: Result) -> str:
+    """Network and labels, as the name of its point begins."""
+    return result.point.name.partition("-width")[0]
+
+
+def width_of(result: Result) -> int:
+    """Of the layer that is looked at."""
+    backbone = result.config.backbone
+    return int(backbone.hidden[-1]) if backbone.name == "mlp" else int(getattr(backbone, "width", 0) or 0)
+
+
+def hidden(result: Result) -> list[Place]:
+    """The places of activations."""
+    return [place for place in places(result) if len(curve(result, place, "active_share"))]
+
+
+def changes(result: Result) -> list[float]:
+    """How much the share has risen in training, layer by layer."""
+    return [end(result, place, "active_share") - start(result, place, "active_share") for place in hidden(result)]
+
+
+def _over_widths(axes: Axes, own: Sequence[Result], color: str, kind: str) -> None:
+    widths = [width_of(result) for result in own]
+    for at, style, label in ((end, "o-", kind), (start, "o:", None)):
+        values = [at(result, hidden(result)[-1], "active_share") for result in own]
+        fill = "full" if at is end else "none"
+        axes.plot(widths, values, style, color=color, markersize=5, fillstyle=fill, label=label)
+
+
+STUDY = Study(
+    name="lazy",
+    group=GROUP,
+    title="share of activations that are not zero",
+    versions={FULL: POINTS, CPU: (*MLPS, *TRANSFORMERS), QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("lazy", "active_share", "dead_share", "always_share", "rate_top10"),
+)

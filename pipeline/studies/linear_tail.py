@@ -1,0 +1,161 @@
+"""Linear tails: with more linear layers at the end, class means become better conditioned, and weights balanced.
+
+Paper: arXiv 2410.04887 (wide networks trained with weight decay provably exhibit neural collapse).
+Shows: balance of each pair of the tail against the epoch; NC1 and NC2 of the rows that enter the first and the last
+    linear layer against their number; NC2 along the tail.
+Expects: NC2 of the last layer falls with the number of linear layers, balance below .05, log NC2 a straight line along
+    the tail; the certificate never below the scatter.
+Evidence: docs/reproduction/measures.md and linear_tail*.csv there.
+    Command: scripts/reproduce linear_tail --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
+Provenance: claims, and settings of the full version, read in a digest of the paper; normalisation of balancedness_op
+    recalled; certificate, straight line and rule 2 lr decay t >= 5 derived. Settings of the small versions ours. The
+    number counts the classifier as the last linear layer. The sweep over the nonlinear depth: not here.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._family import every, owned
+from pipeline.studies._measured import (
+    CLASSIFIER,
+    COMMON,
+    DERIVED,
+    GROUP,
+    PAPER,
+    SEEN,
+    Place,
+    curve,
+    drawn,
+    end,
+    numbers,
+    places,
+    tables,
+)
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
+from pipeline.views.figures import STYLE
+
+DIGITS = tuple(Point(f"linear_{count}", (f"backbone.linear_tail={count - 1}",)) for count in (1, 2, 3, 4))
+FULL_SETTINGS = ("data=mnist", "data.classes=null", "data.samples_per_class=null", "backbone.batch_size=128")
+FULL_SETTINGS += ("backbone.hidden=[1024,1024,1024,1024,1024]", "optimizer.lr=1e-3", "optimizer.weight_decay=1e-3")
+POINTS = tuple(
+    Point(f"mnist-linear_{count}", (f"backbone.linear_tail={count - 1}", *FULL_SETTINGS)) for count in range(1, 6)
+)
+QUICK_POINTS = shrunk(DIGITS, [f"linear_{count}" for count in (1, 2, 3)], ("backbone.epochs=2000", *COMMON))
+BALANCED, ENOUGH, STRAIGHT = 0.05, 4.0, 0.1
+"""Balance that counts as reached; time constants of its decay that a run must last; deviation of log NC2."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """NC2, conditioning and balance by the number of linear layers, the straight line and the certificate."""
+    made, ordered = [], sorted(results, key=count_of)
+    lasted = min(decay_times(result) for result in ordered)
+    if len(ordered) > 1:
+        counts = ", ".join(str(count_of(result)) for result in ordered)
+        for owner, name, values in (
+            (PAPER, "NC2 of what enters the last layer falls", [end(r, CLASSIFIER, "dnc2") for r in ordered]),
+            (SEEN, "the last weight is better conditioned", [end(r, CLASSIFIER, "kappa_weight") for r in ordered]),
+        ):
+            falls = all(after < before for before, after in pairwise(values))
+            made += owned(owner, Claim(f"{name} with linear layers ({counts})", "falling", numbers(values), falls))
+        firsts = [end(result, tail(result)[0], "dnc2") for result in ordered]
+        rises = all(after > before for before, after in pairwise(firsts))
+        text = f"NC2 of what enters the first linear layer rises with linear layers ({counts})"
+        made += owned(SEEN, Claim(text, "rising", numbers(firsts), rises))
+    for result in (each for each in ordered if count_of(each) > 1):
+        name, pairs = result.point.name, tail(result)[:-1]
+        found = [end(result, place, "balancedness_op") for place in pairs]
+        claim = every(
+            f"{name}: balance of each pair, at most {BALANCED}", [v <= BALANCED for v in found], numbers(found)
+        )
+        short = lasted < ENOUGH
+        made += owned(PAPER, Claim(claim.claim, claim.expected, claim.measured, None if short else claim.holds))
+        away = _off_the_line(result)
+        text = f"{name}: log NC2 along the tail is a straight line, deviation"
+        made += owned(DERIVED, Claim(text, f"<= {STRAIGHT}", f"{away:.3g}", None if short else away <= STRAIGHT))
+        certificate = result.summary["certificate"]
+        measured = f"{certificate['within']:.3g} <= {certificate['within_bound']:.3g}"
+        text = f"{name}: the scatter before the last layer is below its certificate"
+        made += owned(DERIVED, Claim(text, "below", measured, bool(certificate["holds"])))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Balance over training; NC1 and NC2 over the number of linear layers; NC2 along the tail."""
+    ordered = sorted(results, key=count_of)
+    shades = matplotlib.colormaps["viridis"]
+    colors = [shades(place / max(1, len(ordered))) for place in range(len(ordered))]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, 3.8), layout="constrained")
+        balance, ends, along = figure.subplots(1, 3)
+        for result, color in zip(ordered, colors, strict=True):
+            for place, style in zip(tail(result)[:-1], ("-", "--", ":", "-."), strict=False):
+                drawn(balance, curve(result, place, "balancedness_op"), color=color, linestyle=style)
+            if count_of(result) > 1:
+                balance.plot([], [], color=color, label=f"{count_of(result)} linear layers")
+            values = [end(result, place, "dnc2") for place in tail(result)]
+            along.plot(range(len(values), 0, -1), values, "o-", color=color, markersize=4)
+        balance.axhline(BALANCED, color="grey", linewidth=0.8)
+        balance.set(yscale="log", title="imbalance of pairs, operator norm")
+        balance.legend()
+        _over_counts(ends, ordered)
+        along.set(yscale="log", xlabel="linear layer, counted from the end", title="NC2 of what enters it")
+        along.invert_xaxis()
+        along.xaxis.get_major_locator().set_params(integer=True)
+        figure.suptitle("Linear tails")
+    return {"linear_tail": figure}
+
+
+def count_of(result: Result) -> int:
+    """Linear layers at the end, the classifier among them."""
+    return int(result.config.backbone.linear_tail) + 1
+
+
+def tail(result: Result) -> list[Place]:
+    """The places whose rows enter the linear layers, first to last."""
+    return [*places(result)[-count_of(result) : -1], CLASSIFIER] if count_of(result) > 1 else [CLASSIFIER]
+
+
+def decay_times(result: Result) -> float:
+    """2 lr decay t / (1 - momentum), a tenth of the rate in the last fifth: imbalance is left by exp of minus that."""
+    settings, steps = result.config.optimizer, int(result.record.step.max())
+    share = 0.8 + 0.2 * 0.1 if settings.schedule == "drop" else 1.0
+    return 2 * settings.lr / (1 - settings.momentum) * settings.weight_decay * steps * share
+
+
+def _off_the_line(result: Result) -> float:
+    """Largest deviation of log NC2 of what enters the j-th layer from the end from j times that of the last."""
+    values = [log(end(result, place, "dnc2")) for place in reversed(tail(result))]
+    each = sum(number * value for number, value in enumerate(values, start=1))
+    each /= sum(number**2 for number in range(1, len(values) + 1))
+    return max(abs(value - number * each) for number, value in enumerate(values, start=1))
+
+
+def _over_counts(axes: Axes, ordered: Sequence[Result]) -> None:
+    counts = [count_of(result) for result in ordered]
+    for metric, color, name in (("dnc1", "tab:blue", "NC1"), ("dnc2", "tab:red", "NC2")):
+        for style, which, place in (("o-", "last", -1), ("s--", "first", 0)):
+            values = [end(result, tail(result)[place], metric) for result in ordered]
+            axes.plot(counts, values, style, color=color, markersize=4, label=f"{name}, {which} linear layer")
+    axes.set(yscale="log", xlabel="linear layers", title="of what enters the first and the last linear layer")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+
+
+STUDY = Study(
+    name="linear_tail",
+    group=GROUP,
+    title="linear layers at the end: conditioning, balance, certificate",
+    versions={FULL: POINTS, CPU: DIGITS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("linear_tail", "dnc1", "dnc2", "balancedness_op", "kappa_weight", "negativity", "within_bound"),
+)

@@ -1,0 +1,117 @@
+"""Neural feature ansatz: do a layer's weights follow the gradients of the network, and what of a layer collapses rows?
+
+Paper: arXiv 2402.13728 (average gradient outer product as a mechanism for deep neural collapse).
+Shows: correlation of W^T W with the root of the average gradient outer product against the epoch; NC1 of h, S V^T h and
+    relu(W h) layer by layer.
+Expects: W^T W correlates with it; most of a layer's drop in NC1 is made by S V^T, not by the nonlinearity; a small
+    start collapses more.
+Evidence: docs/reproduction/measures.md and nfa*.csv there.
+    Command: scripts/reproduce nfa --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
+Provenance: quantities, claims and settings of the full version read in the paper's code; images, width and epochs of
+    the small one ours, its targets one-hot (the paper's: plus and minus one). The correlation is high before training,
+    because the weight stands on both sides: the figure shows where it begins. ResNet-18 and VGG-11: not here.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._family import every, owned
+from pipeline.studies._measured import COMMON, GROUP, PAPER, SEEN, curve, drawn, end, numbers, places, start, tables
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
+from pipeline.views.figures import STYLE, layer_colors
+
+GAINS = (1.0, 0.3)
+DIGITS = tuple(Point(f"gain_{gain:g}", (f"backbone.init_scale={gain:g}",)) for gain in GAINS)
+WIDE = ("data.classes=null", "data.samples_per_class=5000", "backbone.hidden=[512,512,512,512,512]")
+POINTS = tuple(
+    Point(f"{data}-gain_{gain:g}", (f"data={data}", f"backbone.init_scale={gain:g}", *WIDE))
+    for data in ("mnist", "cifar10")
+    for gain in (1.0, 0.5, 0.3, 0.1)
+)
+QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], ("backbone.epochs=100", "measure.every=20", *COMMON))
+HIGH, LINEAR = 0.7, 0.8
+"""Correlation that counts as high; share of a layer's drop in NC1 that its linear part is said to make."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """Correlation at the end and before training, what the linear part does, and the scale of the start."""
+    made = []
+    for result in results:
+        name = result.point.name
+        found, begun = ([at(result, place, "nfa") for place in places(result)] for at in (end, start))
+        made += owned(
+            PAPER, every(f"{name}: W^T W correlates with AGOP^1/2, > {HIGH}", [v > HIGH for v in found], numbers(found))
+        )
+        text = f"{name}: and does so before training, > {HIGH}"
+        made += owned(SEEN, every(text, [value > HIGH for value in begun], numbers(begun)))
+        shares = shares_of_linear(result)
+        text = f"{name}: S V^T makes at least {LINEAR} of each layer's drop in NC1"
+        made += owned(PAPER, every(text, [share >= LINEAR for share in shares], numbers(shares)))
+    small, large = (next((r for r in results if _gain(r) == gain), None) for gain in (0.3, 1.0))
+    if small is not None and large is not None:
+        ends = [end(result, places(result)[-1], "dnc1") for result in (large, small)]
+        text = "a small start collapses more: NC1 of the last layer, gains 1 and .3"
+        made += owned(SEEN, Claim(text, "less", numbers(ends), ends[1] < ends[0]))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Correlations over training and NC1 through the layers, a row for each start."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 3.3 * len(results)), layout="constrained")
+        for (left, right), result in zip(figure.subplots(len(results), 2, squeeze=False), results, strict=True):
+            layers = places(result)
+            colors = layer_colors([layer for layer, _ in layers])
+            for number, place in enumerate(layers, start=2):
+                color = colors[place[0]]
+                drawn(left, curve(result, place, "nfa"), color=color, marker="o", markersize=3, label=f"$W_{number}$")
+                left.axhline(start(result, place, "nfa"), color=color, linestyle=":", linewidth=0.9)
+            left.set(title=f"{result.point.name}: NFA correlation (dotted: before training)", ylim=(None, 1.02))
+            left.legend()
+            _through(right, result)
+    return {"nfa": figure}
+
+
+def shares_of_linear(result: Result) -> list[float]:
+    """Share of the drop in NC1 from what enters a layer to what leaves it that S V^T makes, of the inner layers."""
+    found = []
+    for here, there in pairwise(places(result)):
+        before, linear, after = end(result, here, "dnc1"), end(result, here, "dnc1_svt"), end(result, there, "dnc1")
+        found.append((before - linear) / (before - after))
+    return found
+
+
+def _gain(result: Result) -> float:
+    return float(result.config.backbone.init_scale)
+
+
+def _through(axes: Axes, result: Result) -> None:
+    values, names = [], []
+    for number, place in enumerate(places(result), start=2):
+        values += [end(result, place, "dnc1"), end(result, place, "dnc1_svt")]
+        names += [f"$h_{number}$", f"$S V^T h_{number}$"]
+    axes.plot(range(len(values)), values, "-", color="grey", linewidth=1)
+    axes.plot(range(0, len(values), 2), values[::2], "o", color="tab:blue", label="h, after the ReLU")
+    axes.plot(range(1, len(values), 2), values[1::2], "s", color="tab:red", label="$S V^T h$")
+    axes.set_xticks(range(len(names)), names)
+    axes.set(yscale="log", title=f"{result.point.name}: NC1 at the end")
+    axes.legend()
+
+
+STUDY = Study(
+    name="nfa",
+    group=GROUP,
+    title="neural feature ansatz, and what of a layer collapses",
+    versions={FULL: POINTS, CPU: DIGITS, QUICK: QUICK_POINTS},
+    draw=draw,
+    claims=claims,
+    tables=tables("nfa", "nfa", "nfa_full", "nfa_cosine", "dnc1", "dnc1_svt"),
+)

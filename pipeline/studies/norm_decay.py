@@ -1,0 +1,152 @@
+"""Batch norm and weight decay: features of fixed length collapse more the stronger the decay.
+
+Paper: arXiv 2309.04644 (the effects of batch normalization and weight decay on neural collapse).
+Shows: smallest cosine within a class and largest between classes against the decay, with and without batch norm; the
+    loss of the normalised networks over the optimum of theory.
+Expects: with batch norm the former rises and the latter falls with the decay; more collapse than without.
+Evidence: docs/reproduction/measures.md and norm_decay*.csv there.
+    Command: scripts/reproduce norm_decay --quick
+    Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
+    Date: 2026-11-26. Commit of the code: the one that brought this file.
+Provenance: cosines and claims read in a digest (roots of the rates [M], which have no constants, so that no line of a
+    bound can be drawn); optimum derived (`pipeline.theory.bn_optimum`); data, network, decays and epochs ours.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.studies._family import every, owned
+from pipeline.studies._measured import (
+    CLASSIFIER,
+    COMMON,
+    DERIVED,
+    GROUP,
+    PAPER,
+    curve,
+    end,
+    numbers,
+    tables,
+)
+from pipeline.studies.engine.claims import Claim
+from pipeline.studies.engine.results import Point, Result
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study
+from pipeline.views.figures import STYLE
+
+DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
+NORMS = ("batch", "none")
+
+
+def _points(data: str, *more: str, name: str = "", shrunk: tuple[str, ...] = ()) -> tuple[Point, ...]:
+    return tuple(
+        Point(
+            f"{name or data}-{norm}-decay_{decay:g}",
+            (f"data={data}", f"backbone.norm={norm}", f"optimizer.weight_decay={decay}", *more),
+            shrunk,
+        )
+        for norm in NORMS
+        for decay in DECAYS
+    )
+
+
+CONES = _points("cones", "data.samples_per_class=200", shrunk=COMMON)
+DIGITS = _points("digits", "data.classes=null", shrunk=COMMON)
+POINTS = tuple(
+    point
+    for name, data, more in (
+        ("mnist-mlp", "mnist", ("backbone.hidden=[512,512,512]",)),
+        ("cifar10-mlp", "cifar10", ("backbone.hidden=[512,512,512,512,512,512]",)),
+    )
+    for point in _points(data, "data.classes=null", "backbone.epochs=200", *more, name=name)
+)
+BELOW = 1e-6
+"""How far rounding in float32 may take a loss below the optimum, relatively."""
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """The trends with decay of the normalised networks, batch norm against none, and the optimum."""
+    made = []
+    for data in dict.fromkeys(result.config.data.name for result in results):
+        with_norm, without = (series(results, data, norm) for norm in NORMS)
+        for metric, text, sign in (
+            ("cos_intra_min", "smallest cosine within a class rises", 1),
+            ("cos_inter_max", "largest cosine between classes falls", -1),
+        ):
+            values = [end(result, CLASSIFIER, metric) for result in with_norm]
+            if len(values) > 1:
+                right = all(sign * (after - before) > 0 for before, after in pairwise(values))
+                claim = Claim(f"{data}: {text} with decay, with batch norm", "monotone", numbers(values), right)
+                made += owned(PAPER, claim)
+            others = [end(result, CLASSIFIER, metric) for result in without]
+            if values and len(values) == len(others):
+                better = [sign * (a - b) > 0 for a, b in zip(values, others, strict=True)]
+                what = "larger" if sign > 0 else "smaller"
+                cosine = text.rpartition(" ")[0]
+                text = f"{data}: {cosine} is {what} with batch norm than without, at every decay"
+                made += owned(PAPER, every(text, better, f"{numbers(values)} against {numbers(others)}"))
+        gaps = [gap for result in with_norm if (gap := gap_of(result)) is not None]
+        if gaps:
+            text = f"{data}: the loss is nowhere below the optimum, relative gap"
+            made += owned(DERIVED, every(text, [gap >= -BELOW for gap in gaps], numbers(gaps)))
+    return made
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Cosines over the decay, one column for each data set, and the gap to the optimum."""
+    sets = list(dict.fromkeys(result.config.data.name for result in results))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4 * (len(sets) + 1), 3.8), layout="constrained")
+        *columns, gaps = figure.subplots(1, len(sets) + 1, squeeze=False)[0]
+        for axes, data in zip(columns, sets, strict=True):
+            _cosines(axes, results, data)
+        for data in sets:
+            found = series(results, data, "batch")
+            known = [(result.config.optimizer.weight_decay, gap_of(result)) for result in found]
+            known = [(decay, gap) for decay, gap in known if gap is not None]
+            if known:
+                gaps.plot(*zip(*known, strict=True), "o-", markersize=4, label=data)
+                gaps.legend()
+        gaps.set(xscale="log", yscale="log", xlabel="weight decay", title="loss over the optimum, less 1 (batch norm)")
+        figure.suptitle("Batch norm and weight decay")
+    return {"norm_decay": figure}
+
+
+def series(results: Sequence[Result], data: str, norm: str) -> list[Result]:
+    """The runs on a data set with or without batch norm, by decay."""
+    found = [r for r in results if r.config.data.name == data and r.config.backbone.norm == norm]
+    return sorted(found, key=lambda result: result.config.optimizer.weight_decay)
+
+
+def gap_of(result: Result) -> float | None:
+    """The loss over the optimum, less 1, where theory knows that."""
+    values = curve(result, None, "relative_gap")
+    return float(values.iloc[-1]) if len(values) else None
+
+
+def _cosines(axes: Axes, results: Sequence[Result], data: str) -> None:
+    for norm, style in zip(NORMS, ("o-", "s--"), strict=True):
+        found = series(results, data, norm)
+        decays = [result.config.optimizer.weight_decay for result in found]
+        for metric, color, text in (
+            ("cos_intra_min", "tab:blue", "smallest within a class"),
+            ("cos_inter_max", "tab:red", "largest between classes"),
+        ):
+            label = f"{text}, {'batch norm' if norm == 'batch' else 'no norm'}"
+            values = [end(result, CLASSIFIER, metric) for result in found]
+            axes.plot(decays, values, style, color=color, markersize=4, label=label)
+    axes.set(xscale="log", xlabel="weight decay", title=f"cosines of features, {data}", ylim=(-0.55, 1.05))
+    axes.legend()
+
+
+STUDY = Study(
+    name="norm_decay",
+    group=GROUP,
+    title="batch norm and weight decay: cosines of features",
+    versions={FULL: POINTS, CPU: (*CONES, *DIGITS), QUICK: CONES},
+    draw=draw,
+    claims=claims,
+    tables=tables("norm_decay", "cos_intra_min", "cos_intra_mean", "cos_inter_max", "cos_inter_mean", "dnc1", "loss"),
+)

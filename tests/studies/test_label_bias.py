@@ -1,0 +1,35 @@
+"""Label bias: groups that are apart, together, and pay."""
+
+from measured_results import point_of, result_of
+from study_results import one
+
+from pipeline.studies._measured import CLASSIFIER
+from pipeline.studies.engine.study import QUICK
+from pipeline.studies.label_bias import STUDY, claims, draw, rate_of
+
+
+def _run(folder, rate, ratios, scores, gap):
+    curves = {
+        "dnc1": [1.0] * 3,
+        "dnc1/group=0": [1.0] * 3,
+        "dnc1/group=1": [1.0, *ratios],
+        "group_gap": [5.0, 3.0, gap],
+    }
+    curves |= {f"test_f1/group={group}": [0.5, 0.7, score] for group, score in enumerate(scores)}
+    return result_of(folder, STUDY, point_of(STUDY, QUICK, f"rate_{rate}"), {CLASSIFIER: curves})
+
+
+def test_both_outcomes_are_told_apart(tmp_path):
+    clean = _run(tmp_path / "clean", "0", (1.0, 1.0), (0.98, 0.98), 0.3)
+    paper = _run(tmp_path / "paper", "0.25", (2.0, 1.1), (0.8, 0.7), 1.0)
+    assert rate_of(paper) == 0.25
+    judged = claims([clean, paper])
+    for part in ("apart early", "one configuration", "in all groups", "rises with the rate"):
+        assert one(judged, part).holds
+    assert not one(judged, "biased group alone").holds
+    other = claims([clean, _run(tmp_path / "other", "0.5", (1.1, 2.5), (0.97, 0.6), 0.2)])
+    for part in ("apart early", "one configuration", "in all groups", "rises with the rate"):
+        assert not one(other, part).holds
+    assert one(other, "biased group alone").holds
+    (figure,) = draw([clean, paper]).values()
+    assert len(figure.axes[2].lines) == 2 and "rate 0.25" in figure.axes[0].get_title()
