@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """What layer-wise measuring adds to the forward pass it rides on, and what the usual way would.
 
-    python scripts/bench_measuring.py [--quick] [--out table.md]
+    python scripts/bench_measuring.py [--quick] [--families] [--out table.md]
+
+`--families` measures each family of metrics on ResNet-18 instead, and all of them together.
 
 Takes about four minutes on 2 CPU cores (`--quick`: one). Contenders take turns. Time is that of the processor, all
 threads together, which neighbours disturb less than the clock on the wall, and the least over the rounds counts,
@@ -37,27 +39,32 @@ from pipeline.measure.extraction import Block, backbone_features
 from pipeline.measure.layers import SecondLook, measure_backbone
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Plan
-from pipeline.metrics.registry import OF_WEIGHTS
+from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
+from pipeline.metrics.registry import CORE, OF_WEIGHTS, families
 from pipeline.networks import Backbone, build_backbone
 from pipeline.networks.taps import Taps
 
 K = 10
 PLACE = ("layer", "post")
+PASSES = ("foreign", "agop", "tail")
+"""Families that need what is not there: other images, gradients, weights."""
 TARGETS = {"resnet20": 0.05, "resnet18": 0.15}
 IMAGES = 12_500
 """Two classes of CIFAR-10, both splits."""
 MEMORY_NUMBERS = (1_000, 10_000, 60_000, 240_000)
 
 
-def random_images(count: int, size: int = 32) -> ImageData:
-    """A training split of so many images, and a test split a quarter as large."""
+def random_images(count: int, size: int = 32, grouped: bool = False) -> ImageData:
+    """A training split of so many images, and a test split a quarter as large; in two groups if that is asked for."""
     source = torch.Generator().manual_seed(0)
 
     def split(number: int) -> Split:
         pixels = torch.randint(0, 256, (number, 3, size, size), generator=source, dtype=torch.uint8)
-        return Split(pixels, torch.randint(0, K, (number,), generator=source))
+        labels = torch.randint(0, K, (number,), generator=source)
+        return Split(pixels, labels, torch.arange(number) % 2) if grouped else Split(pixels, labels)
 
-    return ImageData.from_splits("random", split(count), split(count // 4), tuple(map(str, range(K))))
+    names = tuple(map(str, range(K)))
+    return ImageData.from_splits("random", split(count), split(count // 4), names, ("a", "b") if grouped else ())
 
 
 def in_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -127,12 +134,12 @@ PARTS = {
 }
 
 
-def on_network(name: str, count: int, rounds: int) -> Cost:
+def on_network(name: str, count: int, rounds: int, settings: MeasureSettings = DEFAULT, grouped: bool = False) -> Cost:
     """The costs of measuring both splits, the test split being a quarter as large as the training split.
 
     Each part is timed where it happens: differences of whole passes would be lost in their noise.
     """
-    images = random_images(count)
+    images = random_images(count, grouped=grouped)
     backbone, total = build_backbone(name, images.image_shape).eval(), count + count // 4
     parts: list[Counter] = []
 
@@ -143,7 +150,7 @@ def on_network(name: str, count: int, rounds: int) -> Cost:
     def everything() -> None:
         parts.append(Counter())
         with timed(PARTS, parts[-1]):
-            measure_backbone(backbone, images, lambda features: features[:, :K])
+            measure_backbone(backbone, images, lambda features: features[:, :K], settings=settings)
 
     bare()
     least = in_turns({"bare": bare, "all": everything}, rounds)
@@ -280,9 +287,26 @@ def memory_rows() -> list[list[str]]:
     return rows
 
 
+def family_rows(count: int, rounds: int) -> list[list[str]]:
+    """What each family adds to a pass of ResNet-18 over `IMAGES`, with core, and what all of them together do.
+
+    Foreign rows and gradients are passes of their own over as many images as there are, and left out; so are weights.
+    """
+    asked = {"core": (CORE,)} | {name: (CORE, name) for name in families() if name not in (CORE, *PASSES)}
+    together = ("all of these", tuple(dict.fromkeys(name for names in asked.values() for name in names)))
+    rows = []
+    for name, names in (*asked.items(), together):
+        cost = on_network("resnet18", count, rounds, MeasureSettings(families=names), "groups" in names)
+        shares = [f"{100 * part / cost.bare:.1f} %" for part in (cost.reading, cost.statistics)]
+        formulas = f"{100 * cost.formulas / IMAGES / cost.bare:.1f} % ({1e3 * cost.formulas:.0f} ms)"
+        rows.append([name, *shares, formulas, f"{1 + cost.added(IMAGES):.2f}"])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
+    parser.add_argument("--families", action="store_true", help="each family of metrics on ResNet-18, and all together")
     parser.add_argument("--out", type=Path, help="also write the tables to this markdown file")
     parser.add_argument("--peak", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -309,6 +333,16 @@ def main() -> None:
     def aim(what: str, goal: str, measured: str, met: bool) -> None:
         targets.append([what, goal, measured, "yes" if met else "no"])
 
+    if options.families:
+        header = ["families", "reading", "statistics", "formulas", f"passes, {IMAGES:,} images"]
+        show(
+            "What families of metrics add to a pass of ResNet-18",
+            header,
+            family_rows(*((32, 1) if options.quick else (96, 3))),
+        )
+        if options.out:
+            options.out.write_text("\n\n".join([f"Measured on {machine()}.", *written]) + "\n")
+        return None
     rows, errors = on_features(number, 512, rounds), errors_when_collapsed(512)
     state = {OURS: our_state(512), USUAL: 8 * (K * 512 * 512 + K * 512 + K)}
     state[USUAL32] = state[USUAL] // 2

@@ -23,6 +23,7 @@ def foreign_request(request: Request) -> Request:
     settings = own_settings("data", request.foreign, owners(), {})
     return Request(
         root=request.foreign_root or request.root,
+        download=request.download,
         test_fraction=request.test_fraction,
         image_size=request.image_size,
         seed=request.seed,

@@ -81,13 +81,19 @@ def load_images(
     )
     dataset = find(name)
     _validate(dataset, request)
-    if _is_fetched(dataset, request):
-        download_missing(dataset.torchvision, request.root, dataset.downloads)
-        dataset.check(request)
+    _fetch(dataset, request)
     if request.foreign is None:
         return assembled(dataset, request)
     other = find(request.foreign)
+    _fetch(other, foreign_request(request))
     return assembled(dataset, request, lambda known: foreign_images(dataset, other, request, known))
+
+
+def _fetch(dataset: DataSet, request: Request) -> None:
+    """Download what is missing, where that is asked for and can be done."""
+    if _is_fetched(dataset, request):
+        download_missing(dataset.torchvision, request.root, dataset.downloads)
+        dataset.check(request)
 
 
 SHARED = frozenset(Request.__dataclass_fields__) - {"settings"}
@@ -158,7 +164,8 @@ def _check_foreign(dataset: DataSet, request: Request) -> None:
     try:
         asked = foreign_request(request)
         _require_root(other, asked)
-        other.check(asked)
+        if not _is_fetched(other, asked):
+            other.check(asked)
     except DataError as error:
         raise DataError(f"data.foreign={request.foreign}: {error}") from error
 

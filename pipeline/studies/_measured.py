@@ -1,16 +1,15 @@
-"""What the studies of measured networks share: values and curves of a place, owners of claims, a table of ends."""
+"""What the studies of measured networks share: values and curves of a place, a table of both ends."""
 
 from collections.abc import Callable, Sequence
 from math import nan
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pipeline.studies.engine.results import Result
 
 GROUP = "measures"
-PAPER, DERIVED, SEEN, OURS = "the paper", "derived", "seen in smaller runs before", "ours"
-"""Whose a claim is."""
 CLASSIFIER = ("classifier", "pre")
 """The place of the features that enter the classifier."""
 COMMON = ("record.figures=false",)
@@ -45,6 +44,18 @@ def places(result: Result, tap: str = "post") -> list[Place]:
     record = result.record
     layers = record[record.tap == tap].layer.dropna().unique()
     return [(layer, tap) for layer in layers if layer != CLASSIFIER[0]]
+
+
+def by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The runs on each data set, by its name."""
+    names = dict.fromkeys(result.config.data.name for result in results)
+    return {name: [result for result in results if result.config.data.name == name] for name in names}
+
+
+def figures(study: str, results: Sequence[Result], draw: Callable[[list[Result]], Figure]) -> dict[str, Figure]:
+    """A figure for each data set, by file name; named after the study alone where there is one."""
+    found = by_data(results)
+    return {study if len(found) == 1 else f"{study}_{data}": draw(own) for data, own in found.items()}
 
 
 def drawn(axes: Axes, values: pd.Series, **style: object) -> None:

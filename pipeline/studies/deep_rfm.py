@@ -20,11 +20,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.studies._family import every, owned
-from pipeline.studies._measured import COMMON, GROUP, OURS, PAPER, Place, end, numbers, places, tables
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies._family import every
+from pipeline.studies._measured import COMMON, GROUP, Place, end, figures, numbers, places, tables
+from pipeline.studies.engine.claims import OURS, READ, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
-from pipeline.studies.engine.study import CPU, FULL, QUICK, Study
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
 from pipeline.views.figures import STYLE
 
 SETS = ("mnist", "cifar10", "svhn")
@@ -39,12 +39,15 @@ POINTS = tuple(
     for name, more in MACHINES.items()
     for seed in range(3 if name == "agop" else 1)
 )
-QUICK_POINTS = (
-    *(Point(f"agop-digits-seed_{seed}", (f"seed={seed}",), COMMON) for seed in range(2)),
-    Point("control-digits-seed_0", (CONTROL,), COMMON),
+DIGITS = (
+    *(Point(f"agop-digits-seed_{seed}", (f"seed={seed}",)) for seed in range(2)),
+    Point("control-digits-seed_0", (CONTROL,)),
 )
 ROWS = ("x", "projected", "phi")
 WORDS = {"x": "X", "projected": r"$X M^{1/2}$", "phi": "random features"}
+
+REASONS = {"NC2 of X falls": "it falls to a floor and moves about that"}
+"""Why claims do not hold, by a part of their text."""
 
 
 def claims(results: Sequence[Result]) -> list[Claim]:
@@ -57,21 +60,25 @@ def claims(results: Sequence[Result]) -> list[Claim]:
             falls = before[-1] < before[0]
             made += owned(OURS, Claim(f"{name}: NC1 of X does not fall", "rising", numbers(before), not falls))
             continue
-        made += owned(PAPER, Claim(f"{name}: NC1 of X falls with depth", "falling", numbers(before), _fall(before)))
+        made += owned(READ, Claim(f"{name}: NC1 of X falls with depth", "falling", numbers(before), _fall(before)))
         factors = [b / a for a, b in pairwise(before)]
         text = f"{name}: a layer leaves at most {FACTOR} of NC1"
         made += owned(OURS, every(text, [f <= FACTOR for f in factors], numbers(factors)))
         spread = through(result, "x", "nc2_etf_mse")
-        made += owned(PAPER, Claim(f"{name}: NC2 of X falls with depth", "falling", numbers(spread), _fall(spread)))
+        made += owned(READ, Claim(f"{name}: NC2 of X falls with depth", "falling", numbers(spread), _fall(spread)))
         down = [p < x for p, x in zip(found["projected"], before, strict=True)]
-        made += owned(PAPER, every(f"{name}: the projection lowers NC1", down, numbers(found["projected"])))
+        made += owned(READ, every(f"{name}: the projection lowers NC1", down, numbers(found["projected"])))
         up = [p < x for p, x in zip(found["projected"], after, strict=True)]
-        made += owned(PAPER, every(f"{name}: the random features undo a little", up, numbers(after)))
-    return made
+        made += owned(READ, every(f"{name}: the random features undo a little", up, numbers(after)))
+    return reasoned(made, REASONS)
 
 
 def draw(results: Sequence[Result]) -> dict[str, Figure]:
     """NC1 and NC2 against the layer, and Gram matrices of what leaves the last one."""
+    return figures("deep_rfm", results, _figure)
+
+
+def _figure(results: Sequence[Result]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 6.2), layout="constrained")
         shown = {control: next((r for r in results if _is_control(r) == control), None) for control in (False, True)}
@@ -89,7 +96,7 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
             if shown[control] is not None and shown[control].completed:
                 _gram(axes, shown[control], "M = I" if control else "with M")
         figure.suptitle("Deep RFM: collapse without gradient descent")
-    return {"deep_rfm": figure}
+    return figure
 
 
 def through(result: Result, rows: str, metric: str) -> list[float]:
@@ -131,7 +138,7 @@ STUDY = Study(
     name="deep_rfm",
     group=GROUP,
     title="collapse layer by layer in a recursive feature machine",
-    versions={FULL: POINTS, CPU: QUICK_POINTS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: shrunk(DIGITS, [point.name for point in DIGITS], COMMON)},
     draw=draw,
     claims=claims,
     tables=tables("deep_rfm", "dnc1", "nc2_etf_mse", "dnc2"),

@@ -18,22 +18,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.studies._family import every, owned
-from pipeline.studies._measured import (
-    COMMON,
-    DERIVED,
-    GROUP,
-    PAPER,
-    Place,
-    curve,
-    drawn,
-    end,
-    numbers,
-    places,
-    start,
-    tables,
-)
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies._family import every
+from pipeline.studies._measured import COMMON, GROUP, Place, curve, drawn, end, numbers, places, start, tables
+from pipeline.studies.engine.claims import ABSTRACT, THEOREM, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
 from pipeline.views.figures import STYLE
@@ -64,24 +51,24 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     """The share before training, that it falls, and the more the wider."""
     made, begun = [], [start(result, layer, "active_share") for result in results for layer in hidden(result)[:1]]
     text = f"before training half of the activations are not zero, within {HALF}"
-    made += owned(DERIVED, every(text, [abs(share - 0.5) <= HALF for share in begun], numbers(begun)))
+    made += owned(THEOREM, every(text, [abs(share - 0.5) <= HALF for share in begun], numbers(begun)))
     for kind in dict.fromkeys(kind_of(result) for result in results):
         own = sorted((result for result in results if kind_of(result) == kind), key=width_of)
         falls = {width_of(result): -changes(result)[-1] for result in own}
         measured = ", ".join(f"width {width}: {-fall:+.3f}" for width, fall in falls.items())
         text = f"{kind}: the share falls in training (change of the last hidden layer)"
-        made += owned(PAPER, every(text, [fall > 0 for fall in falls.values()], measured))
+        made += owned(ABSTRACT, every(text, [fall > 0 for fall in falls.values()], measured))
         if len(falls) > 1:
             more = all(after > before for before, after in pairwise(falls.values()))
-            made += owned(PAPER, Claim(f"{kind}: it falls by more in wider networks", "monotone", measured, more))
-    return made
+            made += owned(ABSTRACT, Claim(f"{kind}: it falls by more in wider networks", "monotone", measured, more))
+    return reasoned(made, {})
 
 
 def draw(results: Sequence[Result]) -> dict[str, Figure]:
     """The share over training, and its ends over the width."""
     kinds = list(dict.fromkeys(kind_of(result) for result in results))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         over_epochs, over_widths = figure.subplots(1, 2)
         for kind, color in zip(kinds, ("tab:blue", "tab:red", "tab:green"), strict=False):
             own = sorted((result for result in results if kind_of(result) == kind), key=width_of)
@@ -92,7 +79,7 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
             _over_widths(over_widths, own, color, kind)
         over_epochs.axhline(0.5, color="grey", linewidth=0.8)
         over_epochs.set_title("share of activations that are not zero")
-        over_epochs.legend()
+        over_epochs.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         over_widths.set(xscale="log", xlabel="width", title="at the end (open: before training)")
         over_widths.legend()
     return {"lazy": figure}
@@ -131,7 +118,7 @@ STUDY = Study(
     name="lazy",
     group=GROUP,
     title="share of activations that are not zero",
-    versions={FULL: POINTS, CPU: (*MLPS, *TRANSFORMERS), QUICK: QUICK_POINTS},
+    versions={FULL: (*MLPS, *TRANSFORMERS, *POINTS), CPU: (*MLPS, *TRANSFORMERS), QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("lazy", "active_share", "dead_share", "always_share", "rate_top10"),

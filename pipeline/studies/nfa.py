@@ -21,9 +21,21 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.studies._family import every, owned
-from pipeline.studies._measured import COMMON, GROUP, PAPER, SEEN, curve, drawn, end, numbers, places, start, tables
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies._family import every
+from pipeline.studies._measured import (
+    COMMON,
+    GROUP,
+    by_data,
+    curve,
+    drawn,
+    end,
+    figures,
+    numbers,
+    places,
+    start,
+    tables,
+)
+from pipeline.studies.engine.claims import OURS, READ, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
 from pipeline.views.figures import STYLE, layer_colors
@@ -43,28 +55,36 @@ HIGH, LINEAR = 0.7, 0.8
 
 def claims(results: Sequence[Result]) -> list[Claim]:
     """Correlation at the end and before training, what the linear part does, and the scale of the start."""
+    return reasoned((claim for data, own in by_data(results).items() for claim in _claims(data, own)), {})
+
+
+def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     made = []
     for result in results:
         name = result.point.name
         found, begun = ([at(result, place, "nfa") for place in places(result)] for at in (end, start))
         made += owned(
-            PAPER, every(f"{name}: W^T W correlates with AGOP^1/2, > {HIGH}", [v > HIGH for v in found], numbers(found))
+            READ, every(f"{name}: W^T W correlates with AGOP^1/2, > {HIGH}", [v > HIGH for v in found], numbers(found))
         )
         text = f"{name}: and does so before training, > {HIGH}"
-        made += owned(SEEN, every(text, [value > HIGH for value in begun], numbers(begun)))
+        made += owned(OURS, every(text, [value > HIGH for value in begun], numbers(begun)))
         shares = shares_of_linear(result)
         text = f"{name}: S V^T makes at least {LINEAR} of each layer's drop in NC1"
-        made += owned(PAPER, every(text, [share >= LINEAR for share in shares], numbers(shares)))
+        made += owned(READ, every(text, [share >= LINEAR for share in shares], numbers(shares)))
     small, large = (next((r for r in results if _gain(r) == gain), None) for gain in (0.3, 1.0))
     if small is not None and large is not None:
         ends = [end(result, places(result)[-1], "dnc1") for result in (large, small)]
-        text = "a small start collapses more: NC1 of the last layer, gains 1 and .3"
-        made += owned(SEEN, Claim(text, "less", numbers(ends), ends[1] < ends[0]))
+        text = f"{data}: a small start collapses more: NC1 of the last layer, gains 1 and .3"
+        made += owned(OURS, Claim(text, "less", numbers(ends), ends[1] < ends[0]))
     return made
 
 
 def draw(results: Sequence[Result]) -> dict[str, Figure]:
     """Correlations over training and NC1 through the layers, a row for each start."""
+    return figures("nfa", results, _figure)
+
+
+def _figure(results: Sequence[Result]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 3.3 * len(results)), layout="constrained")
         for (left, right), result in zip(figure.subplots(len(results), 2, squeeze=False), results, strict=True):
@@ -77,7 +97,7 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
             left.set(title=f"{result.point.name}: NFA correlation (dotted: before training)", ylim=(None, 1.02))
             left.legend()
             _through(right, result)
-    return {"nfa": figure}
+    return figure
 
 
 def shares_of_linear(result: Result) -> list[float]:
@@ -110,7 +130,7 @@ STUDY = Study(
     name="nfa",
     group=GROUP,
     title="neural feature ansatz, and what of a layer collapses",
-    versions={FULL: POINTS, CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("nfa", "nfa", "nfa_full", "nfa_cosine", "dnc1", "dnc1_svt"),

@@ -55,3 +55,16 @@ def test_foreign_rows_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(2))
     with pytest.raises(DataError, match=r"data\.foreign=image_folder: data\.root="):
         load_images("digits", foreign="image_folder", foreign_root=tmp_path / "nowhere")
+
+
+def test_a_foreign_set_is_downloaded_where_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(name, root, parts):
+        asked.append((name, root))
+        raise DataError("no network")
+
+    monkeypatch.setattr("pipeline.data.load.download_missing", fetch)
+    with pytest.raises(DataError, match="no network"):
+        load_images("digits", foreign="fashion_mnist", foreign_root=tmp_path, download=True)
+    assert asked == [("FashionMNIST", tmp_path)]
