@@ -1,7 +1,6 @@
 """Two ranks that train a network with dropout, for test_dropout_resumes.py: left alone, and killed and begun again.
 
-Arguments: a folder, in which every rank leaves its weights. The ranks are forked from this process, which has imported
-everything by then.
+Arguments: a folder, in which every rank leaves its weights. The ranks are forked from this process.
 """
 
 import os

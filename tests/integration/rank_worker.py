@@ -1,7 +1,6 @@
 """The ranks of the tests in test_ranks_agree.py: each measures, trains and descends, and writes what came out.
 
-Arguments: folder, numbers of processes to do it with, one after another. The processes are forked from this one, which
-has imported everything by then.
+Arguments: folder, numbers of processes to do it with, one after another. The processes are forked from this one.
 """
 
 import os

@@ -1,17 +1,16 @@
 """Ranks that drop units, killed and begun again, end with the bytes of ranks that were left alone."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from commands import commands, script
 
 WORKER = Path(__file__).parent / "dropout_worker.py"
 
 
 def test_two_ranks_with_dropout_go_on_with_the_units_that_each_would_have_dropped(tmp_path):
-    done = subprocess.run([sys.executable, WORKER, tmp_path], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = commands().run(*script(WORKER, tmp_path), folder=tmp_path)
+    assert done.code == 0, done.err
     for rank in range(2):
         alone, killed = (torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for name in ("alone", "killed"))
         assert 0 < killed.pop("batches") < alone.pop("batches")  # it went on, and did not begin anew

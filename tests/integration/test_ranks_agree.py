@@ -1,11 +1,10 @@
 """The same numbers come out of 1, 2, 3 and 4 processes, whose shares of images and members are uneven."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import commands, script
 from float64_training import assert_as_near
 
 WORKER = Path(__file__).parent / "rank_worker.py"
@@ -16,9 +15,8 @@ WORLDS = (1, 2, 3, 4)
 def results(tmp_path_factory) -> dict[tuple[int, int], dict]:
     """(world size, rank) -> what that rank found."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, WORKER, folder, *map(str, WORLDS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    done = commands().run(*script(WORKER, folder, *WORLDS), folder=folder, seconds=600)
+    assert done.code == 0, done.err
     return {
         (world, rank): torch.load(folder / f"{world}-{rank}.pt", weights_only=True)
         for world in WORLDS

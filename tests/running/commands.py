@@ -93,6 +93,7 @@ class Commands:
         seconds: float = SECONDS,
         privileged: bool = True,
         package: Path | None = None,
+        given: str = "",
     ) -> Command:
         """Start a command line in ``folder``.
 
@@ -101,7 +102,10 @@ class Commands:
             execute: or only up to where the work would begin.
             seconds: after which it is killed.
             privileged: whether root, if we are root, may write where a folder's permissions do not let it.
-            package: folder that holds another copy of the package, which is run then; arguments may be Python's.
+            package: folder that holds another copy of the package, which is run then.
+            given: on its standard input.
+
+        Arguments that begin with ``-c`` or ``-m`` are Python's, and not the command's.
         """
         variables = {**(os.environ if environment is None else environment), **QUIET}
         variables.pop(SERVICE, None)
@@ -110,7 +114,7 @@ class Commands:
         with its, ExitStack() as undone:
             undone.callback(ours.close)  # where the server, or its start, has failed
             socket.send_fds(self._door, [b"."], [its.fileno()])
-            how = {"execute": execute, "seconds": seconds, "privileged": privileged}
+            how = {"execute": execute, "seconds": seconds, "privileged": privileged, "given": given}
             started = Command(ours, request | how | {"package": None if package is None else str(package)})
             undone.pop_all()
         return started
@@ -118,6 +122,13 @@ class Commands:
     def run(self, *arguments: str, **options: object) -> Done:
         """Run a command line to its end; options as of `start`."""
         return self.start(*arguments, **options).end()
+
+
+def script(path: Path, *arguments: object) -> list[str]:
+    """Arguments of Python by which the server runs a script of the tests, which finds libraries and package loaded."""
+    code = "import runpy, sys; sys.path.insert(0, sys.argv[1].rpartition('/')[0]); "
+    code += "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    return ["-c", code, str(path), *map(str, arguments)]
 
 
 @functools.cache

@@ -1,12 +1,13 @@
 """The command, loaded once and forked for every command line: a fresh process each time, but no seconds of imports.
 
 Its standard input is a socket over which it is passed others, until that is closed. Each of these carries one command
-line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, privileged, package}`` and answers
-with two, ``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment, and when it
-has ended ``{code, out, err, ran}``. After that many seconds, or when the socket is closed before, the process is
-killed, and ``code`` is null. With ``execute`` false the run stops where its work would begin; ``ran`` then holds the
-values of every knob that passed the checks. With ``privileged`` false the permissions of files hold for root too. With
-a folder as ``package`` the package there is run, and arguments that begin as Python's do (``-c``, ``-m``) are Python's.
+line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, privileged, package, given}`` and
+answers with two, ``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment and
+``given`` as its standard input, and when it has ended ``{code, out, err, ran}``. After that many seconds, or when the
+socket is closed before, the process is killed, and ``code`` is null. With ``execute`` false the run stops where its
+work would begin; ``ran`` then holds the values of every knob that passed the checks. With ``privileged`` false the
+permissions of files hold for root too. With a folder as ``package`` the package there is run. Arguments that begin as
+Python's do (``-c``, ``-m``) are Python's.
 """
 
 import atexit
@@ -107,7 +108,7 @@ def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
     """Run the command line; never returns."""
     os.setpgid(0, 0)
     atexit._clear()  # what is registered so far is the server's to do
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(_holding(request["given"]), 0)
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     os.chdir(request["folder"])
@@ -143,6 +144,15 @@ def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _holding(text: str) -> int:
+    """A file to read this from."""
+    descriptor = os.memfd_create("given")
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _use(folder: str) -> None:

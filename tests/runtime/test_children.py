@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import dnc
 from recomputation import summary_of
 
 from pipeline.runtime.children import ROOT, module_command, own_package
@@ -40,12 +41,10 @@ def test_a_python_that_a_cluster_starts_finds_our_package(shadowed):
 def test_a_run_of_two_processes_takes_the_network_from_here_and_not_the_package(tmp_path):
     (tmp_path / "pipeline.py").write_text("raise SystemExit('the code of the user')\n")
     (tmp_path / "mine.py").write_text(NETWORK)
-    command = [sys.executable, "-P", "-c", "from pipeline.__main__ import main; main()"]
-    command += ["backbone=custom", "backbone._target_=mine.Net", "backbone.kwargs={in_features: 64, out_features: 8}"]
-    command += ["trainer.devices=2", "data.samples_per_class=20", "backbone.epochs=1", "descent.steps=20"]
-    command += ["descent.seeds=2", "record.figures=false", "logger=none", "hydra.run.dir=r"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    arguments = ["backbone=custom", "backbone._target_=mine.Net", "backbone.kwargs={in_features: 64, out_features: 8}"]
+    arguments += ["trainer.devices=2", "data.samples_per_class=20", "backbone.epochs=1", "descent.steps=20"]
+    arguments += ["descent.seeds=2", "record.figures=false", "logger=none", "hydra.run.dir=r"]
+    dnc(*arguments, cwd=tmp_path)
     assert summary_of(tmp_path / "r")["environment"]["processes"] == 2
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import commands
 
 from pipeline.runtime.console import VARIABLE, VERBOSE
 from pipeline.runtime.errors import ConfigError, RunError
@@ -105,11 +106,12 @@ def test_closed_streams_change_no_exit_code_and_are_no_traceback(name, closed, t
 
 @pytest.mark.parametrize("name", ["follower", "worker"])
 def test_what_is_no_order_is_told_in_a_sentence(name, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE} | {"RANK": "1"}
     for sent in INPUTS:
-        done = program(name, tmp_path, variables={"RANK": "1"}, input=sent)
+        done = commands().run("-m", *PROGRAMS[name], folder=tmp_path, environment=environment, given=sent)
         # 1 and 143: the end of its input means that whoever started it is gone.
-        assert done.returncode in (0, 1, 2, 143) and "Traceback" not in done.stderr, (sent[:20], done.stderr)
-        assert done.returncode != 2 or done.stderr.startswith("error: "), (sent[:20], done.stderr)
+        assert done.code in (0, 1, 2, 143) and "Traceback" not in done.err, (sent[:20], done.err)
+        assert done.code != 2 or done.err.startswith("error: "), (sent[:20], done.err)
 
 
 @pytest.mark.parametrize("name", ["metrics", "studies", "list", "report", "sweep", "dashboard"])

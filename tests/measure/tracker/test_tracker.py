@@ -4,6 +4,7 @@ import importlib.util
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 from itertools import pairwise
@@ -15,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import tracker_worker
+from commands import commands, script
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -312,10 +314,16 @@ def test_compiled_models_are_measured_like_the_plain_one(compiled: str, data) ->
 @pytest.fixture(scope="module")
 def lightning_on_two_ranks(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests/measure/tracker/tracker_worker.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    arguments = script(ROOT / "tests/measure/tracker/tracker_worker.py", folder)
+    ranks = [
+        commands().start(*arguments, folder=folder, environment=os.environ | place | {"LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    done = [rank.end() for rank in ranks]
+    assert [rank.code for rank in done] == [0, 0], done
     return folder
 
 

@@ -1,6 +1,6 @@
 """The distributed test of the tracker: Lightning trains a small network on two CPU ranks, every rank measures.
 
-Arguments: folder for the results. Lightning starts the second rank by running this file again.
+Argument: folder for the results. Which rank this is, Lightning reads from ``LOCAL_RANK``, as of any launcher's.
 """
 
 import sys

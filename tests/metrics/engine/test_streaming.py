@@ -1,16 +1,14 @@
 """The streamed metrics equal those of all the data at once, whatever the batches, the shards and the casts."""
 
 import itertools
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import brute_force
 import numpy as np
 import pytest
 import torch
+from commands import commands, script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -338,23 +336,16 @@ def test_two_ranks_with_uneven_shards_equal_one_process(tmp_path: Path) -> None:
         },
         tmp_path / "data",
     )
-    root = Path(__file__).parents[3]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
-    }
+    worker = Path(__file__).with_name("distributed_worker.py")
     ranks = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("distributed_worker.py")), str(rank), "2"]
-            + [str(tmp_path / name) for name in ("rendezvous", "data", f"result{rank}")],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+        commands().start(
+            *script(worker, rank, 2, *(tmp_path / name for name in ("rendezvous", "data", f"result{rank}"))),
+            folder=tmp_path,
         )
         for rank in range(2)
     ]
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    done = [rank.end() for rank in ranks]
+    assert [rank.code for rank in done] == [0, 0], done
     results = [torch.load(tmp_path / f"result{rank}", weights_only=True) for rank in range(2)]
     for name, (z, y, _) in cases.items():
         for result in results:

@@ -4,31 +4,25 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.runtime.children import module_command
+from commands import commands, wait_until
+
 from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.study import QUICK
 
-SECONDS = 240.0
+SPEAKING = "import os, runpy, sys; said = os.open(sys.argv.pop(1), os.O_WRONLY); os.dup2(said, 1); os.dup2(said, 2); "
+SPEAKING += "runpy.run_module('pipeline.studies', run_name='__main__', alter_sys=True)"
+"""Python that runs the command, which says everything to the file that is its first argument."""
 STUDY, POINTS = "e2_lr", ("lr_0.2", "lr_0.5", "lr_8.0")
 SHORT = ["descent.steps=12", "descent.seeds=2", "head.width=4", "protocol.num_features=4"]
 SHORT += ["protocol.samples_per_class=3", "record.figures=false", "trainer.threads=1"]
 LONG = [*SHORT, "descent.steps=300000", "trainer.checkpoint_seconds=0"]
 """Seconds of descent, so that a signal finds it in progress, with a checkpoint whenever there can be one."""
 CHECKPOINT = "stages/head.half.safetensors"
-
-
-def wait_until(so: Callable[[], object]) -> None:
-    """Fail unless something becomes true in time."""
-    end = time.monotonic() + SECONDS
-    while not so():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -45,12 +39,10 @@ class Reproduction:
     def __init__(self, out: Path, *arguments: str, overrides: list[str]) -> None:
         self.runs = folder_of(out, QUICK, overrides) / "runs" / STUDY
         self._said = out.parent / f"said-{time.monotonic_ns()}"
-        command = module_command("pipeline.studies", STUDY, "--quick", "--out", str(out), *arguments, *overrides)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with open(self._said, "w") as said:
-            self.process = subprocess.Popen(
-                command, stdout=said, stderr=subprocess.STDOUT, cwd=out.parent, env=environment
-            )
+        self._said.touch()
+        command = [STUDY, "--quick", "--out", str(out), *arguments, *overrides]
+        self._command = commands().start("-c", SPEAKING, str(self._said), *command, folder=out.parent)
+        self.pid = self._command.pid
 
     @property
     def said(self) -> str:
@@ -59,8 +51,8 @@ class Reproduction:
 
     def wait_for(self, so: Callable[[], object]) -> "Reproduction":
         """Until something is true, and the process still there."""
-        wait_until(lambda: so() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.said
+        wait_until(lambda: so() or self._command.is_over(), pause=0.02)
+        assert not self._command.is_over(), self.said
         return self
 
     def descending(self, *points: str) -> "Reproduction":
@@ -70,7 +62,7 @@ class Reproduction:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Within, nothing happens."""
-        pids = [*self.workers(), self.process.pid]
+        pids = [*self.workers(), self.pid]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         yield
@@ -80,12 +72,18 @@ class Reproduction:
     def end(self, number: int | None = None) -> int:
         """Its exit code, after a signal."""
         if number is not None:
-            self.process.send_signal(number)
-        return self.process.wait(SECONDS)
+            os.kill(self.pid, number)
+        return self._command.end().code
+
+    def close(self) -> None:
+        """End it, if it is still there."""
+        if not self._command.is_over():
+            kill(self.pid)
+        self._command.end()
 
     def workers(self) -> list[int]:
         """Processes that make its runs."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [int(pid) for pid in children if "engine.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
 
     def status(self, point: str) -> str:

@@ -1,13 +1,12 @@
 """The command runs what is missing and nothing else, draws, judges, and says what is wrong in one sentence."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import commands
 from PIL import Image
 
 from pipeline.runtime.lock import FolderLock
@@ -94,10 +93,14 @@ def test_bad_arguments_get_one_sentence_and_exit_2_and_leave_nothing(arguments, 
 def reproduced(tmp_path_factory) -> tuple[Path, str]:
     """A study, shrunk, as a real process in an empty folder."""
     folder = tmp_path_factory.mktemp("reproduction")
-    command = [sys.executable, "-m", "pipeline.studies", "e2_lr", "--quick", *TINY, "--docs", "docs"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return folder_for(folder, TINY), done.stdout
+    return folder_for(folder, TINY), studied("e2_lr", "--quick", *TINY, "--docs", "docs", folder=folder)
+
+
+def studied(*arguments: str, folder: Path) -> str:
+    """What the command prints that makes studies in a folder."""
+    done = commands().run("-m", "pipeline.studies", *arguments, folder=folder)
+    assert done.code == 0, done.err
+    return done.out
 
 
 def folder_for(folder: Path, overrides: list[str]) -> Path:
@@ -232,11 +235,7 @@ DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "bac
 def reproduced_networks(tmp_path_factory) -> tuple[Path, str]:
     """E4 on tiny networks, two at once, as a real process in an empty folder."""
     folder = tmp_path_factory.mktemp("networks")
-    command = [sys.executable, "-m", "pipeline.studies", "e4", "--quick", "--jobs", "2", *DIGITS]
-    command += ["--docs", "docs"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    return folder, studied("e4", "--quick", "--jobs", "2", *DIGITS, "--docs", "docs", folder=folder)
 
 
 def test_networks_trained_several_at_once_leave_runs_figures_tables_and_claims(reproduced_networks):

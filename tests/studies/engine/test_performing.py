@@ -4,8 +4,8 @@ import shutil
 import signal
 
 import pytest
-from commands import dnc
-from reproducing import CHECKPOINT, LONG, POINTS, SHORT, Reproduction, is_alive, kill, wait_until
+from commands import dnc, wait_until
+from reproducing import CHECKPOINT, LONG, POINTS, SHORT, Reproduction, is_alive, kill
 
 from pipeline.runtime.lock import FolderLock, occupied
 
@@ -23,9 +23,7 @@ def start(tmp_path):
 
     yield start
     for reproduction in started:
-        if reproduction.process.poll() is None:
-            reproduction.process.kill()
-            reproduction.process.wait()
+        reproduction.close()
 
 
 def test_a_run_that_somebody_else_makes_is_waited_for_and_taken_as_they_leave_it(start, tmp_path):
@@ -79,7 +77,7 @@ def test_workers_end_with_a_parent_that_is_killed_and_keep_what_they_have(start)
     running = start("--jobs", "2", overrides=LONG).descending(*POINTS[:2])
     workers = running.workers()
     assert len(workers) == 2
-    kill(running.process.pid)
+    kill(running.pid)
     wait_until(lambda: not any(map(is_alive, workers)))
     assert running.statuses() == {"interrupted"}
     assert all((running.runs / point / CHECKPOINT).exists() for point in POINTS[:2])

@@ -1,16 +1,13 @@
 """All registered studies, and one that is added by writing files."""
 
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
+from overlay import Overlay
 
-import pipeline
 from pipeline.config import conf_folder
 from pipeline.runs.protocols import protocol_named
 from pipeline.studies.engine.jobs import Job, essence
@@ -174,23 +171,11 @@ record:
 
 @pytest.mark.slow
 def test_a_new_study_is_a_file_and_its_experiment(tmp_path):
-    overlay = tmp_path / "overlay"
-    shutil.copytree(Path(pipeline.__file__).parent, overlay / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    if not (overlay / "pipeline" / "conf").exists():
-        shutil.copytree(conf_folder(), overlay / "conf")
-    experiments = next(overlay.rglob("main.yaml")).parent / "experiment"
-    (overlay / "pipeline" / "studies" / "e5.py").write_text(NEW_STUDY)
-    (experiments / "e5.yaml").write_text(NEW_EXPERIMENT)
-
-    def reproduce(*arguments: str) -> str:
-        command = [sys.executable, "-m", "pipeline.studies", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(overlay)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert any(line.startswith("e5 ") for line in reproduce("--list").splitlines())
-    said = reproduce("ours", "--quick", "--out", "out", "--jobs", "2")
+    files = {"pipeline/studies/e5.py": NEW_STUDY, "conf/experiment/e5.yaml": NEW_EXPERIMENT}
+    overlay = Overlay(tmp_path, files)
+    listed = overlay.python("-m", "pipeline.studies", "--list").stdout
+    assert any(line.startswith("e5 ") for line in listed.splitlines())
+    said = overlay.python("-m", "pipeline.studies", "ours", "--quick", "--out", "out").stdout
     assert "[2/2, " in said and "of 2 claims hold" in said
     out = tmp_path / "out" / "quick"
     assert {path.parent.name for path in out.glob("runs/e5/*/record.csv")} == {"init_scale_1", "init_scale_2"}
