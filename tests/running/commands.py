@@ -67,22 +67,44 @@ def wait_until(so: Callable[[], object], seconds: float = SECONDS, pause: float 
         time.sleep(pause)
 
 
+def connection() -> socket.socket:
+    """To the server of this test session, which its processes (of xdist) share; whoever needs it first starts it."""
+    address = f"\0dnc-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    end = time.monotonic() + SECONDS
+    while True:
+        ours = socket.socket(socket.AF_UNIX)
+        try:
+            ours.connect(address)
+            return ours
+        except ConnectionRefusedError:
+            ours.close()
+        assert time.monotonic() < end, "no server"
+        with socket.socket(socket.AF_UNIX) as door:
+            try:
+                door.bind(address)
+            except OSError:  # somebody else is just starting one
+                time.sleep(0.01)
+                continue
+            door.listen()
+            _start_server(door)
+
+
+def _start_server(door: socket.socket) -> None:
+    environment = os.environ | QUIET
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+    # Nobody waits for it: it may outlive this process of the session, and ends with the last.
+    os.posix_spawn(command[0], command, environment, file_actions=[(os.POSIX_SPAWN_DUP2, door.fileno(), 0)])
+
+
 class Commands:
-    """A server, and what it is asked to run: any number of command lines at once."""
+    """What the server is asked to run: any number of command lines at once."""
 
     def __init__(self) -> None:
-        self._door, door = socket.socketpair()
-        environment = os.environ | QUIET
-        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, str(Path(__file__).with_name("server.py"))]
-        with door, ExitStack() as undone:
-            undone.callback(self._door.close)
-            self._server = subprocess.Popen(command, stdin=door, env=environment)
-            undone.pop_all()
+        self._door = connection()
 
     def close(self) -> None:
         self._door.close()
-        self._server.wait()
 
     def start(
         self,
@@ -133,7 +155,7 @@ def script(path: Path, *arguments: object) -> list[str]:
 
 @functools.cache
 def commands() -> Commands:
-    """The server of this process, started when it is first needed."""
+    """This process's way to the server."""
     server = Commands()
     atexit.register(server.close)
     return server

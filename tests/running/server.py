@@ -1,13 +1,14 @@
 """The command, loaded once and forked for every command line: a fresh process each time, but no seconds of imports.
 
-Its standard input is a socket over which it is passed others, until that is closed. Each of these carries one command
-line: it is sent the JSON line ``{arguments, folder, environment, seconds, execute, privileged, package, given}`` and
-answers with two, ``{pid}`` of the process that runs `pipeline.__main__.main` in that folder with that environment and
-``given`` as its standard input, and when it has ended ``{code, out, err, ran}``. After that many seconds, or when the
-socket is closed before, the process is killed, and ``code`` is null. With ``execute`` false the run stops where its
-work would begin; ``ran`` then holds the values of every knob that passed the checks. With ``privileged`` false the
-permissions of files hold for root too. With a folder as ``package`` the package there is run. Arguments that begin as
-Python's do (``-c``, ``-m``) are Python's.
+Its standard input is a socket to which the processes of a test session connect; it ends when the last of them has
+closed its connection. Over one it is passed others. Each of these carries one command line: it is sent the JSON line
+``{arguments, folder, environment, seconds, execute, privileged, package, given}`` and answers with two, ``{pid}`` of
+the process that runs `pipeline.__main__.main` in that folder with that environment and ``given`` as its standard input,
+and when it has ended ``{code, out, err, ran}``. After that many seconds, or when the socket is closed before, the
+process is killed, and ``code`` is null. With ``execute`` false the run stops where its work would begin; ``ran`` then
+holds the values of every knob that passed the checks. With ``privileged`` false the permissions of files hold for root
+too. With a folder as ``package`` the package there is run. Arguments that begin as Python's do (``-c``, ``-m``) are
+Python's.
 """
 
 import atexit
@@ -32,12 +33,24 @@ def main() -> None:
     door = socket.socket(fileno=0)
     _load()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
-    while descriptors := socket.recv_fds(door, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]:
-        with socket.socket(fileno=descriptors[0]) as visitor:
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _answer(visitor)
-                os._exit(0)
+    clients = [door.accept()[0]]
+    while clients:
+        for one in select.select([door, *clients], [], [])[0]:
+            if one is door:
+                clients.append(door.accept()[0])
+            elif descriptors := socket.recv_fds(one, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]:
+                _serve(descriptors[0])
+            else:
+                clients.remove(one)
+                one.close()
+
+
+def _serve(descriptor: int) -> None:
+    with socket.socket(fileno=descriptor) as visitor:
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _answer(visitor)
+            os._exit(0)
 
 
 def _load() -> None:

@@ -4,31 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from configurations import DUFM, perform
 from safetensors.torch import load_file
 
-from pipeline.config import Config
 from pipeline.dufm.descent import Descent
-from pipeline.runs.checking import checked
-from pipeline.runs.execution import execute
-from pipeline.runs.inputs import prepare
 from pipeline.runs.polishing import polish_of, polish_rows, polished
 from pipeline.storage.record import read_record, read_summary
 
-SETTINGS = {
-    "protocol.name": "dufm",
-    "protocol.samples_per_class": 3,
-    "protocol.num_features": 6,
-    "data.name": "digits",
-    "backbone.name": "mlp",
-    "optimizer.name": "sgd",
-    "logger.name": "none",
-    "record.figures": False,
-    "trainer.accelerator": "cpu",
-    "trainer.threads": 1,
-    "head.inputs": "free",
+SETTINGS = DUFM | {
     "head.depth": 2,
-    "head.width": 6,
     "head.activation": "linear",
     "head.weight_decay": 5e-3,
     "head.feature_decay": 5e-3,
@@ -39,11 +23,7 @@ SETTINGS = {
 
 
 def run(folder: Path, **settings: object) -> dict:
-    cfg = OmegaConf.structured(Config)
-    for key, value in {**SETTINGS, **settings}.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
-    config = checked(cfg)
-    execute(config, prepare(config), folder)
+    perform(folder, SETTINGS | settings)
     return read_summary(folder)
 
 

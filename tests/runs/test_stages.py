@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from configurations import PLAIN, configured
 from torch import nn
 
 from pipeline.config import Config
@@ -10,23 +10,17 @@ from pipeline.data import load_images
 from pipeline.measure.feature_cache import FeatureCache
 from pipeline.networks import Backbone
 from pipeline.runs import stages
-from pipeline.runs.checking import checked
 from pipeline.runs.inputs import prepare
 from pipeline.runs.protocols import perform, protocol_names
 from pipeline.runs.run import Run
 from pipeline.runs.sections import NetworkSection
 from pipeline.runtime.errors import RunError
 
-SMALL = {
-    "data.name": "digits",
+SMALL = PLAIN | {
     "data.classes": [0, 1],
     "data.samples_per_class": 10,
-    "backbone.name": "mlp",
     "backbone.hidden": [8, 4],
     "backbone.epochs": 1,
-    "optimizer.name": "sgd",
-    "logger.name": "none",
-    "trainer.accelerator": "cpu",
     "head.depth": 2,
     "head.width": 4,
     "descent.steps": 10,
@@ -36,11 +30,8 @@ SMALL = {
 
 def attempt(folder, protocol: str, **changes) -> Run:
     """One start of a protocol in a folder."""
-    cfg = OmegaConf.structured(Config)
     changed = {key.replace("__", "."): value for key, value in changes.items()}
-    for key, value in {**SMALL, "protocol.name": protocol, **changed}.items():
-        OmegaConf.update(cfg, key, value)
-    config = checked(cfg)
+    config = configured(SMALL | {"protocol.name": protocol} | changed)
     run = Run.start(config, prepare(config), folder)
     perform(run)
     return run

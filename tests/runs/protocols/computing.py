@@ -3,38 +3,19 @@
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import OmegaConf
+from configurations import PLAIN, perform
 
-from pipeline.config import Config
-from pipeline.runs.checking import checked
-from pipeline.runs.execution import execute
-from pipeline.runs.inputs import prepare
 from pipeline.storage.record import read_record
 
-MIXTURE = {
-    "data.name": "mixture",
-    "data.num_classes": 2,
-    "data.samples_per_class": 6,
-    "data.test": 40,
-    "backbone.name": "mlp",
-    "optimizer.name": "sgd",
-    "logger.name": "none",
-    "record.figures": False,
-    "trainer.accelerator": "cpu",
-    "trainer.threads": 1,
-}
+MIXTURE = PLAIN | {"data.name": "mixture", "data.num_classes": 2, "data.samples_per_class": 6, "data.test": 40}
 
 
-def configured(protocol: str, changed: dict) -> Config:
+def on_mixture(protocol: str, changed: dict) -> dict:
     """The small mixture under a protocol, with settings changed."""
-    cfg = OmegaConf.structured(Config)
-    for key, value in {**MIXTURE, "protocol.name": protocol, **changed}.items():
-        OmegaConf.update(cfg, key, value)
-    return checked(cfg)
+    return MIXTURE | {"protocol.name": protocol} | changed
 
 
 def computed(protocol: str, folder: Path, changed: dict) -> pd.DataFrame:
     """The record of such a run."""
-    config = configured(protocol, changed)
-    execute(config, prepare(config), folder)
+    perform(folder, on_mixture(protocol, changed))
     return read_record(folder)

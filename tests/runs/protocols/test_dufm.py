@@ -6,50 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from configurations import DUFM, configured, perform
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import Config
 from pipeline.dufm import Anchor, objective
-from pipeline.runs.checking import checked
-from pipeline.runs.execution import execute
-from pipeline.runs.inputs import prepare
 from pipeline.runs.shapes import class_sizes
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.record import read_record, read_summary
 
-SMALL = {
-    "protocol.name": "dufm",
-    "data.name": "digits",
-    "backbone.name": "mlp",
-    "optimizer.name": "sgd",
-    "logger.name": "none",
-    "record.figures": False,
-    "trainer.accelerator": "cpu",
-    "trainer.threads": 1,
-    "head.inputs": "free",
+SMALL = DUFM | {
     "head.depth": 1,
-    "head.width": 6,
     "head.weight_decay": 1e-2,
     "head.feature_decay": 1e-2,
     "descent.steps": 3,
     "descent.seeds": 1,
-    "protocol.samples_per_class": 3,
-    "protocol.num_features": 6,
 }
 
 
-def configured(settings: dict) -> Config:
-    cfg = OmegaConf.structured(Config)
-    for key, value in {**SMALL, **settings}.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
-    return checked(cfg)
+def small(settings: dict) -> Config:
+    return configured(SMALL | settings)
 
 
 def run(folder: Path, settings: dict) -> tuple[dict, dict[str, torch.Tensor]]:
     """Summary and tensors of a run."""
-    config = configured(settings)
-    execute(config, prepare(config), folder)
+    perform(folder, SMALL | settings)
     return read_summary(folder), load_file(folder / "tensors.safetensors")
 
 
@@ -174,7 +155,7 @@ def test_the_recorded_objective_is_that_of_the_tensors_left_behind(tmp_path):
         "protocol.feature_scale": 3.0,
     }
     summary, held = run(tmp_path, settings)
-    config = configured(settings)
+    config = small(settings)
     assert config.head.bias == "last"
     value = objective(
         *(held["features/1"], [held["weights/1"], held["weights/2"]], None, 1e-2, 1e-2, "relu"),
@@ -292,7 +273,7 @@ REFUSED = {
 def test_what_means_nothing_is_refused_in_one_sentence(case):
     settings, sentence = REFUSED[case]
     with pytest.raises(ConfigError) as caught:
-        configured(settings)
+        small(settings)
     said = str(caught.value)
     assert sentence in said and said.endswith(".") and "\n" not in said and "allowed" in said
 
@@ -333,7 +314,7 @@ def test_the_bias_of_a_trained_head_is_not_decayed_and_is_part_of_what_is_record
     value = objective(held["features/1"], weights, held["labels"], 0.02, bias=held["bias"])
     assert summary["loss"]["total"] == pytest.approx(value.total.tolist(), rel=1e-12)
     with pytest.raises(ConfigError, match="anchor=inputs ties features that are variables"):
-        configured(JOINT | {"features.anchor": "inputs"})
+        small(JOINT | {"features.anchor": "inputs"})
 
 
 def test_an_anchor_of_several_steps_ends_at_the_published_value_and_its_path_collapses_step_by_step(tmp_path):

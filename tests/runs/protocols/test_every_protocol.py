@@ -5,29 +5,21 @@ import subprocess
 import sys
 
 import pytest
-from omegaconf import OmegaConf
+from configurations import PLAIN, configured
 
 from pipeline.config import Config, conf_folder
 from pipeline.config.folder import known_protocols
 from pipeline.runs import inputs
-from pipeline.runs.checking import checked
 from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
 from pipeline.runs.protocols import Protocol, protocol_named, protocol_names
 from pipeline.storage.record import SCHEMA_VERSION, read_record, read_summary
 
-SMALL = {
-    "data.name": "digits",
+SMALL = PLAIN | {
     "data.classes": [0, 1],
     "data.samples_per_class": 10,
-    "backbone.name": "mlp",
     "backbone.hidden": [8, 4],
     "backbone.epochs": 2,
-    "optimizer.name": "sgd",
-    "logger.name": "none",
-    "record.figures": False,
-    "trainer.accelerator": "cpu",
-    "trainer.threads": 1,
     "head.depth": 2,
     "head.width": 4,
     "descent.steps": 10,
@@ -38,10 +30,7 @@ SMALL = {
 
 
 def small(name: str) -> Config:
-    cfg = OmegaConf.structured(Config)
-    for key, value in {**SMALL, "protocol.name": name}.items():
-        OmegaConf.update(cfg, key, value)
-    return checked(cfg)
+    return configured(SMALL | {"protocol.name": name})
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from computing import computed, configured
+from computing import computed, on_mixture
+from configurations import configured
 
 from pipeline.data import load_images
 from pipeline.runs.inputs import Inputs, prepare
@@ -70,7 +71,7 @@ def test_the_adapted_kernel_is_measured_where_a_width_is_given_and_undefined_whe
 
 
 def test_more_rows_than_memory_are_refused(monkeypatch):
-    config = configured("kernels", {})
+    config = configured(on_mixture("kernels", {}))
     inputs = prepare(config)
     monkeypatch.setattr("pipeline.runtime.memory.machine_memory", lambda device: 1000)
     with pytest.raises(ConfigError, match="kernels of 12 training samples need at least"):
@@ -80,4 +81,4 @@ def test_more_rows_than_memory_are_refused(monkeypatch):
 @pytest.mark.parametrize("name", ["kernels", "shallow"])
 def test_texts_are_refused(name):
     with pytest.raises(ConfigError, match=f"holds text, does not go with protocol={name}; allowed: a data set of"):
-        protocol_named(name).check_inputs(configured(name, {}), Inputs(SimpleNamespace(kind="text")))
+        protocol_named(name).check_inputs(configured(on_mixture(name, {})), Inputs(SimpleNamespace(kind="text")))
