@@ -37,6 +37,7 @@ def readable(arguments: list[str]) -> list[str]:
     """
     for argument in arguments:
         _check_text(argument)
+    arguments = [part for argument in arguments for part in _several_loggers(argument)]
     flags = flags_of(arguments)
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun runs what a pickle says; allowed: the arguments of that run again.")
@@ -62,6 +63,15 @@ def _flags_first(arguments: list[str]) -> list[str]:
         else:
             flags.append(argument)
     return [*flags, *overrides]
+
+
+def _several_loggers(argument: str) -> list[str]:
+    """``logger=[wandb,csv]``, which is no choice of Hydra's, as the choice and the setting that it means."""
+    found = re.fullmatch(r"logger=\[\s*(\w+)\s*((?:,\s*\w+\s*)*)\]", argument)
+    if not found:
+        return [argument]
+    first, others = found.groups()
+    return [f"logger={first}", *([f"logger.also=[{others.lstrip(',')}]"] if others else [])]
 
 
 def may_sweep(flags: Namespace) -> bool:

@@ -39,6 +39,7 @@ KEPT = {
 NO_MATTER = ("logger", "record", "features", "trainer")
 """Sections that do not change a result, but for these settings:"""
 BUT = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.precision", "trainer.deterministic")
+BUT += ("trainer.callbacks",)
 RESUMED = re.compile(r"hydra/(launcher|sweeper)=|hydra\.sweep\.subdir=|hydra\.job\.chdir=|hydra\.launcher\.")
 """What of Hydra's own settings a resumed multirun takes over;"""
 COMMANDS = re.compile(r"hydra\.launcher\.(setup|additional_parameters|srun_args|python|submitit_folder)\b")

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config.schema import CENTRES, Config, LoggerConfig, VerdictConfig
+from pipeline.config.schema import CENTRES, LIGHTNINGS, Config, LoggerConfig, VerdictConfig
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import LARGEST, check_value, shown
 from pipeline.runtime.suggestions import did_you_mean
 
+PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
+"""Of which a tracker needs one; the extra that brings one is called like the tracker."""
 LONGEST_PROJECT, NOT_IN_PROJECT, LONGEST_TAG = 128, "/\\#?%:", 64
 """What wandb takes as the name of a project, and as a tag."""
 
@@ -49,7 +52,8 @@ def settings(cfg: DictConfig) -> Config:
     _check_sizes(config)
     _check_device(config)
     _check_callbacks(config.trainer.callbacks)
-    if config.logger.name == "wandb":
+    _check_trackers(config.logger)
+    if "wandb" in (config.logger.name, *config.logger.also):
         _check_tracking(config.logger)
     return config
 
@@ -109,6 +113,33 @@ def _check_thresholds(config: Config) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value <= LARGEST:
             raise ConfigError(f"verdict.thresholds={{{name}: {value}}} is out of range; allowed: a finite number > 0.")
+
+
+def _check_trackers(logger: LoggerConfig) -> None:
+    """Which there are, whether they are installed, and what only some of them do."""
+    named = [logger.name, *logger.also]
+    known = ("wandb", *LIGHTNINGS)
+    for name in logger.also:
+        if name not in known or named.count(name) > 1 or logger.name == "none":
+            hint = "" if name in known else did_you_mean(name, known)
+            others = [other for other in known if other != logger.name]
+            raise ConfigError(
+                f"logger.also={shown(logger.also)} does not go with logger={logger.name}; allowed: others of "
+                f"{', '.join(others)} beside one of them{hint}."
+            )
+    for name in named:
+        if name in PACKAGES and not any(map(find_spec, PACKAGES[name])):
+            key = f"logger={name}" if name == logger.name else f"logger.also={shown(logger.also)}"
+            raise ConfigError(
+                f"{key} needs a package that is not installed; allowed: pip install 'deep-neural-collapse[{name}]', or "
+                "logger=csv."
+            )
+    able = {"alert": ("wandb",), "artifact": ("wandb",), "histograms": ("wandb", "tensorboard")}
+    for key, takers in able.items():
+        if getattr(logger, key) and logger.name != "none" and not set(takers) & set(named):
+            raise ConfigError(f"logger.{key}=true needs {' or '.join(takers)}, not {shown(named)}; allowed: false.")
+    if logger.runs == "per_seed" and logger.name not in ("wandb", "none"):
+        raise ConfigError(f"logger.runs=per_seed needs logger=wandb, not {logger.name}; allowed: per_job.")
 
 
 def _check_tracking(logger: LoggerConfig) -> None:

@@ -45,7 +45,7 @@ def checked(cfg: DictConfig) -> Config:
         check_head(config, protocol)
     if protocol.check:
         protocol.check(config)
-    if config.logger.name == "wandb":
+    if "wandb" in (config.logger.name, *config.logger.also):
         check_environment()
     return config
 

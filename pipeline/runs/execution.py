@@ -26,7 +26,7 @@ from pipeline.storage.ownership import FOLDERS, remove_intermediate
 from pipeline.storage.record import read_record, write_summary
 from pipeline.storage.summary import COMPLETED
 from pipeline.storage.tensors import write_tensors
-from pipeline.views.wandb import track
+from pipeline.views.trackers import track
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _run_first_rank(run: Run) -> None:
             write_summary(folder, summary)
         raise
     finally:
-        if tracker.channels and config.logger.mode == "online":
+        if tracker.waits_for_a_server and config.logger.mode == "online":
             log.info("wandb: sending what is left (at most %g s)", config.logger.patience)
         tracker.finish(summary, figures, failed=summary["status"] != COMPLETED)
     log.debug("seconds of each stage: %s", {name: round(taken, 2) for name, taken in run.stopwatch.seconds.items()})

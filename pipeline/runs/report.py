@@ -219,6 +219,9 @@ def files_left(folder: Path) -> Iterator[str]:
         "checkpoints": "checkpoints",
         "log": "dnc.log",
         "wandb": "wandb",
+        "csv": "csv/metrics.csv",
+        "tensorboard": "tensorboard",
+        "mlflow": "mlflow",
     }
     for name, path in names.items():
         if (folder / path).exists():

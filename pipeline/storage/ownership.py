@@ -15,7 +15,7 @@ FOLDERS = ("", ".hydra", "checkpoints", "figures", STAGES, "wandb")
 """Those within which a run writes."""
 SETTINGS = (CONFIG, HYDRA, OVERRIDES)
 RESULTS = (FILE, "record.csv", TENSORS, "figures/collapse.png", "figures/collapse.pdf")
-RESULTS += (CHECKPOINT, "checkpoints/backbone.safetensors", "wandb/run.json")
+RESULTS += (CHECKPOINT, "checkpoints/backbone.safetensors", "wandb/run.json", "csv/metrics.csv", "mlflow/run.json")
 _CALLBACK = b"TrainingCheckpoints"
 """Stands in every checkpoint of a training, as the name under which it finds its own state again."""
 _STAGES = {f"{stage.name}{part}" for stage in USUAL_STAGES for part in ("", ".half", ".half.previous")} | {"features"}

@@ -133,7 +133,8 @@ def stopped_by(users: Sequence[Callback]) -> str:
     for callback in users:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             said = first_line(callback.stopping_reason_message).removesuffix(" Signaling Trainer to stop")
-            return f"EarlyStopping ({callback.monitor}: {said.removeprefix('Monitored metric ').rstrip('.')})"
+            said = said.removeprefix("Monitored metric ").rstrip(".")
+            return f"EarlyStopping ({said if callback.monitor in said else f'{callback.monitor}: {said}'})"
     return " or ".join(dict.fromkeys(type(callback).__name__ for callback in users))
 
 

@@ -12,6 +12,7 @@ import wandb
 from pipeline.config import LoggerConfig
 from pipeline.storage.record import Row, read_record
 from pipeline.storage.summary import RunSummary, Uses, read
+from pipeline.views.step_by_step import StepByStep
 from pipeline.views.wandb import content
 from pipeline.views.wandb.artifacts import send_files
 from pipeline.views.wandb.content import Asides
@@ -57,16 +58,16 @@ class Channel:
         self.rows += 1
 
 
-class Tracker:
+class Tracker(StepByStep):
     """The wandb runs of one run: one, or one per seed; none once wandb has failed."""
 
     def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], asides: Asides) -> None:
+        super().__init__()
         self.config = config
         self.folder = folder
         self.run_config = run_config
         self.asides = asides
         self.channels: list[Channel] = []
-        self._pending: list[Row] = []
 
     @classmethod
     def start(
@@ -77,14 +78,9 @@ class Tracker:
         tracker._guard(lambda: tracker._open(job_type))
         return tracker
 
-    def rows(self, rows: list[Row]) -> None:
-        """Mirror rows of the record. Those of one stage and step make one row, sent when the next one begins."""
-        if not self.channels:
-            return
-        for row in rows:
-            if self._pending and (row.stage, row.step) != (self._pending[0].stage, self._pending[0].step):
-                self._guard(self._send_pending)
-            self._pending.append(row)
+    @property
+    def open(self) -> bool:
+        return bool(self.channels)
 
     def finish(self, summary: Mapping[str, Any], figures: list[Path], *, failed: bool = False) -> None:
         """Log the summary, tables and figures of a completed run and close (each job of a multirun has its own)."""
@@ -121,6 +117,9 @@ class Tracker:
 
     def _send_pending(self) -> None:
         rows, self._pending = self._pending, []
+        self._guard(lambda: self._send(rows))
+
+    def _send(self, rows: list[Row]) -> None:
         stage, order = rows[0].stage, self.config.keys
         for channel in self.channels:
             if row := content.history_row(rows, channel.seed, self.asides):

@@ -103,10 +103,11 @@ def expected_rows(record: pd.DataFrame) -> list[dict[str, float]]:
 
 def curves(history: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of measurements without wandb's own columns (the last row of a completed run has tables and figures), and
-    without learning rates, which are no measurement."""
+    without what is noted beside them (`Record.asides`), which is no measurement."""
+    noted = ("/learning_rate", "/batches_per_step")
     for row in history:
         if any(key.endswith("/step") for key in row):
-            yield {key: row[key] for key in row if not key.startswith("_") and not key.endswith("/learning_rate")}
+            yield {key: row[key] for key in row if not key.startswith("_") and not key.endswith(noted)}
 
 
 def assert_same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, float]]) -> None:
