@@ -89,6 +89,11 @@ def knob_of(key: str) -> Field | None:
     return _knobs(Config).get(key.lstrip("+~"))
 
 
+def known_settings() -> list[str]:
+    """The names of all settings."""
+    return list(_knobs(Config))
+
+
 @cache
 def _knobs(schema: type) -> dict[str, Field]:
     found: dict[str, Field] = {}

@@ -115,6 +115,19 @@ def entries(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:
         yield from node.value
 
 
+def read_strictly(path: Path) -> OwnFile:
+    """A file that is no configuration file of Hydra's, read as strictly.
+
+    Raises:
+        ConfigError: it is not there, or not readable as YAML in UTF-8; named with its line.
+    """
+    try:
+        text = _text(path)
+    except OSError as error:
+        raise ConfigError(f"{shown(path)}: {error.strerror}; allowed: a YAML file that can be read.") from error
+    return OwnFile(path, path.stem, {}, _parsed(path, text))
+
+
 def _header(path: Path, text: str) -> dict[str, str | None]:
     """``{"package": "_global_"}`` of a file that begins with ``# @package _global_``."""
     try:

@@ -22,8 +22,11 @@ from pipeline.runtime.lock import one_at_a_time
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.studies.engine.claims import Claim, reasoned
 from pipeline.studies.engine.folders import folder_of
-from pipeline.studies.engine.jobs import Job, closed_runs
+from pipeline.studies.engine.jobs import Job
+from pipeline.studies.engine.own_file import is_own
+from pipeline.studies.engine.own_study import own_study
 from pipeline.studies.engine.performing import Meter, launch, perform_all
+from pipeline.studies.engine.planning import by_folder, found, planned
 from pipeline.studies.engine.publish import publish
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Study, studies
@@ -34,8 +37,6 @@ log = logging.getLogger(__name__)
 
 TURNS = ".dnc.drawing"
 """Stands in the folder for the turns that processes take at writing figures and tables."""
-MAY_CHANGE = {"descent.steps", "descent.seeds"}
-"""Settings that a study varies with another one, so that the command line may set them for all runs."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def _list() -> None:
     for study in studies().values():
         sizes = "/".join(str(len(study.chosen(version))) for version in VERSIONS)
         print(f"{study.name:<10} {study.group:<6} {sizes:>10} runs ({'/'.join(VERSIONS)})   {study.title}")
+    print("my.yaml    own    a study of your own, in ten lines of a file: docs/recipes.md")
 
 
 def _parser() -> Parser:
@@ -100,7 +102,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "names",
         nargs="*",
-        help="studies or groups; key=value changes a setting of all runs, which are then kept in OUT/key=value",
+        help="studies or groups, or a file of your own (my.yaml: docs/recipes.md); key=value changes a setting of all "
+        "runs, which are then kept in OUT/key=value",
     )
     parser.add_argument("--list", action="store_true", help="list the studies and stop")
     size = parser.add_mutually_exclusive_group()
@@ -141,13 +144,13 @@ def _reproduce(options: argparse.Namespace) -> None:
     elif launching:
         raise ConfigError(f"{launching[0]} is a setting of a launcher; allowed: together with --launcher.")
     unvaried = folder_of(options.out, version, ())
-    jobs = {study.name: _planned(study, overrides, out, unvaried, version, options.force) for study in chosen}
+    jobs = {study.name: planned(study, overrides, out, unvaried, version, force=options.force) for study in chosen}
     _make(out)
     varied = out != unvaried
     plan = Plan(chosen, jobs, out, options.jobs, time.time() if options.force else None, varied)
     if options.launcher:
         launch(chosen, jobs, [*overrides, *launching], out, options.launcher)
-        plan = replace(plan, jobs={name: _found(own) for name, own in jobs.items()})
+        plan = replace(plan, jobs={name: found(own) for name, own in jobs.items()})
     concluded = _carry_out(plan)
     if options.docs:
         publish(out, options.docs, jobs)
@@ -164,14 +167,18 @@ def _groups() -> list[str]:
 def _chosen(names: Sequence[str]) -> tuple[list[Study], list[str]]:
     """The studies named, in their order, and the overrides among the names."""
     overrides = [name for name in names if "=" in name]
-    wanted = [name for name in names if "=" not in name]
+    own = [own_study(Path(name)) for name in names if is_own(name)]
+    overrides = [name for name in overrides if not is_own(name)]
+    wanted = [name for name in names if "=" not in name and not is_own(name)]
     allowed = [*_groups(), *studies()]
     unknown = [name for name in wanted if name not in allowed]
-    if unknown or not wanted:
+    if len({study.name for study in own}) < len(own):
+        raise ConfigError("two files have one name; allowed: each study once.")
+    if unknown or not (wanted or own):
         what = f"{unknown[0]} is not a study" if unknown else "no study named"
         hint = did_you_mean(unknown[0], allowed) if unknown else ""
-        raise ConfigError(f"{what}; allowed: {', '.join(allowed)}{hint}.")
-    return [study for study in studies().values() if {study.name, study.group} & set(wanted)], overrides
+        raise ConfigError(f"{what}; allowed: {', '.join(allowed)}, or a file of your own, my.yaml{hint}.")
+    return [study for study in studies().values() if {study.name, study.group} & set(wanted)] + own, overrides
 
 
 def _is_hydras(override: str) -> bool:
@@ -187,40 +194,6 @@ def _make(out: Path) -> None:
         ) from error
 
 
-def _planned(study: Study, overrides: Sequence[str], out: Path, unvaried: Path, version: str, force: bool) -> list[Job]:
-    """All runs of a study with their configurations, validated before the first one starts.
-
-    Raises:
-        ConfigError: what is to be changed is what the study varies, or a finished run is in the way.
-    """
-    changed = {override.partition("=")[0].lstrip("+") for override in overrides}
-    swept = {override.partition("=")[0] for point in study.points for override in point.overrides}
-    if clash := sorted((changed & swept) - MAY_CHANGE):
-        raise ConfigError(f"{clash[0]} is what {study.name} varies; allowed: any other setting.")
-    own = Path("runs", study.name)
-    planned = [Job.plan(study.name, point, overrides, out / own / point.name) for point in study.chosen(version)]
-    jobs = _found(planned, unvaried / own)
-    for job in jobs:
-        if not force and (other := job.in_the_way):
-            raise ConfigError(
-                f"{job.folder} holds a finished run of another configuration ({other}); allowed: another --out, or "
-                "--force, which replaces it."
-            )
-    return jobs
-
-
-def _found(jobs: Sequence[Job], unvaried: Path | None = None) -> list[Job]:
-    """The jobs in the folders where they were made; those not finished anywhere in their own.
-
-    A launcher makes folders of its own beside theirs, and variations once lay in ``unvaried``, by the same names.
-    """
-    own = {job.folder for job in jobs}
-    beside = {path.parent for folder in {job.folder.parent for job in jobs} for path in folder.glob("*/summary.json")}
-    there = {unvaried / job.point.name for job in jobs} if unvaried else set()
-    closed = closed_runs(sorted((beside | there) - own))
-    return [job.found_in(closed) for job in jobs] if closed else list(jobs)
-
-
 def _check_launch(chosen: Sequence[Study], version: str, launcher: str) -> None:
     """Only multiruns can be submitted, and only through a launcher that is installed."""
     fixed = [study.name for study in chosen if not study.grids]
@@ -233,13 +206,16 @@ def _check_launch(chosen: Sequence[Study], version: str, launcher: str) -> None:
 def _carry_out(plan: Plan) -> dict[str, Conclusion]:
     """Run, draw and judge study by study, so that an interruption leaves whole figures behind."""
     started = time.monotonic()
-    everything = [job for study in plan.studies for job in plan.jobs[study.name]]
-    wanted = {job.folder for job in everything if plan.repeat_before is not None or not job.is_finished}
-    meter = Meter(len(wanted), len(everything))
+    everything = {study.name: by_folder(plan.jobs[study.name]) for study in plan.studies}
+    wanted = {
+        name: [job for job in jobs if plan.repeat_before is not None or not job.is_finished]
+        for name, jobs in everything.items()
+    }
+    meter = Meter(*(sum(map(len, jobs.values())) for jobs in (wanted, everything)))
     concluded = {}
     for study in plan.studies:
         jobs = plan.jobs[study.name]
-        perform_all([job.order(plan.repeat_before) for job in jobs if job.folder in wanted], plan.workers, meter)
+        perform_all([job.order(plan.repeat_before) for job in wanted[study.name]], plan.workers, meter)
         results = [job.result() for job in jobs]
         claims = _conclude(study, results, plan)
         concluded[study.name] = Conclusion(claims, {r.point.name: r.failure for r in results if not r.completed})

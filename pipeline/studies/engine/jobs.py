@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import Config, from_plain
+from pipeline.config.overrides import knob_of
 from pipeline.runs.checking import checked
 from pipeline.runs.door import FolderInUse, admit
+from pipeline.runs.protocols import protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.files import atomic
 from pipeline.storage.reading import Unreadable
@@ -48,17 +50,18 @@ class Job:
     folder: Path
 
     @classmethod
-    def plan(cls, experiment: str, point: Point, overrides: Sequence[str], folder: Path) -> "Job":
+    def plan(cls, experiment: str | None, point: Point, overrides: Sequence[str], folder: Path) -> "Job":
         """Compose ``experiment`` with the point's overrides and then ``overrides``, which win.
 
         Args:
-            experiment: the file in ``conf/experiment/``, unless the point names another.
+            experiment: the file in ``conf/experiment/``, unless the point names another; None: none.
 
         Raises:
             ConfigError, HydraException, OmegaConfBaseException: the configuration is not valid.
         """
         own = any(override.startswith("experiment=") for override in point.overrides)
-        task = [*([] if own else [f"experiment={experiment}"]), *point.overrides, *point.shrunk, *overrides]
+        begin = [] if own or experiment is None else [f"experiment={experiment}"]
+        task = [*begin, *point.overrides, *point.shrunk, *overrides]
         config, runtime = composed(task)
         return cls(point, config, {"overrides": {"task": task}, "runtime": runtime}, checked(config), folder)
 
@@ -235,6 +238,31 @@ def closed_runs(folders: Sequence[Path]) -> dict[Path, Config]:
 def essence(config: Config) -> dict[str, Any]:
     """The settings that decide what comes out, by name."""
     return {key: value for key, value in _flat(asdict(config)) if not is_within(key, INCIDENTAL)}
+
+
+def decisive(config: Config) -> dict[str, Any]:
+    """Of `essence`, the settings that the run's protocol looks at: where they are equal, so is what comes out.
+
+    A setting whose description begins with the names of protocols belongs to those alone.
+    """
+    own, protocol, values = config.protocol, protocol_named(config.protocol.name), essence(config)
+    idle = [key for key in values if (owners := _protocols_of(key)) and protocol.name not in owners]
+    idle += [] if protocol.images else ["data"]
+    idle += [] if protocol.network else ["backbone", "optimizer"]
+    if protocol.head is None or protocol.name == "end_to_end":
+        idle += [f"descent.{name}" for name in ("steps", "lr", "momentum", "polish", "precision")]
+    if protocol.name == "frozen_features":
+        idle += ["optimizer"] if config.backbone.epochs == 0 else []
+        # Its penalties are those of end_to_end and fixed_head.
+        values["protocol.regularization"] = own.regularization.replace("dufm", "standard")
+    return {key: value for key, value in values.items() if not is_within(key, idle)}
+
+
+@cache
+def _protocols_of(key: str) -> frozenset[str]:
+    entry = knob_of(key)
+    named = {name.strip() for name in entry.metadata["help"].partition(":")[0].split(",")} if entry else set()
+    return frozenset(named) if named and named <= {*protocol_names()} else frozenset()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from pipeline.runtime.lock import FolderLock, Occupied, occupied
 from pipeline.storage.record import read_summary
 from pipeline.storage.summary import COMPLETED
 from pipeline.studies.engine.jobs import Job, Order
+from pipeline.studies.engine.planning import by_folder
 from pipeline.studies.engine.results import failure_in
 from pipeline.studies.engine.study import Study
 from pipeline.studies.engine.workers import Workers, working
@@ -182,13 +183,12 @@ def _multiruns(
     made = []
     attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"  # so that no job meets the folder of an earlier one
     for study in studies:
-        open_points = {job.point.name for job in jobs[study.name] if not job.is_finished}
-        for grid in study.grids:
-            rest = grid.without(lambda name, wanted=open_points: name not in wanted)
-            if rest is None:
-                continue
-            named = [] if "experiment" in grid.axes else [f"experiment={study.name}"]
-            command = [*rest.multirun, *named, *overrides, f"hydra.sweep.dir={quoted(str(runs / study.name))}"]
-            command += [f"hydra/launcher={launcher}", f"hydra.sweep.subdir={grid.name}-{attempt}-${{hydra.job.num}}"]
-            made.append((f"{study.name} {grid.name}", command))
+        names = {job.point.name for job in by_folder(jobs[study.name]) if not job.is_finished}
+        parts = [part for grid in study.grids for part in grid.parts(names.__contains__)]
+        for number, part in enumerate(parts):
+            named = [] if "experiment" in part.axes or not study.based else [f"experiment={study.name}"]
+            command = [*part.multirun, *named, *overrides, f"hydra.sweep.dir={quoted(str(runs / study.name))}"]
+            folder = f"{part.name or study.name}-{attempt}-{number}-${{hydra.job.num}}"
+            command += [f"hydra/launcher={launcher}", f"hydra.sweep.subdir={folder}"]
+            made.append((f"{study.name} {part.name}".strip(), command))
     return made

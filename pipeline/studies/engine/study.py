@@ -28,6 +28,11 @@ def shrunk(points: Sequence[Point], names: Sequence[str], overrides: tuple[str, 
     return tuple(replace(point, shrunk=overrides) for point in points if point.name in names)
 
 
+def safe_name(text: str) -> str:
+    """What a folder may be called: no brackets and quotes, and ``_`` for what is no letter, digit or ``._=+-``."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", re.sub(r"[][(){}'\"]", "", text)).strip("_") or "run"
+
+
 @dataclass(frozen=True)
 class Grid:
     """All combinations of some settings: what one Hydra multirun sweeps over.
@@ -54,7 +59,7 @@ class Grid:
         for values in product(*self.axes.values()):
             chosen = dict(zip(self.axes, values, strict=True))
             parts = [self.name, *(f"{key.rpartition('.')[2]}_{value}" for key, value in chosen.items())]
-            yield "-".join(parts).replace("experiment_", ""), chosen
+            yield safe_name("-".join(filter(None, parts)).replace("experiment_", "")), chosen
 
     def without(self, done: Callable[[str], bool]) -> "Grid | None":
         """The smallest grid that holds all points whose names are not done; None if all are."""
@@ -65,6 +70,17 @@ class Grid:
             key: tuple(v for v in values if any(p[key] == v for p in open_points)) for key, values in self.axes.items()
         }
         return Grid(self.name, axes, self.fixed)
+
+    def parts(self, wanted: Callable[[str], bool]) -> "list[Grid]":
+        """Grids that together hold the points whose names are wanted, and no others."""
+        rest = self.without(lambda name: not wanted(name))
+        if rest is None:
+            return []
+        if all(wanted(name) for name, _ in rest._named()):
+            return [rest]
+        key = next(key for key, values in rest.axes.items() if len(values) > 1)
+        each = (replace(rest, axes={**rest.axes, key: (value,)}) for value in rest.axes[key])
+        return [part for grid in each for part in grid.parts(wanted)]
 
     @property
     def multirun(self) -> list[str]:
@@ -92,6 +108,8 @@ class Study:
             found in the study's own runs, and are not told of variations.
         tables: results -> tables by file name.
         expectation: what the table of claims calls the column of what was to be expected.
+        based: points that name no experiment begin with that of the study's name.
+        kept_aside: a finished run of another configuration stays where it is, and the point's gets a folder beside it.
         grids: the full version as multiruns, for a Hydra launcher; none if it is not made of them.
     """
 
@@ -105,12 +123,18 @@ class Study:
     reasons: Mapping[str, str] = field(default_factory=dict)
     tables: Tables = lambda results: {}
     expectation: str = "expected"
+    based: bool = True
+    kept_aside: bool = False
     grids: tuple[Grid, ...] = field(default=())
 
     @property
     def points(self) -> tuple[Point, ...]:
         """The runs of the full version."""
         return self.versions[FULL]
+
+    def placed(self, error: Exception) -> Exception:
+        """An error in the settings of a run of this study, as it is told."""
+        return error
 
     def chosen(self, version: str) -> tuple[Point, ...]:
         """The runs of a version."""

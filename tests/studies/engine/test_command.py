@@ -28,7 +28,7 @@ TINY = [
 def test_list_names_every_study(capsys):
     main(["--list"])
     listed = capsys.readouterr().out
-    assert [line.split()[0] for line in listed.splitlines()] == list(studies())
+    assert [line.split()[0] for line in listed.splitlines()] == [*studies(), "my.yaml"]
 
 
 @pytest.fixture
