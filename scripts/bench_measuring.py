@@ -299,7 +299,9 @@ def family_rows(count: int, rounds: int) -> list[list[str]]:
         cost = on_network("resnet18", count, rounds, MeasureSettings(families=names), "groups" in names)
         shares = [f"{100 * part / cost.bare:.1f} %" for part in (cost.reading, cost.statistics)]
         formulas = f"{100 * cost.formulas / IMAGES / cost.bare:.1f} % ({1e3 * cost.formulas:.0f} ms)"
-        rows.append([name, *shares, formulas, f"{1 + cost.added(IMAGES):.2f}"])
+        images = count + count // 4
+        by_difference = (cost.difference - cost.formulas / images + cost.formulas / IMAGES) / cost.bare
+        rows.append([name, *shares, formulas, f"{1 + cost.added(IMAGES):.2f}", f"{1 + by_difference:.2f}"])
     return rows
 
 
@@ -334,7 +336,7 @@ def main() -> None:
         targets.append([what, goal, measured, "yes" if met else "no"])
 
     if options.families:
-        header = ["families", "reading", "statistics", "formulas", f"passes, {IMAGES:,} images"]
+        header = ["families", "reading", "statistics", "formulas", f"passes, {IMAGES:,} images", "by difference"]
         show(
             "What families of metrics add to a pass of ResNet-18",
             header,

@@ -77,7 +77,9 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
             away = [end(result, None, "centre_mean") for result in own]
             text = f"{data}, {name}: features lie on the sum of their centres, 1 - cos at most {COLLAPSED}"
             made += owned(ABSTRACT, every(text, [value <= COLLAPSED for value in away], numbers(away)))
-            made += owned(THEOREM, every(f"{data}, {name}: no loss below the least", [v >= -1e-6 for v in above], ""))
+            made += owned(
+                THEOREM, every(f"{data}, {name}: no loss below the least", [v >= -1e-6 for v in above], numbers(above))
+            )
     means = {name: sum(map(accuracy_of, own)) / len(own) for name, own in kinds.items()}
     told = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
     centred = {name: value for name, value in means.items() if name != "cross_entropy"}
