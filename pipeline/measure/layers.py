@@ -17,12 +17,12 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.data import ImageData, Split
 from pipeline.measure.extraction import Block, Place, run_over
+from pipeline.measure.foreign_look import ForeignLook
 from pipeline.measure.gradients import output_gradients
 from pipeline.measure.looks import (
     Decide,
     Entered,
     FirstLook,
-    ForeignLook,
     Found,
     Key,
     SecondLook,

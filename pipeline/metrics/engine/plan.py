@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from pipeline.metrics import registry
 from pipeline.metrics.engine.inputs import MIXED, Inputs, kept_classes
-from pipeline.metrics.engine.pairing import PairStatistics
+from pipeline.metrics.engine.members import one_by_one
 from pipeline.metrics.engine.rows import Aim, second_look, sums_at_once, values_of_rows
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
@@ -231,7 +230,7 @@ class Plan:
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """`evaluate` of statistics that have their `source` `(..., N, d)` at hand, which gets its second look here."""
         if self.views and statistics.anchors.ndim > 2:
-            return self._one_by_one(statistics, reference, weight, next_weight, decisions, more)
+            return one_by_one(self, statistics, reference, weight, next_weight, decisions, more)
         statistics, decisions = self._of_counting_rows(statistics, reference, decisions)
         sums, judged, more = {}, None, dict(more or {})
         if self.looks_again:
@@ -256,46 +255,6 @@ class Plan:
         own = self.first_look(*rows, statistics.num_classes)
         own = replace(own, active=statistics.active, samples=statistics.samples, roundoff=statistics.roundoff)
         return own, None if decisions is None else decisions.index_select(-1, counting)
-
-    def _one_by_one(
-        self,
-        statistics: ClassStatistics,
-        reference: ClassStatistics | None,
-        weight: Tensor | None,
-        next_weight: Tensor | None,
-        decisions: Tensor | None,
-        more: Mapping[str, object] | None,
-    ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Member by member: views may leave out other rows of each."""
-        members = statistics.anchors.shape[:-2]
-        found: list[dict[str, Tensor]] = []
-        clauses: dict[str, dict[str, list[str]]] = {}
-        for index in product(*map(range, members)):
-            own = self._with_views(statistics.member(index))
-            other = reference
-            if reference is not None:
-                other = self._with_views(reference.member(index))
-            weights = (None if it is None else it[index] if it.ndim > 2 else it for it in (weight, next_weight))
-            decided = decisions if decisions is None or decisions.ndim == 1 else decisions[index]
-            values, reasons = self.at_once(own, other, *weights, decided, _of_member(more or {}, index))
-            found.append(values)
-            for name, why in reasons.items():
-                clauses.setdefault(name, {}).setdefault(why, []).append(",".join(map(str, index)))
-        names = found[0] if found else ()
-        values = {name: torch.stack([own[name] for own in found]) for name in names}
-        values = {name: value.view(*members, *value.shape[1:]) for name, value in values.items()}
-        told = {
-            name: "; ".join(f"member {', '.join(which)}: {why}" for why, which in own.items())
-            for name, own in clauses.items()
-        }
-        return values, told
-
-    def _with_views(self, statistics: ClassStatistics) -> ClassStatistics:
-        lacking = tuple(name for name in self.views if name not in statistics.views)
-        if not lacking or statistics.source is None:
-            return statistics
-        found = ClassStatistics.from_features(*statistics.source, statistics.num_classes, views=lacking)
-        return replace(statistics, views={**statistics.views, **found.views})
 
     def of_inputs(self, given: Mapping[str, object]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The same where metrics take nothing of class statistics, but these inputs alone."""
@@ -328,19 +287,6 @@ def _check_inputs(names: Sequence[str], chosen: Sequence[Metric], kept: Sequence
         if not any(metric in kept for metric in own):
             needed = sorted({need for metric in own for need in _takes(metric) & lacking})
             raise ValueError(f"the family {name!r} needs {', '.join(needed)}, which is not given.")
-
-
-def _of_member(more: Mapping[str, object], index: tuple[int, ...]) -> dict[str, object]:
-    """Those of the other inputs that have members, of one."""
-
-    def of_one(value: object) -> object:
-        if isinstance(value, ClassStatistics | PairStatistics):
-            return value.member(index)
-        if isinstance(value, Tensor):
-            return value[index] if value.ndim > 2 else value
-        return [of_one(each) for each in value] if isinstance(value, list) else value
-
-    return {name: of_one(value) for name, value in more.items()}
 
 
 def _takes(metric: Metric) -> set[str]:
