@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,8 +41,10 @@ class Together(LoadScopeScheduling):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(is_slow, items):
         item.add_marker("slow")
-    # The longest parts first, so that no worker is left alone with one.
-    items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
+    # The longest parts first, so that no worker is left alone with one: what is kept together, then files with slow
+    # tests, those with most of them first; the many short ones fill up what is left.
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.parent.name not in TOGETHER, -slow[item.path]))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -30,8 +30,8 @@ ON_SLURM = [*TINY, "hydra/launcher=slurm"]
 def started(launch, tmp_path_factory):
     """All launchers of this module at once: mostly they wait."""
     cases = {
-        "sweep": [*ON_SLURM, "seed=0,1,2"],
-        "direct": [*TINY, "seed=0,1,2", "hydra.sweep.dir=direct"],
+        "sweep": [*ON_SLURM, "seed=0,1"],
+        "direct": [*TINY, "seed=0,1", "hydra.sweep.dir=direct"],
         "two_nodes": [*ON_SLURM, "seed=0", "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2", SWEEP],
         "diverging": [*ON_SLURM, "descent.lr=1e6", SWEEP],
         "lost": [*ON_SLURM, "seed=0", SWEEP, "hydra.launcher.setup=[exit 7]"],
@@ -49,7 +49,7 @@ def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm
         assert done.code == 0, done.err
     # One folder for all, made at submission: its name's date and time are not those at which a job starts.
     (sweep,) = (started.folders["sweep"] / "multirun").glob("*/*")
-    for job in "012":
+    for job in "01":
         there, here = sweep / job, started.folders["direct"] / "direct" / job
         summary, expected = read_summary(there), read_summary(here)
         assert summary["status"] == "completed"
@@ -58,7 +58,7 @@ def test_runs_of_a_multirun_on_slurm_are_the_runs_made_without_it(started, slurm
         for key in set(expected) - {"environment", "timings"}:
             assert summary[key] == expected[key]
     number = job_number(sweep)
-    until(lambda: slurm.states(number) == {f"{number}_{job}": "COMPLETED" for job in "012"}, "completed in accounting")
+    until(lambda: slurm.states(number) == {f"{number}_{job}": "COMPLETED" for job in "01"}, "completed in accounting")
 
 
 def test_a_multirun_that_is_complete_is_no_jobs_again(started, slurm):
@@ -67,7 +67,7 @@ def test_a_multirun_that_is_complete_is_no_jobs_again(started, slurm):
     (sweep,) = (started.folders["sweep"] / "multirun").glob("*/*")
     number = job_number(sweep)
     again = commands().run(f"resume={sweep}", folder=started.folders["sweep"], environment=slurm.env)
-    assert again.code == 0 and again.out.count("is completed already, and skipped") == 3, again.err
+    assert again.code == 0 and again.out.count("is completed already, and skipped") == 2, again.err
     assert job_number(sweep) == number
 
 

@@ -132,8 +132,9 @@ def test_a_terminal_has_one_bar_for_all_processes_in_which_nothing_but_the_headl
 
 
 def test_a_verbose_failure_shows_where_it_came_from_and_ends_with_one_sentence(tmp_path):
-    done = in_pipe("--verbose", *SMALL, "optimizer.lr=1e20", "logger=none", f"hydra.run.dir={tmp_path / 'run'}")
-    shown, said = done.stdout.decode(), done.stderr.decode()
+    arguments = ["--verbose", *SMALL, "optimizer.lr=1e20", "logger=none", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = dnc(*arguments, cwd=tmp_path, check=False, environment=ENVIRONMENT)
+    shown, said = done.stdout, done.stderr
     assert done.returncode == 1
     assert said.splitlines()[-1].startswith("error: backbone training diverged")
     assert "Error executing job" not in said and "Traceback" not in said

@@ -11,7 +11,6 @@ import yaml
 from commands import dnc
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tracked import DUFM, REPO, curves, expected_rows, wandb
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import serving
 
 from pipeline.storage.record import read_record
@@ -43,6 +42,8 @@ def test_both_commands_describe_the_same_grid(sweep):
 
 
 def test_the_agent_runs_our_command_with_hydra_overrides(sweep):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args  # seconds, which no other worker need spend
+
     content, _ = sweep
     point = {key: {"value": entry["values"][0]} for key, entry in content["parameters"].items()}
     words = [f"{key}={entry['value']}" for key, entry in point.items()]

@@ -4,15 +4,13 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pandas as pd
-from commands import Command, commands, dnc, wait_until
+from commands import Command, Done, commands, dnc, wait_until
 
 REPO = Path(__file__).parents[3]
 DUFM = ["protocol=dufm", "descent.steps=300", "head.width=8", "protocol.samples_per_class=4", "head.depth=2"]
@@ -58,13 +56,12 @@ def pause_in_the_head(command: Command, folder: Path) -> None:
 def wandb(*arguments: str, folder: Path, more: Mapping[str, str] | None = None) -> str:
     """Run wandb's own command; what it printed."""
     done = _wandb(*arguments, folder=folder, more=more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.code == 0, done.err
+    return done.out
 
 
-def _wandb(*arguments: str, folder: Path, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "wandb", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(folder / "home", more), capture_output=True, text=True)
+def _wandb(*arguments: str, folder: Path, more: Mapping[str, str] | None = None) -> Done:
+    return commands().run("-m", "wandb", *arguments, folder=folder, environment=environment(folder / "home", more))
 
 
 def rows_on_disk(file: Path, folder: Path) -> list[dict[str, Any]]:
@@ -78,7 +75,7 @@ def wait_for_rows_on_disk(count: int, folder: Path) -> None:
     def enough() -> bool:
         (file,) = (folder / "run" / "wandb").glob("offline-run-*/*.wandb")
         done = _wandb("leet", "inspect", "--json", str(file), folder=folder)
-        return done.returncode == 0 and len(_history(done.stdout)) >= count  # its last record may be half written
+        return done.code == 0 and len(_history(done.out)) >= count  # its last record may be half written
 
     wait_until(enough, pause=0.2)
 
