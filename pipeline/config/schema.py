@@ -134,7 +134,9 @@ class DescentConfig:
     precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))
     records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1, le=1000)
     polish: bool = _knob(
-        False, "at the end L-BFGS in float64, every seed by itself, and the norm of the final gradient"
+        False,
+        "at the end L-BFGS in float64 (with ReLU after heavy-ball steps), every seed by itself, and the norm of the "
+        "final gradient",
     )
 
 

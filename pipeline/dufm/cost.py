@@ -86,16 +86,21 @@ class Cost:
             entering = last
         return self._terms(point, _outputs(entering, point, len(self.weight_decay)))
 
-    def pattern(self, point: Point, least: float = 0.0) -> list[Tensor]:
+    def pattern(self, point: Point, least: float = 0.0, own_least: float = 0.0) -> list[Tensor]:
         """Which units before W_2..W_L fire for which samples, 1 or 0, `(S, N, d)` each; [] for linear layers.
 
         Args:
             least: how much a unit has to give to count, as a share of the most that one of its layer gives.
+            own_least: the same, as a share of the most that it gives itself.
         """
         if self.activation != "relu":
             return []
         _, *hidden, _ = forward(point.features, point.weights, self.activation, point.bias)
-        return [(units > least * units.amax((-2, -1), keepdim=True).clamp(min=0)).to(units) for units in hidden]
+        fires = []
+        for units in (hidden_units.relu() for hidden_units in hidden):
+            bound = torch.maximum(least * units.amax((-2, -1), keepdim=True), own_least * units.amax(-2, keepdim=True))
+            fires.append((units > bound).to(units))
+        return fires
 
     def value_and_gradients(
         self, point: Point, pattern: Sequence[Tensor] | None = None

@@ -138,6 +138,11 @@ class Descent:
         return Point(self.features, tuple(self.weights), self.bias)
 
     @property
+    def lr(self) -> Tensor:
+        """The step size of every member, float64 `(S,)` on the CPU."""
+        return self._rule.lr
+
+    @property
     def without_direction(self) -> int:
         """Rows of features that a constraint could give no direction, see `pipeline.dufm.constraints`."""
         constraint = self._rule.constraint

@@ -1,13 +1,13 @@
 """Second order at the end of a descent: L-BFGS in float64 on all members at once, each as if it were alone.
 
-Near a minimum gradient descent gains a digit in some 1/(lr lambda) steps, L-BFGS in tens of them (Byrd, Nocedal and
-Schnabel 1994; Nocedal and Wright, Numerical Optimization, chapter 7). The members share every evaluation; histories,
-step lengths and ends are their own. Steps obey the approximate Wolfe conditions of Hager and Zhang (SIAM J. Optim. 16,
-2005), which can still be told from rounding where differences of the objective cannot.
+Near a minimum gradient descent gains a digit in some 1/(lr lambda) steps, L-BFGS in tens of them
+(`pipeline.dufm.lbfgs`).
 
 ReLU puts minima on kinks: what a unit gets from a class that it does not serve is driven to exactly 0, from below.
 There no second-order method converges quickly. So the search changes between the function itself and the smooth one
-that it is while no unit changes its mind (`Cost.pattern`), and keeps what the latter found if the function agrees.
+that it is while no unit changes its mind (`Cost.pattern`), and keeps what the latter found if the function agrees. On
+the function itself it takes steps of heavy-ball descent where it knows a step size (`pipeline.dufm.heavy_ball`), and
+else of L-BFGS.
 """
 
 from collections.abc import Callable
@@ -18,26 +18,22 @@ from torch import Tensor
 
 from pipeline.dufm.charts import Chart
 from pipeline.dufm.cost import Cost, Point
+from pipeline.dufm.heavy_ball import rolled
+from pipeline.dufm.lbfgs import Search
 
-HISTORY = 10
-"""Pairs of steps and gradient differences kept of each member."""
-SUFFICIENT, CURVATURE = 0.1, 0.9
-"""delta and sigma of the Wolfe conditions: how much of the first slope a step has to win, and may leave."""
-MOST_TRIALS = 25
-"""Step lengths that are tried along one direction."""
-ROUNDING = 1e-14
-"""Relative to the objective: differences below it are not seen."""
 MOST_ITERATIONS = 5000
 FREE, FIXED = 200, 500
 """Iterations on the function itself at first, and then on the one whose units do not change their minds; the former are
 twice as many after every round."""
-IN_USE = 1e-2
-"""Share of the largest activation of a layer below which a unit is taken to be on its way to 0."""
-PATIENCE = 20
-"""Iterations in a row that win nothing but rounding before a member is taken for done."""
-
-Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Values `(R,)` and gradients `(R, P)` of some members `(R,)` at `(R, P)`."""
+ROLLS = (2000, 4000, 4000, 8000)
+"""Steps of heavy-ball descent before the searches with a fixed pattern, one round each."""
+ON_THEIR_WAY = ((0.3, 0.5), (0.1, 0.5), (0.5, 0.5), (1e-2, 0.0))
+"""What is taken to be on its way to 0, in turn: activations below a share of the largest of their layer, or of the
+largest of their own unit. A guess: it is kept only where the function itself is no higher there."""
+LOOK = 50
+"""Iterations with a fixed pattern between two looks whether the function itself has become higher."""
+SLACK = 1e-12
+"""Relative to the objective: how far the function and the one with a fixed pattern may differ to be the same."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,13 @@ class Polished:
         gradient_norm: `(S,)`, ||gradient||_2 at the end over everything that is free; of constrained features what
             points along the constraint set or into it. On a kink it is the gradient on the side that the member came
             from.
+        steps: of heavy-ball descent, of each member.
     """
 
     point: Point
     iterations: tuple[int, ...]
     gradient_norm: Tensor
+    steps: tuple[int, ...]
 
 
 def polish(
@@ -64,6 +62,7 @@ def polish(
     iterations: int = MOST_ITERATIONS,
     tolerance: float = 1e-10,
     constraint: str = "none",
+    lr: Tensor | None = None,
     on_iteration: Callable[[int], None] = lambda iteration: None,
 ) -> Polished:
     """Minimise `cost` from `point`, member by member.
@@ -74,16 +73,20 @@ def polish(
         iterations: at most, of each member.
         tolerance: a member is done when its gradient's norm is at most this.
         constraint: a name of `pipeline.dufm.CONSTRAINTS`; the features are then moved along their set.
+        lr: `(S,)`, step sizes that suit plain descent; used where ReLU puts the minimum on kinks.
         on_iteration: called with the number of iterations done, after each.
     """
-    polishing = _Polishing(_in_float64(cost), Chart(point, constraint, free=cost.feature_decay is not None))
+    polishing = _Polishing(_in_float64(cost), Chart(point, constraint, free=cost.feature_decay is not None), constraint)
     has_kinks = cost.activation == "relu" and len(point.weights) > 1
-    left, done = list(range(len(polishing.position))), 0
+    rolls = has_kinks and lr is not None
+    left, done, round_ = list(range(len(polishing.position))), 0, 0
 
-    def search(members: list[int], at_most: int, masks: list[Tensor] | None = None) -> "_Search":
+    def search(members: list[int], at_most: int, masks: list[Tensor] | None = None) -> Search:
         nonlocal done
         found = polishing.search(members, masks)
-        for _ in range(min(at_most, iterations - done)):
+        for count in range(min(at_most, iterations - done)):
+            if masks is not None and count and count % LOOK == 0:
+                found.keep(polishing.no_higher(members, found))
             if not found.retire(tolerance):
                 break
             found.iterate()
@@ -92,31 +95,32 @@ def polish(
         found.retire(tolerance)
         return found
 
-    free = FREE
-    while left and done < iterations:
-        found = search(left, free if has_kinks else iterations)
-        free *= 2
-        polishing.settle(left, found)
-        left = [left[row] for row in found.rows.tolist()]
+    while left and done < iterations and not (rolls and round_ == len(ROLLS)):
+        rolled_on = polishing.roll(left, lr, ROLLS[round_], lambda: on_iteration(done)) if rolls else []
+        if others := [member for member in left if member not in rolled_on]:
+            found = search(others, FREE * 2 ** (0 if rolls else round_) if has_kinks else iterations)
+            polishing.settle(others, found)
+            left = sorted([*rolled_on, *(others[row] for row in found.rows.tolist())])
         if left and has_kinks and done < iterations:
-            masks = polishing.pattern(left)
+            masks = polishing.pattern(left, *ON_THEIR_WAY[round_ % len(ON_THEIR_WAY)])
             agreed = polishing.agree(left, masks, search(left, FIXED, masks))
             left = [member for member, fine in zip(left, agreed, strict=True) if not fine]
+        round_ += 1
     return polishing.result()
 
 
 class _Polishing:
     """Where all members are, how far they have come, and the pattern of those that ended on kinks."""
 
-    def __init__(self, cost: Cost, chart: Chart) -> None:
-        self._cost, self._chart = cost, chart
+    def __init__(self, cost: Cost, chart: Chart, constraint: str) -> None:
+        self._cost, self._chart, self._constraint = cost, chart, constraint
         self.position = chart.start
-        self._iterations = [0] * len(self.position)
+        self._iterations, self._steps = [0] * len(self.position), [0] * len(self.position)
         self._norms = torch.full_like(self.position[:, 0], torch.nan)
 
-    def search(self, members: list[int], masks: list[Tensor] | None) -> "_Search":
+    def search(self, members: list[int], masks: list[Tensor] | None) -> Search:
         """A search of some members from where they are, with the pattern `masks` if one is given."""
-        own = torch.tensor(members, device=self.position.device)
+        own = self._own(members)
 
         def evaluate(at: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             chosen = own[rows]
@@ -125,28 +129,49 @@ class _Polishing:
             terms, gradient = cost.value_and_gradients(self._chart.point(at, chosen), pattern)
             return terms.total, self._chart.pulled_back(at, gradient)
 
-        return _Search(evaluate, self.position[members])
+        return Search(evaluate, self.position[members])
 
-    def settle(self, members: list[int], found: "_Search") -> None:
+    def settle(self, members: list[int], found: Search) -> None:
         """Take over where some members have come to."""
         self.position[members] = found.position
         for member, count in zip(members, found.iterations, strict=True):
             self._iterations[member] += count
 
-    def pattern(self, members: list[int]) -> list[Tensor]:
-        """Which units of W_1..W_{L-1} fire for which samples, `(R, N, d)` each."""
-        own = torch.tensor(members, device=self.position.device)
-        return self._cost.select(members).pattern(self._chart.point(self.position[members], own), IN_USE)
+    def roll(self, members: list[int], lr: Tensor, steps: int, on_block: Callable[[], None]) -> list[int]:
+        """Heavy-ball steps on the function itself, of those whom they take down; returns these."""
+        cost, chart = self._cost.select(members), self._chart
+        before = chart.point(self.position[members], self._own(members))
+        reached, lower = rolled(cost, before, lr.cpu()[members], steps, self._constraint, on_block)
+        end = Chart(reached, self._constraint, free=cost.feature_decay is not None).start
+        for member, moved in zip(members, lower.tolist(), strict=True):
+            self._steps[member] += steps * moved
+        self.position[members] = torch.where(lower[:, None], end, self.position[members])
+        return [member for member, moved in zip(members, lower.tolist(), strict=True) if moved]
 
-    def agree(self, members: list[int], masks: list[Tensor], found: "_Search") -> list[bool]:
+    def pattern(self, members: list[int], least: float, own_least: float) -> list[Tensor]:
+        """Which units of W_1..W_{L-1} fire for which samples, `(R, N, d)` each."""
+        point = self._chart.point(self.position[members], self._own(members))
+        return self._cost.select(members).pattern(point, least, own_least)
+
+    def no_higher(self, members: list[int], found: Search) -> Tensor:
+        """Of the rows that are still searched: whether the function itself is no higher than before the search."""
+        some = [members[row] for row in found.rows.tolist()]
+        cost, own = self._cost.select(some), self._own(some)
+        before = cost.value(self._chart.point(self.position[some], own)).total
+        return cost.value(self._chart.point(found.now, own)).total <= before + SLACK * before.abs()
+
+    def _own(self, members: list[int]) -> Tensor:
+        return torch.tensor(members, device=self.position.device)
+
+    def agree(self, members: list[int], masks: list[Tensor], found: Search) -> list[bool]:
         """Take over the ends of a search with a fixed pattern where the function itself is no higher than before; which
         of them have converged, to a point where it has the same value."""
-        own = torch.tensor(members, device=self.position.device)
+        own = self._own(members)
         cost, point = self._cost.select(members), self._chart.point(found.position, own)
         terms, gradient = cost.value_and_gradients(point, masks)
         true = cost.value(point).total
         before = cost.value(self._chart.point(self.position[members], own)).total
-        slack = 1e-12 * before.abs()
+        slack = SLACK * before.abs()
         lower = true <= before + slack
         fine = lower & ((true - terms.total).abs() <= slack)
         fine[found.rows] = False  # it has not come to its end
@@ -161,173 +186,7 @@ class _Polishing:
         end = self._chart.point(self.position)
         norms = self._chart.gradient_norm(end, self._cost.value_and_gradients(end)[1])
         norms = torch.where(self._norms.isnan(), norms, self._norms)
-        return Polished(end, tuple(self._iterations), norms)
-
-
-class _Search:
-    """L-BFGS of R members, and what each that is not done remembers; `rows` are those that are not."""
-
-    def __init__(self, evaluate: Evaluate, position: Tensor) -> None:
-        self._evaluate = evaluate
-        self.position = position.clone()
-        self.rows = torch.arange(len(position), device=position.device)
-        self._at = position
-        self._value, self._slope = evaluate(position, self.rows)
-        self._history = _History(position)
-        self._idle = torch.zeros_like(self.rows)
-        self.iterations = [0] * len(position)
-
-    def retire(self, tolerance: float) -> bool:
-        """Let the members that are done stay where they are; whether any is left."""
-        going = (self._slope.norm(dim=-1) > tolerance) & (self._idle < PATIENCE)
-        self.position[self.rows] = self._at
-        if not going.all():
-            self.rows, self._at, self._idle = self.rows[going], self._at[going], self._idle[going]
-            self._value, self._slope = self._value[going], self._slope[going]
-            self._history.keep(going)
-        return len(self.rows) > 0
-
-    def iterate(self) -> None:
-        """One step of every member that is not done."""
-        value, slope, rows = self._value, self._slope, self.rows
-        direction, first = self._history.direction(slope)
-        descends = (direction * slope).sum(-1) < 0
-        direction = torch.where(descends[:, None], direction, -slope)
-        length = torch.where(first | ~descends, (1 / slope.norm(dim=-1)).clamp(max=1.0), 1.0)
-
-        def evaluate(at: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-            return self._evaluate(at, rows[chosen])
-
-        found = _line_search(evaluate, self._at, value, slope, direction, length)
-        moved = found.length > 0
-        steps = found.length[:, None] * direction
-        self._history.remember(steps, found.slope - slope, moved)
-        gained = value - found.value > ROUNDING * value.abs()
-        fell = found.slope.norm(dim=-1) < 0.9 * slope.norm(dim=-1)
-        self._idle = torch.where(gained | fell, 0, self._idle + 1).masked_fill(~moved & first, PATIENCE)
-        self._at, self._value, self._slope = self._at + steps, found.value, found.slope
-        for row in rows.tolist():
-            self.iterations[row] += 1
-
-
-class _History:
-    """The last steps s and gradient differences y of every member, in a ring, and what the inverse Hessian needs of
-    them (Byrd, Nocedal, Schnabel 1994, eq. 2.25): reading all of them twice costs less than one evaluation.
-
-    A member that could not move begins anew, and pairs without positive curvature are left out: they read as zeros.
-    """
-
-    def __init__(self, like: Tensor) -> None:
-        members, size = like.shape
-        self._steps, self._changes = (like.new_zeros(members, HISTORY, size) for _ in range(2))
-        self._products, self._squares = (like.new_zeros(members, HISTORY, HISTORY) for _ in range(2))  # s.y, y.y
-        self._scale = like.new_ones(members)
-        self._order: list[int] = []  # places, the oldest first
-
-    def keep(self, going: Tensor) -> None:
-        """Forget members that are done."""
-        for name in ("_steps", "_changes", "_products", "_squares", "_scale"):
-            setattr(self, name, getattr(self, name)[going])
-
-    def direction(self, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """-H grad `(R, P)`, and which members have no history."""
-        order = self._order
-        if not order:
-            return -slope, torch.ones_like(self._scale, dtype=torch.bool)
-        used = self._products.diagonal(dim1=1, dim2=2)[:, order]
-        along = (self._steps @ slope[..., None])[:, order, 0]
-        across = (self._changes @ slope[..., None])[:, order, 0]
-        products = self._products[:, order][:, :, order].triu()
-        products = products + torch.diag_embed((used == 0).to(slope))
-        squares = self._squares[:, order][:, :, order]
-        scale = self._scale[:, None]
-        inner = torch.linalg.solve_triangular(products, along[..., None], upper=True)
-        middle = used[..., None] * inner + scale[..., None] * (squares @ inner) - scale[..., None] * across[..., None]
-        of_steps = torch.linalg.solve_triangular(products.mT, middle, upper=False)[..., 0] * (used > 0)
-        of_changes = -scale * inner[..., 0] * (used > 0)
-        rows, columns = torch.zeros_like(self._squares[:, 0]), torch.zeros_like(self._squares[:, 0])
-        rows[:, order], columns[:, order] = of_steps, of_changes
-        result = scale * slope
-        result = torch.baddbmm(result[:, None], rows[:, None], self._steps)
-        result = torch.baddbmm(result, columns[:, None], self._changes)[:, 0]
-        return -result, (used == 0).all(-1)
-
-    def remember(self, steps: Tensor, changes: Tensor, moved: Tensor) -> None:
-        """Keep the newest pairs in the place of the oldest."""
-        place = len(self._order) if len(self._order) < HISTORY else self._order.pop(0)
-        self._order.append(place)
-        curvature, square = (steps * changes).sum(-1), changes.square().sum(-1)
-        useful = moved & (curvature > 1e-12 * square.sqrt() * steps.norm(dim=-1))
-        self._steps[:, place] = steps * useful[:, None]
-        self._changes[:, place] = changes * useful[:, None]
-        products = self._steps @ self._changes[:, place, :, None]
-        self._products[:, :, place] = products[..., 0]
-        self._products[:, place] = (self._changes @ self._steps[:, place, :, None])[..., 0]
-        self._squares[:, :, place] = self._squares[:, place] = (self._changes @ self._changes[:, place, :, None])[
-            ..., 0
-        ]
-        self._scale = torch.where(useful, curvature / square, self._scale)
-        for kept in (self._steps, self._changes, self._products, self._squares):
-            kept[~moved] = 0
-        self._scale[~moved] = 1
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Step lengths `(R,)`, 0 where none was found, and value and gradient there."""
-
-    length: Tensor
-    value: Tensor
-    slope: Tensor
-
-
-def _line_search(
-    evaluate: Evaluate,
-    position: Tensor,
-    value: Tensor,
-    slope: Tensor,
-    direction: Tensor,
-    length: Tensor,
-) -> _Found:
-    """For every member a length that satisfies the approximate Wolfe conditions, by bracketing and secants."""
-    first = (direction * slope).sum(-1)
-    ceiling = value + ROUNDING * value.abs()
-    low, low_slope = torch.zeros_like(length), first.clone()
-    high, high_slope = torch.full_like(length, torch.inf), torch.full_like(length, torch.nan)
-    best = _Found(torch.zeros_like(length), value.clone(), slope.clone())
-    open_ = torch.ones_like(length, dtype=torch.bool)
-    for _ in range(MOST_TRIALS):
-        rows = open_.nonzero()[:, 0]
-        if not len(rows):
-            break
-        at = length[rows]
-        there, gradient = evaluate(position[rows] + at[:, None] * direction[rows], rows)
-        rise = (gradient * direction[rows]).sum(-1)
-        sound = torch.isfinite(there) & torch.isfinite(rise)
-        below = sound & (there <= ceiling[rows])
-        steep = first[rows]
-        armijo = there <= value[rows] + SUFFICIENT * at * steep
-        approximate = rise <= (2 * SUFFICIENT - 1) * steep
-        accepted = below & (armijo | approximate) & (rise >= CURVATURE * steep)
-        better = accepted | (below & (there < best.value[rows]))
-        kept = rows[better]
-        best.length[kept], best.value[kept], best.slope[kept] = at[better], there[better], gradient[better]
-        open_[rows[accepted]] = False
-        too_far = ~below | (rise >= 0)
-        far, near = rows[too_far], rows[~too_far]
-        high[far], high_slope[far] = at[too_far], torch.where(below, rise, torch.nan)[too_far]
-        low[near], low_slope[near] = at[~too_far], rise[~too_far]
-        length = _next_length(low, low_slope, high, high_slope)
-    return best
-
-
-def _next_length(low: Tensor, low_slope: Tensor, high: Tensor, high_slope: Tensor) -> Tensor:
-    """By the secant of the slopes within the bracket, or its middle; where there is no upper end, further out."""
-    width = high - low
-    secant = low - low_slope * width / (high_slope - low_slope)
-    inside = torch.isfinite(secant) & (secant > low + 0.05 * width) & (secant < high - 0.05 * width)
-    within = torch.where(inside, secant, low + 0.5 * width)
-    return torch.where(torch.isinf(high), 4 * low.clamp(min=1e-8), within)
+        return Polished(end, tuple(self._iterations), norms, tuple(self._steps))
 
 
 def _in_float64(cost: Cost) -> Cost:

@@ -36,7 +36,7 @@ def polished(descent: Descent, constraint: str, on_iteration: Callable[[int], No
         on_iteration: called after each iteration, with how many are done.
     """
     alive = [member for member in range(descent.num_members) if member not in descent.diverged]
-    end, norms, iterations = descent.point, [None] * descent.num_members, [None] * descent.num_members
+    end, (norms, iterations, steps) = descent.point, ([None] * descent.num_members for _ in range(3))
     point = Point(
         end.features if end.features is None else end.features.double(),
         tuple(weight.double() for weight in end.weights),
@@ -44,12 +44,17 @@ def polished(descent: Descent, constraint: str, on_iteration: Callable[[int], No
     )
     if alive:
         found = polish(
-            descent.cost.select(alive), _some(point, alive), constraint=constraint, on_iteration=on_iteration
+            descent.cost.select(alive),
+            _some(point, alive),
+            constraint=constraint,
+            lr=descent.lr[alive],
+            on_iteration=on_iteration,
         )
         point = _with(point, alive, found.point)
-        for member, count, norm in zip(alive, found.iterations, found.gradient_norm.tolist(), strict=True):
-            iterations[member], norms[member] = count, norm
-    how = Polish(descent.step, iterations, norms)
+        ends = zip(alive, found.iterations, found.gradient_norm.tolist(), found.steps, strict=True)
+        for member, *how in ends:
+            iterations[member], norms[member], steps[member] = how
+    how = Polish(descent.step, iterations, norms, steps)
     return Ending(point, dict(descent.diverged), descent.without_direction, how)
 
 
@@ -58,23 +63,26 @@ def joined(parts: list[Polish | None]) -> Polish | None:
     if any(part is None for part in parts):
         return None
     iterations = [count for part in parts for count in part.iterations]
-    return Polish(parts[0].from_step, iterations, [norm for part in parts for norm in part.gradient_norm])
+    norms = [norm for part in parts for norm in part.gradient_norm]
+    return Polish(parts[0].from_step, iterations, norms, [count for part in parts for count in part.heavy_ball_steps])
 
 
 def polish_rows(how: Polish) -> Tensor:
-    """As a tensor `(S, 3)` to keep: step, iterations, gradient norm; NaN for a diverged member."""
-    rows = zip(how.iterations, how.gradient_norm, strict=True)
-    nan = math.nan
+    """As a tensor `(S, 4)` to keep: step, iterations, gradient norm, heavy-ball steps; NaN for a diverged member."""
+    rows = zip(how.iterations, how.gradient_norm, how.heavy_ball_steps, strict=True)
     return torch.tensor(
-        [[how.from_step, nan if count is None else count, nan if norm is None else norm] for count, norm in rows],
+        [[how.from_step, *(math.nan if value is None else value for value in row)] for row in rows],
         dtype=torch.float64,
     )
 
 
 def polish_of(rows: Tensor) -> Polish:
-    """From what `polish_rows` made of it."""
-    counts = [None if math.isnan(count) else int(count) for count in rows[:, 1].tolist()]
-    return Polish(int(rows[0, 0]), counts, [None if math.isnan(norm) else norm for norm in rows[:, 2].tolist()])
+    """From what `polish_rows` made of it; stages kept by older versions say nothing of heavy-ball steps."""
+    columns = [[None if math.isnan(value) else value for value in column] for column in rows.T.tolist()]
+    step, iterations, norms, *more = columns
+    counts = [[None if count is None else int(count) for count in column] for column in (iterations, *more)]
+    nothing = [None if count is None else 0 for count in counts[0]]
+    return Polish(int(step[0]), counts[0], norms, counts[1] if more else nothing)
 
 
 def _some(point: Point, members: list[int]) -> Point:

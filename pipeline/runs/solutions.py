@@ -62,11 +62,13 @@ PLAIN = Terms()
 @dataclass(frozen=True)
 class Polish:
     """How the end of a descent was polished (`pipeline.dufm.polish`): from which step, by how many iterations of L-BFGS
-    of each member, and the norm of its gradient at the end; None for a diverged member."""
+    and steps of heavy-ball descent of each member, and the norm of its gradient at the end; None for a diverged
+    member."""
 
     from_step: int
     iterations: list[int | None]
     gradient_norm: list[float | None]
+    heavy_ball_steps: list[int | None]
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> 
             progress.advance_to(iteration)
 
         end = polished(descent, problem.terms.constraint, after)
-        known = [count for count in end.polish.iterations if count is not None]
+        taken = zip(end.polish.iterations, end.polish.heavy_ball_steps, strict=True)
+        known = [iterations + steps for iterations, steps in taken if iterations is not None]
         last = descent.step + int(ranks.largest(float(max(known, default=0))))
         progress.headline(_measure(run, stage, last, problem, members, end))
     return _joined_solution(run, problem, end)

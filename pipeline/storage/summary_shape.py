@@ -41,7 +41,12 @@ SUMMARY = {
     },
     "references?": ([{"name": str, "value": (NUMBER, NULL), "kind": str}], NULL),
     "sits_at?": ([{"name": str, "gap": (NUMBER, NULL)}], NULL),
-    "polish?": {"from_step": int, "iterations": [(int, NULL)], "gradient_norm": [(NUMBER, NULL)]},
+    "polish?": {
+        "from_step": int,
+        "iterations": [(int, NULL)],
+        "gradient_norm": [(NUMBER, NULL)],
+        "heavy_ball_steps?": [(int, NULL)],
+    },
     "diverged?": ({ANY: int}, NULL),
     "layers?": [_LAYER],
     "backbone_layers?": ([_LAYER], NULL),

@@ -77,6 +77,20 @@ def test_value_gradients_and_steps_are_those_of_autograd(case, momentum):
     torch.testing.assert_close(descent.objective().total, cost.value(point).total.detach(), rtol=1e-12, atol=0)
 
 
+def test_a_pattern_leaves_out_what_is_little_in_its_layer_or_for_its_unit():
+    given = torch.tensor([[[1.0, 0.2, -1.0], [0.4, 0.0, 0.05], [0.6, 0.1, 0.0]]]).double()
+    weights = (torch.eye(3).double()[None], drawn(1, 2, 3))
+    cost = Cost(drawn(3, 2), MSE, torch.full((1, 2), 0.1, dtype=torch.float64))
+
+    def fires(*shares: float) -> list[list[int]]:
+        return cost.pattern(Point(given, weights), *shares)[0][0].int().tolist()
+
+    assert fires() == [[1, 1, 0], [1, 0, 1], [1, 1, 0]]
+    assert fires(0.15) == [[1, 1, 0], [1, 0, 0], [1, 0, 0]]
+    assert fires(0.0, 0.5) == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert fires(0.15, 0.7) == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+
 def test_frozen_features_have_no_gradient():
     cost = Cost(drawn(9, 3), MSE, torch.full((1, 1), 0.1, dtype=torch.float64))
     _, found = cost.value_and_gradients(Point(drawn(9, 5), (drawn(1, 3, 5),)))

@@ -7,6 +7,8 @@ import torch
 
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.cost import Anchor, Cost, Point
+from pipeline.dufm.descent import Descent
+from pipeline.dufm.heavy_ball import rolled
 from pipeline.dufm.model import one_hot, weight_decay_table
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.objectives.supervised_contrastive import SupervisedContrastive
@@ -103,3 +105,49 @@ def test_frozen_features_do_not_move():
     gram = features.T @ features / 6 + 1e-2 * torch.eye(4, dtype=torch.float64)
     ridge = torch.linalg.solve(gram, features.T @ cost.targets / 6).T
     assert torch.allclose(found.point.weights[0], ridge.expand(2, -1, -1), atol=1e-9)
+
+
+def descended(sizes: tuple[int, ...], widths: tuple[int, ...], decay: float, lr: float, steps: int) -> Descent:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    begin = start(4, sizes, widths, scale=0.5)
+    settings = {"num_classes": len(sizes), "lr": lr, "weight_decay": decay, "feature_decay": decay}
+    found = Descent(begin.features, begin.weights, labels, **settings)
+    found.advance(steps)
+    return found
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_relu_heads_end_on_their_kinks_at_the_closed_form_after_heavy_ball_steps(depth):
+    sizes, decay = (3, 3), 2e-3
+    descent = descended(sizes, (16,) * depth, decay, 0.4, 1500)
+    optimum = min(one.value for one in references(Problem("mse", "relu", sizes, depth, decay, decay)))
+    assert (descent.objective().total / optimum - 1).min() > 1e-4
+    found = polish(descent.cost, descent.point, lr=descent.lr)
+    assert min(found.steps) > 0 and found.gradient_norm.sort().values[1] < 1e-9
+    gaps = descent.cost.value(found.point).total / optimum - 1
+    # Not all: at depth 4 a seed has lost a sample, for good, and another rounding may leave one a little above.
+    assert gaps.abs().sort().values[1] < 1e-11 and gaps.abs().sort().values[2] < 1e-6
+    alone, _ = rolled(descent.cost, descent.point, descent.lr, 4000, "none")
+    assert (gaps < descent.cost.value(alone).total / optimum - 1 + 1e-11).all()
+
+
+def test_heavy_ball_steps_are_those_of_a_descent_and_kept_only_where_they_go_down():
+    descent = descended((3, 3), (6, 6), 2e-3, 0.4, 200)
+    rates = torch.tensor([0.1, 1e6, 0.2, 50.0], dtype=torch.float64)
+    reached, lower = rolled(descent.cost, descent.point, rates, 300, "none")
+    assert lower.tolist() == [True, False, True, False]
+    for member in (1, 3):
+        assert torch.equal(reached.features[member], descent.features[member])
+    total = descent.cost.value(reached).total
+    assert (total <= descent.objective().total).all() and (total < descent.objective().total).tolist() == lower.tolist()
+    settings = {"num_classes": 2, "lr": 0.1, "weight_decay": 2e-3, "feature_decay": 2e-3, "momentum": 0.99}
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    plain = Descent(descent.features[:1], [weight[:1] for weight in descent.weights], labels, **settings)
+    plain.advance(300)
+    assert torch.allclose(plain.features[0], reached.features[0], rtol=0, atol=1e-12)
+
+
+def test_linear_heads_need_no_heavy_ball_steps():
+    cost = cost_of((3, 3), 3, 2, 5e-3, activation="linear")
+    found = polish(cost, start(3, (3, 3), (5, 5)), lr=torch.full((3,), 0.1, dtype=torch.float64))
+    assert found.steps == (0, 0, 0)

@@ -44,6 +44,13 @@ def test_it_ends_at_a_value_of_theory_and_says_that_it_was_polished(finished):
     assert sorted(last[last.metric == "loss"].value) == pytest.approx(sorted(summary["loss"]["total"]), rel=1e-14)
 
 
+def test_relu_layers_are_polished_after_heavy_ball_steps_that_the_summary_counts(tmp_path):
+    summary = run(tmp_path / "run", **{"descent.seeds": 1, "head.activation": "relu", "descent.lr": 0.2})
+    how, record = summary["polish"], read_record(tmp_path / "run")
+    assert how["heavy_ball_steps"][0] > 0
+    assert record.step.max() == 300 + how["iterations"][0] + how["heavy_ball_steps"][0]
+
+
 def test_a_run_that_is_not_polished_does_not_speak_of_it(tmp_path):
     summary = run(tmp_path / "run", **{"descent.seeds": 1, "descent.polish": False})
     record = read_record(tmp_path / "run")
@@ -76,6 +83,7 @@ def test_seeds_that_diverged_are_left_as_they_are():
     assert end.diverged == descent.diverged and end.polish.iterations[1] is None and end.polish.gradient_norm[1] is None
     assert end.polish.gradient_norm[0] < 1e-9 and end.polish.from_step == 500
     assert torch.isfinite(end.point.features[0]).all() and end.point.features[1].isnan().all()
+    assert polish_of(polish_rows(end.polish)[:, :3]).heavy_ball_steps == [0, None]  # as older versions have kept it
     assert torch.equal(
         polish_rows(polish_of(polish_rows(end.polish))).nan_to_num(-1), polish_rows(end.polish).nan_to_num(-1)
     )

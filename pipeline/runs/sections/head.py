@@ -151,9 +151,11 @@ class HeadSection(Section):
         if how := summary.get("polish"):
             counts = [count for count in how["iterations"] if count is not None]
             norms = [norm for norm in how["gradient_norm"] if norm is not None]
+            steps = max((count for count in how.get("heavy_ball_steps", []) if count is not None), default=0)
+            rolled = f" after at most {steps} steps of heavy-ball descent" if steps else ""
             yield (
-                f"Polished by L-BFGS from step {how['from_step']}, {max(counts)} iterations at most; gradient norm at "
-                f"the end at most {max(norms):.2g}."
+                f"Polished by L-BFGS from step {how['from_step']}{rolled}, {max(counts)} iterations at most; gradient "
+                f"norm at the end at most {max(norms):.2g}."
             )
 
 
