@@ -168,7 +168,6 @@ def _chosen(names: Sequence[str]) -> tuple[list[Study], list[str]]:
     """The studies named, in their order, and the overrides among the names."""
     overrides = [name for name in names if "=" in name]
     own = [own_study(Path(name)) for name in names if is_own(name)]
-    overrides = [name for name in overrides if not is_own(name)]
     wanted = [name for name in names if "=" not in name and not is_own(name)]
     allowed = [*_groups(), *studies()]
     unknown = [name for name in wanted if name not in allowed]

@@ -1,11 +1,12 @@
 """Figures of a study of the user's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -47,14 +48,7 @@ def last_layer(points: Points) -> Figure:
         for metric, panel in zip(TITLES, column, strict=False):
             own = [[r for r in points.results if points.at(r)[axis] == labels[place]] for place in order]
             seeds = [[value for result in group for value in last_values(result, metric)] for group in own]
-            if numeric:
-                plot_seeds(panel, range(len(order)), seeds)
-            else:
-                for place, values in enumerate(seeds):
-                    panel.plot([place] * len(values), values, "o", color="tab:blue", markersize=3.5, alpha=0.5)
-            if any(isfinite(value) and value > 0 for values in seeds for value in values):
-                panel.set_yscale("log")
-                plain_ticks(panel)
+            _dots(panel, seeds, joined=numeric)
             short = [labels[place] if len(labels[place]) <= 18 else f"{labels[place][:16]}.." for place in order]
             panel.set_xticks(range(len(order)), short, rotation=0 if max(map(len, short)) <= 6 else 30)
             panel.set_xlim(-0.5, len(order) - 0.5)
@@ -63,6 +57,19 @@ def last_layer(points: Points) -> Figure:
         panel.set_ylabel(metric.upper(), fontweight="bold")
     figure.suptitle("Last layer at the end")
     return figure
+
+
+def _dots(axes: Axes, values: Sequence[Sequence[float]], *, joined: bool) -> None:
+    """Each seed a dot at the place of its group; medians joined by a line."""
+    if joined:
+        plot_seeds(axes, range(len(values)), values)
+    else:
+        style = {"color": "tab:blue", "markersize": 3.5, "alpha": 0.5, "markeredgewidth": 0}
+        for place, seeds in enumerate(values):
+            axes.plot([place] * len(seeds), seeds, "o", **style)
+    if any(isfinite(value) and value > 0 for seeds in values for value in seeds):
+        axes.set_yscale("log")
+        plain_ticks(axes)
 
 
 def _varying(points: Points) -> Iterator[str]:
@@ -87,14 +94,14 @@ def _in_rows(points: Points, plot: Any) -> Iterator[tuple[str, Figure]]:
     for number, page in enumerate(pages, start=1):
         figure = Figure(figsize=(9, 2.3 * len(page) + 0.5), layout="constrained")
         grid = figure.subplots(len(page), 3, squeeze=False)
-        for (name, own), line in zip(page, grid, strict=True):
-            frame = pd.concat([result.record for result in own])
+        frames = [_record(own) for _, own in page]
+        colors = _colors(frames)
+        for (name, own), frame, line in zip(page, frames, grid, strict=True):
             for metric, axes in zip(TITLES, line, strict=False):
-                plot(frame[frame.stage != "dufm"], metric, axes, own)
+                plot(frame, metric, axes, own, colors)
             line[0].set_ylabel(name.replace(", ", "\n"), fontweight="bold")
         if plot is _training_row:
-            deepest = max((pd.concat([r.record for r in own]) for _, own in page), key=lambda each: len(_colors(each)))
-            lines = [Line2D([], [], color=color, label=f"layer {name}") for name, color in _colors(deepest).items()]
+            lines = [Line2D([], [], color=color, label=f"layer {layer}") for layer, color in colors.items()]
             lines.append(Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="before the activation"))
             figure.legend(handles=lines, loc="outside lower center", ncols=6)
         yield "" if len(pages) == 1 else f"_{number}", figure
@@ -104,25 +111,38 @@ def _drawable(result: Result) -> bool:
     return result.completed and bool(result.record.metric.isin(list(TITLES)).any())
 
 
-def _training_row(frame: pd.DataFrame, metric: str, axes: Any, results: Sequence[Result]) -> None:
-    units, stage = results[0].summary.get("step_units") or {}, _stage(frame)
-    steps = frame[(frame.metric == metric) & (frame.stage == stage) & (frame.step > 0)].step.nunique()
-    if steps > 1:
-        plot_over_steps(frame, metric, axes, stage, _colors(frame), units.get(stage))
-    else:
-        axes.axis("off")
-        axes.text(0.5, 0.5, "measured once" if steps else "not measured", ha="center", transform=axes.transAxes)
+def _record(results: Sequence[Result]) -> pd.DataFrame:
+    """The records of runs that differ in their seeds, as one; what led to a fixed head left out."""
+    frame = pd.concat([result.record for result in results])
+    return frame[frame.stage != "dufm"]
 
 
 def _stage(frame: pd.DataFrame) -> str:
     return HEAD if HEAD in set(frame.stage) else frame.stage.iloc[0]
 
 
-def _colors(frame: pd.DataFrame) -> dict[str, Any]:
-    return layer_colors(list(dict.fromkeys(frame[(frame.stage == _stage(frame)) & (frame.layer != "")].layer)))
+def _colors(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    """One colour for each layer of the stages that are drawn, the same in all rows."""
+    named = [frame[(frame.stage == _stage(frame)) & (frame.layer != "")].layer for frame in frames]
+    longest_first = sorted((list(dict.fromkeys(layers)) for layers in named), key=len, reverse=True)
+    return layer_colors(list(dict.fromkeys(layer for layers in longest_first for layer in layers)))
 
 
-def _profile_row(frame: pd.DataFrame, metric: str, axes: Any, results: Sequence[Result]) -> None:
+def _training_row(
+    frame: pd.DataFrame, metric: str, axes: Any, results: Sequence[Result], colors: Mapping[str, Any]
+) -> None:
+    units, stage = results[0].summary.get("step_units") or {}, _stage(frame)
+    steps = frame[(frame.metric == metric) & (frame.stage == stage) & (frame.step > 0)].step.nunique()
+    if steps > 1:
+        plot_over_steps(frame, metric, axes, stage, colors, units.get(stage))
+    else:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "measured once" if steps else "not measured", ha="center", transform=axes.transAxes)
+
+
+def _profile_row(
+    frame: pd.DataFrame, metric: str, axes: Any, results: Sequence[Result], colors: Mapping[str, Any]
+) -> None:
     if (frame.metric == metric).any():
         plot_profile(frame, metric, axes, getattr(results[0].config.verdict, metric, None))
     else:

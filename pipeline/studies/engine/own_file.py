@@ -69,7 +69,7 @@ class Spec:
 
 def is_own(name: str) -> bool:
     """Whether an argument names a file of the user's own rather than a study."""
-    return name.endswith(ENDINGS)
+    return name.endswith(ENDINGS) and "=" not in name
 
 
 def read_spec(path: Path, allowed: Mapping[str, Sequence[str]]) -> Spec:
@@ -182,8 +182,8 @@ def _check_key(spec: Spec, at: yaml.Node, key: str) -> None:
         near = [name for name in known if name.startswith(f"{section}.")] or groups
         hint = did_you_mean(key, known)
         spec.refuse(at, f"{key} is not a known setting; allowed: {', '.join(near)}{hint}.")
-    if key == "experiment" and spec.study is not None:
-        spec.refuse(at, "experiment is the study's; allowed: without study.")
+    if key == "experiment" and (spec.study or spec.experiment):
+        spec.refuse(at, "experiment is chosen above for all runs; allowed: here, without experiment and study there.")
 
 
 def _read_axes(spec: Spec, node: yaml.Node) -> None:

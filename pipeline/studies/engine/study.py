@@ -1,5 +1,6 @@
 """What a study is: named runs in several sizes, and what draws, tabulates and judges them."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from pipeline.runtime.discovery import modules_in
 from pipeline.studies.engine.claims import Claim, Measurement
 from pipeline.studies.engine.results import Point, Result
 
+LONGEST = 150
+"""Characters of a point's name; file systems take 255 bytes."""
 FULL, CPU, QUICK = "full", "cpu", "quick"
 VERSIONS = (FULL, CPU, QUICK)
 
@@ -30,7 +33,8 @@ def shrunk(points: Sequence[Point], names: Sequence[str], overrides: tuple[str, 
 
 def safe_name(text: str) -> str:
     """What a folder may be called: no brackets and quotes, and ``_`` for what is no letter, digit or ``._=+-``."""
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", re.sub(r"[][(){}'\"]", "", text)).strip("_") or "run"
+    safe = re.sub(r"[^A-Za-z0-9._=+-]+", "_", re.sub(r"[][(){}'\"]", "", text)).strip("_.") or "run"
+    return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ BAD = [
     ("study: e9\n", ("line 1", "study=e9", "e3")),
     ("study: e1\nversion: quik\n", ("line 2", "version=quik", "did you mean quick?")),
     ("study: e1\nexperiment: e1\n", ("line 2", "one of them")),
+    ("experiment: e1\naxes: {experiment: [e1, e4]}\n", ("line 2", "experiment")),
     ("version: quick\n", ("line 1", "study")),
     ("study: e1\nfigures: [training]\n", ("line 2", "figures", "e1")),
 ]
