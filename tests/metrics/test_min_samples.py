@@ -20,7 +20,10 @@ KEPT = torch.tensor([1, 2, 4, 5])
 SIZES = {"absent": (0, 9, 14, 0, 7, 5), "tiny": (2, 9, 14, 1, 7, 5)}
 MIN = {"absent": 1, "tiny": 3}
 OF_ALL_ROWS = {"active_units"}
-BEYOND = {"next_weight", *registry.BEYOND_A_LAYER, *(f"{registry.FOREIGN}{name}" for name in registry.row_values())}
+BEYOND = {
+    *("next_weight", "last_weight", *registry.BEYOND_A_LAYER),
+    *(f"{registry.FOREIGN}{name}" for name in registry.row_values()),
+}
 NAMES = [name for name, metric in metrics().items() if not set(metric.takes) & BEYOND]
 OF_ALL = {name for name, metric in metrics().items() if "counted_units" in metric.takes}
 OF_WHOLE_WEIGHT = {"rank_weight", "stable_rank_weight"}
