@@ -47,7 +47,14 @@ DIGITS = tuple(
 POINTS = tuple(
     Point(
         f"cifar10-{name}-tau_{tau}",
-        ("data=cifar10", "data.classes=null", "data.samples_per_class=5000", f"data.imbalance={tau}", *loss, *more),
+        (
+            "data=cifar10",
+            "data.classes=null",
+            "data.samples_per_class=5000",
+            f"data.imbalance={tau}",
+            *loss,
+            *more,
+        ),
     )
     for more in [("backbone=resnet20", "backbone.epochs=200", "backbone.batch_size=128")]
     for name, loss in LOSSES.items()
