@@ -84,10 +84,17 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
         protocol = protocol_named(settings_of(name, point)["protocol.name"])
         smaller = [*SMALL, *(ON_DIGITS if protocol.images else [])] if protocol.head else ["protocol.repeats=2"]
         if protocol.images and not protocol.head:
-            few = {"rfm": ["data.samples_per_class=20", "backbone.width=16"], "transformer": ["backbone.epochs=0"]}
+            few = {
+                "rfm": ["data.samples_per_class=20", "backbone.width=16"],
+                "transformer": ["backbone.epochs=0", "data.vocabulary=40"],
+            }
             own = few.get(settings_of(name, point)["backbone.name"], ["data.samples_per_class=20"])
             smaller = ["backbone.epochs=1", "record.figures=false", *own]
-        kept = [override for override in smaller if override.partition("=")[0] not in varied - {"descent.steps"}]
+        kept = [
+            override
+            for override in smaller
+            if override.partition("=")[0] not in varied - {"descent.steps", "data.vocabulary"}
+        ]
         job = Job.plan(name, point, kept, tmp_path / point.name)
         assert job.order().perform() is None
         results.append(Result(job.point, job.config, job.folder))
