@@ -145,7 +145,7 @@ class LightningTracker(StepByStep):
                 for name in ("status", "verdict", "title"):
                     if name in found:
                         self.logger.experiment.set_tag(self.logger.run_id, name, found[name])
-            if self.config.histograms:
+            if self.config.histograms and self.config.name == "tensorboard":
                 activation = self.run_config.get("head", {}).get("activation", "relu")
                 for key, norms in feature_norms(self.folder, summary, None, activation).items():
                     self.logger.experiment.add_histogram(key, norms.numpy(), self.last)

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         _exit(str(error))
     if options.print:
-        sections, panels = layout(logged), figure_panels(logged)
+        sections, panels = layout(logged, options.keys), figure_panels(logged, options.keys)
         shown = {"workspace": [asdict(section) for section in sections], "report": [asdict(panel) for panel in panels]}
         print(json.dumps(shown, indent=2))
         return
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if reason := no_server(PATIENCE):
         _exit(reason)
     try:
-        for url in save(options.project, options.entity, options.group, workspaces, reports, logged):
+        for url in save(options.project, options.entity, options.group, workspaces, reports, logged, options.keys):
             print(url)
     except Exception as error:  # the package raises its own, wandb's and transport errors alike
         _exit(f"wandb refused the dashboard: {first_line(error)}")
@@ -55,6 +55,7 @@ def save(
     workspaces: ModuleType,
     reports: ModuleType,
     logged: Sequence[Logged] | None = None,
+    order: str = "place",
 ) -> tuple[str, str]:
     """Save workspace and report in a project; returns their addresses.
 
@@ -64,20 +65,21 @@ def save(
         workspaces: the module ``wandb_workspaces.workspaces``.
         reports: the module ``wandb_workspaces.reports.v2``.
         logged: what the runs log; by default what those with a network and a head do.
+        order: of the names in their keys, see ``logger.keys``.
     """
     import wandb
 
     entity = entity or wandb.Api().default_entity
     sections = [
         workspaces.Section(name=section.name, is_open=True, panels=[_draw(reports, panel) for panel in section.panels])
-        for section in layout(logged)
+        for section in layout(logged, order)
     ]
     workspace = workspaces.Workspace(
         name="Deep neural collapse", entity=entity, project=project, sections=sections
     ).save()
     filters = f"Group = '{group}'" if group else ""
     runset = reports.Runset(entity=entity, project=project, name=group or "all runs", filters=filters)
-    panels = [_draw(reports, panel, position) for position, panel in enumerate(figure_panels(logged))]
+    panels = [_draw(reports, panel, position) for position, panel in enumerate(figure_panels(logged, order))]
     report = reports.Report(
         entity=entity,
         project=project,
@@ -132,6 +134,7 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="fit the panels to what the runs in these folders recorded (default: runs with a network and a head)",
     )
+    parser.add_argument("--keys", default="place", choices=("place", "metric"), help="as the runs had logger.keys")
     parser.add_argument("--print", action="store_true", help="print the layout as JSON; needs no server")
     return parser
 

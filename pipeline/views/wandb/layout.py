@@ -5,13 +5,14 @@ profile is drawn from the table ``layers`` each run ends with.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.record import read_record
 from pipeline.storage.summary import HEAD, USUAL_STAGES, MetricDisplay, Stage, read, registered
 from pipeline.views.shown import families, panels
+from pipeline.views.wandb.content import ordered
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,12 @@ def logged_by(folders: Sequence[Path]) -> tuple[Logged, ...]:
     return tuple(found.values())
 
 
-def layout(logged: Sequence[Logged] | None = None) -> tuple[Section, ...]:
-    """The sections, in order, for runs that log this; by default for those with a network and a head."""
+def layout(logged: Sequence[Logged] | None = None, order: str = "place") -> tuple[Section, ...]:
+    """The sections, in order, for runs that log this; by default for those with a network and a head.
+
+    Args:
+        order: of the names in keys, as ``logger.keys`` has it.
+    """
     logged = usually_logged() if logged is None else logged
     head = next((one for one in logged if one.stage.name == HEAD), None)
     sections = [] if head is None else [_loss_of(head), _layers_of(head)]
@@ -102,12 +107,21 @@ def layout(logged: Sequence[Logged] | None = None) -> tuple[Section, ...]:
         Panel("curve", "CPU, %", ("system/cpu",), x="_runtime"),
         Panel("curve", "memory of the process, MB", ("system/proc.memory.rssMB",), x="_runtime"),
     )
-    return tuple(section for section in (*sections, Section("System", system)) if section.panels)
+    found = [Section(it.name, tuple(_in_order(panel, order) for panel in it.panels)) for it in sections if it.panels]
+    return (*found, Section("System", system))
 
 
-def figure_panels(logged: Sequence[Logged] | None = None) -> tuple[Panel, ...]:
+def _in_order(panel: Panel, order: str) -> Panel:
+    """A panel of curves that finds them where the metric comes first, if that is the order."""
+    if panel.kind != "curve" or order == "place":
+        return panel
+    pattern = panel.pattern and f"^{ordered(panel.pattern.strip('^$'), order)}$"
+    return replace(panel, keys=tuple(ordered(key, order) for key in panel.keys), pattern=pattern)
+
+
+def figure_panels(logged: Sequence[Logged] | None = None, order: str = "place") -> tuple[Panel, ...]:
     """What a paper's figure of one experiment shows: loss, gap, metrics over training, and their profile."""
-    sections = layout(logged)
+    sections = layout(logged, order)
     curves = [panel for section in sections[:2] for panel in section.panels if panel.kind == "curve"]
     shown = [panel for panel in curves if not panel.title.endswith(BEFORE)]
     return (*shown, *(panel for section in sections for panel in section.panels if panel.kind == "profile"))

@@ -12,6 +12,7 @@ import wandb as client
 from tracked import curves, environment
 from wandb_server import ENTITY, KEY, serving
 
+from pipeline.views.wandb import content
 from pipeline.views.wandb.dashboard import main
 from pipeline.views.wandb.layout import figure_panels, layout, logged_by
 
@@ -161,3 +162,17 @@ def test_a_wrong_key_is_said_in_a_sentence(refused):
     with serving() as server:
         sentence, code = refused(WANDB_BASE_URL=server.url, WANDB_API_KEY="f" * 40)
     assert code == 2 and sentence.startswith("error: wandb refused the dashboard: ") and not server.views
+
+
+def test_with_the_metric_first_every_curve_is_found_under_its_other_name():
+    key = {"head": "head/layer_2/{tap}/{metric}", "backbone": "backbone/network.fc/post/{metric}"}
+    pairs = zip(layout(), layout(order="metric"), strict=True)
+    both = [pair for before, after in pairs for pair in zip(before.panels, after.panels, strict=True)]
+    patterns = [(one.pattern, other.pattern) for one, other in both if one.pattern]
+    assert len(patterns) > 5 and all(one.x == other.x for one, other in both)
+    for one, other in patterns:
+        stage, metric = one.strip("^$").split("/")[0], one.strip("^$").rpartition("/")[2]
+        names = [key[stage].format(tap=tap, metric=metric) for tap in ("pre", "post")]
+        found = [name for name in names if re.search(one, name)]
+        assert found and [name for name in names if re.search(other, content.ordered(name, "metric"))] == found
+    assert [other.keys for one, other in both if "head/loss" in one.keys] == [("loss/head", "fit/head")]
