@@ -26,8 +26,8 @@ from matplotlib.lines import Line2D
 from pipeline.dufm.verdict import METRICS, theorem_speaks_of
 from pipeline.studies._networks import accuracy, gap, seen_gap
 from pipeline.studies._networks_drawing import record_of
-from pipeline.studies._settings import NEAR, OURS, TERMINAL
-from pipeline.studies.engine.claims import Claim
+from pipeline.studies._settings import NEAR, TERMINAL
+from pipeline.studies.engine.claims import THEOREM, Claim, reasoned
 from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
@@ -35,8 +35,8 @@ from pipeline.views.figures import STYLE, TITLES, layer_colors, plot_over_steps
 
 ENOUGH = 30.0
 """Time constants after which a threshold that is missed is missed; before, nothing is decided."""
-# At the rate of the ResNet its training ends in the zero solution; half the rate, so twice the epochs.
-MLP = ("backbone=mlp", "trainer.compile=auto", "optimizer.lr=0.05", "backbone.epochs=480")
+# At higher rates one of its classes, or both, was lost for good: a fifth of the rate, so five times the epochs.
+MLP = ("backbone=mlp", "trainer.compile=auto", "optimizer.lr=0.02", "backbone.epochs=1600")
 # One sample stands for its class, so that class means move as fast as those that all samples of a network move.
 MODEL = (
     "protocol=dufm",
@@ -50,7 +50,7 @@ VARIANTS = {
     "resnet20_fixed_head": ("protocol=fixed_head", "descent.seeds=3"),
     "mlp_end_to_end": ("protocol=end_to_end", *MLP),
     "mlp_fixed_head": ("protocol=fixed_head", "descent.seeds=3", *MLP),
-    "model": (*MODEL, "descent.steps=4000", "descent.seeds=3"),
+    "model": (*MODEL, "descent.steps=8000", "descent.seeds=3"),
 }
 NAMES = {
     "resnet20_end_to_end": "ResNet-20",
@@ -62,7 +62,7 @@ COLORS = {"resnet20_end_to_end": "tab:red", "mlp_end_to_end": "tab:blue", "model
 ROWS = {"resnet20_end_to_end": "end to end", "resnet20_fixed_head": "under a fixed head"}
 SHRUNK = (
     "data.samples_per_class=32",
-    "backbone.epochs=4",
+    "backbone.epochs=2",
     "descent.records_per_decade=3",
     "descent.steps=300",
     "trainer.compile=off",
@@ -147,7 +147,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
         if own:
             made += [_within(name, own, metric) for metric in METRICS]
             made.append(_near(name, own))
-    return made
+    return reasoned(made, {})
 
 
 def _within(name: str, results: Sequence[Result], metric: str) -> Claim:
@@ -157,7 +157,7 @@ def _within(name: str, results: Sequence[Result], metric: str) -> Claim:
     lasted = min(promised(result).step.max() for result in results)
     measured = f"at most {value:.3g} ({ends[0][1]}) after {lasted:.3g} time constants, {_counted(results)}"
     text = f"{name}: {metric.upper()} at every place of which the theorem speaks"
-    return Claim(text, f"<= {limit:g}", measured, _judged(results, value <= limit, lasted))
+    return Claim(text, f"<= {limit:g}", measured, _judged(results, value <= limit, lasted), THEOREM)
 
 
 def _near(name: str, results: Sequence[Result]) -> Claim:
@@ -165,9 +165,7 @@ def _near(name: str, results: Sequence[Result]) -> Claim:
     found = median((seen_gap if seen else gap)(result) for result in results)
     lasted = min(promised(result).step.max() for result in results)
     text = f"{name}: loss above the optimum of the model" + " (of what W_1 sees)" * seen
-    return Claim(
-        text, f"<= {NEAR:.0%} {OURS}", f"{found:.2%}, {_counted(results)}", _judged(results, found <= NEAR, lasted)
-    )
+    return Claim(text, f"<= {NEAR:.0%}", f"{found:.2%}, {_counted(results)}", _judged(results, found <= NEAR, lasted))
 
 
 def _judged(results: Sequence[Result], holds: bool, lasted: float) -> bool | None:
@@ -288,7 +286,9 @@ STUDY = Study(
     versions={
         FULL: tuple(point for grid in GRIDS for point in grid.points()),
         CPU: tuple(point for grid in _grids((0,)) for point in grid.points()),
-        QUICK: tuple(Point(p.name, p.overrides, SHRUNK) for grid in _grids((0,)) for p in grid.points()),
+        QUICK: tuple(
+            Point(p.name, p.overrides, SHRUNK) for g in _grids((0,)) for p in g.points() if g.name != "mlp_fixed_head"
+        ),
     },
     draw=draw,
     claims=claims,
