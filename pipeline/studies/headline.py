@@ -6,13 +6,13 @@ Shows: DNC1-3 of every promised place of the head of ResNet-20 over training, en
     worst place of ResNet-20, an MLP and the model itself over time constants 1 / (rate x decay).
 Expects: every promised place within the verdict's thresholds, the loss within 10 % of the model's optimum, and DNC2 and
     DNC3 falling with the number of time constants, whatever the network.
-Evidence: docs/reproduction/headline.md and headline*.csv there, of --cpu, seed 0.
+Evidence: docs/reproduction/headline.md and headline*.csv there, seed 0. ResNet-20 with backbone.epochs=240: all but DNC1
+    of the features (0.017) within the thresholds; the MLP: all; the run of 320 epochs and the fixed heads: not ended.
     Command: scripts/reproduce headline --cpu data.root=DATA
-    Machine: 2 cores of an AMD EPYC (AVX-512), shared with other work, one thread a run, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: 25b12ee (networks), and the one that brought this file.
+    Machine: 2 cores of an AMD EPYC (AVX-512), crowded, one thread a run, torch 2.14.1; 52 min the ResNet, 15 the MLP.
+    Date: 2026-11-26. Commit of the code: 25b12ee (ResNet), aa40089 (the others).
 """
 
-import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -23,16 +23,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.dufm.verdict import METRICS, theorem_speaks_of
+from pipeline.dufm.verdict import METRICS
 from pipeline.studies._networks import accuracy, gap, seen_gap
-from pipeline.studies._networks_drawing import record_of
 from pipeline.studies._settings import NEAR, TERMINAL
+from pipeline.studies._time_constants import at_the_end, promised, within_from, worst
 from pipeline.studies.engine.claims import THEOREM, Claim, reasoned
 from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
 from pipeline.views.figures import STYLE, TITLES, layer_colors, plot_over_steps
 
+REASONS = {
+    "resnet20_end_to_end: DNC1": "the features of a class still draw together: the head does not see most of what is "
+    "left of their scatter, so that only the small penalty on features acts on it",
+}
+"""Why a claim does not hold; seen in the run of 240 epochs."""
 ENOUGH = 30.0
 """Time constants after which a threshold that is missed is missed; before, nothing is decided."""
 # At higher rates one of its classes, or both, was lost for good: a fifth of the rate, so five times the epochs.
@@ -59,6 +64,10 @@ NAMES = {
 }
 """What is compared over time constants; under a fixed head DNC2 and DNC3 are those of the head."""
 COLORS = {"resnet20_end_to_end": "tab:red", "mlp_end_to_end": "tab:blue", "model": "black"}
+TENDS_TO = {"dnc1": 0, "dnc2": 1, "dnc3": 0}
+TIME = "time constants 1 / (rate x decay)"
+EARLIEST = 0.3
+"""Of networks compared: what was before is the start's."""
 ROWS = {"resnet20_end_to_end": "end to end", "resnet20_fixed_head": "under a fixed head"}
 SHRUNK = (
     "data.samples_per_class=32",
@@ -81,73 +90,16 @@ def variant(result: Result) -> str:
     return result.point.name.partition("-")[0]
 
 
-def time_constants(result: Result, steps: Sequence[float] | np.ndarray) -> np.ndarray:
-    """How many time constants 1 / (rate x decay) a run had behind it at these of its steps.
-
-    The rate is that of the schedule over 1 - momentum; of one_cycle, its peak. The decay is the least of the weights';
-    under a fixed head that of the features of a class, n x feature_decay, the only one that acts.
-    """
-    config, summary = result.config, result.summary
-    if summary["step_units"]["head"] != "epoch":
-        rate = config.descent.lr / (1 - config.descent.momentum)
-        return np.asarray(steps, dtype=float) * rate * min(config.weight_decays)
-    problem, settings, epochs = summary["problem"], config.optimizer, config.backbone.epochs
-    decay = min(problem["weight_decay"])
-    if "fixed_head" in summary:
-        decay = problem["samples_per_class"] * problem["feature_decay"]
-    images = problem["samples_per_class"] * problem["num_classes"]
-    batches = math.ceil(images / config.backbone.batch_of(images))
-    at = np.arange(epochs)
-    shares = {
-        "cosine": (1 + np.cos(np.pi * at / max(epochs, 1))) / 2,
-        "drop": np.where(at < math.ceil(0.8 * epochs), 1.0, 0.1),
-    }.get(settings.schedule, np.ones(epochs))
-    passed = np.concatenate([[0.0], np.cumsum(shares)]) * batches * settings.lr / (1 - settings.momentum) * decay
-    return passed[np.asarray(steps, dtype=int)]
-
-
-def promised(result: Result) -> pd.DataFrame:
-    """The record of the head at the places of which the theorem speaks, its steps in time constants."""
-    frame = record_of([result])
-    frame = frame[(frame.stage == "head") & frame.metric.isin(METRICS)]
-    spoken = [
-        theorem_speaks_of(int(layer), tap, metric) for layer, tap, metric in frame[["layer", "tap", "metric"]].values
-    ]
-    frame = frame[spoken]
-    return frame.assign(step=time_constants(result, frame.step.to_numpy()))
-
-
-def worst(result: Result) -> pd.DataFrame:
-    """The largest value of every metric over the promised places: a row per metric, seed and step."""
-    return promised(result).groupby(["metric", "seed", "step"], as_index=False).value.max()
-
-
-def within_from(result: Result) -> float:
-    """Time constants from which on everything promised was within the thresholds, for every seed; inf if never."""
-    frame = worst(result)
-    missed = frame[~(frame.value <= frame.metric.map(vars(result.config.verdict)))]
-    later = sorted(set(frame.step[frame.step > missed.step.max()])) if len(missed) else sorted(set(frame.step))
-    return later[0] if later else math.inf
-
-
-def at_the_end(result: Result, metric: str) -> tuple[float, str]:
-    """The worst promised place at the end, by the median over seeds: value and place."""
-    frame = promised(result)
-    frame = frame[(frame.metric == metric) & (frame.step == frame.step.max())]
-    middle = frame.groupby(["layer", "tap"]).value.median()
-    layer, tap = middle.idxmax()
-    return float(middle.max()), f"layer {layer} {tap}"
-
-
 def claims(results: Sequence[Result]) -> list[Claim]:
     """Of every variant: each metric within its threshold at every promised place, and a loss near the optimum."""
     made = []
     for name in dict.fromkeys(map(variant, results)):
         own = [result for result in results if variant(result) == name and result.completed]
         if own:
-            made += [_within(name, own, metric) for metric in METRICS]
+            # The model has one sample of a class, so no scatter.
+            made += [_within(name, own, metric) for metric in METRICS[name == "model" :]]
             made.append(_near(name, own))
-    return reasoned(made, {})
+    return reasoned(made, REASONS)
 
 
 def _within(name: str, results: Sequence[Result], metric: str) -> Claim:
@@ -235,7 +187,7 @@ def _places(results: Sequence[Result], rows: Sequence[str]) -> Figure:
             own = [result for result in results if variant(result) == name]
             frame = pd.concat([promised(result) for result in own])
             for metric, axes in zip(METRICS, line, strict=True):
-                plot_over_steps(frame, metric, axes, "head", colors, "time constants 1 / (rate x decay)")
+                plot_over_steps(frame, metric, axes, "head", colors, TIME)
                 _threshold(axes, own[0], metric)
             line[0].set_ylabel(ROWS[name], fontweight="bold")
         for axes in grid[1:].flat:
@@ -254,20 +206,22 @@ def _places(results: Sequence[Result], rows: Sequence[str]) -> Figure:
 def _compared(results: Sequence[Result]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3), layout="constrained")
-        panels = figure.subplots(1, 3)
+        panels = dict(zip(METRICS, figure.subplots(1, len(METRICS)), strict=True))
         for name in (name for name in NAMES if any(variant(result) == name for result in results)):
-            own = [result for result in results if variant(result) == name]
-            frame = pd.concat([worst(result) for result in own])
-            frame = frame[frame.step > 0]
-            for metric, axes in zip(METRICS, panels, strict=True):
-                plot_spread(frame[frame.metric == metric], axes, color=COLORS[name], label=NAMES[name])
-                _threshold(axes, own[0], metric)
-        for metric, axes in zip(METRICS, panels, strict=True):
-            low = {"dnc1": 1e-5, "dnc2": 1.0, "dnc3": 1e-2}[metric]
-            axes.set(xscale="log", yscale="log", title=TITLES[metric], xlabel="time constants 1 / (rate x decay)")
-            axes.set_ylim(bottom=low)
-        panels[2].legend()
-        figure.suptitle("The worst of the places of which the theorem speaks")
+            frame = pd.concat([worst(result) for result in results if variant(result) == name])
+            frame = frame[(frame.step >= EARLIEST) & np.isfinite(frame.value)]
+            for metric, axes in panels.items():
+                rows = frame[frame.metric == metric]
+                rows = rows.assign(value=rows.value - TENDS_TO[metric])
+                if (rows.value > 0).any():
+                    plot_spread(rows, axes, color=COLORS[name], label=NAMES[name])
+        for metric, axes in panels.items():
+            limit = getattr(results[0].config.verdict, metric) - TENDS_TO[metric]
+            axes.axhline(limit, color="grey", linewidth=0.8, linestyle="-.")
+            title = TITLES[metric] + f", less {TENDS_TO[metric]}" * bool(TENDS_TO[metric])
+            axes.set(xscale="log", yscale="log", title=title, xlabel=TIME)
+        panels["dnc3"].legend()
+        figure.suptitle("The worst of the places of which the theorem speaks (dash-dotted: threshold)")
     return figure
 
 

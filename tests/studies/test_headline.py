@@ -9,8 +9,9 @@ from study_results import networks_in, one
 
 from pipeline.config import OptimizerConfig
 from pipeline.storage.record import Row, read_summary, write_summary
+from pipeline.studies._time_constants import at_the_end, time_constants, within_from
 from pipeline.studies.engine.results import Point
-from pipeline.studies.headline import at_the_end, claims, draw, layers, table, time_constants, within_from
+from pipeline.studies.headline import claims, draw, layers, table
 
 LONG, SHORT = 40_000, 10_000
 """Epochs of one batch at rate 0.1 and decay 1e-2: 40 and 10 time constants."""
