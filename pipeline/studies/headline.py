@@ -6,8 +6,8 @@ Shows: DNC1-3 of every promised place of the head of ResNet-20 over training, en
     worst place of ResNet-20, an MLP and the model itself over time constants 1 / (rate x decay).
 Expects: every promised place within the verdict's thresholds, the loss within 10 % of the model's optimum, and DNC2 and
     DNC3 falling with the number of time constants, whatever the network.
-Evidence: docs/reproduction/headline.md and headline*.csv there, seed 0. ResNet-20 with backbone.epochs=240: all but DNC1
-    of the features (0.017) within the thresholds; the MLP: all; the run of 320 epochs and the fixed heads: not ended.
+Evidence: docs/reproduction/headline.md and headline*.csv there, seed 0. ResNet-20 with backbone.epochs=240: all but
+    DNC1 of the features (0.017) within the thresholds; the MLP: all; 320 epochs and the fixed heads: not ended.
     Command: scripts/reproduce headline --cpu data.root=DATA
     Machine: 2 cores of an AMD EPYC (AVX-512), crowded, one thread a run, torch 2.14.1; 52 min the ResNet, 15 the MLP.
     Date: 2026-11-26. Commit of the code: 25b12ee (ResNet), aa40089 (the others).
