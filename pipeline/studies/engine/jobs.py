@@ -172,16 +172,16 @@ class Order:
 
 @contextmanager
 def _saying_it_to(path: Path) -> Iterator[None]:
-    """What is printed or logged goes to the file; only warnings are shown as well."""
+    """What is printed or logged goes to the file; only errors are shown as well: a run has one line, with its end."""
     logger = logging.getLogger("pipeline")
-    shown = [handler for handler in logging.root.handlers if handler.level < logging.WARNING]
+    shown = [handler for handler in logging.root.handlers if handler.level < logging.ERROR]
     levels = [handler.level for handler in shown]
     with open(path, "a", encoding="utf-8") as stream, redirect_stdout(stream):
         told = logging.StreamHandler(stream)
         logger.addHandler(told)
         try:
             for handler in shown:
-                handler.setLevel(logging.WARNING)
+                handler.setLevel(logging.ERROR)
             yield
         finally:
             logger.removeHandler(told)

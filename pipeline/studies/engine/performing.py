@@ -20,7 +20,7 @@ from pipeline.storage.record import read_summary
 from pipeline.storage.summary import COMPLETED
 from pipeline.studies.engine.jobs import Job, Order
 from pipeline.studies.engine.planning import by_folder
-from pipeline.studies.engine.results import failure_in
+from pipeline.studies.engine.results import ended
 from pipeline.studies.engine.study import Study
 from pipeline.studies.engine.workers import Workers, working
 
@@ -42,7 +42,6 @@ class Meter:
     def count(self, order: Order, note: str = "") -> None:
         """One more run is done; of one that failed the reason is told."""
         self.done += 1
-        failure = failure_in(read_summary(order.folder) or {"status": COMPLETED})
         elapsed = time.monotonic() - self.started
         left = elapsed / self.done * (self.wanted - self.done)
         log.info(
@@ -53,7 +52,7 @@ class Meter:
             left,
             order.folder.parent.name,
             order.name,
-            f"{note} failed: {failure}" if failure else note,
+            note + ended(read_summary(order.folder) or {"status": COMPLETED}),
         )
 
 

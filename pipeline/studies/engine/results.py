@@ -37,6 +37,15 @@ def failure_in(summary: Mapping[str, Any]) -> str:
     return str(summary.get("error") or summary.get("status")).removeprefix(f"{RunError.__name__}: ")
 
 
+def ended(summary: Mapping[str, Any]) -> str:
+    """What is to be said of the end of a run: `` failed: why``, or how many of its seeds diverged; "" of others."""
+    if failure := failure_in(summary):
+        return f" failed: {failure}"
+    losses = (summary.get("loss") or {}).get("total") or []
+    lost = sum(loss is None for loss in losses)
+    return f" ({lost} of {len(losses)} seeds diverged)" if lost else ""
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished run; per-seed lists hold NaN where a seed diverged."""

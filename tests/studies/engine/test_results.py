@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from study_results import descents_in, optimum
 
-from pipeline.storage.record import Row, write_summary
-from pipeline.studies.engine.results import Result
+from pipeline.storage.record import COMPLETED, Row, write_summary
+from pipeline.studies.engine.results import Result, ended
 from pipeline.theory import DufmProblem
 
 
@@ -44,3 +44,9 @@ def test_a_folder_without_a_summary_is_named(result):
     (result.folder / "summary.json").unlink()
     with pytest.raises(FileNotFoundError, match=str(result.folder)):
         _ = Result(result.point, result.config, result.folder).completed
+
+
+def test_of_the_end_of_a_run_failures_and_lost_seeds_are_told():
+    assert ended({"status": COMPLETED, "loss": {"total": [0.1, None, 0.2]}}) == " (1 of 3 seeds diverged)"
+    assert ended({"status": "failed", "error": "RunError: every seed diverged"}) == " failed: every seed diverged"
+    assert ended({"status": COMPLETED, "loss": {"total": [0.1]}}) == ended({"status": COMPLETED}) == ""
