@@ -129,6 +129,7 @@ def help_text(root: DictConfig) -> str:
         f"       {command} compare A B                            in what two runs differ",
         f"       {command} list [FOLDER ...]                      the runs on this machine",
         f"       {command} sweep FOLDER                           the runs of a sweep: table, csv, heat maps",
+        f"       {command} figure FOLDER ... [--paper]            the figures of runs again, also for print",
         "",
         "Without arguments: train an MLP on two classes of scikit-learn's digits, freeze it, train a DUFM head on",
         "its features, say where collapse emerged, and leave a record, a figure and an (offline) wandb run.",

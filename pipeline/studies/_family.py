@@ -3,13 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from pipeline.studies.engine.claims import Claim
 from pipeline.studies.engine.results import Result
+from pipeline.views import marks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 GROUP = "dufm_family"
 FEW_RECORDS = ("descent.records_per_decade=5", "record.figures=false")
@@ -49,11 +53,11 @@ def share_at(result: Result, place: str) -> float:
     return ends(result).count(place) / len(result.seeds)
 
 
-def plot_shares(axes: Axes, results: Sequence[Result], place: str) -> None:
+def plot_shares(axes: "Axes", results: Sequence[Result], place: str) -> None:
     """A bar for the share of each run's seeds that sit at a place, by the width of the head."""
-    bars = axes.bar([str(width(result)) for result in results], [share_at(result, place) for result in results])
-    axes.bar_label(bars, fmt="%.2g")
-    axes.set(ylim=(0, 1), xlabel="width")
+    marks.bars(axes, [str(width(result)) for result in results], [share_at(result, place) for result in results])
+    where = place.replace(" solution", "")
+    axes.set(xlabel="width", ylabel=f"share of seeds, {where}")
 
 
 def gaps(result: Result, value: float) -> list[float]:

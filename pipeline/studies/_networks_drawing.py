@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from pipeline.studies.engine.results import Result
-from pipeline.views.figures import TEST_COLOR, TRAIN_COLOR
 
 
 def record_of(results: Sequence[Result]) -> pd.DataFrame:
@@ -21,13 +19,10 @@ def count_of_networks(results: Sequence[Result]) -> str:
     return f"{count} network" + "s" * (count != 1)
 
 
-def split_handles() -> list[Line2D]:
-    """Of the legend: training and test images, before and after the activation, and the threshold."""
-    dot = {"linestyle": "", "markersize": 4}
-    return [
-        Line2D([], [], color=TRAIN_COLOR, marker="o", label="training images", **dot),
-        Line2D([], [], color=TRAIN_COLOR, marker="s", fillstyle="none", label="before the activation", **dot),
-        Line2D([], [], color=TEST_COLOR, marker="o", label="test images", **dot),
-        Line2D([], [], color=TEST_COLOR, marker="s", fillstyle="none", label="before the activation", **dot),
-        Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"),
-    ]
+def lost(results: Sequence[Result]) -> str:
+    """How many of them came to no end, and in which way; empty if all did."""
+    failed = [result for result in results if not result.completed]
+    if not failed:
+        return ""
+    diverged = all("diverge" in str(result.summary.get("error")) for result in failed)
+    return f"{len(failed)} of {len(results)} {'diverged' if diverged else 'failed'}"

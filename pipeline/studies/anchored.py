@@ -17,18 +17,21 @@ Provenance: that NC1 falls is read (for large beta); the exact response at every
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.studies._family import FEW_RECORDS, GROUP, every, tables
 from pipeline.studies.engine.claims import OURS, RECALLED, THEOREM, Claim, at_most, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
 from pipeline.theory import anchored_response
-from pipeline.views.figures import OPTIMUM, STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CLASSES, SAMPLES = 4, 10
 BETAS = (100, 10, 1, 0.1)
@@ -75,17 +78,18 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The quotient of NC1 against the strength, and NC1 along the path."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.8), layout="constrained")
-        strengths, path = figure.subplots(1, 2)
-        _against_the_strength(strengths, results)
-        for result in results:
-            if _kind(result) == PATH.name and result.completed:
-                _along_the_path(path, result)
-        figure.suptitle("Features tied to an anchor: scatter within classes")
-    return {"anchored": figure}
+    with Sheet(1, 2, title="Features tied to an anchor: scatter within classes", height=1.4, width=1.7) as sheet:
+        strengths, path = sheet.row(0)
+        sheet.legend(_against_the_strength(strengths, results))
+        along = [result for result in results if _kind(result) == PATH.name and result.completed]
+        for result in along:
+            _along_the_path(path, result)
+            sheet.legend([marks.line(f"{len(result.seeds)} seeds along the path", style.GREEN, marker="D")])
+        if not along:
+            sheet.drop(path)
+    return {"anchored": sheet.figure}
 
 
 def beta_of(result: Result) -> float:
@@ -122,8 +126,11 @@ def _monotone(result: Result) -> Claim:
     return every("path: NC1 falls with every step", (np.diff(found, axis=1) < 0).all(axis=1).tolist(), measured)
 
 
-def _against_the_strength(axes: Axes, results: Sequence[Result]) -> None:
-    for kind, color, text in (("near", "tab:blue", "close to a minimiser"), ("random", "tab:red", "random anchors")):
+def _against_the_strength(axes: "Axes", results: Sequence[Result]) -> list:
+    """Returns the entries of a legend."""
+    handles = []
+    kinds = (("near", style.BLUE, "o", "close to a minimiser"), ("random", style.RED, "^", "random anchors"))
+    for kind, color, marker, text in kinds:
         shown = sorted((result for result in results if _kind(result) == kind), key=beta_of)
         if not shown:
             continue
@@ -131,22 +138,21 @@ def _against_the_strength(axes: Axes, results: Sequence[Result]) -> None:
             betas = np.geomspace(0.05, 200, 80)
             said = shown[0].summary["problem"]
             ratio = (CLASSES * SAMPLES * said["feature_decay"] / CLASSES / said["weight_decay"][0]) ** 0.5
-            axes.plot(betas, (betas / (betas + ratio)) ** 2, **OPTIMUM, label=r"$(\beta/(\beta+g))^2$")
+            axes.plot(betas, (betas / (betas + ratio)) ** 2, **style.OPTIMUM)
+            handles.append(marks.line(r"$(\beta/(\beta+g))^2$", **style.OPTIMUM))
         for result in shown:
             values = shrinkage(result)
-            axes.plot([beta_of(result)] * len(values), values, "o", color=color, markersize=4, alpha=0.6)
-        axes.plot([], [], "o", color=color, label=text)
-    axes.set(xscale="log", yscale="log", xlabel=r"strength $\beta$", title="NC1 over that of the anchor")
-    axes.legend(loc="lower right")
+            marks.dots(axes, [beta_of(result)] * len(values), values, color, marker)
+        handles.append(marks.dot(text, color, marker))
+    axes.set(xscale="log", yscale="log", xlabel=r"strength $\beta$", ylabel="NC1 over that of the anchor")
+    return handles
 
 
-def _along_the_path(axes: Axes, result: Result) -> None:
+def _along_the_path(axes: "Axes", result: Result) -> None:
     for values in path_of(result):
-        axes.plot(range(len(values)), values, "o-", color="tab:green", markersize=3, alpha=0.7)
-    axes.set_xticks(range(len(values)))
-    axes.set(
-        yscale="log", xlabel="step of the path, 0: the anchor", title=f"NC1 along the path, {len(result.seeds)} seeds"
-    )
+        axes.plot(range(len(values)), values, color=style.GREEN, marker="D", linewidth=0.8)
+    axes.set(yscale="log", xlabel="step of the path (0: the anchor)", ylabel="NC1")
+    marks.numbered(axes, range(len(values)))
 
 
 STUDY = Study(

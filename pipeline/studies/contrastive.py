@@ -14,19 +14,21 @@ Provenance: objective, closed form of the frame and claims read; optimum of uneq
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.metrics import gram_distances
 from pipeline.studies._family import FEW_RECORDS, GROUP, gaps, reference, sizes, tables
 from pipeline.studies.engine.claims import OURS, THEOREM, Claim, above, at_most, owned
-from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZES = {
     "equal": "[20,20,20,20]",
@@ -72,27 +74,29 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+KINDS = (("features >= 0", style.BLUE, style.LINES[0]), ("no constraint", style.RED, style.LINES[1]))
+
+
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Gram matrices above (first seed), the distance to the frame over the steps below; a column per sizes."""
     shown = [result for result in results if result.completed and result.point.name != NARROW.name]
     columns = list(dict.fromkeys(sizes(result) for result in shown))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.2 * len(columns) + 1.2, 6.4), layout="constrained")
-        grid = figure.subplots(3, len(columns), squeeze=False)
-        for axes in grid[2, 1:]:
-            axes.sharey(grid[2, 0])
+    title = "Contrastive loss: cosines of the class means (first seed) and their distance to the orthogonal frame, "
+    with Sheet(3, max(len(columns), 1), title=title + "by the sizes of the classes", alike=True, most=5) as sheet:
+        image = None
         for result in shown:
             column, row = columns.index(sizes(result)), 0 if _signed(result) else 1
-            image = _gram(grid[row, column], result)
-            _over_steps(grid[2, column], result, row, label=column == 0)
-        for axes, each in zip(grid[0], columns, strict=True):
-            axes.set_title(" ".join(map(str, each)))
-        for axes, text in zip(grid[:, 0], ("features >= 0", "no constraint", "distance to the frame"), strict=True):
-            axes.set_ylabel(text)
-        if shown:
-            figure.colorbar(image, ax=grid[:2], shrink=0.6, label="cosine of class means")
-        figure.suptitle("Contrastive loss: class means by the sizes of the classes")
-    return {"contrastive": figure}
+            image = marks.matrix(sheet, sheet[row, column], _cosines(result))
+            _over_steps(sheet[2, column], result, row)
+        for place, each in enumerate(columns):
+            sheet.tag(sheet[0, place], ", ".join(map(str, each)))
+            for row, (text, *_) in enumerate(KINDS):
+                sheet[row, place].set_ylabel(text)
+        if image is not None:
+            matrices = [axes for row in (0, 1) for axes in sheet.row(row)]
+            sheet.figure.colorbar(image, ax=matrices, shrink=0.6, label="cosine of class means", aspect=30)
+        sheet.legend([marks.line(text, color, dashes) for text, color, dashes in KINDS])
+    return {"contrastive": sheet.figure}
 
 
 def _signed(result: Result) -> bool:
@@ -107,28 +111,18 @@ def _distances(result: Result) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in found._asdict().items()}
 
 
-def _gram(axes: Axes, result: Result) -> matplotlib.image.AxesImage:
+def _cosines(result: Result) -> np.ndarray:
     features, labels = result.tensors["features/1"][0], result.tensors["labels"]
     means = np.stack([features[labels == label].mean(dim=0).numpy() for label in labels.unique()])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    image = axes.imshow(means @ means.T, cmap="RdBu_r", vmin=-1, vmax=1)
-    for (row, column), value in np.ndenumerate(means @ means.T):
-        shade = "white" if abs(value) > 0.6 else "black"
-        axes.text(column, row, f"{round(value, 2) + 0:.2f}", ha="center", va="center", color=shade, fontsize=7)
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    return image
+    return means @ means.T
 
 
-def _over_steps(axes: Axes, result: Result, row: int, label: bool) -> None:
+def _over_steps(axes: "Axes", result: Result, row: int) -> Any:
     rows = result.record[(result.record.metric == "nc2_frame") & (result.record.step > 0)]
-    color, text, up = (("tab:blue", "features >= 0", False), ("tab:red", "no constraint", True))[row]
-    plot_spread(rows, axes, color=color)
-    axes.set(xscale="log", yscale="log", xlabel="gradient step")
-    if label and len(rows):
-        last = rows[rows.step == rows.step.max()].value.median()
-        place = {"xytext": (-2, 6) if up else (-26, 24), "textcoords": "offset points", "ha": "right"}
-        axes.annotate(text, (rows.step.max(), max(last, 1e-16)), color=color, fontsize=7, **place)
+    _, color, dashes = KINDS[row]
+    marks.spread(rows, axes, color=color, linestyle=dashes)
+    axes.set(xscale="log", yscale="log", xlabel=style.STEPS, ylabel="distance to the frame")
 
 
 STUDY = Study(

@@ -17,11 +17,9 @@ Provenance: settings and theorems read; values of frames and the sharper bound a
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.dufm.head_measures import head_shape
 from pipeline.studies._family import (
@@ -39,11 +37,15 @@ from pipeline.studies._family import (
     width,
 )
 from pipeline.studies.engine.claims import FIGURE, OURS, THEOREM, Claim, at_most, counted, owned
-from pipeline.studies.engine.drawing import plot_seeds, plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
 from pipeline.theory import Problem, references
-from pipeline.views.figures import OPTIMUM, STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NEAR = ("protocol.start_noise=0.1",)
 STARTS = {"collapsed": "collapsed solution", "pairs": "pairs"}
@@ -86,21 +88,22 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made + _of_random_starts(_random(results))
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Runs and logits above; ranks and shares by the width, and frames by depth, below."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 6.4), layout="constrained")
-        grid = figure.subplots(2, 3)
-        started = [result for result in results if result.point.name.startswith("from_") and result.completed]
-        for axes, result in zip(grid[0, 1:], started, strict=False):
-            _logits(axes, result)
-        _losses(grid[0, 0], started)
-        _ranks(grid[1, 0], _random(results))
-        plot_shares(grid[1, 1], _random(results), COLLAPSED)
-        grid[1, 1].set(title="share of random starts at collapse")
-        _frames(grid[1, 2])
-        figure.suptitle("Cross-entropy, linear layers, ten classes: collapse and the frames below it")
-    return {"deep_ce": figure}
+    started = [result for result in results if result.point.name.startswith("from_") and result.completed]
+    title = "Cross-entropy, linear layers, ten classes: collapse and the frames below it"
+    with Sheet(2, 3, title=title, most=3 if style.medium().most > 3 else None, width=1.4) as sheet:
+        logits = sheet.row(0)[1:]
+        for axes, result in zip(logits, started, strict=False):
+            _logits(sheet, axes, result)
+        for axes in logits[len(started) :]:
+            sheet.drop(axes)
+        _losses(sheet, sheet[0, 0], started)
+        _ranks(sheet[1, 0], _random(results))
+        plot_shares(sheet[1, 1], _random(results), COLLAPSED)
+        _frames(sheet, sheet[1, 2])
+        sheet.legend([marks.line("values that theory knows", **style.OPTIMUM), marks.line("median", style.BLUE)])
+    return {"deep_ce": sheet.figure}
 
 
 def rank(result: Result) -> list[int]:
@@ -143,49 +146,52 @@ def _of_random_starts(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def _losses(axes: Axes, results: Sequence[Result]) -> None:
-    for result, color in zip(results, ("tab:blue", "tab:red"), strict=False):
+def _losses(sheet: Sheet, axes: "Axes", results: Sequence[Result]) -> None:
+    for result, color in zip(results, style.PALETTE, strict=False):
         state = STARTS[result.point.name.removeprefix("from_")]
-        plot_spread(result.record[(result.record.metric == "loss") & (result.record.step > 0)], axes, color=color)
-        axes.axhline(reference(result, state), **OPTIMUM)
-        side = {"xytext": (0, -10), "textcoords": "offset points", "color": color}
-        axes.annotate(f"{state} {reference(result, state):.4f}", (1, reference(result, state)), **side)
+        rows = result.record[(result.record.metric == "loss") & (result.record.step > 0)]
+        marks.spread(rows, axes, color=color)
+        axes.axhline(reference(result, state), **style.OPTIMUM)
+        sheet.legend([marks.line(f"start near: {state}, {reference(result, state):.4f}", color)])
     axes.set_ylim(bottom=0.078)
-    axes.set(xscale="log", yscale="log", xlabel="gradient step", title="loss from a start near the state")
+    axes.set(xscale="log", yscale="log", xlabel=style.STEPS, ylabel="loss")
 
 
-def _logits(axes: Axes, result: Result) -> None:
+def _logits(sheet: Sheet, axes: "Axes", result: Result) -> None:
     features, labels = result.tensors["features/1"][0], result.tensors["labels"]
     outputs = features
     for weight in weights(result):
         outputs = outputs @ weight[0].T
     means = np.stack([outputs[labels == label].mean(dim=0).numpy() for label in labels.unique()])
     largest = abs(means).max()
-    image = axes.imshow(means, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    image = axes.imshow(means, cmap=style.DIVERGING, vmin=-largest, vmax=largest)
     axes.grid(visible=False)
-    axes.set(xticks=[], yticks=[], title=f"mean logits, {ends(result)[0]}", xlabel="output", ylabel="class")
-    axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    axes.set(xticks=[], yticks=[], ylabel="class (columns: outputs)")
+    sheet.tag(axes, ends(result)[0])
+    axes.figure.colorbar(image, ax=axes, location="bottom", label="mean logit")
 
 
-def _ranks(axes: Axes, results: Sequence[Result]) -> None:
+def _ranks(axes: "Axes", results: Sequence[Result]) -> None:
     shown = [result for result in results if result.completed]
+    marks.seeds(axes, [width(result) for result in shown], [rank(result) for result in shown])
+    axes.axhline(9, **style.OPTIMUM)
+    axes.set(xlabel="width", ylabel="rank of the logits", ylim=(3.5, 9.5))
     if shown:
-        plot_seeds(axes, [width(result) for result in shown], [rank(result) for result in shown])
-        axes.set_xticks([width(result) for result in shown], [str(width(result)) for result in shown])
-    axes.axhline(9, **OPTIMUM)
-    axes.set(xlabel="width", title="rank of the logits, random starts (dotted: collapse)", ylim=(3.5, 9.5))
+        marks.numbered(axes, [width(result) for result in shown])
 
 
-def _frames(axes: Axes) -> None:
+def _frames(sheet: Sheet, axes: "Axes") -> None:
     """Value over that of collapse, by depth."""
     depths = range(2, 7)
-    for name in BEST.values():
+    looks, ends_of_lines = zip(style.PALETTE, style.MARKERS, strict=True), []
+    for name, (color, marker) in zip(BEST.values(), looks, strict=False):
         values = [_values(10, depth).get(name, np.nan) / _values(10, depth)[COLLAPSED] for depth in depths]
-        (line,) = axes.plot(depths, values, "o-", markersize=3)
-        side = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
-        axes.annotate(name, (depths[-1], values[-1]), color=line.get_color(), **side)
-    axes.axhline(1, **OPTIMUM)
-    axes.set(xlabel="layers", title="frames over collapse (closed forms)", xlim=(1.8, 7.4), ylim=(0.5, 1.7))
+        axes.plot(depths, values, color=color, marker=marker)
+        ends_of_lines.append((values[-1], name, {"color": color, "marker": marker}))
+    sheet.name_ends(axes, ends_of_lines)
+    axes.axhline(1, **style.OPTIMUM)
+    axes.set(xlabel="depth $L$", ylabel="loss of frames over that of collapse", ylim=(0.5, 1.7))
+    marks.numbered(axes, depths)
 
 
 STUDY = Study(

@@ -14,23 +14,25 @@ Evidence: docs/reproduction/README.md and e1*.csv there. Gap at most 6.0e-5, 1.2
 
 from collections.abc import Mapping, Sequence
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
 from pipeline import dufm
 from pipeline.studies._dufm import GROUP, MOMENTUM, gaps, tables, worst
 from pipeline.studies.engine.claims import RECALLED, THEOREM, Claim, Measurement, at_most, owned, spread
-from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import collapsed_optimum
-from pipeline.views.figures import OPTIMUM, STYLE, TITLES, layer_colors, plot_over_steps
+from pipeline.views import marks, style
+from pipeline.views.figures import PANELS, layer_colors, plot_over_steps
+from pipeline.views.legends import tap_handles
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 POINTS = points_along("head.depth", 3, 4, 6)
 QUICK_POINTS = shrunk(POINTS, ("depth_3", "depth_4", "depth_6"), ("descent.seeds=3", "descent.steps=8000", *MOMENTUM))
@@ -76,74 +78,64 @@ def measurements(results: Sequence[Result]) -> list[Measurement]:
     ]
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Both figures, by file name."""
     return {"e1_convergence": convergence(results), "e1_gram": gram_matrices(results)}
 
 
-def convergence(results: Sequence[Result]) -> Figure:
-    """DNC1-3 of every layer, the loss, and its gap to the optimum over the steps; one row per depth."""
+def convergence(results: Sequence[Result]) -> "Figure":
+    """DNC1-3 of every layer, the loss, and its gap to the optimum over the steps; one column per depth."""
     depth = max(result.config.head.depth for result in results)
     colors = layer_colors([str(layer) for layer in range(1, depth + 1)])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 2.3 * len(results) + 0.8), layout="constrained")
-        grid = figure.subplots(len(results), 5, squeeze=False, sharex=True)
-        for result, row in zip(results, grid, strict=True):
-            for metric, axes in zip(TITLES, row, strict=False):
+    title = f"Gradient descent on the DUFM: geometric mean over {len(results[0].seeds)} seeds, shaded from the "
+    with Sheet(5, len(results), title=f"{title}smallest to the largest", alike=True, same_x=True) as sheet:
+        for place, result in enumerate(results):
+            column = sheet.column(place)
+            for metric, axes in zip(PANELS, column, strict=False):
                 plot_over_steps(result.record, metric, axes, colors=colors)
-            _loss_and_gap(result, row[3], row[4])
-            row[0].set_ylabel(f"L = {result.config.head.depth}", fontsize=11, fontweight="bold")
-        for axes in grid[1:].flat:
-            axes.set_title("")
-        for axes in grid[:-1].flat:
-            axes.set_xlabel("")
-        figure.legend(handles=_handles(colors), loc="outside lower center", ncols=10)
-        seeds = len(results[0].seeds)
-        figure.suptitle(
-            f"Gradient descent on the DUFM: geometric mean over {seeds} seeds, shaded from smallest to largest"
-        )
-    return figure
+            _loss_and_gap(result, column[3], column[4])
+            sheet.tag(column[0], f"$L = {result.config.head.depth}$")
+        sheet.legend(_handles(colors))
+    return sheet.figure
 
 
-def gram_matrices(results: Sequence[Result]) -> Figure:
+def gram_matrices(results: Sequence[Result]) -> "Figure":
     """Class-mean Gram matrices M^T M of every layer of the first seed, scaled to mean diagonal 1 (1 0; 0 1 = DNC2)."""
     depth = max(result.config.head.depth for result in results)
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(1.15 * depth + 1.6, 2.3 * len(results) + 0.5), layout="constrained")
-        grid = figure.subplots(2 * len(results), depth, squeeze=False)
-        for axes in grid.flat:
-            axes.axis("off")
+    title = "Gram matrices of the class means at the end, first seed"
+    with Sheet(2 * len(results), depth, title=title, height=0.75, width=0.5, most=depth) as sheet:
+        shown, image = set(), None
         for index, result in enumerate(results):
-            pair = grid[2 * index : 2 * index + 2]
             for layer, tap, gram in _grams(result):
                 # Layer 1 has no activation before it: what enters W_1 stands in the row of what enters the others.
-                row = 0 if tap == "pre" and layer > 1 else 1
-                name = f"$H_{{{layer}}}$" if tap == "pre" else rf"$\sigma(H_{{{layer}}})$"
-                image = _heat_map(pair[row, layer - 1], gram, name)
-            place = pair[0, 0]
-            text = f"L = {result.config.head.depth}"
-            place.text(0.5, 0.5, text, transform=place.transAxes, ha="center", fontsize=11, fontweight="bold")
-        figure.colorbar(image, ax=grid, shrink=0.5, label=r"$M^\top M$, mean diagonal = 1")
-        figure.suptitle("Gram matrices of the class means at the end, first seed")
-    return figure
+                axes = sheet[2 * index + (0 if tap == "pre" and layer > 1 else 1), layer - 1]
+                image = _heat_map(sheet, axes, gram, style.place_name(layer, tap))
+                shown.add(axes)
+            place = sheet[2 * index, 0]
+            place.axis("off")
+            sheet.note(place, f"$L = {result.config.head.depth}$", style.BLACK)
+        for axes in sheet.panels():
+            if axes not in shown:
+                axes.axis("off")
+        if image is not None:
+            sheet.figure.colorbar(
+                image, ax=list(sheet.panels()), shrink=0.5, label=r"$M^\top M$, mean diagonal 1", aspect=30
+            )
+    return sheet.figure
 
 
-def _loss_and_gap(result: Result, loss: Axes, gap: Axes) -> None:
+def _loss_and_gap(result: Result, loss: "Axes", gap: "Axes") -> None:
     rows = result.record[result.record.step > 0]
-    plot_spread(rows[rows.metric == "loss"], loss, color="tab:blue")
-    loss.axhline(collapsed_optimum(result.problem).loss, **OPTIMUM)
-    loss.set(xscale="log", yscale="log", title="loss", xlabel="gradient step")
-    plot_spread(rows[rows.metric == "relative_gap"], gap, color="tab:blue")
-    gap.set(xscale="log", yscale="log", title="relative gap to the optimum", xlabel="gradient step")
+    marks.spread(rows[rows.metric == "loss"], loss, color=style.BLUE)
+    loss.axhline(collapsed_optimum(result.problem).loss, **style.OPTIMUM)
+    loss.set(xscale="log", yscale="log", ylabel="loss")
+    marks.spread(rows[rows.metric == "relative_gap"], gap, color=style.BLUE)
+    gap.set(xscale="log", yscale="log", ylabel=style.GAP, xlabel=style.STEPS)
 
 
-def _handles(colors: Mapping[str, Any]) -> list[Line2D]:
-    return [
-        *(Line2D([], [], color=color, label=f"layer {layer}") for layer, color in colors.items()),
-        Line2D([], [], color="grey", label="post-activation"),
-        Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="pre-activation"),
-        Line2D([], [], **OPTIMUM, label="closed-form optimum"),
-    ]
+def _handles(colors: Mapping[str, Any]) -> list[Any]:
+    layers = [marks.line(f"layer {layer}", color) for layer, color in colors.items()]
+    return [*layers, *tap_handles({"pre", "post"}), marks.line("closed-form optimum", **style.OPTIMUM)]
 
 
 def _grams(result: Result) -> list[tuple[int, str, Tensor]]:
@@ -161,15 +153,9 @@ def _grams(result: Result) -> list[tuple[int, str, Tensor]]:
     return grams
 
 
-def _heat_map(axes: Axes, gram: Tensor, name: str) -> matplotlib.image.AxesImage:
-    axes.axis("on")
-    image = axes.imshow(gram, cmap="RdBu_r", vmin=-1, vmax=1)
-    for row, line in enumerate(gram.tolist()):
-        for column, value in enumerate(line):
-            shade = "white" if abs(value) > 0.6 else "black"
-            # "+ 0" turns -0.00 into 0.00.
-            axes.text(column, row, f"{round(value, 2) + 0:.2f}", ha="center", va="center", color=shade, fontsize=7)
-    axes.set(xticks=[], yticks=[], title=name)
+def _heat_map(sheet: Sheet, axes: "Axes", gram: Tensor, name: str) -> Any:
+    image = marks.matrix(sheet, axes, gram.numpy())
+    sheet.tag(axes, name)
     return image
 
 

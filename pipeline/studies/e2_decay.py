@@ -12,20 +12,21 @@ Evidence: docs/reproduction/README.md and e2_decay*.csv there. 6 of 7 claims hol
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline.studies._dufm import AT_OPTIMUM, FEW_RECORDS, GAP, GROUP, gaps, outputs, tables
 from pipeline.studies.engine.claims import THEOREM, Claim, counted, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
 from pipeline.theory import DufmProblem, collapsed_optimum, critical_decay, partial_loss
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DEPTH = 3
 STEPS = {0.02: 40_000, 0.05: 20_000}
@@ -138,52 +139,38 @@ def _best_output(claim: str, results: Sequence[Result]) -> Claim:
     return Claim(claim, f"within {OUTPUT:g} at every decay", measured, bool(off) and passed == len(off))
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The phase transition: loss and output q against the decay in multiples of the critical one."""
     scales = sorted({result.config.head.init_scale for result in results})
-    colors = dict(zip(scales, ("tab:blue", "tab:red", "tab:green"), strict=False))
-    depth = results[0].config.head.depth
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.1), layout="constrained")
-        loss, output = figure.subplots(1, 2)
-        _branches(results[0], loss, output)
+    looks = dict(zip(scales, zip(style.PALETTE, style.MARKERS, strict=True), strict=False))
+    head, seeds = results[0].config.head, len(results[0].seeds)
+    title = f"Phase transition over the weight decay (L = {head.depth}, {seeds} seeds per start)"
+    with Sheet(1, 2, title=title, height=1.4, width=1.7) as sheet:
+        loss, output = sheet.row(0)
+        handles = _branches(results[0], loss, output)
         for scale in scales:
-            started = [result for result in results if result.config.head.init_scale == scale]
+            color, marker = looks[scale]
             # Side by side, so that one start does not hide the other.
-            shift = 1.012 ** (1 if scale == scales[-1] else -1)
-            for result in started:
-                places = [decay_multiple(result) * shift] * len(result.seeds)
-                dots = {"color": colors[scale], "s": 18, "alpha": 0.45, "linewidths": 0, "zorder": 3}
-                loss.scatter(places, result.losses, **dots)
-                output.scatter(places, outputs(result), **dots)
-        loss.set(title="loss", ylim=(0, 0.7))
-        output.set(title="output $q$ for the correct class", ylim=(-0.05, 1.05))
-        ticks = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]
+            shift = 1.03 ** (1 if scale == scales[-1] else -1)
+            for result in (result for result in results if result.config.head.init_scale == scale):
+                at = [decay_multiple(result) * shift] * len(result.seeds)
+                marks.dots(loss, at, result.losses, color, marker, filled=scale == scales[0])
+                marks.dots(output, at, outputs(result), color, marker, filled=scale == scales[0])
+            label = f"seeds, start of scale {scale:g}"
+            handles.append(marks.dot(label, color, marker, filled=scale == scales[0]))
+        loss.set(ylabel="loss", ylim=(0, 0.7))
+        output.set(ylabel="output $q$ for the correct class", ylim=(-0.05, 1.05))
         for axes in (loss, output):
             axes.set(xscale="log", xlabel="common decay / critical decay", xlim=(0.017, 2.4))
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.minorticks_off()
-        handles = [
-            Line2D(
-                [],
-                [],
-                color=colors[scale],
-                marker="o",
-                linestyle="",
-                markersize=4,
-                label=f"seeds, start of scale {scale:g}",
-            )
-            for scale in scales
-        ]
-        figure.legend(handles=[*loss.get_legend_handles_labels()[0], *handles], loc="outside lower center", ncols=6)
-        figure.suptitle(
-            f"Phase transition over the weight decay (L = {depth}, {len(results[0].seeds)} seeds per start)"
-        )
-    return {"e2_decay": figure}
+        sheet.legend(handles)
+    return {"e2_decay": sheet.figure}
 
 
-def _branches(result: Result, loss: Axes, output: Axes) -> None:
-    """Closed forms over the decay: the optimum, the metastable collapsed solution, one of two classes fitted."""
+def _branches(result: Result, loss: "Axes", output: "Axes") -> list[Any]:
+    """Closed forms over the decay: the optimum, the metastable collapsed solution, one of two classes fitted.
+
+    Returns the entries of a legend.
+    """
     head, protocol = result.config.head, result.config.protocol
     fold, critical = fold_multiple(result), critical_decay(result.problem)
 
@@ -193,24 +180,29 @@ def _branches(result: Result, loss: Axes, output: Axes) -> None:
 
     below = np.geomspace(0.017, 1 - 1e-9, 300)
     optima = [collapsed_optimum(problem(multiple)) for multiple in below]
-    solid, partial = {"color": "black", "linewidth": 1.2}, {"color": "#fec44f", "linewidth": 1.2}
-    loss.plot([*below, 1, 2.4], [*(optimum.loss for optimum in optima), 0.5, 0.5], **solid, label="closed-form optimum")
+    solid, partial = {"color": style.BLACK}, {"color": style.GREEN}
+    loss.plot([*below, 1, 2.4], [*(optimum.loss for optimum in optima), 0.5, 0.5], **solid)
     output.plot([*below, 1, 1, 2.4], [*(optimum.output for optimum in optima), optima[-1].output, 0, 0], **solid)
-    loss.plot(
-        below, [partial_loss(problem(multiple), 1) for multiple in below], **partial, label="1 of 2 classes fitted"
-    )
+    loss.plot(below, [partial_loss(problem(multiple), 1) for multiple in below], **partial)
     output.plot(below, [optimum.output / 2 for optimum in optima], **partial)
     # Beyond the threshold the stationarity equation (1) of `theory` gives decay and loss as functions of q.
     q = np.linspace((head.depth - 1) / (2 * head.depth), (head.depth - 1) / head.depth, 200)
     rate = (1 - q) * q ** ((head.depth - 1) / (head.depth + 1))
-    metastable: Mapping[str, Any] = {"color": "black", "linewidth": 1.2, "linestyle": "--"}
-    loss.plot(rate / rate[-1], (1 - q) * (1 + head.depth * q) / 2, **metastable, label="metastable collapsed solution")
+    metastable: Mapping[str, Any] = solid | {"linestyle": style.LINES[1]}
+    loss.plot(rate / rate[-1], (1 - q) * (1 + head.depth * q) / 2, **metastable)
     output.plot(rate / rate[-1], q, **metastable)
-    loss.plot(rate / rate[-1], ((1 - q) * (1 + head.depth * q) + 1) / 4, **metastable | {"color": partial["color"]})
-    output.plot(rate / rate[-1], q / 2, **metastable | {"color": partial["color"]})
+    loss.plot(rate / rate[-1], ((1 - q) * (1 + head.depth * q) + 1) / 4, **metastable | partial)
+    output.plot(rate / rate[-1], q / 2, **metastable | partial)
     for axes in (loss, output):
-        axes.axvline(1, color="grey", linewidth=0.8)
-        axes.axvline(fold, color="grey", linewidth=0.8, linestyle=":")
+        axes.axvline(1, color=style.GREY, linewidth=0.8)
+        axes.axvline(fold, color=style.GREY, linewidth=0.8, linestyle=style.LINES[2])
+    return [
+        marks.line("closed-form optimum", **solid),
+        marks.line("metastable collapsed solution", **metastable),
+        marks.line("1 of 2 classes fitted", **partial),
+        marks.line("critical decay", style.GREY, linewidth=0.8),
+        marks.line("fold", style.GREY, style.LINES[2], linewidth=0.8),
+    ]
 
 
 STUDY = Study(

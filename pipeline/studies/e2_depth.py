@@ -12,17 +12,18 @@ Evidence: docs/reproduction/README.md and e2_depth*.csv there. All 18 claims hol
 
 import math
 from collections.abc import Sequence
-
-import matplotlib
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._dufm import GAP, GROUP, MOMENTUM, gaps, tables, worst
 from pipeline.studies.engine.claims import THEOREM, Claim, at_most, owned
-from pipeline.studies.engine.drawing import plot_seeds
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import collapsed_optimum
-from pipeline.views.figures import OPTIMUM, STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 POINTS = points_along("head.depth", *range(2, 11))
 QUICK_POINTS = shrunk(POINTS, ("depth_2", "depth_5", "depth_8"), ("descent.seeds=2", "descent.steps=4000", *MOMENTUM))
@@ -39,30 +40,28 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Loss, gap and the worst promised DNC1-3 against the depth."""
     depths = [result.config.head.depth for result in results]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 2.9), layout="constrained")
-        loss, gap, *metrics = figure.subplots(1, 5)
-        loss.plot(
-            depths, [collapsed_optimum(result.problem).loss for result in results], **OPTIMUM, label="closed form"
-        )
-        plot_seeds(loss, depths, [result.losses for result in results], label="median over seeds")
-        loss.set(title="loss")
-        loss.legend()
-        plot_seeds(gap, depths, [gaps(result) for result in results])
-        gap.set(title="relative gap of the loss to the optimum", yscale="log")
+    steps, seeds = results[0].config.descent.steps, len(results[0].seeds)
+    with Sheet(1, 5, title=f"Depth: the end of {steps:,} steps, {seeds} seeds (line: median)") as sheet:
+        loss, gap, *metrics = sheet.row(0)
+        loss.plot(depths, [collapsed_optimum(result.problem).loss for result in results], **style.OPTIMUM)
+        marks.seeds(loss, depths, [result.losses for result in results])
+        loss.set(ylabel="loss")
+        marks.seeds(gap, depths, [gaps(result) for result in results])
+        gap.set(ylabel=style.GAP, yscale="log")
         for axes, metric in zip(metrics, ("dnc1", "dnc2", "dnc3"), strict=True):
-            plot_seeds(axes, depths, [worst(result, metric) for result in results], color="tab:red")
-            axes.axhline(getattr(results[0].config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
-            axes.set(title=f"{metric.upper()}: worst promised layer")
+            marks.seeds(axes, depths, [worst(result, metric) for result in results], color=style.RED)
+            axes.axhline(getattr(results[0].config.verdict, metric), **style.THRESHOLD)
+            axes.set(ylabel=f"{metric.upper()}, worst promised layer")
         metrics[0].set(yscale="log")
-        for axes in figure.axes:
-            axes.set(xlabel="depth L", xticks=depths)
-        steps = results[0].config.descent.steps
-        figure.suptitle(f"Depth: the end of {steps:,} steps, {len(results[0].seeds)} seeds (dash-dotted: thresholds)")
-    return {"e2_depth": figure}
+        for axes in sheet.panels():
+            axes.set(xlabel="depth $L$")
+            marks.numbered(axes, depths)
+        closed, threshold = marks.line("closed form", **style.OPTIMUM), marks.line("threshold", **style.THRESHOLD)
+        sheet.legend([closed, threshold, marks.dot("seed", style.BLUE), marks.line("median", style.BLUE)])
+    return {"e2_depth": sheet.figure}
 
 
 STUDY = Study(

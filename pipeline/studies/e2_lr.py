@@ -12,17 +12,17 @@ Evidence: docs/reproduction/README.md and e2_lr*.csv there. All 3 claims hold: l
 
 import math
 from collections.abc import Sequence
-
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._dufm import AT_OPTIMUM, FEW_RECORDS, GAP, GROUP, gaps, tables
 from pipeline.studies.engine.claims import Claim, at_most, counted
-from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 POINTS = (
     *points_along("descent.lr", 0.05, also=("descent.steps=60000",)),
@@ -73,26 +73,27 @@ def steps_to_gap(result: Result, gap: float) -> float | None:
     return math.exp(math.log(low) + share * math.log(high / low))
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The gap to the optimum against steps and against lr x steps."""
-    colors = matplotlib.colormaps["plasma"](np.linspace(0, 0.9, len(results)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.8), layout="constrained")
-        steps, time = figure.subplots(1, 2, sharey=True)
-        for result, color in zip(results, colors, strict=True):
+    setting = f"L = {results[0].config.head.depth}, {len(results[0].seeds)} seeds"
+    title = f"Learning rate ({setting}): geometric mean, shaded from the smallest to the largest"
+    with Sheet(1, 2, title=title, alike=True, height=1.4, width=1.7) as sheet:
+        steps, time = sheet.row(0)
+        handles = []
+        for result, color in zip(results, style.shades(len(results)), strict=True):
             rows = result.record[(result.record.metric == "relative_gap") & (result.record.step > 0)]
             lr, stuck = result.config.descent.lr, [d.name for d in result.diagnoses]
-            note = ", diverged" if set(stuck) == {"diverged"} else ""
-            plot_spread(rows, steps, color=color, label=f"{lr:g}{note}")
-            plot_spread(rows.assign(step=rows.step * lr), time, color=color)
-        steps.set(xlabel="gradient step", ylabel="relative gap of the loss to the optimum")
-        time.set(xlabel="lr x gradient step")
+            lost = stuck.count("diverged")
+            note = f" ({lost} of {len(stuck)} seeds diverged)" if lost else ""
+            marks.spread(rows, steps, color=color)
+            marks.spread(rows.assign(step=rows.step * lr), time, color=color)
+            handles.append(marks.line(rf"$\eta = {lr:g}$" + note, color))
+        steps.set(xlabel=style.STEPS, ylabel=style.GAP)
+        time.set(xlabel=r"learning rate $\eta$ x gradient step")
         for axes in (steps, time):
             axes.set(xscale="log", yscale="log")
-        figure.legend(title="learning rate", loc="outside right center")
-        setting = f"L = {results[0].config.head.depth}, {len(results[0].seeds)} seeds"
-        figure.suptitle(f"Learning rate ({setting}): geometric mean, shaded from smallest to largest")
-    return {"e2_lr": figure}
+        sheet.legend(handles)
+    return {"e2_lr": sheet.figure}
 
 
 STUDY = Study(

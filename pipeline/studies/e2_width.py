@@ -11,17 +11,20 @@ Evidence: docs/reproduction/README.md and e2_width*.csv there. 7 of 9 claims hol
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipeline.studies._dufm import AT_OPTIMUM, GAP, GROUP, MOMENTUM, tables
 from pipeline.studies.engine.claims import Claim, counted
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import partial_loss
-from pipeline.views.figures import OPTIMUM, STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 POINTS = (
     *points_along("head.width", 2, 3, 4, 8, 16, 32),
@@ -44,13 +47,14 @@ UNNAMED = ("none of them", "diverged")
 """Diagnoses of a seed that is at no value that theory names."""
 # Good to bad, for the values at which two classes can end.
 DIAGNOSES = {
-    "global optimum": "#2c7fb8",
-    "metastable collapsed solution": "#7fcdbb",
-    "1 of 2 classes fitted": "#fec44f",
-    "zero solution": "#d95f0e",
-    "none of them": "#bdbdbd",
-    "diverged": "#252525",
+    "global optimum": style.BLUE,
+    "metastable collapsed solution": style.GREEN,
+    "1 of 2 classes fitted": style.PURPLE,
+    "zero solution": style.RED,
+    "none of them": style.GREY,
+    "diverged": style.BLACK,
 }
+OTHER = style.BROWN
 
 
 def claims(results: Sequence[Result]) -> list[Claim]:
@@ -72,39 +76,32 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Where the seeds end, named, against the width: shares as stacked bars, and the losses themselves."""
     usual = len(results[0].seeds)
     widths = [
-        str(result.config.head.width) + ("" if len(result.seeds) == usual else f"\n{len(result.seeds)} seeds")
+        str(result.config.head.width) + ("" if len(result.seeds) == usual else f"\n({len(result.seeds)} seeds)")
         for result in results
     ]
     found = [[diagnosis.name for diagnosis in result.diagnoses] for result in results]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        bars, losses = figure.subplots(1, 2)
-        floor = np.zeros(len(results))
-        for name in _present(found):
-            shares = np.array([names.count(name) / len(names) for names in found])
-            bars.bar(widths, shares, bottom=floor, color=DIAGNOSES.get(name, "#756bb1"), label=name, width=0.8)
-            floor += shares
-        bars.set(title="share of seeds at", xlabel="width", ylim=(0, 1))
-        bars.grid(axis="x", visible=False)
-        bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    colors = {name: DIAGNOSES.get(name, OTHER) for name in _present(found)}
+    title = f"Width: narrow heads get stuck (L = {results[0].config.head.depth}, {usual} seeds)"
+    with Sheet(1, 2, title=title, height=1.4, width=1.7) as sheet:
+        shares, losses = sheet.row(0)
+        marks.stacked(shares, widths, found, colors)
+        shares.set(ylabel="share of seeds", xlabel="width")
         for place, (result, names) in enumerate(zip(results, found, strict=True)):
-            shifts = np.linspace(-0.25, 0.25, len(names))
-            colors = [DIAGNOSES.get(name, "#756bb1") for name in names]
-            losses.scatter(place + shifts, result.losses, c=colors, s=16, zorder=3, linewidths=0.3, edgecolors="black")
+            shifts = np.linspace(-0.3, 0.3, len(names))
+            for shift, name, loss in zip(shifts, names, result.losses, strict=True):
+                marks.dots(losses, [place + shift], [loss], colors[name])
         for fitted in range(3):
-            losses.axhline(partial_loss(results[0].problem, fitted), **OPTIMUM)
-        losses.set(
-            title="final loss of every seed (dotted: zero, one, two classes fitted)", xlabel="width", yscale="log"
-        )
-        losses.set_xticks(range(len(widths)), widths)
+            losses.axhline(partial_loss(results[0].problem, fitted), **style.OPTIMUM)
+        losses.set(ylabel="final loss of every seed", xlabel="width", yscale="log")
+        marks.named(losses, widths)
         losses.grid(axis="x", visible=False)
-        depth = results[0].config.head.depth
-        figure.suptitle(f"Width: narrow heads get stuck (L = {depth}, {usual} seeds)")
-    return {"e2_width": figure}
+        ends = [marks.box(name, color) for name, color in colors.items()]
+        sheet.legend([*ends, marks.line("theory: 0, 1, 2 classes fitted", **style.OPTIMUM)])
+    return {"e2_width": sheet.figure}
 
 
 def _present(found: Sequence[Sequence[str]]) -> list[str]:

@@ -14,11 +14,7 @@ Evidence: docs/reproduction/real.md and e3*.csv there, of --cpu. DNC1 of the las
 """
 
 from collections.abc import Sequence
-from typing import Any
-
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from typing import TYPE_CHECKING, Any
 
 from pipeline.studies._networks import (
     EXPECTATION,
@@ -32,7 +28,7 @@ from pipeline.studies._networks import (
     tables,
     variant,
 )
-from pipeline.studies._networks_drawing import count_of_networks, record_of, split_handles
+from pipeline.studies._networks_drawing import count_of_networks, lost, record_of
 from pipeline.studies._settings import (
     NEAR,
     NOT_IN_THE_PAPER,
@@ -49,7 +45,15 @@ from pipeline.studies._settings import (
 from pipeline.studies.engine.claims import Claim
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
-from pipeline.views.figures import STYLE, TITLES, layer_colors, plot_over_steps, plot_profile
+from pipeline.views import marks, style
+from pipeline.views.figures import PANELS, plot_over_steps, plot_profile
+from pipeline.views.legends import end_handles, tap_handles
+from pipeline.views.sheet import Sheet
+from pipeline.views.shown import NO_SUMMARY, layers, place_names
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SEEDS = (0, 1, 2, 3, 4)
 DEPTHS = (3, 5)
@@ -57,11 +61,11 @@ PRESETS = tuple(
     f"e3_{data}_{backbone}" for backbone in ("mlp", "resnet20") for data in ("mnist01", "mnist49", "cifar10")
 )
 NAMES = {
-    "end_to_end_dufm": "end to end,\nDUFM's penalties",
-    "end_to_end_standard": "end to end,\nstandard decay",
-    "frozen_features": "head on\nfrozen features",
-    "fixed_head": "backbone under\na fixed head",
-    "untrained_backbone": "head on an\nuntrained backbone",
+    "end_to_end_dufm": "end to end, DUFM's penalties",
+    "end_to_end_standard": "end to end, standard decay",
+    "frozen_features": "head on frozen features",
+    "fixed_head": "backbone under a fixed head",
+    "untrained_backbone": "head on an untrained backbone",
 }
 LATE = "training time: one network, the MLP on MNIST 4/9, L = 5, met every threshold when trained four times as long"
 REASONS = {
@@ -158,75 +162,102 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Two figures per backbone and pair of classes, of its deepest head, by file name."""
     figures = {}
     for pair in dict.fromkeys((images(result), result.config.backbone.name) for result in results):
-        own = [r for r in results if (images(r), r.config.backbone.name) == pair and r.completed]
-        if not own:
+        own = [result for result in results if (images(result), result.config.backbone.name) == pair]
+        if not any(result.completed for result in own):
             continue
         deepest = max(result.config.head.depth for result in own)
         own = [result for result in own if result.config.head.depth == deepest]
         name = "e3_" + "_".join(pair).replace(" ", "_").replace("/", "_")
-        figures[f"{name}_training"] = over_training(own, pair)
-        figures[f"{name}_layers"] = through_layers(own, pair)
+        about = f"{pair[0]}, {pair[1]}, L = {deepest}"
+        figures[f"{name}_training"] = over_training(own, about)
+        figures[f"{name}_layers"] = through_layers(own, about)
     return figures
 
 
-def over_training(results: Sequence[Result], pair: tuple[str, str]) -> Figure:
-    """DNC1-3 of every layer over training: one row per protocol, and one for the backbone before it is frozen."""
-    variants = list(dict.fromkeys(map(variant, results)))
-    rows = [(name, "head") for name in variants]
-    rows += [("frozen_features", "backbone")] if "frozen_features" in variants else []
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.2 * len(rows) + 0.9), layout="constrained")
-        grid = figure.subplots(len(rows), 3, squeeze=False)
-        for (name, stage), line in zip(rows, grid, strict=True):
-            own = [result for result in results if variant(result) == name]
-            frame = record_of(own)
+def over_training(results: Sequence[Result], about: str) -> "Figure":
+    """DNC1-3 of every layer over training: one column per protocol, and one for the backbone before it is frozen."""
+    variants = _by_variant(results)
+    columns = [(name, "head") for name in variants]
+    columns += [("frozen_features", "backbone")] if _completed(variants.get("frozen_features", ())) else []
+    title = f"{about}, training images: geometric mean over {count_of_networks(results)}, shaded from the smallest "
+    with Sheet(3, len(columns), title=f"{title}to the largest", alike=True, same_x=True) as sheet:
+        for place, (name, stage) in enumerate(columns):
+            own, column = variants[name], sheet.column(place)
+            sheet.tag(column[0], _tag(own, NAMES[name] if stage == "head" else "the backbone that is frozen"))
+            if not (completed := _completed(own)):
+                _say_lost(sheet, column, own)
+                continue
+            frame = record_of(completed)
             frame = frame[(frame.stage == stage) & ((stage == "head") | (frame.tap == "post"))]
-            colors = layer_colors(list(dict.fromkeys(frame[frame.layer != ""].layer)))
-            for metric, axes in zip(TITLES, line, strict=True):
+            shades = style.shades if stage == "head" else style.greys
+            names = layers(frame, stage)
+            colors = dict(zip(names, shades(len(names)), strict=True))
+            for metric, axes in zip(PANELS, column, strict=True):
                 if (frame.metric == metric).any():
-                    plot_over_steps(frame, metric, axes, stage, colors, own[0].summary["step_units"][stage])
+                    plot_over_steps(frame, metric, axes, stage, colors, completed[0].summary["step_units"][stage])
                 else:
-                    axes.axis("off")  # a block has no weight matrix of the head's kind, hence no DNC3
-            text = NAMES[name] if stage == "head" else "the backbone\nthat is frozen"
-            line[0].set_ylabel(text, fontweight="bold")
-            line[2].legend(handles=_layer_handles(colors, stage), loc="center left", bbox_to_anchor=(1.01, 0.5))
-        for axes in grid[1:].flat:
-            axes.set_title("")
-        depth, networks = results[0].config.head.depth, count_of_networks(results)
-        figure.suptitle(
-            f"{pair[0]}, {pair[1]}, L = {depth}, training images: geometric mean over {networks}, shaded from "
-            "smallest to largest (solid: after the activation, dashed: before)"
-        )
-    return figure
+                    sheet.drop(axes)  # a block has no weight matrix of the head's kind, hence no DNC3
+            sheet.legend(_layer_handles(colors, stage))
+        sheet.legend(tap_handles({"pre", "post"}))
+    return sheet.figure
 
 
-def through_layers(results: Sequence[Result], pair: tuple[str, str]) -> Figure:
+def through_layers(results: Sequence[Result], about: str) -> "Figure":
     """DNC1-3 at the end against the layer, backbone blocks and head layers together, training and test images."""
-    variants = list(dict.fromkeys(map(variant, results)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.5 * len(variants) + 0.9), layout="constrained")
-        grid = figure.subplots(len(variants), 3, squeeze=False)
-        for name, line in zip(variants, grid, strict=True):
-            own = [result for result in results if variant(result) == name]
-            frame = record_of(own)
-            for metric, axes in zip(TITLES, line, strict=True):
-                plot_profile(frame, metric, axes, getattr(own[0].config.verdict, metric))
-            line[0].set_ylabel(NAMES[name], fontweight="bold")
-        figure.legend(handles=split_handles(), loc="outside lower center", ncols=5)
-        for axes in grid[1:].flat:
-            axes.set_title("")
-        depth, networks = results[0].config.head.depth, count_of_networks(results)
-        figure.suptitle(f"{pair[0]}, {pair[1]}, L = {depth}, at the end: mean over {networks}, bars span them")
-    return figure
+    variants = _by_variant(results)
+    title = f"{about}, at the end: mean over {count_of_networks(results)}, bars span them"
+    with Sheet(3, len(variants), title=title, alike=True, same_x=True) as sheet:
+        for place, (name, own) in enumerate(variants.items()):
+            column = sheet.column(place)
+            sheet.tag(column[0], _tag(own, NAMES[name]))
+            if not (completed := _completed(own)):
+                _say_lost(sheet, column, own)
+                continue
+            frame = record_of(completed)
+            names = place_names(NO_SUMMARY, frame, "${}$")
+            for metric, axes in zip(PANELS, column, strict=True):
+                plot_profile(frame, metric, axes, getattr(own[0].config.verdict, metric), names=names)
+                axes.set_xlabel("block, then layer $l$ of the head")
+        sheet.legend(end_handles({"pre", "post"}, test=True, threshold=True))
+    return sheet.figure
 
 
-def _layer_handles(colors: dict[str, Any], stage: str) -> list[Line2D]:
-    names = {layer: f"layer {layer}" if stage == "head" else layer.removeprefix("network.") for layer in colors}
-    return [Line2D([], [], color=color, label=names[layer]) for layer, color in colors.items()]
+def _by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(variant(result), []).append(result)
+    return found
+
+
+def _completed(results: Sequence[Result]) -> list[Result]:
+    return [result for result in results if result.completed]
+
+
+def _tag(results: Sequence[Result], name: str) -> str:
+    said = lost(results) if _completed(results) else ""
+    return f"{name} ({said})" if said else name
+
+
+def _say_lost(sheet: Sheet, column: "Sequence[Axes]", results: Sequence[Result]) -> None:
+    for axes in column:
+        sheet.note(axes, lost(results))
+        axes.set(xticks=[], yscale="log")
+    for metric, axes in zip(PANELS, column, strict=True):
+        axes.set_ylabel(metric.upper())
+
+
+def _layer_handles(colors: dict[str, Any], stage: str) -> list[Any]:
+    if stage == "head":
+        return [marks.line(f"layer {layer}", color) for layer, color in colors.items()]
+    ends = dict.fromkeys((next(iter(colors)), [*colors][-1]))
+    named = zip(ends, ("first", "last"), strict=False)
+    return [
+        marks.line(f"backbone, {end} block: {layer.removeprefix('network.')}", colors[layer]) for layer, end in named
+    ]
 
 
 STUDY = Study(

@@ -13,12 +13,7 @@ Evidence: docs/reproduction/real.md and e4*.csv there, of --cpu.
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
-
-import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from pipeline.studies._networks import (
     EXPECTATION,
@@ -31,13 +26,18 @@ from pipeline.studies._networks import (
     images,
     tables,
 )
-from pipeline.studies._networks_drawing import count_of_networks, split_handles
+from pipeline.studies._networks_drawing import count_of_networks, lost
 from pipeline.studies._settings import NOT_IN_THE_PAPER, TERMINAL, at_most, completed, over_settings
 from pipeline.studies.engine.claims import RECALLED, Claim
-from pipeline.studies.engine.drawing import plot_seeds
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
-from pipeline.views.figures import OPTIMUM, STYLE, TEST_COLOR, TITLES, TRAIN_COLOR, plain_ticks
+from pipeline.views import marks, style
+from pipeline.views.figures import PANELS as METRICS
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SEEDS = (0, 1, 2, 3, 4)
 WIDE = 16
@@ -68,14 +68,14 @@ REASONS = {
     "DNC2 of the last layer": "training time: DNC2 comes to 1 with the time constants 1 / (lr x decay) that a training "
     "lasts, see the claims on decay and learning rate",
 }
-PANELS: dict[str, tuple[str, str, Callable[[Result], Any], bool]] = {
-    # name -> (title, axis, value of a run, logarithmic)
-    "decay": ("decay of head (DUFM's penalties)", "head.weight_decay", lambda r: r.config.head.weight_decay, True),
-    "standard": ("decay of all weights", "optimizer.weight_decay", lambda r: r.config.optimizer.weight_decay, True),
-    "width": ("width", "head.width", lambda r: r.config.head.width, True),
-    "depth": ("depth", "head.depth", lambda r: r.config.head.depth, False),
-    "lr": ("learning rate", "optimizer.lr", lambda r: r.config.optimizer.lr, True),
-    "activation": ("activation", "head.activation", lambda r: r.config.head.activation, False),
+PANELS: dict[str, tuple[str, Callable[[Result], Any], bool]] = {
+    # name -> (axis, value of a run, logarithmic)
+    "decay": ("decay of head (DUFM's penalties)", lambda r: r.config.head.weight_decay, True),
+    "standard": ("decay of all weights", lambda r: r.config.optimizer.weight_decay, True),
+    "width": ("width of head", lambda r: r.config.head.width, True),
+    "depth": ("depth $L$ of head", lambda r: r.config.head.depth, False),
+    "lr": (r"learning rate $\eta$", lambda r: r.config.optimizer.lr, True),
+    "activation": ("activation of head", lambda r: r.config.head.activation, False),
 }
 
 
@@ -150,53 +150,63 @@ def _relu(result: Result) -> bool:
     return result.config.head.activation == "relu"
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The last layer's DNC1-3 and the accuracy against every setting, training and test images."""
     panels = {name: own for name in PANELS if (own := swept(results, name))}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.5 * len(panels), 8.5), layout="constrained")
-        grid = figure.subplots(4, len(panels), squeeze=False, sharey="row")
-        for (name, own), column in zip(panels.items(), grid.T, strict=True):
-            title, key, value, logarithmic = PANELS[name]
-            values = sorted({value(result) for result in own}, key=lambda v: (isinstance(v, str), v))
-            at = {v: (v if logarithmic or not isinstance(v, str) else index) for index, v in enumerate(values)}
-            for metric, axes in zip((*TITLES, "accuracy"), column, strict=True):
-                for split, color in (("train", TRAIN_COLOR), ("test", TEST_COLOR)):
-                    seeds = [[_last(r, metric, split) for r in own if value(r) == v] for v in values]
-                    plot_seeds(axes, [at[v] for v in values], [np.array(s) for s in seeds], color=color)
-                _decorate(axes, metric, own)
-                if logarithmic:
-                    axes.set_xscale("log")
-                axes.set_xticks(list(at.values()), [f"{v:g}" if not isinstance(v, str) else v for v in values])
-                axes.minorticks_off()
-                axes.tick_params(axis="x", labelsize=6)
-            column[0].set_title(title)
-            column[-1].set_xlabel(key)
-        for metric, axes in zip((*TITLES, "accuracy"), grid[:, 0], strict=True):
-            axes.set_ylabel(metric.upper() if metric in TITLES else metric, fontweight="bold")
-        figure.legend(handles=split_handles()[:1] + split_handles()[2:3], loc="outside lower center", ncols=2)
-        config = results[0].config
-        figure.suptitle(
-            f"{images(results[0])}, {config.backbone.name}, backbone and head trained together: last layer of the head "
-            f"after {config.backbone.epochs} epochs, {count_of_networks(results)} per setting (line: median)"
-        )
-    return {"e4": figure}
+    config = results[0].config
+    title = f"{images(results[0])}, {config.backbone.name}, backbone and head trained together: last layer of the head "
+    title += f"after {config.backbone.epochs} epochs, {count_of_networks(results)} per setting"
+    with Sheet(4, len(panels), title=title, alike=True, same_x=True) as sheet:
+        for place, (name, own) in enumerate(panels.items()):
+            column = sheet.column(place)
+            if said := lost(own):
+                sheet.tag(column[0], said)
+            for metric, axes in zip((*METRICS, "accuracy"), column, strict=True):
+                _panel(axes, name, metric, own)
+        sheet.legend(_handles())
+    return {"e4": sheet.figure}
+
+
+def _panel(axes: "Axes", name: str, metric: str, results: Sequence[Result]) -> None:
+    """One quantity against one setting; networks that do not fit their training images are open."""
+    title, value, logarithmic = PANELS[name]
+    values = sorted({value(result) for result in results}, key=lambda v: (isinstance(v, str), v))
+    numbers = not isinstance(values[0], str)
+    at = values if numbers else list(range(len(values)))
+    for split, color, marker, side in (("train", style.TRAIN, "o", -1), ("test", style.TEST, "^", 1)):
+        seeds = [[_last(r, metric, split) for r in results if value(r) == v] for v in values]
+        unfitted = [[accuracy(r, "train") < TERMINAL for r in results if value(r) == v] for v in values]
+        # Side by side, so that neither split hides the other.
+        beside = [place * 1.06**side if logarithmic else place + 0.12 * side for place in at]
+        marks.seeds(axes, beside, seeds, color=color, marker=marker, joined=numbers, unlike=unfitted)
+    if metric != "accuracy":
+        axes.axhline(getattr(results[0].config.verdict, metric), **style.THRESHOLD)
+    if metric == "dnc2":
+        axes.axhline(1.0, **style.OPTIMUM)
+    label = metric.upper() if metric in METRICS else metric
+    axes.set(xscale="log" if logarithmic else "linear", yscale="linear" if metric == "accuracy" else "log")
+    axes.set(ylabel=label, xlabel=title)
+    if numbers:
+        marks.numbered(axes, values)
+    else:
+        marks.named(axes, values)
+
+
+def _handles() -> list[Any]:
+    return [
+        marks.dot("training images", style.TRAIN),
+        marks.dot("test images", style.TEST, "^"),
+        marks.dot(f"open: less than {TERMINAL:.1%} of the training images fitted", style.GREY, filled=False),
+        marks.line("median"),
+        marks.line("threshold", **style.THRESHOLD),
+        marks.line("value at collapse", **style.OPTIMUM),
+    ]
 
 
 def _last(result: Result, metric: str, split: str) -> float:
     if metric == "accuracy":
         return accuracy(result, split)
     return chain_of(result, metric if split == "train" else f"test_{metric}")[-1]
-
-
-def _decorate(axes: Axes, metric: str, results: Sequence[Result]) -> None:
-    if metric == "accuracy":
-        return
-    axes.set_yscale("log")
-    plain_ticks(axes)
-    axes.axhline(getattr(results[0].config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
-    if metric == "dnc2":
-        axes.axhline(1.0, **OPTIMUM)
 
 
 STUDY = Study(

@@ -14,11 +14,9 @@ Provenance: objective read; closed form, threshold and dead classes derived and 
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.metrics import class_geometry
 from pipeline.studies._family import FEW_RECORDS, GROUP, ends, every, gaps, reference, sizes, tables, weights, width
@@ -26,7 +24,12 @@ from pipeline.studies.engine.claims import OURS, THEOREM, Claim, at_most, counte
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import ImbalancedCrossEntropy, collapse_threshold, imbalanced_cross_entropy
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STRONG = ("head.weight_decay=3e-2", "head.feature_decay=1.4e-2")
 """Decays at which two samples are too few."""
@@ -61,18 +64,31 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+STATES = {"fitted": (style.BLUE, "o"), "at zero": (style.BLACK, "s"), "dead": (style.RED, "^")}
+"""What the smallest class of a run is, and its mark."""
+
+
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Margins and norms against n_k, ends against the width, and the classes at zero over (n_4, decay)."""
     wide = [result for result in results if not _strong(result) and width(result) >= WIDE and result.completed]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 6), layout="constrained")
-        (margins, norms), (shares, phases) = figure.subplots(2, 2)
+    title = "Cross-entropy, one layer, features >= 0, classes of different sizes (lines: closed form, dots: seeds)"
+    with Sheet(2, 2, title=title, height=1.2, width=1.8) as sheet:
         if wide:
-            _margins_and_norms(margins, norms, wide[-1])
-        _shares(shares, [result for result in results if not _strong(result)])
-        _phases(phases, [result for result in results if _strong(result)])
-        figure.suptitle("Cross-entropy, one layer, features >= 0, classes of different sizes")
-    return {"imbalanced_ce": figure}
+            _margins_and_norms(sheet[0, 0], sheet[0, 1], wide[-1])
+            sheet.legend(
+                [
+                    marks.dot("margins", style.PURPLE, "D"),
+                    marks.dot("features", style.GREEN),
+                    marks.dot("weights", style.RED, "^"),
+                ]
+            )
+        else:
+            sheet.drop(sheet[0, 0])
+            sheet.drop(sheet[0, 1])
+        sheet.legend(_shares(sheet[1, 0], [result for result in results if not _strong(result)]))
+        _phases(sheet[1, 1], [result for result in results if _strong(result)])
+        sheet.legend([marks.dot(f"smallest class {said}", *look) for said, look in STATES.items()])
+    return {"imbalanced_ce": sheet.figure}
 
 
 def theory(result: Result) -> ImbalancedCrossEntropy:
@@ -127,37 +143,30 @@ def _minority(result: Result) -> Claim:
     return every(text + ("at zero" if gone else "fitted"), right, f"margins {margins.min():.3g} to {margins.max():.3g}")
 
 
-def _margins_and_norms(margins: Axes, norms: Axes, result: Result) -> None:
+def _margins_and_norms(margins: "Axes", norms: "Axes", result: Result) -> None:
     found, expected, counts = measured(result), _expected(result), np.array(sizes(result))
-    places = (("margin", margins, "tab:blue", ""), ("feature", norms, "tab:green", "features"))
-    for name, axes, color, text in (*places, ("row", norms, "tab:red", "weights")):
+    for name, axes, color, marker in (
+        ("margin", margins, style.PURPLE, "D"),
+        ("feature", norms, style.GREEN, "o"),
+        ("row", norms, style.RED, "^"),
+    ):
         axes.plot(counts, expected[name], color=color)
-        axes.plot(np.tile(counts, (len(found[name]), 1)), found[name], "o", color=color, markersize=4, alpha=0.5)
-        if text:
-            spot = (counts[0], expected[name][0])
-            side = {"xytext": (-4, 6), "textcoords": "offset points", "ha": "right", "va": "bottom"}
-            axes.annotate(text, spot, color=color, **side)
-    where = f"{width(result)} dimensions, lines: closed form, dots: seeds"
-    margins.set(xscale="log", xlabel="samples of the class", ylabel="margin", title=f"margins ({where})")
-    norms.set(xscale="log", yscale="log", xlabel="samples of the class", title="squared norms")
+        marks.dots(axes, np.tile(counts, (len(found[name]), 1)).ravel(), found[name].ravel(), color, marker)
+    where = f"samples of the class ({width(result)} dimensions)"
+    margins.set(xscale="log", xlabel=where, ylabel="margin")
+    norms.set(xscale="log", yscale="log", xlabel=where, ylabel="squared norm")
     for axes in (margins, norms):
-        axes.set_xticks(counts, [str(count) for count in counts])
-        axes.minorticks_off()
-    ticks = [1, 2, 5, 10]
-    norms.set_yticks(ticks, [str(tick) for tick in ticks])
-    norms.set_ylim(0.8 * min(expected["feature"]), 1.5 * max(expected["row"]))
+        marks.numbered(axes, counts)
 
 
-def _shares(axes: Axes, results: Sequence[Result]) -> None:
-    floor, names = np.zeros(len(results)), [str(width(result)) for result in results]
+def _shares(axes: "Axes", results: Sequence[Result]) -> list:
+    """Returns the entries of a legend."""
     found = [ends(result) for result in results]
     kinds = sorted({end for each in found for end in each}, key=lambda end: (end != OPTIMUM, end))
-    for kind, color in zip(kinds, matplotlib.colormaps["viridis_r"](np.linspace(0.1, 0.9, len(kinds))), strict=True):
-        share = np.array([each.count(kind) / len(each) for each in found])
-        axes.bar(names, share, bottom=floor, color=color, label=kind)
-        floor += share
-    axes.set(title="share of seeds at", xlabel="dimensions of the features", ylim=(0, 1))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
+    colors = dict(zip(kinds, style.shades(len(kinds)), strict=True))
+    marks.stacked(axes, [str(width(result)) for result in results], found, colors)
+    axes.set(ylabel="share of seeds", xlabel="dimensions of the features")
+    return [marks.box(kind, color) for kind, color in colors.items()]
 
 
 def _zeros(few: int, decay: float) -> int:
@@ -166,28 +175,21 @@ def _zeros(few: int, decay: float) -> int:
     return sum(count <= collapse_threshold(counts, decay, decay) for count in counts)
 
 
-def _phases(axes: Axes, results: Sequence[Result]) -> None:
+def _phases(axes: "Axes", results: Sequence[Result]) -> None:
     """Number of classes that the closed form leaves at zero, and the runs."""
     smallest, decays = np.arange(1, 11), np.geomspace(2e-3, 1e-1, 120)
     at_zero = [[_zeros(int(few), decay) for few in smallest] for decay in decays]
-    image = axes.pcolormesh(smallest, decays, at_zero, cmap="Greys", vmin=0, vmax=5, shading="nearest")
+    image = axes.pcolormesh(smallest, decays, at_zero, cmap="Greys", vmin=0, vmax=8, shading="nearest")
     for result in results:
         problem = result.summary["problem"]
         decay = (problem["weight_decay"][0] * problem["feature_decay"]) ** 0.5
         zero = abs(np.median(measured(result)["margin"][:, -1])) < NEAR if result.completed else np.nan
         said = "fitted" if not zero else "at zero" if theory(result).collapsed[-1] else "dead"
-        color = {"fitted": "tab:blue", "at zero": "black", "dead": "tab:red"}[said]
-        axes.plot(sizes(result)[-1], decay, "o", color=color, markeredgecolor="white")
-        words = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 7}
-        axes.annotate(said, (sizes(result)[-1], decay), color=color, **words)
+        marks.dots(axes, [sizes(result)[-1]], [decay], *STATES[said])
     axes.figure.colorbar(
         image, ax=axes, ticks=range(5), boundaries=np.arange(-0.5, 5), label="classes at zero (theory)"
     )
-    axes.set(
-        yscale="log",
-        xlabel="samples of the smallest class, beside 40, 20, 10",
-        title="minority collapse (grey), and a class that descent lets die (red)",
-    )
+    axes.set(yscale="log", xlabel="samples of the smallest class, beside 40, 20, 10")
     axes.set_ylabel(r"$\sqrt{\lambda_W \lambda_H}$")
     axes.grid(visible=False)
 

@@ -12,16 +12,20 @@ Evidence: docs/reproduction/README.md and kernels*.csv there.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipeline.studies.engine.claims import READ, Claim, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GROUP = "beyond"
 DIMENSIONS = (1, 2, 8, 32, 128)
@@ -111,7 +115,7 @@ def _as_seen(result: Result, table: pd.DataFrame) -> Claim:
     return Claim(text, expected, measured, bool(off <= NEAR))
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """F1 and F2 for two equal classes."""
     lines: dict[int, dict[int, pd.DataFrame]] = {}
     for result in results:
@@ -120,46 +124,42 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
             lines.setdefault(2 * data.samples_per_class, {})[data.dim] = values(result)
     if not lines:
         return {}
-    absolute = _panels(lines, relative=False, title=r"$\log_{10}$ DNC1 of the kernel")
-    relative = _panels(lines, relative=True, title=r"$\log_{10}$ of DNC1 of the kernel over DNC1 of the data")
+    about = "of the kernel, two equal classes (mean and std over draws)"
+    absolute = _panels(lines, r"$\log_{10}$ DNC1", f"DNC1 {about}")
+    relative = _panels(lines, r"$\log_{10}$ DNC1 over that of the data", f"DNC1 {about}, over DNC1 of the data")
     return {"kernels": absolute, "kernels_over_data": relative}
 
 
-def _panels(lines: Mapping[int, Mapping[int, pd.DataFrame]], *, relative: bool, title: str) -> Figure:
+def _panels(lines: Mapping[int, Mapping[int, pd.DataFrame]], label: str, title: str) -> "Figure":
     """Mean and std over draws against the dimension: a row per activation, a column per kernel, a line per N."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        panels = figure.subplots(len(ACTIVATIONS), len(KERNELS), sharex=True, sharey=True)
-        for (row, activation), (column, kernel) in (
-            (row, column) for row in enumerate(ACTIVATIONS) for column in enumerate(KERNELS)
-        ):
-            axes, name = panels[row, column], f"{activation}_{kernel}"
-            if not any(name in table for tables in lines.values() for table in tables.values()):
-                axes.text(
-                    0.5,
-                    0.5,
-                    "erf alone" if activation == "relu" else "not measured",
-                    transform=axes.transAxes,
-                    ha="center",
-                    color="grey",
-                )
-                axes.set(title=f"{KERNELS[kernel]}, {activation}")
-                continue
-            for place, (size, tables) in enumerate(sorted(lines.items())):
-                known = {dim: table for dim, table in sorted(tables.items()) if name in table}
-                drawn = [table[name] - (table["inputs"] if relative else 0.0) for table in known.values()]
-                middle = np.array([values.mean() for values in drawn])
-                spread = np.array([values.std() if len(values) > 1 else 0.0 for values in drawn])
-                axes.plot([*known], middle, "o-", markersize=3, color=f"C{place}", label=f"N = {size}")
-                axes.fill_between([*known], middle - spread, middle + spread, color=f"C{place}", alpha=0.2, lw=0)
-            axes.set(title=f"{KERNELS[kernel]}, {activation}", xscale="log")
-            axes.set_xticks(DIMENSIONS, DIMENSIONS)
-            axes.minorticks_off()
-        for axes in panels[-1]:
-            axes.set_xlabel("dimension $d_0$")
-        panels[0, 0].legend()
-        figure.suptitle(f"{title} (mean and std over draws)")
-    return figure
+    relative = label.endswith("data")
+    with Sheet(len(ACTIVATIONS), len(KERNELS), title=title, alike=True, same_x=True) as sheet:
+        for row, activation in enumerate(ACTIVATIONS):
+            for column, (kernel, text) in enumerate(KERNELS.items()):
+                axes, name = sheet[row, column], f"{activation}_{kernel}"
+                if row == 0:
+                    sheet.tag(axes, text)
+                elif column == 0:  # the others share theirs with this one
+                    axes.sharey(sheet[0, 0])
+                axes.set(xlabel="dimension $d_0$", ylabel=f"{label}, {activation}", xscale="log")
+                if any(name in table for tables in lines.values() for table in tables.values()):
+                    _curves(axes, name, lines, relative)
+                else:
+                    sheet.note(axes, "erf alone" if activation == "relu" else "not measured")
+                marks.numbered(axes, DIMENSIONS)
+        sizes = enumerate(sorted(lines))
+        sheet.legend([marks.line(f"N = {size}", style.PALETTE[place], marker="o") for place, size in sizes])
+    return sheet.figure
+
+
+def _curves(axes: "Axes", name: str, lines: Mapping[int, Mapping[int, pd.DataFrame]], relative: bool) -> None:
+    for place, (_, tables) in enumerate(sorted(lines.items())):
+        known = {dim: table for dim, table in sorted(tables.items()) if name in table}
+        drawn = [table[name] - (table["inputs"] if relative else 0.0) for table in known.values()]
+        middle = np.array([values.mean() for values in drawn])
+        spread = np.array([values.std() if len(values) > 1 else 0.0 for values in drawn])
+        axes.plot([*known], middle, marker="o", color=style.PALETTE[place])
+        axes.fill_between([*known], middle - spread, middle + spread, color=style.PALETTE[place], **style.BAND)
 
 
 def tables(results: Sequence[Result]) -> dict[str, pd.DataFrame]:

@@ -16,20 +16,24 @@ Provenance: K, L, decays, lr and width of the main run read in a caption; SRG as
 
 from collections.abc import Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.dufm.head_measures import head_shape
 from pipeline.studies._family import FEW_RECORDS, GROUP, every, plot_shares, reference, tables, weights, width
 from pipeline.studies.engine.claims import OURS, RECALLED, THEOREM, Claim, at_most, owned
-from pipeline.studies.engine.drawing import plot_seeds, plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import srg_limit_ratio
-from pipeline.views.figures import OPTIMUM, STYLE, layer_colors, plot_over_steps
+from pipeline.views import marks, style
+from pipeline.views.figures import layer_colors, plot_over_steps
+from pipeline.views.legends import tap_handles
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAIN = Point("main", ())
 DECAYS = points_along("head.weight_decay", *(f"{2.0**power:.6g}" for power in (-11, -10, -9, -8, -7, -6)))
@@ -70,26 +74,28 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Loss, DNC1 and singular values of the main run; below them SRG, ranks by the decay, collapse by the width."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 6.4), layout="constrained")
-        (loss, dnc1, values), (ratio, ranks, share) = figure.subplots(2, 3)
-        for result in results:
-            if result.point.name == MAIN.name and result.completed:
-                _loss(loss, result)
-                depth = result.summary["problem"]["depth"]
-                colors = layer_colors([str(layer) for layer in range(1, depth + 1)])
-                plot_over_steps(result.record, "dnc1", dnc1, colors=colors)
-                _spectra(values, result, colors)
-        _ratio(ratio)
-        _ranks(ranks, _with_decay(results))
+    title = "Ten classes, four layers with ReLU: low rank instead of collapse"
+    with Sheet(2, 3, title=title, most=3 if style.medium().most > 3 else None, width=1.4) as sheet:
+        main = [result for result in results if result.point.name == MAIN.name and result.completed]
+        for result in main:
+            _loss(sheet, sheet[0, 0], result)
+            depth = result.summary["problem"]["depth"]
+            colors = layer_colors([str(layer) for layer in range(1, depth + 1)])
+            plot_over_steps(result.record, "dnc1", sheet[0, 1], colors=colors)
+            _spectra(sheet[0, 2], result, colors)
+            sheet.legend([marks.line(f"layer {layer}", color) for layer, color in colors.items()])
+            sheet.legend([*tap_handles({"pre", "post"}), marks.line("outputs", style.GREY, marker="s")])
+        for axes in sheet.row(0) if not main else ():
+            sheet.drop(axes)
+        _ratio(sheet, sheet[1, 0])
+        _ranks(sheet[1, 1], _with_decay(results))
         decays = {point.name for point in DECAYS}
         by_width = sorted((result for result in results if result.point.name not in decays), key=width)
-        plot_shares(share, by_width, COLLAPSED)
-        share.set(title="share of seeds at the collapsed solution")
-        figure.suptitle("Ten classes, four layers with ReLU: low rank instead of collapse")
-    return {"low_rank": figure}
+        plot_shares(sheet[1, 2], by_width, COLLAPSED)
+        sheet.legend([marks.line("theory, and the threshold of ranks", **style.OPTIMUM)])
+    return {"low_rank": sheet.figure}
 
 
 def hidden_ranks(result: Result) -> np.ndarray:
@@ -134,47 +140,42 @@ def _along_the_decay(results: Sequence[Result]) -> list[Claim]:
     return owned(RECALLED, Claim(text, "lower at the largest decay than at the least", measured, falls))
 
 
-def _loss(axes: Axes, result: Result) -> None:
-    plot_spread(result.record[(result.record.metric == "loss") & (result.record.step > 0)], axes, color="tab:blue")
-    for name, text, up in ((COLLAPSED, "collapse", True), ("SRG", "SRG", False)):
-        value = reference(result, name)
-        axes.axhline(value, **OPTIMUM)
-        side = {"xytext": (0, 2 if up else -9), "textcoords": "offset points", "fontsize": 7}
-        axes.annotate(f"{text} {value:.4g}", (1, value), **side)
-    axes.set(xscale="log", yscale="log", xlabel="gradient step", title=f"loss, {len(result.seeds)} seeds")
+def _loss(sheet: Sheet, axes: "Axes", result: Result) -> None:
+    marks.spread(result.record[(result.record.metric == "loss") & (result.record.step > 0)], axes, color=style.BLUE)
+    known = [(reference(result, name), text) for name, text in ((COLLAPSED, "collapse"), ("SRG", "SRG"))]
+    for value, _ in known:
+        axes.axhline(value, **style.OPTIMUM)
+    sheet.name_ends(axes, [(value, text, style.OPTIMUM) for value, text in known])
+    axes.set(xscale="log", yscale="log", xlabel=style.STEPS, ylabel="loss")
 
 
-def _spectra(axes: Axes, result: Result, colors: dict) -> None:
+def _spectra(axes: "Axes", result: Result, colors: dict) -> None:
     """Singular values of the class means before ReLU, first seed."""
     for place in _places(result):
         if place.tap == "pre":
             values = place.spectrum.values[0].numpy()
-            color = colors.get(str(place.layer), "tab:red")
-            name = f"$H_{place.layer}$" if str(place.layer) in colors else "outputs"
-            axes.plot(range(1, len(values) + 1), values / values[0], "o-", markersize=3, color=color, label=name)
-    axes.axhline(RTOL, **OPTIMUM)
-    axes.set(yscale="log", ylim=(1e-6, 2), xlabel="index", title="singular values of class means (first seed)")
-    axes.legend(ncols=2, loc="lower left")
+            hidden = str(place.layer) in colors
+            color, marker = (colors[str(place.layer)], "o") if hidden else (style.GREY, "s")
+            axes.plot(range(1, len(values) + 1), values / values[0], color=color, marker=marker)
+    axes.axhline(RTOL, **style.OPTIMUM)
+    axes.set(yscale="log", ylim=(1e-6, 2), xlabel="index", ylabel="singular value over the largest")
 
 
-def _ratio(axes: Axes) -> None:
-    vertices = np.arange(3, 11)
-    for depth, color in zip((3, 4, 5), ("tab:blue", "tab:orange", "tab:green"), strict=True):
+def _ratio(sheet: Sheet, axes: "Axes") -> None:
+    vertices, ends_of_lines = np.arange(3, 11), []
+    for depth, color, marker in zip((3, 4, 5), style.PALETTE, style.MARKERS, strict=False):
         limits = [srg_limit_ratio(int(r), depth) for r in vertices]
-        axes.plot(vertices, limits, "o-", markersize=3, color=color)
-        side = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"L = {depth}", (vertices[-1], limits[-1]), color=color, **side)
-    axes.axhline(1, **OPTIMUM)
-    axes.set(
-        xlabel="r, for K = r(r-1)/2 classes", title="SRG over collapse (closed form, small decay)", xlim=(2.8, 11.5)
-    )
+        axes.plot(vertices, limits, marker=marker, color=color)
+        ends_of_lines.append((limits[-1], f"$L = {depth}$", {"color": color, "marker": marker}))
+    sheet.name_ends(axes, ends_of_lines)
+    axes.axhline(1, **style.OPTIMUM)
+    axes.set(xlabel="$r$, for $K = r(r-1)/2$ classes", ylabel="loss of SRG over that of collapse")
 
 
-def _ranks(axes: Axes, results: Sequence[Result]) -> None:
+def _ranks(axes: "Axes", results: Sequence[Result]) -> None:
     shown = [(_decay(result), ranks) for result in results if (ranks := _mean_ranks(result))]
-    if shown:
-        plot_seeds(axes, [decay for decay, _ in shown], [ranks for _, ranks in shown])
-    axes.set(xscale="log", xlabel="decay", title="mean rank of $H_3$, $H_4$ (seeds that fit all classes)")
+    marks.seeds(axes, [decay for decay, _ in shown], [ranks for _, ranks in shown])
+    axes.set(xscale="log", xlabel="decay", ylabel="mean rank of $H_3$, $H_4$")
 
 
 STUDY = Study(

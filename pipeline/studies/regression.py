@@ -15,13 +15,10 @@ Provenance: objective, optimum and metrics read; the case of dropped components 
 """
 
 from collections.abc import Sequence
-from itertools import cycle
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from pipeline.metrics import nrc3, regression_collapse
@@ -31,7 +28,12 @@ from pipeline.studies.engine.claims import THEOREM, Claim, above, at_most, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
 from pipeline.theory import spectral_optimum
-from pipeline.views.figures import OPTIMUM, STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DECAYS = {
     "none": (0.0, 0.0),
@@ -77,18 +79,15 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """NRC by decay, spectra of the outputs, NRC3 over gamma, residuals of the first seed."""
     shown = [result for result in results if result.completed]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 6.4), layout="constrained")
-        (metrics, spectra), (gammas, residuals) = figure.subplots(2, 2)
-        _metrics(metrics, shown)
-        _outputs(spectra, shown)
-        _gammas(gammas, shown)
-        _residuals(residuals, shown)
-        figure.suptitle("Regression on three outputs: collapse by the decays")
-    return {"regression": figure}
+    with Sheet(2, 2, title="Regression on three outputs: collapse by the decays", height=1.2, width=1.8) as sheet:
+        sheet.legend(_metrics(sheet[0, 0], shown))
+        _outputs(sheet, sheet[0, 1], shown)
+        sheet.legend(_gammas(sheet[1, 0], shown))
+        sheet.legend(_residuals(sheet[1, 1], shown))
+    return {"regression": sheet.figure}
 
 
 def product(result: Result) -> float:
@@ -150,72 +149,75 @@ def _unbalanced(result: Result) -> list[float]:
     return (features / weight - 1).abs().tolist()
 
 
-def _metrics(axes: Axes, results: Sequence[Result]) -> None:
-    """NRC1-3 of each run; values below the rounding of float64 are drawn there."""
-    names = [f"c = {product(result):.2g}" for result in results]
-    found = [collapse(result) for result in results]
-    for metric, color, shift in zip(
-        ("nrc1", "nrc2", "nrc3"), ("tab:blue", "tab:green", "tab:red"), (-0.2, 0, 0.2), strict=True
-    ):
-        places = [place + shift for place in range(len(results))]
+def _metrics(axes: "Axes", results: Sequence[Result]) -> list:
+    """NRC1-3 of each run; values below the rounding of float64 are drawn there. Returns the entries of a legend."""
+    found, handles = [collapse(result) for result in results], []
+    looks = zip(style.PALETTE, style.MARKERS, (-0.2, 0, 0.2), strict=False)
+    for metric, (color, marker, shift) in zip(("nrc1", "nrc2", "nrc3"), looks, strict=True):
         values = [np.maximum(each[metric], 1e-17) for each in found]
         if metric == "nrc3":  # says nothing where components are dropped
             values = [seeds * (np.nan if dropped(result) else 1) for seeds, result in zip(values, results, strict=True)]
-        for place, seeds in zip(places, values, strict=True):
-            axes.plot([place] * len(seeds), seeds, "o", color=color, markersize=4, alpha=0.6)
-        axes.plot([], [], "o", color=color, label=metric.upper())
-    axes.set_xticks(range(len(names)), names)
-    axes.set(yscale="log", title=r"NRC1-3 (NRC3 at $\gamma$ = c)")
-    axes.legend(ncols=3, loc="upper right")
+        for place, seeds in enumerate(values):
+            marks.dots(axes, [place + shift] * len(seeds), seeds, color, marker)
+        handles.append(marks.dot(metric.upper() + (r" at $\gamma = c$" if metric == "nrc3" else ""), color, marker))
+    marks.named(axes, [f"{product(result):.2g}" for result in results])
+    axes.set(yscale="log", ylabel="NRC1-3", xlabel=r"$c = \lambda_W \lambda_H$")
+    return handles
 
 
-def _outputs(axes: Axes, results: Sequence[Result]) -> None:
+def _outputs(sheet: Sheet, axes: "Axes", results: Sequence[Result]) -> None:
     decayed = [result for result in results if product(result) > 0]
     if not decayed:
+        sheet.drop(axes)
         return
     least = _variances(decayed[0])[-1]
     strengths = np.geomspace(1e-4, 2, 60)
     targets = targets_of(decayed[0])
     optima = [spectral_optimum(targets, 1, c / len(targets) / 1e-3, 1e-3, bias=True) for c in strengths]
-    for component in range(targets.shape[1]):
-        known = [optimum.outputs[component] / len(targets) ** 0.5 for optimum in optima]
-        (line,) = axes.plot(strengths, known)
-        at, values = [product(result) for result in decayed], [_spectra(r)[:, component].tolist() for r in decayed]
-        for place, seeds in zip(at, values, strict=True):
-            axes.plot([place] * len(seeds), seeds, "o", color=line.get_color(), markersize=4)
-    axes.axvline(least, **OPTIMUM)
-    side = {"xytext": (3, -2), "textcoords": "offset points", "va": "top"}
-    axes.annotate("least target variance", (least, 1), xycoords=("data", "axes fraction"), **side)
-    axes.set(
-        xscale="log", xlabel=r"c = $\lambda_W \lambda_H$", title="singular values of the outputs (lines: closed form)"
-    )
+    for component, (color, marker) in zip(
+        range(targets.shape[1]), zip(style.PALETTE, style.MARKERS, strict=True), strict=False
+    ):
+        axes.plot(strengths, [optimum.outputs[component] / len(targets) ** 0.5 for optimum in optima], color=color)
+        for result in decayed:
+            seeds = _spectra(result)[:, component].tolist()
+            marks.dots(axes, [product(result)] * len(seeds), seeds, color, marker)
+    axes.axvline(least, **style.OPTIMUM)
+    axes.set(xscale="log", xlabel=r"$c = \lambda_W \lambda_H$", ylabel="singular values of the outputs")
+    closed = marks.line("singular values, closed form", style.GREY)
+    sheet.legend([closed, marks.line("$c$ = least target variance", **style.OPTIMUM)])
 
 
-def _gammas(axes: Axes, results: Sequence[Result]) -> None:
-    """NRC3 of the first seed over the whole interval, for runs that collapse."""
-    for result in results:
+def _kept(results: Sequence[Result]) -> list[tuple[Result, str]]:
+    """Runs that collapse, each with a colour."""
+    return list(zip((r for r in results if product(r) > 0 and not dropped(r)), style.PALETTE, strict=False))
+
+
+def _gammas(axes: "Axes", results: Sequence[Result]) -> list:
+    """NRC3 of the first seed over the whole interval, for runs that collapse. Returns the entries of a legend."""
+    handles = []
+    for (result, color), dashes in zip(_kept(results), style.LINES, strict=False):
         c, least = product(result), float(_variances(result)[-1])
-        if 0 < c < least:
-            shares = np.linspace(0, 0.99, 60)
-            weight, targets = weights(result)[0][0], targets_of(result)
-            curve = [float(nrc3(weight, targets, share * least).value) for share in shares]
-            (line,) = axes.plot(shares, curve, label=f"c = {c:.2g}")
-            axes.axvline(c / least, color=line.get_color(), linestyle=":", linewidth=1)
-    axes.set(yscale="log", xlabel=r"$\gamma$ / least target variance", title=r"NRC3 against $\gamma$ (dotted: c)")
-    axes.legend()
+        shares = np.linspace(0, 0.99, 60)
+        weight, targets = weights(result)[0][0], targets_of(result)
+        axes.plot(
+            shares, [float(nrc3(weight, targets, share * least).value) for share in shares], color=color, ls=dashes
+        )
+        axes.axvline(c / least, color=color, linestyle=style.LINES[2], linewidth=0.8)
+        handles.append(marks.line(rf"NRC3, $c = {c:.2g}$ (dotted: $\gamma = c$)", color, dashes))
+    axes.set(yscale="log", xlabel=r"$\gamma$ / least target variance", ylabel="NRC3")
+    return handles
 
 
-def _residuals(axes: Axes, results: Sequence[Result]) -> None:
-    """They are the same for every c, so markers differ."""
-    markers = cycle("o+x")
-    for result in results:
+def _residuals(axes: "Axes", results: Sequence[Result]) -> list:
+    """They are the same for every c, so markers differ. Returns the entries of a legend."""
+    handles = []
+    for (result, color), marker, filled in zip(_kept(results), ("o", "D", "s"), (True, False, False), strict=False):
         c = product(result)
-        if c > 0 and not dropped(result):
-            rest = _residuals_of(result)[0].numpy() / c**0.5
-            marker = next(markers)
-            axes.plot(rest[:, 0], rest[:, 1], marker, markersize=5, fillstyle="none", label=f"c = {c:.2g}")
-    axes.set(title="residuals over the root of c: white", xlabel="output 1", ylabel="output 2", aspect="equal")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        rest = _residuals_of(result)[0].numpy() / c**0.5
+        marks.dots(axes, rest[:, 0], rest[:, 1], color, marker, filled=filled)
+        handles.append(marks.dot(f"residuals, $c = {c:.2g}$", color, marker, filled=filled))
+    axes.set(xlabel=r"residual of output 1 / $\sqrt{c}$", ylabel=r"residual of output 2 / $\sqrt{c}$", aspect="equal")
+    return handles
 
 
 STUDY = Study(

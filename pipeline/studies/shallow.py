@@ -15,19 +15,22 @@ Evidence: docs/reproduction/README.md and shallow*.csv there.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.studies.engine.claims import ABSTRACT, THEOREM, Claim, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Grid, Study
 from pipeline.studies.kernels import GROUP
 from pipeline.theory import attainability_probability
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SAMPLES = 20
 SIGNALS = (0, 1, 2, 4, 8, 16)
@@ -158,54 +161,67 @@ def _accuracy_claims(wide: pd.DataFrame) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """F1: heat maps and the exact curve; F4: accuracy against the signal."""
     found = table(results)
     grids = {classes: points for classes, points in found[found.accuracy.isna()].groupby("classes")}
     figures = {}
-    with matplotlib.rc_context(STYLE):
-        if grids:
-            figure = Figure(figsize=(4.2 * len(grids), 5.6), layout="constrained")
-            panels = figure.subplots(2, len(grids), squeeze=False)
-            for column, (classes, points) in enumerate(grids.items()):
-                _heat(panels[0, column], points, classes)
-                _curve(panels[1, column], points[points.snr == 0], classes)
-            figures["shallow"] = figure
-        wide = found[found.accuracy.notna()].sort_values("snr")
-        if len(wide):
-            figure = Figure(figsize=(4, 3), layout="constrained")
-            axes = figure.subplots()
-            axes.plot(wide.snr, wide.accuracy, "o-", markersize=4)
-            axes.axhline(0.5, color="grey", linestyle=":")
-            axes.set(xlabel="signal $s$", ylabel="test accuracy", title="collapsed everywhere (K = 2, n = 20, d = 60)")
-            figures["shallow_accuracy"] = figure
+    if grids:
+        title = "Share of draws on which collapse of all classes is attainable; below, without signal"
+        with Sheet(2, len(grids), title=title, alike=True, height=1.2, width=1.7) as sheet:
+            images = [_heat(sheet, place, points, classes) for place, (classes, points) in enumerate(grids.items())]
+            for place, (classes, points) in enumerate(grids.items()):
+                _curve(sheet[1, place], points[points.snr == 0], classes)
+            sheet.figure.colorbar(images[-1], ax=sheet.row(0), label="share of draws")
+            sheet.legend(_handles())
+        figures["shallow"] = sheet.figure
+    wide = found[found.accuracy.notna()].sort_values("snr")
+    if len(wide):
+        with Sheet(1, 1, title="Collapsed everywhere (K = 2, n = 20, d = 60)", height=1.3) as sheet:
+            axes = sheet[0, 0]
+            axes.plot(wide.snr, wide.accuracy, marker="o", color=style.BLUE)
+            axes.axhline(0.5, **style.OPTIMUM)
+            axes.set(xlabel="signal $s$", ylabel="test accuracy")
+            sheet.legend([marks.line("measured", style.BLUE, marker="o"), marks.line("chance", **style.OPTIMUM)])
+        figures["shallow_accuracy"] = sheet.figure
     return figures
 
 
-def _heat(axes: Axes, points: pd.DataFrame, classes: int) -> None:
+def _heat(sheet: Sheet, place: int, points: pd.DataFrame, classes: int) -> Any:
     """Share of draws with all classes attainable, a cell per point."""
-    cells = points.pivot(index="snr", columns="dim", values="attainable")
-    image = axes.imshow(cells.to_numpy(), origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
+    axes, cells = sheet[0, place], points.pivot(index="snr", columns="dim", values="attainable")
+    image = axes.imshow(cells.to_numpy(), origin="lower", aspect="auto", vmin=0, vmax=1, cmap=style.SEQUENTIAL)
     size = classes * SAMPLES
-    axes.set_xticks(range(len(cells.columns)), [f"{dim / size:.2f}" for dim in cells.columns], rotation=60)
+    axes.set_xticks(range(len(cells.columns)), [f"{dim / size:.2f}" for dim in cells.columns])
     axes.set_yticks(range(len(cells.index)), [f"{snr:g}" for snr in cells.index])
-    axes.set(xlabel="d/N", ylabel="signal $s$", title=f"K = {classes}: share of draws, all classes attainable")
+    axes.set(xlabel="$d/N$", ylabel="signal $s$")
     axes.grid(visible=False)
-    axes.figure.colorbar(image, ax=axes)
+    sheet.tag(axes, f"$K = {classes}$")
+    return image
 
 
-def _curve(axes: Axes, silent: pd.DataFrame, classes: int) -> None:
+def _curve(axes: "Axes", silent: pd.DataFrame, classes: int) -> None:
     """Without signal: one class against its exact probability, and all classes."""
     size, ordered = classes * SAMPLES, silent.sort_values("dim")
     dims = np.arange(SAMPLES - 1, size + 1)
     exact = [attainability_probability(classes, SAMPLES, int(dim)) for dim in dims]
-    axes.plot(dims / size, exact, color="black", label="one class, exact")
+    axes.plot(dims / size, exact, color=style.BLACK)
     error = np.sqrt(ordered.exact * (1 - ordered.exact) / ordered.draws)
-    axes.errorbar(ordered.dim / size, ordered.class_0, yerr=error, fmt="o", markersize=4, label="one class, draws")
-    axes.plot(ordered.dim / size, ordered.attainable, "s--", markersize=3, label="all classes, draws")
-    axes.axvline((1 + 1 / classes) / 2, color="grey", linestyle=":")
-    axes.set(xlabel="d/N", ylabel="share attainable", title=f"K = {classes}, no signal")
-    axes.legend()
+    at, seen = ordered.dim / size, error > 0
+    axes.vlines(at[seen], (ordered.class_0 - error)[seen], (ordered.class_0 + error)[seen], color=style.BLUE, lw=0.8)
+    marks.dots(axes, at, ordered.class_0, style.BLUE)
+    axes.plot(at, ordered.attainable, marker="s", linestyle=style.LINES[1], color=style.RED)
+    axes.axvline((1 + 1 / classes) / 2, **style.OPTIMUM)
+    axes.set(xlabel="$d/N$", ylabel="share attainable, $s = 0$")
+
+
+def _handles() -> list[Any]:
+    return [
+        marks.line("one class, exact", style.BLACK),
+        marks.dot("one class, draws (bar: standard error)", style.BLUE),
+        marks.line("all classes, draws", style.RED, style.LINES[1], marker="s"),
+        marks.line("$(1 + 1/K)/2$", **style.OPTIMUM),
+    ]
 
 
 STUDY = Study(

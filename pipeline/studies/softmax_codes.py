@@ -14,18 +14,21 @@ Provenance: the trends read in the abstract, nothing else of the paper; that a s
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.dufm.head_measures import PlaceShape, head_shape
 from pipeline.studies._family import FEW_RECORDS, GROUP, tables, weights, width
 from pipeline.studies.engine.claims import ABSTRACT, LATER, OURS, THEOREM, Claim, at_most, owned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 START = ("protocol.start=spectral", "head.init_scale=0.5")
 SPREAD, EQUAL = "protocol.start_noise=0.1", "protocol.start_noise=0"
@@ -149,45 +152,42 @@ def _share(result: Result) -> float:
     return float(np.mean([distance < COLLAPSED for distance in _simplex(result)]))
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Singular values over the steps, a panel per depth; below rank and share of collapse by depth and width."""
     depths = [depth for depth in DEPTHS if _over_steps(results, depth)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 6), layout="constrained")
-        above, below = figure.subfigures(2, 1)
-        panels = above.subplots(1, max(len(depths), 1), sharey=True, squeeze=False)[0]
-        for axes, depth in zip(panels, depths, strict=False):
+    title = "Cross-entropy, linear layers, no decay: spectral starts above (first seed), random starts below"
+    with Sheet(2, max(len(depths), 3), title=title) as sheet:
+        for axes, depth in zip(sheet.row(0), depths, strict=False):
+            if axes is not sheet[0, 0]:
+                axes.sharey(sheet[0, 0])
             runs = _over_steps(results, depth)
             values = np.stack([_values(result)[0] for result in runs.values()])
-            axes.plot(list(runs), values / values.mean(axis=1, keepdims=True), "o-", markersize=3, color="tab:blue")
-            axes.set(title=f"L = {depth}", xscale="log", yscale="log", xlabel="gradient step")
-        panels[0].set_ylabel("singular values of the outputs\nover their mean (first seed)")
-        ranks, distances, wide = below.subplots(1, 3)
+            axes.plot(list(runs), values / values.mean(axis=1, keepdims=True), marker="o", color=style.BLUE)
+            axes.set(xscale="log", yscale="log", xlabel=style.STEPS, ylabel="singular values of the outputs over mean")
+            sheet.tag(axes, f"$L = {depth}$")
+        ranks, distances, wide, *rest = sheet.row(1)
+        for axes in (*sheet.row(0)[len(depths) :], *rest):
+            sheet.drop(axes)
+        wide.sharey(distances)
         by_depth = _chosen(results, RANDOM_DEPTHS, _depth)
-        _dots(ranks, by_depth, _ranks, f"rank of the outputs (at {RTOL:g})", "depth L")
-        _dots(distances, by_depth, _simplex, "distance to the simplex", "depth L")
-        _dots(
-            wide,
-            _chosen(results, BY_WIDTH, width),
-            _simplex,
-            "distance to the simplex",
-            "width, L = 3",
-        )
+        _dots(ranks, by_depth, _ranks, "rank of the outputs", "depth $L$")
+        _dots(distances, by_depth, _simplex, "distance to the simplex", "depth $L$")
+        _dots(wide, _chosen(results, BY_WIDTH, width), _simplex, "distance to the simplex", "width, $L = 3$")
         for axes in (distances, wide):
-            axes.axhline(COLLAPSED, color="black", linestyle=":", linewidth=1)
+            axes.axhline(COLLAPSED, **style.THRESHOLD)
             axes.set_ylim(bottom=0)
-        figure.suptitle("Cross-entropy, linear layers, no decay: spectral starts above, random starts below")
-    return {"softmax_codes": figure}
+        sheet.legend([marks.dot("seed", style.BLUE), marks.line("collapse: below this", **style.THRESHOLD)])
+    return {"softmax_codes": sheet.figure}
 
 
 def _dots(
-    axes: Axes, runs: dict[int, Result], measure: Callable[[Result], list[float]], title: str, label: str
+    axes: "Axes", runs: dict[int, Result], measure: Callable[[Result], list[float]], label: str, below: str
 ) -> None:
     for place, result in enumerate(runs.values()):
         found = measure(result)
-        axes.plot(place + np.linspace(-0.2, 0.2, len(found)), found, "o", color="tab:blue", markersize=4, alpha=0.6)
-    axes.set(title=title, xlabel=label)
-    axes.set_xticks(range(len(runs)), [str(key) for key in runs])
+        marks.dots(axes, place + np.linspace(-0.2, 0.2, len(found)), found, style.BLUE)
+    axes.set(ylabel=label, xlabel=below)
+    marks.named(axes, [str(key) for key in runs])
 
 
 STUDY = Study(

@@ -16,12 +16,10 @@ Provenance: theorems 4.1 to 4.4 read; their values derived (`pipeline.theory.hes
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.dufm.head_measures import head_curvature
 from pipeline.metrics import CurvatureSummary, LayerCurvature
@@ -30,7 +28,12 @@ from pipeline.studies.engine.claims import FIGURE, OURS, THEOREM, Claim, at_most
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import HessianOutliers, Problem, hessian_outliers
-from pipeline.views.figures import OPTIMUM, STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RELU = Point("relu", ("head.activation=relu", "head.width=65", "descent.steps=1000000"))
 POINTS = (*points_along("descent.steps", 1, 100, 300, 1000, 3000), RELU)
@@ -57,20 +60,21 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Eigenvalues and alignment over the steps (linear), eigenvalues by state (ReLU)."""
     linear = _linear(results)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.8), layout="constrained")
-        over_steps, alignment, relu = figure.subplots(1, 3)
+    with_relu = [result for result in results if result.point.name == RELU.name and result.completed]
+    title = "Largest eigenvalues of a layer's Hessian, three classes, five layers"
+    with Sheet(1, 3, title=title, height=1.2, width=1.4) as sheet:
+        over_steps, alignment, relu = sheet.row(0)
         if linear:
-            _over_steps(over_steps, linear)
-            _alignment(alignment, linear)
-        for result in results:
-            if result.point.name == RELU.name and result.completed:
-                _by_state(relu, result)
-        figure.suptitle("Largest eigenvalues of a layer's Hessian, three classes, five layers")
-    return {"spectra": figure}
+            sheet.legend([*_over_steps(over_steps, linear), *_alignment(alignment, linear)])
+        for result in with_relu:
+            sheet.legend(_by_state(relu, result))
+        sheet.legend([marks.line("theory, at collapse", **style.OPTIMUM)])
+        for axes in (*(() if linear else (over_steps, alignment)), *(() if with_relu else (relu,))):
+            sheet.drop(axes)
+    return {"spectra": sheet.figure}
 
 
 def theory(result: Result) -> HessianOutliers:
@@ -153,42 +157,46 @@ def _with_relu(result: Result) -> list[Claim]:
     return made
 
 
-def _over_steps(axes: Axes, results: Sequence[Result]) -> None:
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(results)))
-    for result, color in zip(results, shades, strict=True):
+def _over_steps(axes: "Axes", results: Sequence[Result]) -> list:
+    """Returns the entries of a legend."""
+    handles = []
+    for result, color in zip(results, style.shades(len(results)), strict=True):
         values = eigenvalues(result, _layer(result)).mean(axis=0)
-        axes.plot(range(1, SHOWN + 1), values, "o-", markersize=3, color=color, label=f"{_steps(result)} steps")
-    axes.axhline(theory(results[-1]).layers[_layer(results[-1]) - 1], **OPTIMUM)
-    axes.set(xlabel="index", title=f"linear, layer {_layer(results[0])}, mean over seeds (dotted: theory)")
-    axes.legend(loc="upper right")
+        axes.plot(range(1, SHOWN + 1), values, marker="o", color=color)
+        handles.append(marks.line(f"linear, {_steps(result)} steps", color, marker="o"))
+    axes.axhline(theory(results[-1]).layers[_layer(results[-1]) - 1], **style.OPTIMUM)
+    axes.set(xlabel="index", ylabel=f"eigenvalue, layer {_layer(results[0])}, linear")
+    return handles
 
 
-def _alignment(axes: Axes, results: Sequence[Result]) -> None:
+def _alignment(axes: "Axes", results: Sequence[Result]) -> list:
+    """Returns the entries of a legend."""
     steps, found = [_steps(result) for result in results], [_summary(result) for result in results]
     curves = {
-        "1 - f": ([1 - each.hessian.mean() for each in found], "tab:blue"),
-        "largest / ninth - 1": ([each.ratio.mean() - 1 for each in found], "tab:red"),
-        "tenth / largest": ([each.gap.mean() for each in found], "tab:green"),
+        "1 - f": ([1 - each.hessian.mean() for each in found], style.BLUE, "s"),
+        "largest / ninth - 1": ([each.ratio.mean() - 1 for each in found], style.RED, "^"),
+        "tenth / largest": ([each.gap.mean() for each in found], style.GREEN, "D"),
     }
     if max(sizes(results[0])) == 1:
         del curves["tenth / largest"]
-    for name, (values, color) in curves.items():
-        shown = [max(float(value), 1e-12) for value in values]
-        axes.plot(steps, shown, "o-", markersize=3, color=color, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="gradient step", title="distance to the theorem (mean over seeds)")
-    axes.legend(loc="lower left")
+    for values, color, marker in curves.values():
+        axes.plot(steps, [max(float(value), 1e-12) for value in values], marker=marker, color=color)
+    axes.set(xscale="log", yscale="log", xlabel=style.STEPS, ylabel="distance to the theorem")
+    return [marks.line(name, color, marker=marker) for name, (_, color, marker) in curves.items()]
 
 
-def _by_state(axes: Axes, result: Result) -> None:
+def _by_state(axes: "Axes", result: Result) -> list:
+    """Returns the entries of a legend."""
     states = ends(result)
-    colors = dict(zip(dict.fromkeys(states), matplotlib.colormaps["tab10"].colors, strict=False))
-    for seed, values in enumerate(eigenvalues(result, _layer(result))):
-        name = states[seed]
-        label = f"{name} ({states.count(name)})" if states.index(name) == seed else None
-        axes.plot(range(1, SHOWN + 1), values, "o-", markersize=3, color=colors[name], label=label)
-    axes.axhline(theory(result).layers[_layer(result) - 1], **OPTIMUM)
-    axes.set(xlabel="index", title=f"ReLU, layer {_layer(result)}, by final state")
-    axes.legend(loc="lower left")
+    looks = zip(style.PALETTE, style.LINES * 2, strict=False)
+    colors = dict(zip(dict.fromkeys(states), looks, strict=False))
+    for state, values in zip(states, eigenvalues(result, _layer(result)), strict=True):
+        color, dashes = colors[state]
+        axes.plot(range(1, SHOWN + 1), values, marker="v", color=color, linestyle=dashes)
+    axes.axhline(theory(result).layers[_layer(result) - 1], **style.OPTIMUM)
+    axes.set(xlabel="index", ylabel=f"eigenvalue, layer {_layer(result)}, ReLU")
+    looks = colors.items()
+    return [marks.line(f"ReLU: {name} ({states.count(name)})", *look, marker="v") for name, look in looks]
 
 
 STUDY = Study(

@@ -1,6 +1,7 @@
 """Figures from a record: functions take a table of rows (see `pipeline.storage.record`) and draw on matplotlib axes.
 
-matplotlib is loaded when something is drawn: it takes a second, and not every run has figures.
+matplotlib is loaded when something is drawn: it takes a second, and not every run has figures. How figures look is
+decided by `pipeline.views.style`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,53 +13,45 @@ import pandas as pd
 
 from pipeline.runtime.files import atomic
 from pipeline.storage.summary import HEAD, MetricDisplay, RunSummary, Stage, registered
+from pipeline.views import legends, marks, style
+from pipeline.views.legends import BESIDE, FILLED, SPLITS, has_target_line
+from pipeline.views.sheet import Sheet
 from pipeline.views.shown import (
+    NO_SUMMARY,
+    Names,
     drawable,
     families,
-    layer_name,
     layers,
     looks_logarithmic,
     panels,
     place_names,
     stages_at_the_end,
 )
+from pipeline.views.style import OPTIMUM, TEST, THRESHOLD, TRAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # editable text, as publishers want it
-}
+PANELS = tuple(name for name, metric in registered().items() if metric.panel)
+"""The metrics that are drawn by default."""
 TITLES = {name: metric.title for name, metric in registered().items() if metric.panel}
-"""Titles of the metrics that are drawn by default."""
-NUMBERED = "$H_{{{}}}$"
-"""What the layers of a head are called on an axis."""
-MARKERS = {"post": ("o", "full"), "pre": ("s", "none")}
-OTHER_MARKER = ("D", "none")
-MOST_NAMED = 16
-"""Layers in a legend; of more only some are named."""
-NO_SUMMARY = RunSummary({})
-"""Of rows that belong to no run: metrics are shown as the registry says."""
-TRAIN_COLOR, TEST_COLOR = "tab:red", "tab:blue"
-OPTIMUM = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+"""Their titles."""
+STYLE, TRAIN_COLOR, TEST_COLOR = style.SCREEN.rc, TRAIN, TEST
+"""Of figures that are not drawn on a `Sheet`."""
+SMALLEST_BAR = 1e-3
+"""Relative: what seeds differ by less gets no bar."""
 
 
 def layer_colors(layers: Sequence[str]) -> dict[str, Any]:
     """One colour per layer, dark to bright with depth."""
-    import matplotlib
+    return dict(zip(layers, style.shades(len(layers)), strict=True))
 
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(layers), 2)))
-    return dict(zip(layers, shades, strict=False))
+
+def quantity(metric: MetricDisplay) -> str:
+    """What a metric is called at an axis: all of its title on the screen, what stands before the colon in print."""
+    title = metric.title.replace("_", " ") if metric.title == metric.name else metric.title
+    return title if style.medium().titled else title.partition(":")[0]
 
 
 def plot_over_steps(
@@ -80,49 +73,36 @@ def plot_over_steps(
     rows = frame[(frame.stage == stage) & (frame.layer != "") & (frame.step > 0)]
     colors = colors or layer_colors(layers(rows[rows.metric == metric], stage))
     for (layer, tap), group in rows[drawable(rows, shown)].groupby(["layer", "tap"], sort=False):
-        per_step = group.groupby("step").value
-        middle = np.exp(np.log(group.value).groupby(group.step).mean()) if shown.logarithmic else per_step.mean()
-        color, dashes = colors[layer], "-" if tap == "post" else (0, (4, 2))
-        axes.plot(middle.index, middle, color=color, linestyle=dashes)
-        axes.fill_between(middle.index, per_step.min(), per_step.max(), color=color, alpha=0.15, linewidth=0)
-    axes.set(xscale="log", yscale=shown.scale, title=shown.title, xlabel=unit or summary.stage(stage).unit)
+        dashes = style.LINES[0] if tap == "post" else style.LINES[1]
+        marks.spread(group, axes, logarithmic=shown.logarithmic, color=colors[layer], linestyle=dashes)
+    axes.set(xscale="log", yscale=shown.scale, ylabel=quantity(shown), xlabel=unit or summary.stage(stage).unit)
     if has_target_line(shown):
         axes.axhline(shown.target, **OPTIMUM)
-    return plain_ticks(axes)
-
-
-def has_target_line(metric: MetricDisplay) -> bool:
-    """Whether there is a value at collapse that the metric's axis can show."""
-    return metric.target is not None and (metric.target > 0 or not metric.logarithmic)
+    return axes
 
 
 def plot_loss(
-    frame: pd.DataFrame, optimum: float | None, axes: "Axes", unit: str = "gradient step", stage: str = HEAD
+    frame: pd.DataFrame, optimum: float | None, axes: "Axes", unit: str = style.STEPS, stage: str = HEAD
 ) -> "Axes":
     """Total loss over steps, one thin line per seed, and the closed-form value where there is one.
 
-    Of a stage that has a loss on either split, that of the training split is red.
+    Of a stage that has a loss on either split, that of the training split has its colour.
     """
     rows = frame[(frame.stage == stage) & (frame.step > 0)]
     _plot_seeds(rows, families(rows).get("loss", ()), axes)
     if optimum is not None:
         axes.axhline(optimum, **OPTIMUM)
     title = "loss of the head" if stage == HEAD else "loss"
-    axes.set(xscale="log", yscale="log", title=title, xlabel=unit)
+    axes.set(xscale="log", yscale="log", ylabel=title, xlabel=unit)
     return axes
 
 
 def _plot_seeds(rows: pd.DataFrame, names: Sequence[str], axes: "Axes") -> None:
     """Metrics of a whole stage over its steps, one thin line per seed."""
-    from matplotlib.lines import Line2D
-
     for name in names:
-        color = TRAIN_COLOR if name.startswith("train_") else TEST_COLOR
+        color = TEST if name.startswith("test_") else TRAIN if len(names) > 1 else style.BLACK
         for _, group in rows[rows.metric == name].groupby("seed"):
-            axes.plot(group.step, group.value, color=color, alpha=0.6, linewidth=1)
-    if len(names) > 1:
-        sides = {"training split": TRAIN_COLOR, "test split": TEST_COLOR}
-        axes.legend(handles=[Line2D([], [], color=color, linewidth=1, label=side) for side, color in sides.items()])
+            axes.plot(group.step, group.value, color=color, linewidth=0.8)
 
 
 def plot_profile(
@@ -131,30 +111,42 @@ def plot_profile(
     axes: "Axes",
     threshold: float | None = None,
     summary: RunSummary = NO_SUMMARY,
+    names: Names | None = None,
 ) -> "Axes":
     """The metric at the end against the layer: network blocks, then head layers; bars span the seeds.
 
-    Training split in red, test split in blue; filled after the activation, open before it.
+    Training split as circles, test split as triangles beside them; filled after the activation, open before it.
+    ``names`` are the places and what they are called, by default those that the metric was measured at.
     """
-    shown, names = summary.metric(metric), place_names(summary, frame, NUMBERED)
+    shown = summary.metric(metric)
+    if names is None:
+        everywhere = place_names(summary, frame, _numbered(metric))
+        measured = set(zip(*(frame[drawable(frame, shown)][key] for key in ("stage", "layer")), strict=True))
+        names = {place: name for place, name in everywhere.items() if place in measured} or everywhere
     places = {place: position for position, place in enumerate(names)}
     last = final_rows(frame[frame.layer != ""])
-    for prefix, color in (("", TRAIN_COLOR), ("test_", TEST_COLOR)):
+    for prefix in SPLITS:
         final = final_rows(frame[(frame.metric == prefix + metric) & (frame.layer != "")])
-        for tap in sorted(set(last.tap), key=[*MARKERS, *sorted(set(last.tap))].index):
-            _plot_points(final[final.tap == tap], places, axes, shown, tap, color)
+        for tap in sorted(set(last.tap), key=["post", "pre", *sorted(set(last.tap))].index):
+            _plot_points(final[final.tap == tap], places, axes, shown, tap, prefix)
     if threshold is not None:
-        axes.axhline(threshold, color="grey", linewidth=0.8, linestyle="-.")
-    named = any(not summary.stage(stage).numbered for stage, _ in names)
-    axes.set_xticks(list(places.values()), list(names.values()), rotation=90 if named else 0)
-    if len(places) > 12:
-        axes.tick_params(axis="x", labelsize=6)
-    axes.set(yscale=shown.scale, title=f"{shown.short} at the end", xlim=(-0.5, len(places) - 0.5))
-    return plain_ticks(axes)
+        axes.axhline(threshold, **THRESHOLD)
+    marks.named(axes, list(names.values()))
+    axes.set(yscale=shown.scale, ylabel=quantity(shown), xlabel="layer")
+    return axes
+
+
+def _numbered(metric: str) -> str:
+    """What the layers of a head are called: by the features that enter them, or by the weight that a metric is of."""
+    from pipeline.metrics.registry import entry
+
+    known = entry(metric)
+    weight = known is not None and {"weight", "next_weight"} & set(known.takes)
+    return style.weight_name("{}").replace("{{}}", "{{{}}}") if weight else "$H_{{{}}}$"
 
 
 def _plot_points(
-    rows: pd.DataFrame, places: Mapping[tuple[str, str], int], axes: "Axes", metric: MetricDisplay, tap: str, color: str
+    rows: pd.DataFrame, places: Mapping[tuple[str, str], int], axes: "Axes", metric: MetricDisplay, tap: str, split: str
 ) -> None:
     values = rows.groupby(["stage", "layer"], sort=False).value
     points = pd.DataFrame({"mean": values.mean(), "low": values.min(), "high": values.max()}).dropna()
@@ -163,11 +155,21 @@ def _plot_points(
         points = points[points["mean"] > 0]
     if points.empty:
         return
-    marker, fill = MARKERS.get(tap, OTHER_MARKER)
-    # Clipped, because the mean of equal numbers may be a rounding error away from them.
-    spread = [(points["mean"] - points["low"]).clip(0), (points["high"] - points["mean"]).clip(0)]
-    where = [places[place] for place in points.index]
-    axes.errorbar(where, points["mean"], spread, fmt=marker, fillstyle=fill, color=color, markersize=4, capsize=2)
+    color, marker, beside = SPLITS[split]
+    where = np.array([places[place] for place in points.index]) + beside + BESIDE.get(tap, 0)
+    marks.dots(axes, where, points["mean"], color, marker, filled=FILLED.get(tap, False))
+    wide = (points["high"] - points["low"]) > SMALLEST_BAR * points["mean"].abs()
+    if wide.any():
+        axes.vlines(where[wide], points["low"][wide], points["high"][wide], color=color, linewidth=0.8, zorder=1.5)
+
+
+def plain_ticks(axes: "Axes") -> "Axes":
+    """At least two ticks on a logarithmic y axis, of a figure that is not drawn on a `Sheet`."""
+    from pipeline.views.ticks import ticked
+
+    if axes.get_yscale() == "log":
+        ticked(axes.yaxis, style.SCREEN.text)
+    return axes
 
 
 def final_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -184,9 +186,6 @@ def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> "Figure | Non
         frame: the record.
         summary: the content of ``summary.json``.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     run = RunSummary(summary)
     at_end = stages_at_the_end(run, frame)
     rows = [stage for stage in at_end if stage.name == HEAD] or run.in_order(set(frame.stage))
@@ -195,22 +194,26 @@ def run_figure(frame: pd.DataFrame, summary: Mapping[str, Any]) -> "Figure | Non
     metrics = panels(run, frame)
     if not rows and not metrics:
         return None
+    whole = any(families(frame[(frame.stage == stage.name) & (frame.step > 0)]) for stage in rows)
     colors = layer_colors(list(dict.fromkeys(layer for stage in rows for layer in layers(frame, stage.name))))
-    shape = len(rows) + bool(metrics), len(metrics) + 1
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.75 * shape[1], 2.8 * shape[0]), layout="constrained")
-        grid = figure.subplots(*shape, squeeze=False)
-        for stage, line in zip(rows, grid, strict=False):
-            _draw_stage(run, frame, stage, metrics, line, colors)
-            if len(rows) > 1:
-                line[0].set_ylabel(stage.title, fontweight="bold")
+    with Sheet(len(rows) + bool(metrics), len(metrics) + whole, title=_title(run, frame)) as sheet:
+        for place, stage in enumerate(rows):
+            _draw_stage(run, frame, stage, metrics, sheet, place, colors, named=len(rows) > 1)
         if metrics:
             thresholds = (summary.get("verdict") or {}).get("thresholds") or {}
-            for metric, axes in zip(metrics, grid[-1], strict=False):
+            for metric, axes in zip(metrics, sheet.row(len(rows)), strict=False):
                 plot_profile(frame, metric.name, axes, thresholds.get(metric.name), run)
-            _legend(run, frame, rows, metrics, colors, grid[-1, -1])
-        figure.suptitle(run.title or run.protocol, fontsize=10)
-    return figure
+            if whole:
+                sheet.drop(sheet[len(rows), len(metrics)])
+        sheet.legend(legends.of_run(run, frame, rows, metrics, colors))
+    return sheet.figure
+
+
+def _title(run: RunSummary, frame: pd.DataFrame) -> str:
+    problem = run.written.get("problem") or {}
+    sizes = f"K = {problem['num_classes']}, L = {problem['depth']}, " if problem else ""
+    seeds = len(run.written.get("seeds") or frame.seed.unique())
+    return f"{run.title or run.protocol} ({sizes}{seeds} seed{'s' * (seeds != 1)})".lstrip()
 
 
 def _has_curves(run: RunSummary, frame: pd.DataFrame, stage: Stage) -> bool:
@@ -224,87 +227,64 @@ def _draw_stage(
     frame: pd.DataFrame,
     stage: Stage,
     metrics: Sequence[MetricDisplay],
-    line: "Sequence[Axes]",
+    sheet: Sheet,
+    row: int,
     colors: Mapping[str, Any],
+    *,
+    named: bool,
 ) -> None:
     """A stage over its steps: its metrics, and last its loss or what else was recorded of it as a whole."""
-    rows = frame[(frame.stage == stage.name) & (frame.step > 0)]
+    rows, line = frame[(frame.stage == stage.name) & (frame.step > 0)], sheet.row(row)
+    unit = f"{stage.unit} ({stage.title})" if named else stage.unit
     present = {metric.name for metric in panels(run, rows)}
     for metric, axes in zip(metrics, line, strict=False):
         if metric.name in present:
-            plot_over_steps(frame, metric.name, axes, stage.name, colors, summary=run)
+            plot_over_steps(frame, metric.name, axes, stage.name, colors, unit, run)
         else:
-            axes.axis("off")
+            sheet.drop(axes)
+    if len(line) == len(metrics):
+        return
     found = families(rows)
     if "loss" in found:
         optimum = (run.written.get("loss") or {}).get("optimum") if stage.name == HEAD else None
-        plot_loss(frame, optimum, line[-1], stage.unit, stage.name)
+        plot_loss(frame, optimum, line[-1], unit, stage.name)
+        if stage.name == HEAD and (lost := _diverged(run)):
+            sheet.tag(line[-1], lost)
     elif found:
         name, members = next(iter(found.items()))
         _plot_seeds(rows, members, line[-1])
         scale = "log" if looks_logarithmic(rows[rows.metric.isin(members)].value) else "linear"
-        line[-1].set(xscale="log", yscale=scale, title=run.metric(name).title.replace("_", " "), xlabel=stage.unit)
+        line[-1].set(xscale="log", yscale=scale, ylabel=quantity(run.metric(name)), xlabel=unit)
     else:
-        line[-1].axis("off")
+        sheet.drop(line[-1])
+    if any(len(members) > 1 for members in found.values()):
+        sheet.legend([marks.line("training split", TRAIN), marks.line("test split", TEST)])
+
+
+def _diverged(run: RunSummary) -> str:
+    """How many seeds of the head did; empty if none did."""
+    losses = (run.written.get("loss") or {}).get("total") or []
+    lost = sum(loss is None for loss in losses)
+    return f"{lost} of {len(losses)} seeds diverged" if lost else ""
 
 
 def save_figure(figure: "Figure | None", folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` (200 dpi) and ``name.pdf``; nothing where there is no figure."""
-    import matplotlib
-
+    """Write ``name.png`` (200 dpi; 300 in print) and ``name.pdf``; nothing where there is no figure."""
     if figure is None:
         return []
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path in paths:
-        # No creation date in the file: the same record gives the same bytes.
-        metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-        with atomic(path) as temporary, matplotlib.rc_context(STYLE):
-            figure.savefig(temporary, dpi=200, metadata=metadata)
+        with atomic(path) as temporary:
+            write_figure(figure, temporary, path.suffix)
     return paths
 
 
-def plain_ticks(axes: "Axes") -> "Axes":
-    """2 instead of 2 x 10^0 on logarithmic axes of numbers that are near 1."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+def write_figure(figure: "Figure", path: Path, suffix: str) -> None:
+    """Write one file, in the form that the suffix names, as the figure's medium has it."""
+    import matplotlib
 
-    low, high = axes.get_ylim()
-    # Over many decades matplotlib's own ticks are the right ones (and LogLocator with subs finds none).
-    if axes.get_yscale() == "log" and low > 0.02 and high < 1e3 * low:
-        axes.yaxis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-    return axes
-
-
-def _legend(
-    run: RunSummary,
-    frame: pd.DataFrame,
-    stages: Sequence[Stage],
-    metrics: Sequence[MetricDisplay],
-    colors: Mapping[str, Any],
-    axes: "Axes",
-) -> None:
-    from matplotlib.lines import Line2D
-
-    names = {layer: layer_name(stage, layer) for stage in stages for layer in layers(frame, stage.name)}
-    every = -(-len(names) // MOST_NAMED) or 1
-    handles = [Line2D([], [], color=colors[layer], label=name) for layer, name in list(names.items())[::every]]
-    taps = set(frame[frame.layer != ""].tap)
-    if names:
-        handles += [Line2D([], [], color="grey", label="post-activation")] * ("post" in taps)
-        handles += [Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="pre-activation")] * ("pre" in taps)
-    if any(has_target_line(metric) for metric in metrics):
-        handles.append(Line2D([], [], **OPTIMUM, label="theory's optimum" if run.has_head else "value at collapse"))
-    end = {"color": TRAIN_COLOR, "linestyle": "", "markersize": 4}
-    for tap in sorted(taps):
-        marker, fill = MARKERS.get(tap, OTHER_MARKER)
-        handles.append(Line2D([], [], marker=marker, fillstyle=fill, label=f"end: {tap}", **end))
-    if run.has_head:
-        handles.append(Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"))
-    if frame.metric.isin([f"test_{metric.name}" for metric in metrics]).any():
-        handles.append(Line2D([], [], marker="o", label="end: test split", **end | {"color": TEST_COLOR}))
-    problem = run.written.get("problem") or {}
-    sizes = f"K={problem['num_classes']}, L={problem['depth']}, " if problem else ""
-    seeds = len(run.written.get("seeds") or frame.seed.unique())
-    axes.axis("off")
-    axes.legend(handles=handles, loc="center", title=f"{sizes}{seeds} seed(s)", ncols=2 if len(handles) > 11 else 1)
+    medium = getattr(figure, "medium", style.SCREEN)
+    # No creation date in the file: the same record gives the same bytes.
+    metadata = {"CreationDate": None} if suffix == ".pdf" else None
+    with matplotlib.rc_context(medium.rc):
+        figure.savefig(path, format=suffix.lstrip("."), dpi=200 if medium.titled else 300, metadata=metadata)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 MOST_PANELS = 6
 """Metrics that are drawn side by side, however many there are."""
 
+NO_SUMMARY = RunSummary({})
+"""Of rows that belong to no run: metrics are shown as the registry says."""
+
 Names = dict[tuple[str, str], str]
 """Stage and layer -> what the place is called, in the order of the data's flow."""
 

@@ -6,7 +6,6 @@ Reads ``summary.json`` and ``.hydra/config.yaml`` of every run in a folder (a mu
 and writes ``sweep.csv``, ``sweep.md`` and ``sweep.png`` beside them.
 """
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,12 @@ from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.files import atomic
 from pipeline.runtime.text import printable
 from pipeline.storage.summary import COMPLETED, MetricDisplay, RunSummary
-from pipeline.views.figures import STYLE
+from pipeline.views import style
+from pipeline.views.figures import write_figure
 from pipeline.views.html.columns import Columns
 from pipeline.views.html.formatting import one_line
 from pipeline.views.html.runs import LocalRun, find_runs
+from pipeline.views.sheet import Sheet
 from pipeline.views.varying import varied
 from pipeline.views.wandb.content import headline
 
@@ -73,8 +74,6 @@ def sweep_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def write(table: pd.DataFrame, settings: Sequence[str], folder: Path, maps: Sequence[MetricDisplay]) -> list[Path]:
     """Write ``sweep.csv``, ``sweep.md`` and, if settings differ and runs completed, ``sweep.png``; their paths."""
-    import matplotlib
-
     paths = [folder / "sweep.csv", folder / "sweep.md"]
     with atomic(paths[0]) as path:
         table.to_csv(path, index=False, errors="backslashreplace")
@@ -83,8 +82,8 @@ def write(table: pd.DataFrame, settings: Sequence[str], folder: Path, maps: Sequ
     maps = [one for one in maps if one.name in table and _numeric(table[one.name]).notna().any()]
     if settings and maps:
         paths.append(folder / "sweep.png")
-        with atomic(paths[-1]) as path, matplotlib.rc_context(STYLE):
-            sweep_figure(table, settings, maps).savefig(path, dpi=200)
+        with atomic(paths[-1]) as path:
+            write_figure(sweep_figure(table, settings, maps), path, ".png")
     return paths
 
 
@@ -100,27 +99,20 @@ def sweep_figure(table: pd.DataFrame, settings: Sequence[str], maps: Sequence[Me
 
     Where runs differ in more than those two, a cell shows the worst number of its runs, and the figure says so.
     """
-    from matplotlib.figure import Figure
-
     rows, columns = settings[0], (*settings, None)[1]
     grid = table.assign(**{name: _categories(table[name]) for name in (rows, columns) if name})
     grid = grid if columns else grid.assign(**{"": ""})
-    note = _note(table, settings[2:])
-    height = 0.8 + 0.5 * grid[rows].nunique() + 1.2 + 0.3
-    figure = Figure(
-        figsize=(max(3.4, 0.8 * grid[columns or ""].nunique() + 2.2) * len(maps), height), layout="constrained"
-    )
-    for shown, axes in zip(maps, figure.subplots(1, len(maps), squeeze=False)[0], strict=True):
-        grid[shown.name] = _numeric(grid[shown.name])
-        worst = "min" if shown.target == 1 and not shown.logarithmic else "max"
-        cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc=worst, dropna=False, observed=False)
-        _heat_map(cells, axes, shown)
-        axes.set(title=_wrapped(_typeset(shown)), ylabel=_literal(rows), xlabel=_literal(columns or ""))
-    figure.supxlabel(
-        "\n".join(line.replace("$", r"\$") for line in textwrap.wrap(note, LONGEST_LABEL * len(maps))),
-        fontsize="medium",
-    )
-    return figure
+    high, wide = grid[rows].nunique(), grid[columns or ""].nunique()
+    title = f"{rows} and {columns}" if columns else rows
+    with Sheet(1, len(maps), title=_literal(title), height=max(0.8, 0.2 * high), width=max(1.2, 0.26 * wide)) as sheet:
+        for shown, axes in zip(maps, sheet.row(0), strict=True):
+            grid[shown.name] = _numeric(grid[shown.name])
+            worst = "min" if shown.target == 1 and not shown.logarithmic else "max"
+            cells = grid.pivot_table(shown.name, rows, columns or "", aggfunc=worst, dropna=False, observed=False)
+            _heat_map(sheet, axes, cells, shown)
+            axes.set(ylabel=_literal(rows), xlabel=_literal(columns or ""))
+        sheet.caption(_note(table, settings[2:]).replace("$", r"\$"))
+    return sheet.figure
 
 
 def _note(table: pd.DataFrame, over: Sequence[str]) -> str:
@@ -144,27 +136,21 @@ def _numeric(values: pd.Series) -> pd.Series:
     return pd.to_numeric(values, errors="coerce")
 
 
-def _heat_map(cells: pd.DataFrame, axes: "Axes", shown: MetricDisplay) -> None:
+def _heat_map(sheet: Sheet, axes: "Axes", cells: pd.DataFrame, shown: MetricDisplay) -> None:
     from matplotlib.colors import LogNorm
 
     values = cells.to_numpy(dtype=float)
     positive = values[np.isfinite(values) & (values > 0)]
     norm = None
-    wide = positive.size == np.isfinite(values).sum() and positive.size and positive.max() > 10 * positive.min()
-    if positive.size and (shown.logarithmic or wide):  # one diverged run would make all others one colour
+    spread = positive.size == np.isfinite(values).sum() and positive.size and positive.max() > 10 * positive.min()
+    if positive.size and (shown.logarithmic or spread):  # one diverged run would make all others one colour
         norm = LogNorm(positive.min(), max(positive.max(), positive.min() * 1.01), clip=True)
-    axes.imshow(values, aspect="auto", cmap="viridis_r", norm=norm)
+    image = axes.imshow(values, aspect="auto", cmap=f"{style.SEQUENTIAL}_r", norm=norm)
     axes.set_xticks(range(len(cells.columns)), [_literal(name) for name in cells.columns])
     axes.set_yticks(range(len(cells.index)), [_literal(name) for name in cells.index])
     axes.grid(visible=False)
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            label = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "boxstyle": "round,pad=0.15"}
-            axes.text(column, row, f"{value:.2g}", ha="center", va="center", bbox=label)
-
-
-def _wrapped(title: str) -> str:
-    return "\n".join(textwrap.wrap(title, 34, break_long_words=False)) if "$" not in title else title
+    sheet.cells(axes, np.where(np.isfinite(values), values, np.nan), image)
+    sheet.figure.colorbar(image, ax=axes, label=_typeset(shown), aspect=12)
 
 
 def _literal(text: object) -> str:

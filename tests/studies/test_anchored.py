@@ -2,6 +2,7 @@
 
 import pytest
 from family_results import descent_rows, result_at
+from readable import drawn_for
 from study_results import one
 
 from pipeline.storage.record import read_summary, write_summary
@@ -35,7 +36,7 @@ def test_less_scatter_weaker_ties_and_a_path_that_falls(tmp_path):
     judged = claims([weak, strong, path])
     assert len(judged) == 4 and all(claim.holds for claim in judged)
     assert "theorem" in one(judged, "random_100:").owner and "ours" in one(judged, "random_1:").owner
-    (figure,) = draw([weak, strong, path]).values()
+    (figure,) = drawn_for("column", lambda: draw([weak, strong, path])).values()
     assert len(figure.axes[1].lines) == 2
     rising, back = _run(tmp_path / "bad", "random_1", 1.2), _run(tmp_path / "bad", "path", 0.5, path=(2.0, 1.5, 1.6))
     judged = claims([rising, strong, back])

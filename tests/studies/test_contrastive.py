@@ -1,6 +1,7 @@
 """Contrastive: frames and simplices are told apart, and what is neither fails."""
 
 from family_results import descent_rows, result_at
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies.contrastive import claims, draw
@@ -23,9 +24,9 @@ def test_frames_of_any_sizes_and_a_simplex_of_equal_ones(tmp_path):
     judged = claims(results)
     assert len(judged) == 8 and all(claim.holds for claim in judged)
     assert "theorem" in one(judged, "step-relu: Gram").owner and "ours" in one(judged, "step-free: gap").owner
-    (figure,) = draw(results).values()
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == ["4 4 4", "4 4 2", "12 12 2 2"]
+    (figure,) = drawn_for("neurips", lambda: draw(results)).values()
+    tags = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_gid() == "tag"]
+    assert tags == ["4, 4, 4", "4, 4, 2", "12, 12, 2, 2"]
 
 
 def test_what_is_no_frame_fails(tmp_path):

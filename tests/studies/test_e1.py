@@ -1,9 +1,11 @@
 """The claims of E1 are judged from the records alone, and one that fails is reported as failing."""
 
 import pytest
-from study_results import collapsed_layers, one, optimum, verdicts
+from readable import drawn_for
+from study_results import STEPS, collapsed_layers, one, optimum, verdicts, with_optimal_tensors
 
-from pipeline.studies.e1 import claims, measurements
+from pipeline.storage.record import Row
+from pipeline.studies.e1 import claims, draw, measurements
 
 
 def test_a_collapsed_head_bears_out_every_claim_of_e1(made):
@@ -52,3 +54,16 @@ def test_of_the_first_layer_it_is_told_what_was_measured_and_no_verdict(made):
         "L = 3: DNC2 of H_1": "median 3 (3 to 3)",
         "L = 3: DNC3 of W_1": "median 2e-11 (1e-11 to 3e-11)",
     }
+
+
+def test_both_figures_are_readable(made):
+    rows = [
+        Row("head", step, seed, layer, tap, metric, (1.0 + seed) / (1 + step))
+        for step in STEPS
+        for seed in range(2)
+        for layer, tap in (("", ""), ("1", "pre"), ("2", "pre"), ("2", "post"))
+        for metric in (("loss", "relative_gap") if layer == "" else ("dnc1", "dnc2", "dnc3"))
+    ]
+    results = [with_optimal_tensors(made([optimum(depth)] * 2, depth=depth, rows=rows)) for depth in (3, 4)]
+    figures = drawn_for("column", lambda: draw(results))
+    assert list(figures) == ["e1_convergence", "e1_gram"]

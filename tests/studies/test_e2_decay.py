@@ -1,9 +1,10 @@
 """Weight decay: the phase transition, claim by claim."""
 
 import pytest
+from readable import drawn_for
 from study_results import optimum, verdicts, with_optimal_tensors
 
-from pipeline.studies.e2_decay import claims, fold_multiple
+from pipeline.studies.e2_decay import claims, draw, fold_multiple
 from pipeline.studies.engine.results import Result
 from pipeline.theory import DufmProblem, critical_decay, diagnose
 
@@ -49,3 +50,9 @@ def test_the_fold_is_where_theory_loses_the_metastable_solution(made, depth):
     before, beyond = (DufmProblem(2, 50, depth, *[fold * share * critical] * 2) for share in (1 - 1e-9, 1 + 1e-9))
     assert diagnose(before, loss).name == "metastable collapsed solution"
     assert diagnose(beyond, loss).name != "metastable collapsed solution"
+
+
+def test_the_figure_is_readable(made):
+    results = decay_results(made, {0.1: [1.0, 1.0], 1.2: [1.0, 1.02]})
+    (figure,) = drawn_for("column", lambda: draw(results)).values()
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from readable import drawn_for
 from study_results import optimum, verdicts
 
 from pipeline.storage.record import write_summary
@@ -20,3 +21,9 @@ def test_a_run_without_any_surviving_seed_fails_every_claim_made_of_it(made):
     for judge in (e1.claims, e2_depth.claims):
         fresh = replace(result)
         assert not any(claim.holds for claim in judge([fresh]))
+
+
+def test_the_figure_is_readable(made):
+    results = [made([optimum(depth) * 1.01, optimum(depth) * 1.02], depth=depth) for depth in (2, 9)]
+    (figure,) = drawn_for("column", lambda: e2_depth.draw(results)).values()
+    assert len(figure.axes) == 5

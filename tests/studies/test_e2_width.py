@@ -3,9 +3,10 @@
 import math
 
 import pytest
+from readable import drawn_for
 from study_results import one, optimum
 
-from pipeline.studies.e2_width import claims
+from pipeline.studies.e2_width import claims, draw
 from pipeline.theory import DufmProblem, partial_loss
 
 
@@ -27,3 +28,9 @@ def test_success_over_the_width_is_counted_by_the_value_each_seed_sits_at(made):
 def test_a_loss_without_a_name_is_reported(made, loss):
     judged = one(claims([made([optimum(6), loss], depth=6, width=8)]), "theory names")
     assert not judged.holds and judged.measured == "1"
+
+
+def test_every_diagnosis_that_occurs_stands_in_the_legend(made):
+    (figure,) = drawn_for("column", lambda: draw([made([0.5, 0.1], depth=6, width=4), made([optimum(6)])])).values()
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"zero solution", "none of them"} <= set(said)

@@ -1,6 +1,7 @@
 """E3: claims about networks, and the figures by name."""
 
 import pytest
+from readable import drawn_for
 from study_results import held
 
 from pipeline.studies.e3 import claims, draw
@@ -56,7 +57,18 @@ def test_of_the_untrained_control_the_opposite_is_expected(network, dnc1):
 
 
 def test_the_figures_are_named_after_images_and_backbone(network):
-    figures = draw([network(), network(classes=(4, 9)), network(status="failed", classes=(7, 8))])
+    results = [network(), network(classes=(4, 9)), network(status="failed", classes=(7, 8))]
+    figures = drawn_for("column", lambda: draw(results))
     assert list(figures) == [
         f"e3_mnist_{pair}_mlp_{kind}" for pair in ("0_1", "4_9") for kind in ("training", "layers")
     ]
+
+
+def test_a_variant_that_diverged_says_so_in_its_column_and_shares_the_ranges_of_its_rows(network):
+    lost = network(variant="end_to_end_standard", status="failed")
+    half = [network(variant="fixed_head"), network(variant="fixed_head", seed=1, status="failed")]
+    for figure in drawn_for("neurips", lambda: draw([network(), lost, *half])).values():
+        notes = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_gid() == "note"]
+        assert notes == ["1 of 1 diverged"] * 3
+        tags = [text.get_text().replace("\n", " ") for axes in figure.axes for text in axes.texts]
+        assert "backbone under a fixed head (1 of 2 diverged)" in tags

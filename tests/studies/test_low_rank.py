@@ -1,6 +1,7 @@
 """Low rank: runs are judged by the values of collapse and SRG, and by the ranks of their layers."""
 
 from family_results import descent_rows, result_at
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies.low_rank import claims, draw, hidden_ranks
@@ -23,7 +24,7 @@ def test_low_rank_below_srg_is_told_from_collapse(tmp_path):
     judged = claims([low])
     for part in ("seeds below collapse", "seeds below SRG", "ranks of H_3"):
         assert one(judged, part).holds
-    (figure,) = draw([low]).values()
+    (figure,) = drawn_for("column", lambda: draw([low])).values()
     assert len(figure.axes) == 6
     judged = claims([_run(tmp_path / "collapsed", "main", "collapsed solution")])
     for part in ("seeds below collapse", "seeds below SRG", "ranks of H_3"):

@@ -1,6 +1,7 @@
 """Softmax codes: the trends over depth and width are read off finished runs, and their absence too."""
 
 import torch
+from readable import drawn_for
 from study_results import one
 
 from pipeline.config import Config
@@ -57,9 +58,8 @@ def test_low_rank_at_depth_and_collapse_at_width_bear_out_the_claims(tmp_path):
     judged = claims(results)
     assert len(judged) == 8 and all(claim.holds for claim in judged)
     assert "abstract" in one(judged, "rank of the outputs").owner and "theorem" in one(judged, "stay").owner
-    (figure,) = draw(results).values()
-    upper = [axes.get_title() for axes in figure.axes if axes.get_title().startswith("L = ")]
-    assert upper == ["L = 1", "L = 3"]
+    (figure,) = drawn_for("column", lambda: draw(results)).values()
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["$L = 1$", "$L = 3$"]
 
 
 def test_the_other_way_round_fails(tmp_path):

@@ -1,6 +1,7 @@
 """Spectra: the outliers of a layer are judged by the closed form, and what a size cannot decide is said."""
 
 from family_results import result_at
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies.spectra import claims, draw, eigenvalues
@@ -33,5 +34,5 @@ def test_relu_outliers_are_equal_at_collapse_and_not_in_the_small_code(tmp_path)
     judged = claims([code])
     assert one(judged, "unequal").holds and "2 x small code" in one(judged, "unequal").measured
     assert one(judged, "below collapse").holds
-    (figure,) = draw([code]).values()
-    assert figure.axes[2].get_legend().get_texts()[0].get_text() == "small code (2)"
+    (figure,) = drawn_for("column", lambda: draw([code])).values()
+    assert figure.legends[0].get_texts()[0].get_text() == "ReLU: small code (2)"

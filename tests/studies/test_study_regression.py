@@ -3,6 +3,7 @@
 import pytest
 import torch
 from family_results import result_at
+from readable import drawn_for
 from study_results import one, verdicts
 
 from pipeline.runs.matrices import teacher
@@ -22,7 +23,7 @@ def test_the_closed_form_is_collapsed_and_leaves_white_residuals(tmp_path):
     assert dropped(middle) == 0 and dropped(beyond) == 1
     judged = claims([middle, beyond])
     assert len(judged) == 9 and set(verdicts(judged).values()) == {True}
-    (figure,) = draw([middle, beyond]).values()
+    (figure,) = drawn_for("column", lambda: draw([middle, beyond])).values()
     assert len(figure.axes) == 4
 
 

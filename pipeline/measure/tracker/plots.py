@@ -8,7 +8,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from pipeline.metrics import registry
-from pipeline.views import figures
+from pipeline.views import figures, style
+from pipeline.views.ticks import ticked
 
 
 def plot_over_steps(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
@@ -25,15 +26,23 @@ def plot_over_steps(history: pd.DataFrame, metric: str, ax: Axes | None = None) 
         ax.plot(shown.step, shown.value, dashes, marker=".", color=colors[layer], label=f"{layer} {tap}")
     ax.set(yscale="log" if logarithmic else "linear", title=_title(metric, known), xlabel="step")
     if known is not None and known.target is not None and (known.target > 0 or not logarithmic):
-        ax.axhline(known.target, **figures.OPTIMUM)
+        ax.axhline(known.target, **style.OPTIMUM)
     ax.legend(fontsize="small")
-    return figures.plain_ticks(ax) if logarithmic else ax
+    return _ticked(ax)
 
 
 def plot_profile(history: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
     """The metric at the last step against the layer: filled after the layer (`post`), open before it (`pre`)."""
     rows = _rows(history, metric)
-    return figures.plot_profile(rows.assign(stage="backbone", seed=0), metric, _axes(ax))
+    ax = figures.plot_profile(rows.assign(stage="backbone", seed=0), metric, _axes(ax))
+    ax.set_title(f"{ax.get_ylabel()} at the end")
+    return _ticked(ax)
+
+
+def _ticked(ax: Axes) -> Axes:
+    if ax.get_yscale() == "log":
+        ticked(ax.yaxis, style.SCREEN.text)
+    return ax
 
 
 def _title(metric: str, known: registry.Metric | None) -> str:

@@ -31,7 +31,9 @@ from pipeline.studies.engine.publish import publish
 from pipeline.studies.engine.results import Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, VERSIONS, Study, studies
 from pipeline.studies.engine.tables import claims_frame, print_claims, print_failures, save_claims, save_csv
+from pipeline.views import style
 from pipeline.views.figures import save_figure
+from pipeline.views.printing import add_option, spelled_out
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ TURNS = ".dnc.drawing"
 class Plan:
     """What is asked for: studies in their order, their runs, where they lie, and how they are made.
 
-    varied: settings of the studies are changed, so that what is known of their own runs need not be so here.
+    varied: settings of the studies are changed, so that what is known of their own runs need not be so here. paper: the
+    medium that figures are also drawn for.
     """
 
     studies: Sequence[Study]
@@ -52,6 +55,7 @@ class Plan:
     workers: int
     repeat_before: float | None
     varied: bool = False
+    paper: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interruption.listen()
     try:
         interruption.exit_if_signalled()
-        options = _parser().parse_intermixed_args(arguments)  # flags may stand between names
+        given = spelled_out(sys.argv[1:] if arguments is None else arguments)
+        options = _parser().parse_intermixed_args(given)  # flags may stand between names
         if options.list:
             _list()
         else:
@@ -118,6 +123,7 @@ def _parser() -> Parser:
         help="submit all runs of the full version through this Hydra launcher (basic, submitit_slurm, ...), set by "
         "hydra.launcher.KEY=VALUE, then draw and judge",
     )
+    add_option(parser, "also draw the figures for print, to OUT/figures/MEDIUM")
     parser.add_argument("--force", action="store_true", help="repeat finished runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduction"), help="folder (default: %(default)s)")
     parser.add_argument("--docs", type=Path, help="also copy the tables and the figures, made small, to this folder")
@@ -147,7 +153,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     jobs = {study.name: planned(study, overrides, out, unvaried, version, force=options.force) for study in chosen}
     _make(out)
     varied = out != unvaried
-    plan = Plan(chosen, jobs, out, options.jobs, time.time() if options.force else None, varied)
+    plan = Plan(chosen, jobs, out, options.jobs, time.time() if options.force else None, varied, options.paper)
     if options.launcher:
         launch(chosen, jobs, [*overrides, *launching], out, options.launcher)
         plan = replace(plan, jobs={name: found(own) for name, own in jobs.items()})
@@ -226,15 +232,17 @@ def _conclude(study: Study, results: Sequence[Result], plan: Plan) -> list[Claim
     """Write the figures and tables of a study and return its claims."""
     out = plan.out
     with one_at_a_time(out / TURNS):  # nobody else's temporary files lie there meanwhile
-        remove_temporaries((out / "figures", out / "tables"))
-        _write_figures_and_tables(study, results, out)
+        remove_temporaries((out / "figures", out / "figures" / (plan.paper or ""), out / "tables"))
+        _write_figures_and_tables(study, results, out, plan.paper)
         claims = reasoned(study.claims(results), {} if plan.varied else study.reasons)
         save_claims(study.name, claims, study.measurements(results), study.expectation, out / "tables")
     return claims
 
 
-def _write_figures_and_tables(study: Study, results: Sequence[Result], out: Path) -> None:
-    for name, figure in study.draw(results).items():
-        save_figure(figure, out / "figures", name)
+def _write_figures_and_tables(study: Study, results: Sequence[Result], out: Path, paper: str | None) -> None:
+    for medium in filter(None, (style.SCREEN.name, paper)):
+        with style.drawn_for(medium):
+            for name, figure in study.draw(results).items():
+                save_figure(figure, out / "figures" / (medium if medium == paper else ""), name)
     for name, table in study.tables(results).items():
         save_csv(table, out / "tables" / f"{name}.csv")

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipeline.runtime.discovery import modules_in
 from pipeline.studies.engine.claims import Claim, Measurement
 from pipeline.studies.engine.results import Point, Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONGEST = 150
 """Characters of a point's name; file systems take 255 bytes."""
@@ -92,7 +94,7 @@ class Grid:
         return ["--multirun", *self.fixed, *(f"{key}={','.join(map(str, v))}" for key, v in self.axes.items())]
 
 
-Draw = Callable[[Sequence[Result]], dict[str, Figure]]
+Draw = Callable[[Sequence[Result]], "dict[str, Figure]"]
 Tables = Callable[[Sequence[Result]], dict[str, pd.DataFrame]]
 
 

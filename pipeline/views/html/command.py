@@ -1,6 +1,7 @@
-"""The subcommands ``dnc report``, ``dnc compare``, ``dnc list`` and ``dnc sweep``."""
+"""The subcommands ``dnc report``, ``dnc compare``, ``dnc list``, ``dnc sweep`` and ``dnc figure``."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from pipeline.runtime.command_line import EXIT_BAD_ARGUMENTS, EXIT_FAILED, Parser, exit_with
 from pipeline.runtime.errors import ConfigError, RunError
 from pipeline.runtime.text import printable
+from pipeline.views import printing
 from pipeline.views.html.comparing import comparison_table
 from pipeline.views.html.runs import LocalRun, find_runs, open_run, open_runs
 from pipeline.views.listing import Listing, plain_lines, terminal_table
@@ -22,7 +24,7 @@ WIDE = 1000
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point; exits 0 done, 1 the report could not be made, 2 bad arguments."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(printing.spelled_out(sys.argv[1:] if arguments is None else arguments))
     try:
         options.perform(options)
     except ConfigError as error:
@@ -101,6 +103,11 @@ def _sweep(options: argparse.Namespace) -> None:
         print(printable(str(path)))
 
 
+def _figure(options: argparse.Namespace) -> None:
+    for path in printing.draw_runs(open_runs(options.folders), options.paper, options.output):
+        print(printable(str(path)))
+
+
 def _console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=WIDE)
@@ -108,7 +115,7 @@ def _console() -> Console:
 
 def _parser() -> Parser:
     parser = Parser(prog="dnc", description="Look at runs that were made.")
-    commands = parser.add_subparsers(required=True, metavar="report|compare|list|sweep", parser_class=Parser)
+    commands = parser.add_subparsers(required=True, metavar="report|compare|list|sweep|figure", parser_class=Parser)
     report = commands.add_parser(
         "report",
         help="write one HTML file about runs",
@@ -145,7 +152,29 @@ def _parser() -> Parser:
     )
     sweep.add_argument("folder", type=Path, metavar="FOLDER", help="a multirun's folder")
     sweep.set_defaults(perform=_sweep)
+    _add_figure(commands)
     return parser
+
+
+def _add_figure(commands: Any) -> None:
+    figure = commands.add_parser(
+        "figure",
+        help="draw the figures of runs again, also for print",
+        description="Draw the figure of every run again, as PDF and PNG. With --paper it is as wide as a journal takes "
+        "it, has no text below 7 points and no title, and its PDF embeds its fonts.",
+    )
+    figure.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="a run's folder, or one that holds runs (a multirun)"
+    )
+    printing.add_option(figure, "for print instead of the screen")
+    figure.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="a folder, or of one run a file (.pdf, .png) (default: figures/ in the run's own folder)",
+    )
+    figure.set_defaults(perform=_figure)
 
 
 def _add_list(commands: Any) -> None:

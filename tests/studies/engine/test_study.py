@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from overlay import Overlay
+from readable import assert_readable
 
 from pipeline.config import conf_folder
 from pipeline.runs.protocols import protocol_named
@@ -101,6 +102,9 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
         assert job.order().perform() is None
         results.append(Result(job.point, job.config, job.folder))
     figures, tables = study.draw(results), study.tables(results)
+    for key, figure in figures.items():
+        if hasattr(figure, "medium"):
+            assert_readable(figure, key)
     assert figures and all(key.startswith(name) for key in (*figures, *tables))
     assert all(len(table) for table in tables.values())
     claims = claims_frame({name: study.claims(results)})
