@@ -65,6 +65,7 @@ __all__ = [
     "class_geometry",
     "class_means",
     "class_spectra",
+    "class_values",
     "cost_of_identity",
     "coupling",
     "coupling_abs",
@@ -149,6 +150,7 @@ _FUNCTIONS = {
         "mean_spectrum",
     ),
     "class_spectra": ("class_spectra",),
+    "class_values": ("class_values",),
     "curvature": (
         "CurvatureSummary",
         "HessianParts",
