@@ -25,7 +25,7 @@ MOST_ITERATIONS = 5000
 FREE, FIXED = 200, 500
 """Iterations on the function itself at first, and then on the one whose units do not change their minds; the former are
 twice as many after every round."""
-ROLLS = (2000, 4000, 4000, 8000)
+ROLLS = (2000, 4000, 4000)
 """Steps of heavy-ball descent before the searches with a fixed pattern, one round each."""
 ON_THEIR_WAY = ((0.3, 0.5), (0.1, 0.5), (0.5, 0.5), (1e-2, 0.0))
 """What is taken to be on its way to 0, in turn: activations below a share of the largest of their layer, or of the
