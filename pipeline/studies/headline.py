@@ -15,23 +15,25 @@ Evidence: docs/reproduction/headline.md and headline*.csv there, seed 0. ResNet-
 
 from collections.abc import Sequence
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline.dufm.verdict import METRICS
 from pipeline.studies._networks import accuracy, gap, seen_gap
 from pipeline.studies._settings import NEAR, TERMINAL
 from pipeline.studies._time_constants import at_the_end, promised, within_from, worst
 from pipeline.studies.engine.claims import THEOREM, Claim, reasoned
-from pipeline.studies.engine.drawing import plot_spread
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Grid, Study
-from pipeline.views.figures import STYLE, TITLES, layer_colors, plot_over_steps
+from pipeline.views import marks, style
+from pipeline.views.figures import plot_over_steps
+from pipeline.views.legends import tap_handles
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REASONS = {
     "resnet20_end_to_end: DNC1": "the features of a class still draw together: the head does not see most of what is "
@@ -63,7 +65,11 @@ NAMES = {
     "model": "the model itself",
 }
 """What is compared over time constants; under a fixed head DNC2 and DNC3 are those of the head."""
-COLORS = {"resnet20_end_to_end": "tab:red", "mlp_end_to_end": "tab:blue", "model": "black"}
+LOOKS: dict[str, Any] = {
+    "resnet20_end_to_end": {"color": style.RED},
+    "mlp_end_to_end": {"color": style.BLUE, "linestyle": style.LINES[1]},
+    "model": {"color": style.BLACK, "linestyle": style.LINES[2]},
+}
 TENDS_TO = {"dnc1": 0, "dnc2": 1, "dnc3": 0}
 TIME = "time constants 1 / (rate x decay)"
 EARLIEST = 0.3
@@ -129,8 +135,7 @@ def _judged(results: Sequence[Result], holds: bool, lasted: float) -> bool | Non
 
 
 def _counted(results: Sequence[Result]) -> str:
-    count = sum(len(result.seeds) for result in results)
-    return f"{count} seed" + "s" * (count != 1)
+    return _count(sum(len(result.seeds) for result in results))
 
 
 def table(results: Sequence[Result]) -> pd.DataFrame:
@@ -165,7 +170,7 @@ def layers(results: Sequence[Result]) -> pd.DataFrame:
     return pd.concat(frames) if frames else pd.DataFrame()
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The promised places of ResNet-20 over time constants, and the worst of every network on one axis."""
     done = [result for result in results if result.completed]
     rows = [name for name in ROWS if any(variant(result) == name for result in done)]
@@ -177,60 +182,46 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
     return figures
 
 
-def _places(results: Sequence[Result], rows: Sequence[str]) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.3 * len(rows) + 0.8), layout="constrained")
-        grid = figure.subplots(len(rows), 3, squeeze=False, sharex=True, sharey="col")
-        depth = max(result.config.head.depth for result in results)
-        colors = layer_colors([str(layer) for layer in range(1, depth + 1)])
-        for name, line in zip(rows, grid, strict=True):
+def _places(results: Sequence[Result], rows: Sequence[str]) -> "Figure":
+    depth = max(result.config.head.depth for result in results)
+    colors = dict(zip(map(str, range(1, depth + 1)), style.shades(depth), strict=True))
+    seeds = len({result.config.seed for result in results if variant(result) in rows})
+    title = f"ResNet-20 on CIFAR-10 airplane and automobile, training images, {_count(seeds)}"
+    with Sheet(len(rows), len(METRICS), title=title, same_x=True, width=1.2) as sheet:
+        for row, name in enumerate(rows):
             own = [result for result in results if variant(result) == name]
             frame = pd.concat([promised(result) for result in own])
-            for metric, axes in zip(METRICS, line, strict=True):
+            sheet.tag(sheet[row, 1], ROWS[name])
+            for metric, axes in zip(METRICS, sheet.row(row), strict=True):
                 plot_over_steps(frame, metric, axes, "head", colors, TIME)
-                _threshold(axes, own[0], metric)
-            line[0].set_ylabel(ROWS[name], fontweight="bold")
-        for axes in grid[1:].flat:
-            axes.set_title("")
-        for axes in grid[:-1].flat:
-            axes.set_xlabel("")
-        handles = [Line2D([], [], color=color, label=f"layer {layer}") for layer, color in colors.items()]
-        handles.append(Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="before the activation"))
-        handles.append(Line2D([], [], color="grey", linewidth=0.8, linestyle="-.", label="threshold"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-        of = sorted({result.config.seed for result in results if variant(result) in rows})
-        figure.suptitle(f"ResNet-20 on CIFAR-10 airplane and automobile, training images, {_seeds(len(of))}")
-    return figure
+                axes.axhline(getattr(own[0].config.verdict, metric), **style.THRESHOLD)
+        sheet.legend([marks.line(f"layer {layer}", color) for layer, color in colors.items()])
+        sheet.legend([*tap_handles({"pre", "post"}), marks.line("threshold", **style.THRESHOLD)])
+    return sheet.figure
 
 
-def _compared(results: Sequence[Result]) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3), layout="constrained")
-        panels = dict(zip(METRICS, figure.subplots(1, len(METRICS)), strict=True))
+def _compared(results: Sequence[Result]) -> "Figure":
+    title = "The worst of the places of which the theorem speaks"
+    with Sheet(1, len(METRICS), title=title, width=1.2) as sheet:
+        panels = dict(zip(METRICS, sheet.row(0), strict=True))
         for name in (name for name in NAMES if any(variant(result) == name for result in results)):
             frame = pd.concat([worst(result) for result in results if variant(result) == name])
             frame = frame[(frame.step >= EARLIEST) & np.isfinite(frame.value)]
             for metric, axes in panels.items():
                 rows = frame[frame.metric == metric]
-                rows = rows.assign(value=rows.value - TENDS_TO[metric])
-                if (rows.value > 0).any():
-                    plot_spread(rows, axes, color=COLORS[name], label=NAMES[name])
+                marks.spread(rows.assign(value=rows.value - TENDS_TO[metric]), axes, **LOOKS[name])
+            sheet.legend([marks.line(NAMES[name], **LOOKS[name])])
         for metric, axes in panels.items():
-            limit = getattr(results[0].config.verdict, metric) - TENDS_TO[metric]
-            axes.axhline(limit, color="grey", linewidth=0.8, linestyle="-.")
-            title = TITLES[metric] + f", less {TENDS_TO[metric]}" * bool(TENDS_TO[metric])
-            axes.set(xscale="log", yscale="log", title=title, xlabel=TIME)
-        panels["dnc3"].legend()
-        figure.suptitle("The worst of the places of which the theorem speaks (dash-dotted: threshold)")
-    return figure
+            less = TENDS_TO[metric]
+            axes.axhline(getattr(results[0].config.verdict, metric) - less, **style.THRESHOLD)
+            label = metric.upper() + f" - {less}" * bool(less)
+            axes.set(xscale="log", yscale="log", ylabel=label, xlabel=TIME)
+        sheet.legend([marks.line("threshold", **style.THRESHOLD)])
+    return sheet.figure
 
 
-def _threshold(axes: Axes, result: Result, metric: str) -> None:
-    axes.axhline(getattr(result.config.verdict, metric), color="grey", linewidth=0.8, linestyle="-.")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + "s" * (count != 1)
+def _count(seeds: int) -> str:
+    return f"{seeds} seed" + "s" * (seeds != 1)
 
 
 STUDY = Study(

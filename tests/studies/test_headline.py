@@ -97,8 +97,6 @@ def test_a_figure_of_places_for_the_resnet_and_one_of_all_networks(network):
     figures = draw([network(), network("resnet20_fixed_head"), network("mlp_end_to_end")])
     assert set(figures) == {"headline", "headline_time"}
     assert len(figures["headline"].axes) == 6
-    assert [text.get_text() for text in figures["headline_time"].axes[2].get_legend().get_texts()] == [
-        "ResNet-20",
-        "MLP",
-    ]
+    for axes in figures["headline_time"].axes:
+        assert len(axes.lines) == 3  # two networks and the threshold
     assert draw([network("mlp_fixed_head")]) == {}
