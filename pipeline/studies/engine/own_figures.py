@@ -1,75 +1,63 @@
 """Figures of a study of the user's own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline.storage.summary import HEAD
-from pipeline.studies.engine.drawing import plot_seeds
 from pipeline.studies.engine.own_file import Spec
 from pipeline.studies.engine.own_tables import SEED, Points, last_values
 from pipeline.studies.engine.results import Result
-from pipeline.views.figures import STYLE, TITLES, layer_colors, plain_ticks, plot_over_steps, plot_profile
+from pipeline.views import marks, style
+from pipeline.views.figures import PANELS, layer_colors, plot_over_steps, plot_profile
+from pipeline.views.legends import end_handles, tap_handles
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FIGURES = ("last_layer", "training", "layers")
-ROWS = 8
+MOST = 6
 """Settings in one figure; more have more figures."""
 
+Plot = Callable[[Sheet, "Axes", pd.DataFrame, str, Sequence[Result], Mapping[str, Any]], None]
 
-def draw(spec: Spec, points: Points) -> dict[str, Figure]:
+
+def draw(spec: Spec, points: Points) -> "dict[str, Figure]":
     """Those asked for, by file name; a figure that nothing is to be seen in is left out."""
     wanted = FIGURES if spec.figures is None else spec.figures
     figures: dict[str, Figure] = {}
-    with matplotlib.rc_context(STYLE):
-        if "last_layer" in wanted and any(_varying(points)):
-            figures[f"{spec.name}_last_layer"] = last_layer(points)
-        for name, plot in (("training", _training_row), ("layers", _profile_row)):
-            if name in wanted:
-                figures |= {f"{spec.name}_{name}{part}": figure for part, figure in _in_rows(points, plot)}
+    if "last_layer" in wanted and any(_varying(points)):
+        figures[f"{spec.name}_last_layer"] = last_layer(points)
+    for name, plot in (("training", _training), ("layers", _profile)):
+        if name in wanted:
+            figures |= {f"{spec.name}_{name}{part}": figure for part, figure in _by_setting(points, plot)}
     return figures
 
 
-def last_layer(points: Points) -> Figure:
+def last_layer(points: Points) -> "Figure":
     """DNC1-3 of the last layer at the end against every axis: each seed a dot, the median a line (of numbers)."""
     axes_of_study = list(_varying(points))
-    figure = Figure(figsize=(2.8 * len(axes_of_study) + 0.6, 6.6), layout="constrained")
-    grid = figure.subplots(3, len(axes_of_study), squeeze=False, sharey="row")
-    for axis, column in zip(axes_of_study, grid.T, strict=True):
-        labels = list(dict.fromkeys(points.at(result)[axis] for result in points.results))
-        numbers = [_number(label) for label in labels]
-        numeric = None not in numbers
-        order = sorted(range(len(labels)), key=lambda place: numbers[place] if numeric else place)
-        for metric, panel in zip(TITLES, column, strict=False):
-            own = [[r for r in points.results if points.at(r)[axis] == labels[place]] for place in order]
-            seeds = [[value for result in group for value in last_values(result, metric)] for group in own]
-            _dots(panel, seeds, joined=numeric)
-            short = [labels[place] if len(labels[place]) <= 18 else f"{labels[place][:16]}.." for place in order]
-            panel.set_xticks(range(len(order)), short, rotation=0 if max(map(len, short)) <= 6 else 30)
-            panel.set_xlim(-0.5, len(order) - 0.5)
-        column[-1].set_xlabel(axis)
-    for metric, panel in zip(TITLES, grid[:, 0], strict=False):
-        panel.set_ylabel(metric.upper(), fontweight="bold")
-    figure.suptitle("Last layer at the end")
-    return figure
-
-
-def _dots(axes: Axes, values: Sequence[Sequence[float]], *, joined: bool) -> None:
-    """Each seed a dot at the place of its group; medians joined by a line."""
-    if joined:
-        plot_seeds(axes, range(len(values)), values)
-    else:
-        style = {"color": "tab:blue", "markersize": 3.5, "alpha": 0.5, "markeredgewidth": 0}
-        for place, seeds in enumerate(values):
-            axes.plot([place] * len(seeds), seeds, "o", **style)
-    if any(isfinite(value) and value > 0 for seeds in values for value in seeds):
-        axes.set_yscale("log")
-        plain_ticks(axes)
+    with Sheet(len(PANELS), len(axes_of_study), title="Last layer at the end", alike=True, same_x=True) as sheet:
+        for place, axis in enumerate(axes_of_study):
+            labels = list(dict.fromkeys(points.at(result)[axis] for result in points.results))
+            numbers = [_number(label) for label in labels]
+            numeric = None not in numbers
+            order = sorted(range(len(labels)), key=lambda place: numbers[place] if numeric else place)
+            for metric, panel in zip(PANELS, sheet.column(place), strict=True):
+                own = [[r for r in points.results if points.at(r)[axis] == labels[place]] for place in order]
+                seeds = [[value for result in group for value in last_values(result, metric)] for group in own]
+                marks.seeds(panel, range(len(seeds)), seeds, joined=numeric)
+                if any(isfinite(value) and value > 0 for group in seeds for value in group):
+                    panel.set_yscale("log")
+                short = [labels[place] if len(labels[place]) <= 18 else f"{labels[place][:16]}.." for place in order]
+                marks.named(panel, short)
+                panel.set(ylabel=metric.upper(), xlabel=axis)
+        sheet.legend([marks.dot("seed", style.BLUE), marks.line("median", style.BLUE)])
+    return sheet.figure
 
 
 def _varying(points: Points) -> Iterator[str]:
@@ -87,28 +75,28 @@ def _number(label: str) -> float | None:
         return None
 
 
-def _in_rows(points: Points, plot: Any) -> Iterator[tuple[str, Figure]]:
-    """Figures with a row for each setting, and what follows their name."""
+def _by_setting(points: Points, plot: Plot) -> "Iterator[tuple[str, Figure]]":
+    """Figures with a column for each setting, and what follows their name."""
     settings = [(name, own) for name, runs in points.groups().items() if (own := [r for r in runs if _drawable(r)])]
-    pages = [settings[start : start + ROWS] for start in range(0, len(settings), ROWS)]
+    pages = [settings[start : start + MOST] for start in range(0, len(settings), MOST)]
     for number, page in enumerate(pages, start=1):
-        figure = Figure(figsize=(9, 2.3 * len(page) + 0.5), layout="constrained")
-        grid = figure.subplots(len(page), 3, squeeze=False)
         frames = [_record(own) for _, own in page]
-        colors = _colors(frames)
-        for (name, own), frame, line in zip(page, frames, grid, strict=True):
-            for metric, axes in zip(TITLES, line, strict=False):
-                plot(frame, metric, axes, own, colors)
-            line[0].set_ylabel(name.replace(", ", "\n"), fontweight="bold")
-        if plot is _training_row:
-            lines = [Line2D([], [], color=color, label=f"layer {layer}") for layer, color in colors.items()]
-            lines.append(Line2D([], [], color="grey", linestyle=(0, (4, 2)), label="before the activation"))
-            figure.legend(handles=lines, loc="outside lower center", ncols=6)
-        yield "" if len(pages) == 1 else f"_{number}", figure
+        colors, rows = _colors(frames), len(PANELS)
+        with Sheet(rows, len(page), title=f"{number} of {len(pages)}" * (len(pages) > 1), alike=True) as sheet:
+            for place, ((name, own), frame) in enumerate(zip(page, frames, strict=True)):
+                for metric, axes in zip(PANELS, sheet.column(place), strict=True):
+                    plot(sheet, axes, frame, metric, own, colors)
+                sheet.tag(sheet[0, place], name)
+            if plot is _training:
+                sheet.legend([marks.line(f"layer {layer}", color) for layer, color in colors.items()])
+                sheet.legend(tap_handles({"pre", "post"}))
+            else:
+                sheet.legend(end_handles({"pre", "post"}, test=True, threshold=True))
+        yield "" if len(pages) == 1 else f"_{number}", sheet.figure
 
 
 def _drawable(result: Result) -> bool:
-    return result.completed and bool(result.record.metric.isin(list(TITLES)).any())
+    return result.completed and bool(result.record.metric.isin(PANELS).any())
 
 
 def _record(results: Sequence[Result]) -> pd.DataFrame:
@@ -128,22 +116,33 @@ def _colors(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
     return layer_colors(list(dict.fromkeys(layer for layers in longest_first for layer in layers)))
 
 
-def _training_row(
-    frame: pd.DataFrame, metric: str, axes: Any, results: Sequence[Result], colors: Mapping[str, Any]
+def _training(
+    sheet: Sheet,
+    axes: "Axes",
+    frame: pd.DataFrame,
+    metric: str,
+    results: Sequence[Result],
+    colors: Mapping[str, Any],
 ) -> None:
     units, stage = results[0].summary.get("step_units") or {}, _stage(frame)
     steps = frame[(frame.metric == metric) & (frame.stage == stage) & (frame.step > 0)].step.nunique()
+    axes.set(yscale="log", ylabel=metric.upper())
     if steps > 1:
         plot_over_steps(frame, metric, axes, stage, colors, units.get(stage))
     else:
-        axes.axis("off")
-        axes.text(0.5, 0.5, "measured once" if steps else "not measured", ha="center", transform=axes.transAxes)
+        sheet.note(axes, "measured once" if steps else "not measured")
 
 
-def _profile_row(
-    frame: pd.DataFrame, metric: str, axes: Any, results: Sequence[Result], colors: Mapping[str, Any]
+def _profile(
+    sheet: Sheet,
+    axes: "Axes",
+    frame: pd.DataFrame,
+    metric: str,
+    results: Sequence[Result],
+    colors: Mapping[str, Any],
 ) -> None:
+    axes.set(yscale="log", ylabel=metric.upper())
     if (frame.metric == metric).any():
         plot_profile(frame, metric, axes, getattr(results[0].config.verdict, metric, None))
     else:
-        axes.axis("off")
+        sheet.note(axes, "not measured")
