@@ -11,6 +11,7 @@ from pathlib import Path
 
 from commands import commands, wait_until
 
+from pipeline.runtime.lock import FILE as LOCK
 from pipeline.studies.engine.folders import folder_of
 from pipeline.studies.engine.study import QUICK
 
@@ -56,8 +57,20 @@ class Reproduction:
         return self
 
     def descending(self, *points: str) -> "Reproduction":
-        """Wait until the descents of these points have a checkpoint."""
-        return self.wait_for(lambda: all((self.runs / point / CHECKPOINT).exists() for point in points))
+        """Wait until the descents of these points have a checkpoint; who is first waits for the others."""
+        waiting: dict[str, int] = {}
+
+        def all_wait() -> bool:
+            for point in points:
+                if point not in waiting and (self.runs / point / CHECKPOINT).exists():
+                    waiting[point] = int((self.runs / point / LOCK).read_text().split()[1])  # process PID on HOST
+                    os.kill(waiting[point], signal.SIGSTOP)
+            return len(waiting) == len(points)
+
+        self.wait_for(all_wait)
+        for pid in waiting.values():
+            os.kill(pid, signal.SIGCONT)
+        return self
 
     @contextmanager
     def paused(self) -> Iterator[None]:

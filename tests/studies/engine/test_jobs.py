@@ -27,8 +27,9 @@ SHRUNK = [
     "protocol.num_features=4",
     "protocol.samples_per_class=3",
 ]
+FEW = ["data.samples_per_class=20", "backbone.epochs=1", "trainer.compile=off"]
 # Experiments on images that are not embedded run on those that are.
-ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=1"]
+ON_DIGITS = ["data=digits", "data.classes=[0,1]", *FEW]
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,10 @@ def shrunk(experiment: str, folder: Path) -> Job:
     """Valid for any experiment: `data.download` spares it the files of data sets that this machine may not have."""
     found = plan(experiment, folder, "data.download=true", f"data.root={folder}")
     protocol = protocol_named(found.config.protocol.name)
+    if protocol.name == "network":
+        few = FEW[1:] if found.config.data.name == "pydoc" else FEW  # a text has no samples of classes
+        thin = ["backbone.width=16"] if found.config.backbone.name in ("rfm", "transformer") else []
+        return plan(experiment, folder, *few, *thin)
     if not protocol.head:
         return plan(experiment, folder, "protocol.repeats=1")
     return plan(experiment, folder, *SHRUNK, *(ON_DIGITS if protocol.images else []))
@@ -56,8 +61,10 @@ def test_every_experiment_file_runs_shrunk(experiment, tmp_path):
     assert job.order().perform() is None
     assert job.is_finished
     result = job.result()
-    if not protocol_named(job.config.protocol.name).head:
-        assert result.completed and set(result.record.stage) == {experiment}
+    protocol = protocol_named(job.config.protocol.name)
+    if not protocol.head:
+        stage = "backbone" if protocol.name == "network" else experiment
+        assert result.completed and set(result.record.stage) == {stage}
         return
     joint = result.summary["step_units"]["head"] == "epoch"
     assert result.completed and len(result.losses) == len(result.seeds) == (1 if joint else 2)

@@ -33,7 +33,7 @@ def online_tracker(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         client.teardown()  # it has read its settings once and for all
         return Tracker.start(
-            LoggerConfig(name="wandb", mode="online", patience=patience), tmp_path, {"seed": 0}, "dufm"
+            LoggerConfig(name="wandb", mode="online", patience=patience), tmp_path, {"seed": 0}, "dufm", {}
         )
 
     yield begin
