@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from math import nan
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.studies.engine.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GROUP = "measures"
 CLASSIFIER = ("classifier", "pre")
@@ -52,16 +55,23 @@ def by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
     return {name: [result for result in results if result.config.data.name == name] for name in names}
 
 
-def figures(study: str, results: Sequence[Result], draw: Callable[[list[Result]], Figure]) -> dict[str, Figure]:
+def figures(study: str, results: Sequence[Result], draw: "Callable[[list[Result]], Figure]") -> "dict[str, Figure]":
     """A figure for each data set, by file name; named after the study alone where there is one."""
     found = by_data(results)
     return {study if len(found) == 1 else f"{study}_{data}": draw(own) for data, own in found.items()}
 
 
-def drawn(axes: Axes, values: pd.Series, **style: object) -> None:
-    """A curve over epochs, on an axis that shows epoch 0 as well."""
-    axes.plot(values.index, values.values, **style)
+def drawn(axes: "Axes", values: pd.Series, **look: Any) -> None:
+    """A curve over whole epochs, on an axis that shows epoch 0 as well; nothing where nothing was measured."""
+    if len(values):
+        axes.plot(values.index, values.values, **look)
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def short(place: Place) -> str:
+    """What a place is called in a figure: its block, ``hidden1`` or ``layer1.2``."""
+    return place[0].removeprefix("network.")
 
 
 def numbers(values: Sequence[float]) -> str:

@@ -15,17 +15,19 @@ Provenance: machine, width, bandwidth and metrics read; the ridge is that of the
 
 from collections.abc import Sequence
 from itertools import pairwise
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import COMMON, GROUP, Place, end, figures, numbers, places, tables
 from pipeline.studies.engine.claims import OURS, READ, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SETS = ("mnist", "cifar10", "svhn")
 DEEP = ("backbone.depth=20", "data.samples_per_class=500")
@@ -45,6 +47,7 @@ DIGITS = (
 )
 ROWS = ("x", "projected", "phi")
 WORDS = {"x": "X", "projected": r"$X M^{1/2}$", "phi": "random features"}
+LABELS = ("NC1", "NC2: mean squared distance of cosines")
 
 REASONS = {"NC2 of X falls": "it falls to a floor and moves about that"}
 """Why claims do not hold, by a part of their text."""
@@ -73,30 +76,29 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return reasoned(made, REASONS)
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """NC1 and NC2 against the layer, and Gram matrices of what leaves the last one."""
     return figures("deep_rfm", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 6.2), layout="constrained")
-        shown = {control: next((r for r in results if _is_control(r) == control), None) for control in (False, True)}
-        (nc1, nc2), below = figure.subplots(2, 2)
-        for axes, metric, title in (
-            (nc1, "dnc1", "NC1"),
-            (nc2, "nc2_etf_mse", "NC2: mean squared distance of cosines"),
-        ):
-            for control, style in ((False, "-"), (True, "--")):
-                if shown[control] is not None:
-                    _lines(axes, shown[control], metric, style)
-            axes.set(yscale="log", xlabel="layer", title=f"{title} (dashed: M = I)")
-        nc1.legend()
-        for axes, control in zip(below, (False, True), strict=True):
-            if shown[control] is not None and shown[control].completed:
-                _gram(axes, shown[control], "M = I" if control else "with M")
-        figure.suptitle("Deep RFM: collapse without gradient descent")
-    return figure
+def _figure(results: Sequence[Result]) -> "Figure":
+    shown = {control: next((r for r in results if _is_control(r) == control), None) for control in (False, True)}
+    with Sheet(2, 2, title="Deep RFM: collapse without gradient descent", width=1.5, height=1.2) as sheet:
+        for axes, metric, label in zip(sheet.row(0), ("dnc1", "nc2_etf_mse"), LABELS, strict=True):
+            for result in filter(None, shown.values()):
+                _lines(axes, result, metric)
+            axes.set(yscale="log", xlabel="layer", ylabel=label)
+        looks = zip(ROWS, style.PALETTE, style.MARKERS, strict=False)
+        sheet.legend([marks.line(WORDS[rows], color, marker=marker) for rows, color, marker in looks])
+        for axes, (control, result) in zip(sheet.row(1), shown.items(), strict=True):
+            if result is not None:
+                sheet.legend([marks.line(_said(control), style.GREY, _dashes(control))])
+            if result is not None and result.completed:
+                _gram(axes, result)
+                sheet.tag(axes, _said(control))
+            else:
+                sheet.drop(axes)
+    return sheet.figure
 
 
 def through(result: Result, rows: str, metric: str) -> list[float]:
@@ -116,22 +118,32 @@ def _fall(values: Sequence[float]) -> bool:
     return len(values) > 1 and all(after < before for before, after in pairwise(values))
 
 
-def _lines(axes: Axes, result: Result, metric: str, style: str) -> None:
-    for rows, color in zip(ROWS, ("tab:blue", "tab:red", "tab:green"), strict=True):
+def _said(control: bool) -> str:
+    return "$M = I$" if control else "with $M$"
+
+
+def _dashes(control: bool) -> Any:
+    return style.LINES[1] if control else style.LINES[0]
+
+
+def _lines(axes: "Axes", result: Result, metric: str) -> None:
+    dashes = _dashes(_is_control(result))
+    for rows, color, marker in zip(ROWS, style.PALETTE, style.MARKERS, strict=False):
         values = through(result, rows, metric)
-        label = WORDS[rows] if style == "-" else None
-        axes.plot(range(1, len(values) + 1), values, "o", linestyle=style, color=color, markersize=3, label=label)
+        axes.plot(range(1, len(values) + 1), values, color=color, marker=marker, linestyle=dashes)
+    marks.numbered(axes, range(1, len(values) + 1))
 
 
-def _gram(axes: Axes, result: Result, title: str) -> None:
+def _gram(axes: "Axes", result: Result) -> None:
     """Cosines of the rows less their mean, ordered by class."""
     features, labels = result.tensors["features/1"].double(), result.tensors["labels"]
     rows = features.reshape(-1, features.shape[-1])
     rows = (rows - rows.mean(0))[labels.argsort(stable=True)]
     rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)
-    axes.imshow((rows @ rows.T).numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
-    axes.set(title=f"cosines after the last layer, {title}", xticks=[], yticks=[])
-    axes.grid(False)
+    image = axes.imshow((rows @ rows.T).numpy(), vmin=-1, vmax=1, cmap=style.DIVERGING, interpolation="nearest")
+    axes.set(xticks=[], yticks=[], ylabel="images by class")
+    axes.grid(visible=False)
+    axes.figure.colorbar(image, ax=axes, location="bottom", label="cosine after the last layer")
 
 
 STUDY = Study(

@@ -14,10 +14,7 @@ Provenance: NC5 and score read in the code; that features are not centred, and t
 
 from collections.abc import Sequence
 from statistics import mean
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import (
@@ -30,13 +27,20 @@ from pipeline.studies._measured import (
     figures,
     numbers,
     places,
+    short,
     start,
     tables,
 )
 from pipeline.studies.engine.claims import OURS, READ, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE, layer_colors
+from pipeline.views import marks, style
+from pipeline.views.figures import layer_colors
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MLP = ("backbone.hidden=[128,128,64]",)
 DIGITS = tuple(Point(f"digits-digits-seed_{seed}", (*MLP, f"seed={seed}")) for seed in range(3))
@@ -48,6 +52,12 @@ POINTS = (
     Point("cifar10-mnist-seed_0", ("data=cifar10", "data.foreign=mnist", *LARGE, *RESNET)),
 )
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], COMMON)
+SHOWN = {
+    "nc5": "NC5",
+    "neco_auroc": "AUROC of the NECO score",
+    "neco_fpr95": "foreign rows let through at 95 % of the known",
+}
+"""Metric -> what its axis says."""
 TOLD = 0.9
 """AUROC from which foreign rows count as told."""
 
@@ -73,23 +83,26 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return reasoned(made, {})
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """NC5 and AUROC over training, layer by layer, of the first seed; the false-positive rate of the features."""
     return figures("foreign", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
+def _figure(results: Sequence[Result]) -> "Figure":
     kinds = _kinds(results)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.4 * len(kinds)), layout="constrained")
-        for row, (kind, own) in zip(figure.subplots(len(kinds), 3, squeeze=False), kinds.items(), strict=True):
-            _layers(row[0], own, "nc5", f"{kind}: NC5")
-            _layers(row[1], own, "neco_auroc", "AUROC of the NECO score")
-            _layers(row[2], own, "neco_fpr95", "foreign rows let through at 95 % of the known")
-            row[1].axhline(0.5, color="grey", linewidth=0.8)
-            row[0].legend()
-        figure.suptitle("Known against foreign images, mean over seeds")
-    return figure
+    title = "Known against foreign images, block by block, mean over seeds"
+    with Sheet(len(kinds), len(SHOWN), title=title, width=1.3) as sheet:
+        for row, (kind, own) in enumerate(kinds.items()):
+            for axes, first, (metric, label) in zip(sheet.row(row), sheet.row(0), SHOWN.items(), strict=True):
+                if row:
+                    axes.sharey(first)
+                if len(kinds) > 1:
+                    sheet.tag(axes, kind.replace("-", " against "))
+                sheet.legend(_layers(axes, own, metric))
+                axes.set_ylabel(label)
+            sheet[row, 1].axhline(0.5, **style.THRESHOLD)
+        sheet.legend([marks.line("chance", **style.THRESHOLD)])
+    return sheet.figure
 
 
 def _kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -100,14 +113,15 @@ def _kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
     return kinds
 
 
-def _layers(axes: Axes, own: Sequence[Result], metric: str, title: str) -> None:
+def _layers(axes: "Axes", own: Sequence[Result], metric: str) -> list:
+    """Returns the entries of a legend."""
     layers = places(own[0])
     colors = layer_colors([layer for layer, _ in layers])
     for place in layers:
         values = [curve(result, place, metric) for result in own]
         middle = values[0].index.to_series().map(lambda step: mean(each[step] for each in values))  # noqa: B023
-        drawn(axes, middle, color=colors[place[0]], label=place[0].rpartition(".")[2])
-    axes.set_title(title)
+        drawn(axes, middle, color=colors[place[0]])
+    return [marks.line(short(place), colors[place[0]]) for place in layers]
 
 
 STUDY = Study(

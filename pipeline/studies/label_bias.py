@@ -15,16 +15,18 @@ Provenance: the two claims read (abstract); data, groups (inverted images), rate
 
 from collections.abc import Sequence
 from itertools import pairwise
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._measured import CLASSIFIER, COMMON, GROUP, by_data, curve, drawn, end, figures, numbers, tables
 from pipeline.studies.engine.claims import ABSTRACT, OURS, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RATES = (0.0, 0.25, 0.5)
 DIGITS = tuple(Point(f"rate_{rate:g}", (f"data.flip.rate={rate:g}",)) for rate in RATES)
@@ -45,7 +47,9 @@ POINTS = tuple(
     for rate in RATES
 )
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], COMMON)
-GROUPS, COLORS = ("0", "1"), ("tab:blue", "tab:red")
+GROUPS = ("0", "1")
+LOOKS = {"color": style.BLUE, "marker": "o"}, {"color": style.RED, "marker": "^"}
+EVERYONE = {"color": style.GREEN, "linestyle": style.LINES[1]}
 TOGETHER, LOST, APART = 1.5, 0.05, 1.2
 """Ratio of NC1 up to which groups are together; F1 that counts as lost; ratio from which groups are apart."""
 
@@ -88,37 +92,37 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """NC1 and F1 of the groups over training at the middle rate; distance over training, F1 over rates."""
     return figures("label_bias", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
+def _figure(results: Sequence[Result]) -> "Figure":
     ordered = sorted(results, key=rate_of)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 6.2), layout="constrained")
-        (nc1, scores), (gaps, rates) = figure.subplots(2, 2)
-        biased = [result for result in ordered if rate_of(result) > 0]
-        for result in biased[:1]:
-            _of_groups(nc1, result, "dnc1/group={}", "NC1 of the features, training images by true labels")
-            _of_groups(scores, result, "test_f1/group={}", "F1 on clean test labels")
-            drawn(nc1, curve(result, CLASSIFIER, "dnc1"), color="black", linestyle=":", label="all")
+    with Sheet(2, 2, title="Wrong labels in one group: collapse and F1 of each", width=1.6, height=1.1) as sheet:
+        (nc1, scores), (gaps, rates) = sheet.row(0), sheet.row(1)
+        rates.sharey(scores)
+        for result in [result for result in ordered if rate_of(result) > 0][:1]:
+            _of_groups(nc1, result, "dnc1/group={}")
+            _of_groups(scores, result, "test_f1/group={}")
+            drawn(nc1, curve(result, CLASSIFIER, "dnc1"), **EVERYONE)
             for axes in (nc1, scores):
-                axes.set_title(f"{axes.get_title()}, rate {rate_of(result):g}")
-        nc1.set(yscale="log")
-        nc1.legend()
-        shades = matplotlib.colormaps["viridis"]
-        for place, result in enumerate(ordered):
-            color = shades(place / max(1, len(ordered)))
-            drawn(gaps, curve(result, CLASSIFIER, "group_gap"), color=color, label=f"rate {rate_of(result):g}")
-        gaps.set(yscale="log", title="squared distance of the groups' means over tr $\\Sigma_B$")
-        gaps.legend()
-        for group, color in zip(GROUPS, COLORS, strict=True):
+                sheet.tag(axes, f"rate of wrong labels {rate_of(result):g}")
+        nc1.set(yscale="log", ylabel="NC1 of the features, by true labels")
+        scores.set_ylabel("F1 on clean test labels")
+        sheet.legend([marks.line(f"group {group}", **look) for group, look in zip(GROUPS, LOOKS, strict=True)])
+        sheet.legend([marks.line("all images", **EVERYONE)])
+        greys = zip(ordered, style.greys(len(ordered)), style.LINES, strict=False)
+        for result, color, dashes in greys:
+            drawn(gaps, curve(result, CLASSIFIER, "group_gap"), color=color, linestyle=dashes)
+            sheet.legend([marks.line(f"rate {rate_of(result):g}", color, dashes)])
+        gaps.set(yscale="log", ylabel=r"squared distance of the groups' means over tr $\Sigma_B$")
+        for group, look in zip(GROUPS, LOOKS, strict=True):
             ends = [end(result, CLASSIFIER, f"test_f1/group={group}") for result in ordered]
-            rates.plot([rate_of(r) for r in ordered], ends, "o-", color=color, label=f"group {group}")
-        rates.set(xlabel="rate of wrong labels in group 1, class 1", title="F1 at the end", ylim=(0, 1.02))
-        rates.legend()
-    return figure
+            rates.plot([rate_of(result) for result in ordered], ends, **look)
+        rates.set(xlabel="rate of wrong labels in group 1, class 1", ylabel="F1 at the end")
+        marks.numbered(rates, [rate_of(result) for result in ordered])
+    return sheet.figure
 
 
 def rate_of(result: Result) -> float:
@@ -132,10 +136,9 @@ def _ratios(result: Result) -> list[float]:
     return (second / first).iloc[1:].tolist() or [float("nan")]
 
 
-def _of_groups(axes: Axes, result: Result, metric: str, title: str) -> None:
-    for group, color in zip(GROUPS, COLORS, strict=True):
-        drawn(axes, curve(result, CLASSIFIER, metric.format(group)), color=color, label=f"group {group}")
-    axes.set_title(title)
+def _of_groups(axes: "Axes", result: Result, metric: str) -> None:
+    for group, look in zip(GROUPS, LOOKS, strict=True):
+        drawn(axes, curve(result, CLASSIFIER, metric.format(group)), **look)
 
 
 STUDY = Study(

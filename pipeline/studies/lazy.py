@@ -13,17 +13,19 @@ Provenance: claims read (abstract, captions); that one half is where it begins d
 
 from collections.abc import Sequence
 from itertools import pairwise
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import COMMON, GROUP, Place, curve, drawn, end, numbers, places, start, tables
 from pipeline.studies.engine.claims import ABSTRACT, THEOREM, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTHS = (64, 256, 1024)
 LABELS = {"true": (), "random": ("data.random_labels=true",)}
@@ -64,25 +66,26 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return reasoned(made, {})
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The share over training, and its ends over the width."""
     kinds = list(dict.fromkeys(kind_of(result) for result in results))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-        over_epochs, over_widths = figure.subplots(1, 2)
-        for kind, color in zip(kinds, ("tab:blue", "tab:red", "tab:green"), strict=False):
+    title = "Activations that are not zero, over training and by the width, with true and with random labels"
+    with Sheet(1, 2, title=title, alike=True, width=1.7, height=1.4) as sheet:
+        over_epochs, over_widths = sheet.row(0)
+        for kind, color, marker in zip(kinds, style.PALETTE, style.MARKERS, strict=False):
             own = sorted((result for result in results if kind_of(result) == kind), key=width_of)
-            for result, style in zip(own, (":", "--", "-"), strict=False):
-                label = f"{kind}, width {width_of(result)}"
-                place = hidden(result)[-1]
-                drawn(over_epochs, curve(result, place, "active_share"), color=color, linestyle=style, label=label)
-            _over_widths(over_widths, own, color, kind)
-        over_epochs.axhline(0.5, color="grey", linewidth=0.8)
-        over_epochs.set_title("share of activations that are not zero")
-        over_epochs.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        over_widths.set(xscale="log", xlabel="width", title="at the end (open: before training)")
-        over_widths.legend()
-    return {"lazy": figure}
+            for result, dashes in zip(own, reversed(style.LINES[: len(own)]), strict=False):
+                drawn(over_epochs, curve(result, hidden(result)[-1], "active_share"), color=color, linestyle=dashes)
+                sheet.legend([marks.line(_said(result.point.name), color, dashes)])
+            _over_widths(over_widths, own, color, marker)
+            sheet.legend([marks.dot(f"{_said(kind)}, end", color, marker)])
+            sheet.legend([marks.dot(f"{_said(kind)}, before training", color, marker, filled=False)])
+        over_epochs.set_ylabel("share of activations that are not zero")
+        over_widths.set(xscale="log", xlabel="width")
+        marks.numbered(over_widths, sorted({width_of(result) for result in results} - {0}))
+        over_epochs.axhline(0.5, **style.OPTIMUM)
+        sheet.legend([marks.line("one half, where theory begins", **style.OPTIMUM)])
+    return {"lazy": sheet.figure}
 
 
 def kind_of(result: Result) -> str:
@@ -106,12 +109,20 @@ def changes(result: Result) -> list[float]:
     return [end(result, place, "active_share") - start(result, place, "active_share") for place in hidden(result)]
 
 
-def _over_widths(axes: Axes, own: Sequence[Result], color: str, kind: str) -> None:
-    widths = [width_of(result) for result in own]
-    for at, style, label in ((end, "o-", kind), (start, "o:", None)):
-        values = [at(result, hidden(result)[-1], "active_share") for result in own]
-        fill = "full" if at is end else "none"
-        axes.plot(widths, values, style, color=color, markersize=5, fillstyle=fill, label=label)
+def _said(name: str) -> str:
+    """A kind, or a point, in words."""
+    for part, words in (("-true", ", true labels"), ("-random", ", random labels"), ("-width_", ", width ")):
+        name = name.replace(part, words)
+    return name
+
+
+def _over_widths(axes: "Axes", own: Sequence[Result], color: str, marker: str) -> None:
+    shown = [result for result in own if width_of(result)]
+    widths = [width_of(result) for result in shown]
+    for at, dashes in ((end, style.LINES[0]), (start, style.LINES[2])):
+        values = [at(result, hidden(result)[-1], "active_share") for result in shown]
+        axes.plot(widths, values, color=color, linestyle=dashes, zorder=1.9)
+        marks.dots(axes, widths, values, color, marker, filled=at is end)
 
 
 STUDY = Study(

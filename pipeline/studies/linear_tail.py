@@ -17,10 +17,7 @@ Provenance: claims, and settings of the full version, read in a digest of the pa
 from collections.abc import Sequence
 from itertools import pairwise
 from math import log
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import (
@@ -40,7 +37,12 @@ from pipeline.studies._measured import (
 from pipeline.studies.engine.claims import OURS, READ, THEOREM, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DIGITS = tuple(Point(f"linear_{count}", (f"backbone.linear_tail={count - 1}",)) for count in (1, 2, 3, 4))
 FULL_SETTINGS = ("data=mnist", "data.classes=null", "data.samples_per_class=null", "backbone.batch_size=128")
@@ -51,6 +53,9 @@ POINTS = tuple(
 QUICK_POINTS = shrunk(DIGITS, [f"linear_{count}" for count in (1, 2, 3)], ("backbone.epochs=4200", *COMMON))
 BALANCED, ENOUGH, STRAIGHT = 0.05, 4.0, 0.1
 """Balance that counts as reached; time constants of its decay that a run must last; deviation of log NC2."""
+
+PAIRS = ("first", "second", "third", "fourth")
+"""Of the linear layers, in the order of data flow."""
 
 REASONS: dict[str, str] = {}
 """Why claims do not hold, by a part of their text."""
@@ -96,34 +101,32 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Balance over training; NC1 and NC2 over the number of linear layers; NC2 along the tail."""
     return figures("linear_tail", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
+def _figure(results: Sequence[Result]) -> "Figure":
     ordered = sorted(results, key=count_of)
-    shades = matplotlib.colormaps["viridis"]
-    colors = [shades(place / max(1, len(ordered))) for place in range(len(ordered))]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.8), layout="constrained")
-        balance, ends, along = figure.subplots(1, 3)
-        for result, color in zip(ordered, colors, strict=True):
-            for place, style in zip(tail(result)[:-1], ("-", "--", ":", "-."), strict=False):
-                drawn(balance, curve(result, place, "balancedness_op"), color=color, linestyle=style)
-            if count_of(result) > 1:
-                balance.plot([], [], color=color, label=f"{count_of(result)} linear layers")
+    counts = [count_of(result) for result in ordered]
+    with Sheet(1, 3, title="Linear layers at the end: balance of their weights and collapse", width=1.3) as sheet:
+        balance, ends, along = sheet.row(0)
+        for result, count, color in zip(ordered, counts, style.shades(len(ordered)), strict=True):
+            for place, dashes in zip(tail(result)[:-1], style.LINES, strict=False):
+                drawn(balance, curve(result, place, "balancedness_op"), color=color, linestyle=dashes)
             values = [end(result, place, "dnc2") for place in tail(result)]
-            along.plot(range(len(values), 0, -1), values, "o-", color=color, markersize=4)
-        balance.axhline(BALANCED, color="grey", linewidth=0.8)
-        balance.set(yscale="log", title="imbalance of pairs, operator norm")
-        balance.legend()
-        _over_counts(ends, ordered)
-        along.set(yscale="log", xlabel="linear layer, counted from the end", title="NC2 of what enters it")
+            along.plot(range(len(values), 0, -1), values, color=color, marker="o")
+            sheet.legend([marks.line(f"{count} linear layer{'s' * (count > 1)}", color, marker="o")])
+        pairs = zip(PAIRS[: max(counts) - 1], style.LINES, strict=False)
+        sheet.legend([marks.line(f"{which} pair", style.GREY, dashes) for which, dashes in pairs])
+        balance.axhline(BALANCED, **style.THRESHOLD)
+        balance.set(yscale="log", ylabel="imbalance of a pair of layers, operator norm")
+        sheet.legend([marks.line(f"balanced: {BALANCED:g}", **style.THRESHOLD)])
+        sheet.legend(_over_counts(ends, ordered))
+        along.set(yscale="log", xlabel="linear layer, counted from the end", ylabel="NC2 of what enters it")
         along.invert_xaxis()
-        along.xaxis.get_major_locator().set_params(integer=True)
-        figure.suptitle("Linear tails")
-    return figure
+        marks.numbered(along, range(1, max(counts) + 1))
+    return sheet.figure
 
 
 def count_of(result: Result) -> int:
@@ -156,15 +159,17 @@ def _off_the_line(result: Result) -> float:
     return max(abs(value - number * each) for number, value in enumerate(values, start=1))
 
 
-def _over_counts(axes: Axes, ordered: Sequence[Result]) -> None:
-    counts = [count_of(result) for result in ordered]
-    for metric, color, name in (("dnc1", "tab:blue", "NC1"), ("dnc2", "tab:red", "NC2")):
-        for style, which, place in (("o-", "last", -1), ("s--", "first", 0)):
+def _over_counts(axes: "Axes", ordered: Sequence[Result]) -> list:
+    """Returns the entries of a legend."""
+    counts, handles = [count_of(result) for result in ordered], []
+    for metric, color, name in (("dnc1", style.BLUE, "NC1"), ("dnc2", style.GREEN, "NC2")):
+        for dashes, marker, which, place in ((style.LINES[0], "^", "last", -1), (style.LINES[1], "s", "first", 0)):
             values = [end(result, tail(result)[place], metric) for result in ordered]
-            axes.plot(counts, values, style, color=color, markersize=4, label=f"{name}, {which} linear layer")
-    axes.set(yscale="log", xlabel="linear layers", title="of what enters the first and the last linear layer")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
+            axes.plot(counts, values, color=color, marker=marker, linestyle=dashes)
+            handles.append(marks.line(f"{name}, {which} layer", color, dashes, marker=marker))
+    axes.set(yscale="log", xlabel="linear layers", ylabel="NC1, NC2 of what enters the first and the last of them")
+    marks.numbered(axes, counts)
+    return handles
 
 
 STUDY = Study(

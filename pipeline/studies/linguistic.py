@@ -14,18 +14,21 @@ Provenance: definitions and squared correlations (230 models, TinyStories) read 
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipeline.metrics import sphere_kernel_log
 from pipeline.studies._measured import CLASSIFIER, COMMON, GROUP, end, figures, numbers, tables
 from pipeline.studies.engine.claims import OURS, READ, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZES = ((16, 1), (32, 1), (64, 1), (128, 1), (64, 2))
 SMALL = tuple(
@@ -69,27 +72,45 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return reasoned(made, {})
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The loss against each measure, one point per network."""
     return figures("linguistic", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 3.6), layout="constrained")
-        for axes, (name, (metric, shown, _)) in zip(figure.subplots(1, 4, sharey=True), MEASURES.items(), strict=True):
+def _figure(results: Sequence[Result]) -> "Figure":
+    title = "Linguistic collapse: language models, one dot a network, by width and number of layers"
+    with Sheet(1, len(MEASURES), title=title, alike=True) as sheet:
+        looks, losses = _looks(results), [loss_of(result) for result in results]
+        for axes, (name, (metric, shown, _)) in zip(sheet.row(0), MEASURES.items(), strict=True):
             values = [shown(end(result, CLASSIFIER, metric)) for result in results]
-            losses = [loss_of(result) for result in results]
-            axes.plot(values, losses, "o", color="tab:blue")
             for result, value, loss in zip(results, values, losses, strict=True):
-                side = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6}
-                axes.annotate(f"{result.config.backbone.width}x{result.config.backbone.depth}", (value, loss), **side)
-            axes.set(xlabel=name, title=f"$R^2$ = {correlation(losses, values):.2f}")
+                marks.dots(axes, [value], [loss], *looks[_size(result)])
+            axes.set(xlabel=name, ylabel="loss on held-out text")
+            if len(results) > 2:
+                sheet.tag(axes, f"$R^2 = {correlation(losses, values):.2f}$")
             if metric == "kernel_log_cov":
                 _even_directions(axes, results)
-        figure.axes[0].set_ylabel("loss on held-out text")
-        figure.suptitle("Linguistic collapse, width x depth")
-    return figure
+        sheet.legend([marks.dot(_said(size), *look) for size, look in looks.items()])
+        sheet.legend([marks.line("directions spread evenly: least and greatest width", **style.OPTIMUM)])
+    return sheet.figure
+
+
+def _size(result: Result) -> tuple[int, int]:
+    """Width and number of layers."""
+    return int(result.config.backbone.width), int(result.config.backbone.depth)
+
+
+def _said(size: tuple[int, int]) -> str:
+    return f"width {size[0]}, {size[1]} layer{'s' * (size[1] > 1)}"
+
+
+def _looks(results: Sequence[Result]) -> dict[tuple[int, int], tuple[str, str]]:
+    """Size -> colour, by the width, and marker, by the number of layers."""
+    sizes = sorted({_size(result) for result in results})
+    widths, depths = (sorted({size[side] for size in sizes}) for side in (0, 1))
+    colors = dict(zip(widths, style.shades(len(widths)), strict=True))
+    markers = dict(zip(depths, style.MARKERS, strict=False))
+    return {(width, depth): (colors[width], markers[depth]) for width, depth in sizes}
 
 
 def loss_of(result: Result) -> float:
@@ -102,11 +123,12 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.corrcoef(first, second)[0, 1] ** 2) if len(first) > 2 else float("nan")
 
 
-def _even_directions(axes: Axes, results: Sequence[Result]) -> None:
+def _even_directions(axes: "Axes", results: Sequence[Result]) -> None:
     """What directions spread evenly over the sphere would have, for the least and the greatest width."""
-    for width in sorted({int(result.config.backbone.width) for result in results})[:: max(1, len(results) - 1)]:
+    widths = {_size(result)[0] for result in results}
+    for width in sorted({min(widths), max(widths)}):
         even = sphere_kernel_log(width)
-        axes.axvline(float(even.variance) ** 0.5 / abs(float(even.mean)), color="grey", linewidth=0.8, linestyle=":")
+        axes.axvline(float(even.variance) ** 0.5 / abs(float(even.mean)), **style.OPTIMUM)
 
 
 STUDY = Study(

@@ -15,9 +15,7 @@ Provenance: shape of the centres and their number (20, angle .2) from captions; 
 """
 
 from collections.abc import Sequence
-
-import matplotlib
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import (
@@ -35,7 +33,11 @@ from pipeline.studies._measured import (
 from pipeline.studies.engine.claims import ABSTRACT, OURS, THEOREM, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOSSES = {"cross_entropy": ("backbone.loss=cross_entropy",)}
 LOSSES |= {f"centres_{count}": ("backbone.loss=centres", f"backbone.centres={count}") for count in (1, 4, 20)}
@@ -100,31 +102,34 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Accuracy by the loss, angles over training, NC1 by the loss."""
     return figures("long_tail", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
+def _figure(results: Sequence[Result]) -> "Figure":
     kinds = by_loss(results)
-    colors = dict(zip(kinds, matplotlib.colormaps["tab10"].colors, strict=False))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.6), layout="constrained")
-        accuracies, angles, scatter = figure.subplots(1, 3)
-        for place, (name, own) in enumerate(kinds.items()):
+    with Sheet(1, 3, title="Long tail: several centres for every class against cross-entropy", width=1.3) as sheet:
+        accuracies, angles, scatter = sheet.row(0)
+        for place, ((name, own), color) in enumerate(zip(kinds.items(), style.PALETTE, strict=False)):
             values = [accuracy_of(result) for result in own]
-            accuracies.plot([place] * len(values), values, "o", color=colors[name], alpha=0.7)
+            marks.seeds(accuracies, [place], [values], color=color, joined=False)
             for result in own:
-                first = result is own[0]
-                drawn(angles, curve(result, None, "centre_mean"), color=colors[name], label=name if first else None)
-                drawn(scatter, curve(result, CLASSIFIER, "dnc1"), color=colors[name], label=name if first else None)
-        accuracies.set_xticks(range(len(kinds)), [name.replace("_", "\n") for name in kinds])
-        accuracies.set_title("accuracy on the balanced test split, by seed")
-        angles.set(yscale="log", title="mean of 1 - cos(feature, sum of its centres)")
-        scatter.set(yscale="log", title="NC1 of the features")
-        scatter.legend()
-        figure.suptitle("Long tail")
-    return figure
+                drawn(angles, curve(result, None, "centre_mean"), color=color, linestyle=style.LINES[place % 4])
+                drawn(scatter, curve(result, CLASSIFIER, "dnc1"), color=color, linestyle=style.LINES[place % 4])
+            sheet.legend([marks.line(_said(name), color, style.LINES[place % 4])])
+        marks.named(accuracies, [_said(name) for name in kinds])
+        accuracies.set_ylabel("accuracy on the balanced test split")
+        angles.set(yscale="log", ylabel="mean of 1 - cos(feature, sum of its centres)")
+        scatter.set(yscale="log", ylabel="NC1 of the features")
+        sheet.legend([marks.dot("one seed", style.GREY), marks.line("median", style.GREY, "", marker="_")])
+    return sheet.figure
+
+
+def _said(kind: str) -> str:
+    """The loss in words, of `by_loss`."""
+    count = kind.removeprefix("centres_")
+    return "cross-entropy" if count == kind else f"{count} centre{'s' * (count != '1')}"
 
 
 def by_loss(results: Sequence[Result]) -> dict[str, list[Result]]:

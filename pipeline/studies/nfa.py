@@ -16,10 +16,7 @@ Provenance: quantities, claims and settings of the full version read in the pape
 
 from collections.abc import Sequence
 from itertools import pairwise
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import (
@@ -38,7 +35,12 @@ from pipeline.studies._measured import (
 from pipeline.studies.engine.claims import OURS, READ, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE, layer_colors
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GAINS = (1.0, 0.3)
 DIGITS = tuple(Point(f"gain_{gain:g}", (f"backbone.init_scale={gain:g}",)) for gain in GAINS)
@@ -79,25 +81,22 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     return made
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
-    """Correlations over training and NC1 through the layers, a row for each start."""
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
+    """Correlations over training and NC1 through the layers, a column for each start."""
     return figures("nfa", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 3.3 * len(results)), layout="constrained")
-        for (left, right), result in zip(figure.subplots(len(results), 2, squeeze=False), results, strict=True):
-            layers = places(result)
-            colors = layer_colors([layer for layer, _ in layers])
-            for number, place in enumerate(layers, start=2):
-                color = colors[place[0]]
-                drawn(left, curve(result, place, "nfa"), color=color, marker="o", markersize=3, label=f"$W_{number}$")
-                left.axhline(start(result, place, "nfa"), color=color, linestyle=":", linewidth=0.9)
-            left.set(title=f"{result.point.name}: NFA correlation (dotted: before training)", ylim=(None, 1.02))
-            left.legend()
-            _through(right, result)
-    return figure
+def _figure(results: Sequence[Result]) -> "Figure":
+    title = (
+        "Neural feature ansatz: correlation of $W^T W$ with the root of the average gradient outer product; collapse"
+    )
+    with Sheet(2, len(results), title=title, alike=True, width=1.4) as sheet:
+        for column, result in enumerate(results):
+            above, below = sheet.column(column)
+            sheet.tag(above, f"start scaled by {_gain(result):g}")
+            sheet.legend(_correlations(above, result))
+            sheet.legend(_through(below, result))
+    return sheet.figure
 
 
 def shares_of_linear(result: Result) -> list[float]:
@@ -113,17 +112,28 @@ def _gain(result: Result) -> float:
     return float(result.config.backbone.init_scale)
 
 
-def _through(axes: Axes, result: Result) -> None:
+def _correlations(axes: "Axes", result: Result) -> list:
+    """Returns the entries of a legend."""
+    layers, handles = places(result), []
+    for number, (place, color) in enumerate(zip(layers, style.shades(len(layers)), strict=True), start=2):
+        drawn(axes, curve(result, place, "nfa"), color=color, marker="o")
+        axes.axhline(start(result, place, "nfa"), color=color, linestyle=style.LINES[2])
+        handles.append(marks.line(style.weight_name(number), color, marker="o"))
+    axes.set_ylabel("NFA correlation")
+    return [*handles, marks.line("before training", style.GREY, style.LINES[2])]
+
+
+def _through(axes: "Axes", result: Result) -> list:
+    """Returns the entries of a legend."""
     values, names = [], []
     for number, place in enumerate(places(result), start=2):
         values += [end(result, place, "dnc1"), end(result, place, "dnc1_svt")]
         names += [f"$h_{number}$", f"$S V^T h_{number}$"]
-    axes.plot(range(len(values)), values, "-", color="grey", linewidth=1)
-    axes.plot(range(0, len(values), 2), values[::2], "o", color="tab:blue", label="h, after the ReLU")
-    axes.plot(range(1, len(values), 2), values[1::2], "s", color="tab:red", label="$S V^T h$")
-    axes.set_xticks(range(len(names)), names)
-    axes.set(yscale="log", title=f"{result.point.name}: NC1 at the end")
-    axes.legend()
+    marks.dots(axes, range(0, len(values), 2), values[::2], style.BLUE)
+    marks.dots(axes, range(1, len(values), 2), values[1::2], style.RED, "s")
+    marks.named(axes, names)
+    axes.set(yscale="log", xlabel="rows, in the order of data flow", ylabel="NC1 at the end")
+    return [marks.dot("$h_l$: after the ReLU", style.BLUE), marks.dot(r"$S V^T h_l$: linear part", style.RED, "s")]
 
 
 STUDY = Study(

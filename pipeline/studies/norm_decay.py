@@ -14,17 +14,19 @@ Provenance: cosines and claims read in a digest (roots of the rates [M], which h
 
 from collections.abc import Sequence
 from itertools import pairwise
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import CLASSIFIER, COMMON, GROUP, curve, end, numbers, tables
 from pipeline.studies.engine.claims import READ, THEOREM, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
 NORMS = ("batch", "none")
@@ -86,24 +88,18 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return reasoned(made, REASONS)
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Cosines over the decay, one column for each data set, and the gap to the optimum."""
     sets = list(dict.fromkeys(result.config.data.name for result in results))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4 * (len(sets) + 1), 3.8), layout="constrained")
-        *columns, gaps = figure.subplots(1, len(sets) + 1, squeeze=False)[0]
+    with Sheet(1, len(sets) + 1, title="Batch norm and weight decay: cosines of features", width=1.4) as sheet:
+        *columns, gaps = sheet.row(0)
         for axes, data in zip(columns, sets, strict=True):
-            _cosines(axes, results, data)
-        for data in sets:
-            found = series(results, data, "batch")
-            known = [(result.config.optimizer.weight_decay, gap_of(result)) for result in found]
-            known = [(decay, gap) for decay, gap in known if gap is not None]
-            if known:
-                gaps.plot(*zip(*known, strict=True), "o-", markersize=4, label=data)
-                gaps.legend()
-        gaps.set(xscale="log", yscale="log", xlabel="weight decay", title="loss over the optimum, less 1 (batch norm)")
-        figure.suptitle("Batch norm and weight decay")
-    return {"norm_decay": figure}
+            sheet.tag(axes, data)
+            sheet.legend(_cosines(axes, results, data))
+        if not (handles := _gaps(gaps, results, sets)):
+            sheet.drop(gaps)
+        sheet.legend(handles)
+    return {"norm_decay": sheet.figure}
 
 
 def series(results: Sequence[Result], data: str, norm: str) -> list[Result]:
@@ -118,19 +114,35 @@ def gap_of(result: Result) -> float | None:
     return float(values.iloc[-1]) if len(values) else None
 
 
-def _cosines(axes: Axes, results: Sequence[Result], data: str) -> None:
-    for norm, style in zip(NORMS, ("o-", "s--"), strict=True):
+def _cosines(axes: "Axes", results: Sequence[Result], data: str) -> list:
+    """Returns the entries of a legend."""
+    handles = []
+    for norm, marker, dashes in zip(NORMS, style.MARKERS, style.LINES, strict=False):
         found = series(results, data, norm)
         decays = [result.config.optimizer.weight_decay for result in found]
         for metric, color, text in (
-            ("cos_intra_min", "tab:blue", "smallest within a class"),
-            ("cos_inter_max", "tab:red", "largest between classes"),
+            ("cos_intra_min", style.BLUE, "smallest within a class"),
+            ("cos_inter_max", style.RED, "largest between classes"),
         ):
-            label = f"{text}, {'batch norm' if norm == 'batch' else 'no norm'}"
-            values = [end(result, CLASSIFIER, metric) for result in found]
-            axes.plot(decays, values, style, color=color, markersize=4, label=label)
-    axes.set(xscale="log", xlabel="weight decay", title=f"cosines of features, {data}", ylim=(-0.55, 1.05))
-    axes.legend()
+            look = {"color": color, "marker": marker, "linestyle": dashes}
+            axes.plot(decays, [end(result, CLASSIFIER, metric) for result in found], **look)
+            handles.append(marks.line(f"{text}, {'batch norm' if norm == 'batch' else 'no norm'}", **look))
+    axes.set(xscale="log", xlabel="weight decay", ylabel="cosine of features", ylim=(-0.55, 1.05))
+    return handles
+
+
+def _gaps(axes: "Axes", results: Sequence[Result], sets: Sequence[str]) -> list:
+    """The loss over the optimum by data set; returns the entries of a legend, none where theory knows no optimum."""
+    handles = []
+    for data, color, marker in zip(sets, style.PALETTE[2:], style.MARKERS[2:], strict=False):
+        found = series(results, data, "batch")
+        known = [(result.config.optimizer.weight_decay, gap_of(result)) for result in found]
+        known = [(decay, gap) for decay, gap in known if gap is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), color=color, marker=marker)
+            handles.append(marks.line(f"{data}, batch norm", color, marker=marker))
+    axes.set(xscale="log", yscale="log", xlabel="weight decay", ylabel=style.GAP)
+    return handles
 
 
 STUDY = Study(

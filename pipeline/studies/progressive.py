@@ -14,16 +14,31 @@ Provenance: that the metrics fall read (abstract), their definitions recalled; s
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from pipeline.studies._measured import COMMON, GROUP, Place, curve, drawn, end, figures, numbers, places, start, tables
+from pipeline.studies._measured import (
+    COMMON,
+    GROUP,
+    Place,
+    curve,
+    drawn,
+    end,
+    figures,
+    numbers,
+    places,
+    short,
+    start,
+    tables,
+)
 from pipeline.studies.engine.claims import ABSTRACT, OURS, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
-from pipeline.views.figures import STYLE
+from pipeline.views import marks, style
+from pipeline.views.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DECAYS = (0.0, 5e-4)
 DIGITS = tuple(Point(f"decay_{decay:g}", (f"optimizer.weight_decay={decay:g}",)) for decay in DECAYS)
@@ -35,6 +50,7 @@ POINTS = tuple(
 )
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], ("backbone.epochs=10", *COMMON))
 PFC = {"PFC1": "nc1_pinv", "PFC2": "nc2_simplex", "PFC3": "ncm_accuracy"}
+MEANT = {"PFC1": "scatter", "PFC2": "distance to a simplex", "PFC3": "errors of the nearest mean"}
 MOST = 0.8
 """Share of blocks at which a metric must fall."""
 
@@ -52,29 +68,30 @@ def claims(results: Sequence[Result]) -> list[Claim]:
             made += owned(OURS, Claim(text, f"< {MOST}", f"{before:.3g}", before < MOST))
         for place in _straight(result):
             ends = [at(result, place, "straightness") for at in (start, end)]
-            text = f"{name}: ways through the blocks up to {place[0].rpartition('network.')[2]} get straighter"
+            text = f"{name}: ways through the blocks up to {short(place)} get straighter"
             made += owned(OURS, Claim(text, "rising", numbers(ends), ends[1] > ends[0]))
     return reasoned(made, {})
 
 
-def draw(results: Sequence[Result]) -> dict[str, Figure]:
-    """The metrics along the blocks at several epochs, a row for each decay, and straightness."""
+def draw(results: Sequence[Result]) -> "dict[str, Figure]":
+    """The metrics along the blocks at several epochs, and straightness; a column for each decay."""
     return figures("progressive", results, _figure)
 
 
-def _figure(results: Sequence[Result]) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.1 * len(results)), layout="constrained")
-        for row, result in zip(figure.subplots(len(results), 4, squeeze=False), results, strict=True):
-            for axes, (word, metric) in zip(row, PFC.items(), strict=False):
-                _along(axes, result, metric)
-                axes.set_title(f"{result.point.name}: {word}")
-            for place in _straight(result):
-                drawn(row[3], curve(result, place, "straightness"), label=f"up to {place[0].rpartition('network.')[2]}")
-            row[3].set(title="straightness", ylim=(None, 1.02))
-            row[3].legend()
-            row[0].legend()
-    return figure
+def _figure(results: Sequence[Result]) -> "Figure":
+    title = "Collapse along the blocks of a residual network, at several epochs, and how straight the ways through it"
+    with Sheet(len(PFC) + 1, len(results), title=title, alike=True, width=1.3) as sheet:
+        for column, result in enumerate(results):
+            *along, straightness = sheet.column(column)
+            sheet.tag(along[0], f"weight decay {result.config.optimizer.weight_decay:g}")
+            for axes, (word, metric) in zip(along, PFC.items(), strict=True):
+                sheet.legend(_along(axes, result, metric))
+                axes.set_ylabel(f"{word}: {MEANT[word]}")
+            for place, color, marker in zip(_straight(result), style.PALETTE[2:], style.MARKERS[1:], strict=False):
+                drawn(straightness, curve(result, place, "straightness"), color=color, marker=marker)
+                sheet.legend([marks.line(f"straightness up to {short(place)}", color, marker=marker)])
+            straightness.set_ylabel("straightness of the ways")
+    return sheet.figure
 
 
 def _straight(result: Result) -> list[Place]:
@@ -82,17 +99,19 @@ def _straight(result: Result) -> list[Place]:
     return [place for place in places(result) if len(curve(result, place, "straightness"))]
 
 
-def _along(axes: Axes, result: Result, metric: str) -> None:
-    blocks = places(result)
-    curves = [curve(result, place, metric) for place in blocks]
+def _along(axes: "Axes", result: Result, metric: str) -> list:
+    """Returns the entries of a legend."""
+    curves = [curve(result, place, metric) for place in places(result)]
     epochs = [int(epoch) for epoch in curves[0].index]
     shown = sorted({epochs[0], *epochs[1:2], epochs[len(epochs) // 2], epochs[-1]})
-    shades = matplotlib.colormaps["viridis"]
-    for number, epoch in enumerate(shown):
+    colors = dict(zip(shown, style.shades(len(shown)), strict=True))
+    blocks = range(1, len(curves) + 1)
+    for epoch, color in colors.items():
         values = [1 - values[epoch] if metric.endswith("accuracy") else values[epoch] for values in curves]
-        color = shades(number / len(shown))
-        axes.plot(range(1, len(values) + 1), values, "o-", color=color, markersize=3, label=f"epoch {epoch}")
+        axes.plot(blocks, values, color=color, marker="o")
     axes.set(xlabel="block", yscale="linear" if metric.endswith("accuracy") else "log")
+    marks.numbered(axes, blocks)
+    return [marks.line(f"epoch {epoch}", color, marker="o") for epoch, color in colors.items()]
 
 
 STUDY = Study(

@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 PANELS = tuple(name for name, metric in registered().items() if metric.panel)
 """The metrics that are drawn by default."""
-TITLES = {name: metric.title for name, metric in registered().items() if metric.panel}
-"""Their titles."""
-STYLE, TRAIN_COLOR, TEST_COLOR = style.SCREEN.rc, TRAIN, TEST
-"""Of figures that are not drawn on a `Sheet`."""
 SMALLEST_BAR = 1e-3
 """Relative: what seeds differ by less gets no bar."""
 

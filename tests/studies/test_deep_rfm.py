@@ -2,6 +2,7 @@
 
 import torch
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
 from pipeline.storage.tensors import write_tensors
@@ -27,8 +28,9 @@ def test_a_machine_that_collapses_and_its_control_hold_everything(tmp_path):
     assert through(machine, "x", "dnc1") == [1.5, 0.6, 0.2]
     judged = claims([machine, control])
     assert len(judged) == 6 and all(claim.holds for claim in judged)
-    (figure,) = draw([machine, control]).values()
-    assert len(figure.axes) == 4 and len(figure.axes[0].lines) == 6
+    (figure,) = drawn_for("column", lambda: draw([machine, control])).values()
+    assert [len(axes.lines) for axes in figure.axes[:2]] == [6, 6]
+    assert [len(axes.images) for axes in figure.axes[2:4]] == [1, 1]
 
 
 def test_each_part_is_judged_by_itself(tmp_path):

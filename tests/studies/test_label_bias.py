@@ -1,6 +1,7 @@
 """Label bias: groups that are apart, together, and pay."""
 
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies._measured import CLASSIFIER
@@ -31,5 +32,7 @@ def test_both_outcomes_are_told_apart(tmp_path):
     for part in ("apart early", "one configuration", "in all groups", "rises with the rate"):
         assert not one(other, part).holds
     assert one(other, "biased group alone").holds
-    (figure,) = draw([clean, paper]).values()
-    assert len(figure.axes[2].lines) == 2 and "rate 0.25" in figure.axes[0].get_title()
+    (figure,) = drawn_for("column", lambda: draw([clean, paper])).values()
+    nc1, scores, gaps, rates = figure.axes
+    assert [len(axes.lines) for axes in figure.axes] == [3, 2, 2, 2] and scores.get_ylim() == rates.get_ylim()
+    assert all("0.25" in axes.texts[0].get_text() for axes in (nc1, scores)) and gaps.get_yscale() == "log"

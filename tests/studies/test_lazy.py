@@ -1,6 +1,7 @@
 """Lazy neurons: where shares begin, that they fall, and by how much by the width."""
 
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies.engine.study import QUICK
@@ -26,6 +27,7 @@ def test_falling_and_rising_shares(tmp_path):
     assert one(judged, "before training").holds
     assert one(judged, "mlp-random: the share falls").holds and one(judged, "mlp-random: it falls by more").holds
     assert not one(judged, "mlp-true: the share falls").holds and not one(judged, "mlp-true: it falls by more").holds
-    (figure,) = draw(runs).values()
-    assert len(figure.axes) == 2
+    (figure,) = drawn_for("column", lambda: draw(runs)).values()
+    over_epochs, over_widths = figure.axes
+    assert len(over_epochs.lines) == 6 + 1 and over_epochs.get_ylim() == over_widths.get_ylim()
     assert not one(claims(_runs(tmp_path / "off", "true", (0.1, 0.1, 0.1), begin=0.7)), "before training").holds

@@ -2,8 +2,10 @@
 
 import pytest
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
+from pipeline.studies._measured import CLASSIFIER
 from pipeline.studies.engine.study import QUICK
 from pipeline.studies.long_tail import STUDY, accuracy_of, by_loss, claims, draw
 
@@ -17,7 +19,7 @@ def _run(folder, name, accuracy, above=0.001, away=0.002):
             "centre_mean": [0.8, away],
             "test_balanced_accuracy": [0.1, accuracy + 0.01],
         }
-    return result_of(folder, STUDY, point, {None: curves})
+    return result_of(folder, STUDY, point, {None: curves, CLASSIFIER: {"dnc1": [2.0, away]}})
 
 
 def test_claims_of_centres_and_of_accuracies(tmp_path):
@@ -26,8 +28,8 @@ def test_claims_of_centres_and_of_accuracies(tmp_path):
     assert [accuracy_of(result) for result in runs] == pytest.approx([0.8, 0.82, 0.86])
     judged = claims(runs)
     assert len(judged) == 8 and all(claim.holds for claim in judged)
-    (figure,) = draw(runs).values()
-    assert len(figure.axes) == 3
+    (figure,) = drawn_for("neurips", lambda: draw(runs)).values()
+    assert [len(axes.lines) for axes in figure.axes] == [6, 2, 3]
 
 
 def test_a_worse_loss_and_accuracy_fail(tmp_path):

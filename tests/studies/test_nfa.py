@@ -2,6 +2,7 @@
 
 import pytest
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies.engine.study import QUICK
@@ -26,7 +27,8 @@ def test_claims_hold_and_fail(tmp_path):
     judged = claims(both)
     assert len(judged) == 7 and one(judged, "small start").holds
     assert all(one(judged, f"gain_1: {part}").holds for part in ("W^T W", "and does so", "S V^T"))
-    (figure,) = draw(both).values()
-    assert len(figure.axes) == 4
+    (figure,) = drawn_for("column", lambda: draw(both)).values()
+    drawn = [line for line in figure.axes[2].lines if line.get_linestyle() != "None"]
+    assert len(figure.axes) == 4 and drawn == []  # rows are places, which no line joins
     other = claims([_run(tmp_path / "other", "1", nfa=(0.1, 0.5), svt=(1.9, 0.39))])
     assert not any(claim.holds for claim in other)

@@ -1,6 +1,7 @@
 """Batch norm and decay: trends with decay, with against without, and the optimum."""
 
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies._measured import CLASSIFIER
@@ -23,8 +24,10 @@ def test_trends_and_comparisons(tmp_path):
     judged = claims([*batch, *none])
     assert [claim.holds for claim in judged] == [True, False, True, True, True]
     assert one(judged, "within a class is larger").measured.startswith("1 of 4")
-    (figure,) = draw([*batch, *none]).values()
-    assert len(figure.axes) == 2 and len(figure.axes[1].lines) == 1
+    (figure,) = drawn_for("neurips", lambda: draw([*batch, *none])).values()
+    assert [len(axes.lines) for axes in figure.axes] == [4, 1]
+    (unknown,) = drawn_for("screen", lambda: draw(none)).values()
+    assert not unknown.axes[1].get_visible()
 
 
 def test_what_turns_back_or_is_below_the_optimum_fails(tmp_path):

@@ -1,6 +1,7 @@
 """Progressive collapse: shares of blocks before and after training, and straightness by stage."""
 
 from measured_results import point_of, result_of
+from readable import drawn_for
 from study_results import one
 
 from pipeline.studies.engine.study import QUICK
@@ -25,8 +26,9 @@ def test_all_claims_hold_for_a_network_that_collapses_block_by_block(tmp_path):
     result = _run(tmp_path, "decay_0", [(0.3, 1.0)] * 3)
     judged = claims([result])
     assert len(judged) == 7 and all(claim.holds for claim in judged)
-    (figure,) = draw([result]).values()
-    assert len(figure.axes) == 4 and len(figure.axes[3].lines) == 1
+    other = _run(tmp_path, "decay_0.0005", [(0.3, 1.0)] * 3)
+    (figure,) = drawn_for("column", lambda: draw([result, other])).values()
+    assert [len(axes.lines) for axes in figure.axes] == [3] * 6 + [1] * 2
 
 
 def test_each_metric_and_the_ways_are_judged_by_themselves(tmp_path):

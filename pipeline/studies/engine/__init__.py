@@ -14,7 +14,6 @@ and the claims those records must bear out. What the settings are and where they
     workers     the processes that make several runs at once (worker: what such a process does)
     results     what a finished run left behind
     claims      results -> claim | expected | measured | holds
-    drawing     what figures of several studies share
     tables      results and claims -> CSV, markdown, terminal
     publish     figures and tables -> docs/
 """
