@@ -46,7 +46,7 @@ DIGITS = (
     Point("control-digits-seed_0", (CONTROL,)),
 )
 ROWS = ("x", "projected", "phi")
-WORDS = {"x": "X", "projected": r"$X M^{1/2}$", "phi": "random features"}
+WORDS = {"x": "$X$", "projected": r"$X M^{1/2}$", "phi": "random features"}
 LABELS = ("NC1", "NC2: mean squared distance of cosines")
 
 REASONS = {"NC2 of X falls": "it falls to a floor and moves about that"}
@@ -88,8 +88,7 @@ def _figure(results: Sequence[Result]) -> "Figure":
             for result in filter(None, shown.values()):
                 _lines(axes, result, metric)
             axes.set(yscale="log", xlabel="layer", ylabel=label)
-        looks = zip(ROWS, style.PALETTE, style.MARKERS, strict=False)
-        sheet.legend([marks.line(WORDS[rows], color, marker=marker) for rows, color, marker in looks])
+        sheet.legend([marks.line(WORDS[rows], **_look(rows)) for rows in ROWS])
         for axes, (control, result) in zip(sheet.row(1), shown.items(), strict=True):
             if result is not None:
                 sheet.legend([marks.line(_said(control), style.GREY, _dashes(control))])
@@ -122,15 +121,22 @@ def _said(control: bool) -> str:
     return "$M = I$" if control else "with $M$"
 
 
+def _look(rows: str) -> dict[str, Any]:
+    """Of X and X M^1/2, which are the same with M = I, neither hides the other."""
+    place = ROWS.index(rows)
+    face = {"markerfacecolor": "none"} if rows == "projected" else {}
+    return {"color": style.PALETTE[place], "marker": style.MARKERS[place], **face}
+
+
 def _dashes(control: bool) -> Any:
     return style.LINES[1] if control else style.LINES[0]
 
 
 def _lines(axes: "Axes", result: Result, metric: str) -> None:
     dashes = _dashes(_is_control(result))
-    for rows, color, marker in zip(ROWS, style.PALETTE, style.MARKERS, strict=False):
+    for rows in ROWS:
         values = through(result, rows, metric)
-        axes.plot(range(1, len(values) + 1), values, color=color, marker=marker, linestyle=dashes)
+        axes.plot(range(1, len(values) + 1), values, linestyle=dashes, **_look(rows))
     marks.numbered(axes, range(1, len(values) + 1))
 
 

@@ -84,7 +84,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
 
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
-    """NC5 and AUROC over training, layer by layer, of the first seed; the false-positive rate of the features."""
+    """NC5, AUROC and the false-positive rate over training, block by block, mean over seeds."""
     return figures("foreign", results, _figure)
 
 

@@ -72,19 +72,19 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     title = "Activations that are not zero, over training and by the width, with true and with random labels"
     with Sheet(1, 2, title=title, alike=True, width=1.7, height=1.4) as sheet:
         over_epochs, over_widths = sheet.row(0)
-        for kind, color, marker in zip(kinds, style.PALETTE, style.MARKERS, strict=False):
+        for place, (kind, color, marker) in enumerate(zip(kinds, style.PALETTE, style.MARKERS, strict=False)):
             own = sorted((result for result in results if kind_of(result) == kind), key=width_of)
             for result, dashes in zip(own, reversed(style.LINES[: len(own)]), strict=False):
                 drawn(over_epochs, curve(result, hidden(result)[-1], "active_share"), color=color, linestyle=dashes)
                 sheet.legend([marks.line(_said(result.point.name), color, dashes)])
-            _over_widths(over_widths, own, color, marker)
+            _over_widths(over_widths, own, color, marker, 1.06**place)
             sheet.legend([marks.dot(f"{_said(kind)}, end", color, marker)])
             sheet.legend([marks.dot(f"{_said(kind)}, before training", color, marker, filled=False)])
-        over_epochs.set_ylabel("share of activations that are not zero")
+        over_epochs.set_ylabel("share of non-zero activations")
         over_widths.set(xscale="log", xlabel="width")
         marks.numbered(over_widths, sorted({width_of(result) for result in results} - {0}))
         over_epochs.axhline(0.5, **style.OPTIMUM)
-        sheet.legend([marks.line("one half, where theory begins", **style.OPTIMUM)])
+        sheet.legend([marks.line("one half: theory, before training", **style.OPTIMUM)])
     return {"lazy": sheet.figure}
 
 
@@ -116,9 +116,10 @@ def _said(name: str) -> str:
     return name
 
 
-def _over_widths(axes: "Axes", own: Sequence[Result], color: str, marker: str) -> None:
+def _over_widths(axes: "Axes", own: Sequence[Result], color: str, marker: str, beside: float) -> None:
+    """Kinds stand ``beside`` one another: those of the same start have the same values there."""
     shown = [result for result in own if width_of(result)]
-    widths = [width_of(result) for result in shown]
+    widths = [width_of(result) * beside for result in shown]
     for at, dashes in ((end, style.LINES[0]), (start, style.LINES[2])):
         values = [at(result, hidden(result)[-1], "active_share") for result in shown]
         axes.plot(widths, values, color=color, linestyle=dashes, zorder=1.9)

@@ -123,7 +123,7 @@ def _figure(results: Sequence[Result]) -> "Figure":
         balance.set(yscale="log", ylabel="imbalance of a pair of layers, operator norm")
         sheet.legend([marks.line(f"balanced: {BALANCED:g}", **style.THRESHOLD)])
         sheet.legend(_over_counts(ends, ordered))
-        along.set(yscale="log", xlabel="linear layer, counted from the end", ylabel="NC2 of what enters it")
+        along.set(yscale="log", xlabel="linear layer, counted from the end", ylabel="NC2 of the input")
         along.invert_xaxis()
         marks.numbered(along, range(1, max(counts) + 1))
     return sheet.figure
@@ -167,7 +167,7 @@ def _over_counts(axes: "Axes", ordered: Sequence[Result]) -> list:
             values = [end(result, tail(result)[place], metric) for result in ordered]
             axes.plot(counts, values, color=color, marker=marker, linestyle=dashes)
             handles.append(marks.line(f"{name}, {which} layer", color, dashes, marker=marker))
-    axes.set(yscale="log", xlabel="linear layers", ylabel="NC1, NC2 of what enters the first and the last of them")
+    axes.set(yscale="log", xlabel="number of linear layers", ylabel="NC1, NC2 of the input")
     marks.numbered(axes, counts)
     return handles
 

@@ -118,8 +118,10 @@ def _figure(results: Sequence[Result]) -> "Figure":
                 drawn(angles, curve(result, None, "centre_mean"), color=color, linestyle=style.LINES[place % 4])
                 drawn(scatter, curve(result, CLASSIFIER, "dnc1"), color=color, linestyle=style.LINES[place % 4])
             sheet.legend([marks.line(_said(name), color, style.LINES[place % 4])])
-        marks.named(accuracies, [_said(name) for name in kinds])
-        accuracies.set_ylabel("accuracy on the balanced test split")
+        marks.named(
+            accuracies, ["CE" if name == "cross_entropy" else str(count_of(own[0])) for name, own in kinds.items()]
+        )
+        accuracies.set(xlabel="centres (CE: cross-entropy)", ylabel="accuracy on the balanced test split")
         angles.set(yscale="log", ylabel="mean of 1 - cos(feature, sum of its centres)")
         scatter.set(yscale="log", ylabel="NC1 of the features")
         sheet.legend([marks.dot("one seed", style.GREY), marks.line("median", style.GREY, "", marker="_")])

@@ -87,9 +87,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
 
 
 def _figure(results: Sequence[Result]) -> "Figure":
-    title = (
-        "Neural feature ansatz: correlation of $W^T W$ with the root of the average gradient outer product; collapse"
-    )
+    title = "Neural feature ansatz: correlation of $W^T W$ with the root of the average gradient outer product"
     with Sheet(2, len(results), title=title, alike=True, width=1.4) as sheet:
         for column, result in enumerate(results):
             above, below = sheet.column(column)

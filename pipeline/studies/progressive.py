@@ -79,7 +79,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
 
 
 def _figure(results: Sequence[Result]) -> "Figure":
-    title = "Collapse along the blocks of a residual network, at several epochs, and how straight the ways through it"
+    title = "Collapse block by block in a residual network, and how straight the ways through it are"
     with Sheet(len(PFC) + 1, len(results), title=title, alike=True, width=1.3) as sheet:
         for column, result in enumerate(results):
             *along, straightness = sheet.column(column)
