@@ -27,8 +27,8 @@ def test_without_a_home_wandb_prints_nothing_and_leaves_nothing_behind(home, tmp
     temporary.mkdir()
     (work / "r").mkdir(parents=True)
     # A test before this one may have wandb's service, which a child would share.
-    gone = ("HOME", "XDG_CACHE_HOME", "WANDB_SERVICE")
-    kept = {name: value for name, value in os.environ.items() if name not in gone}
+    gone = ("HOME", "XDG_CACHE_HOME", "WANDB")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(gone)}
     kept |= {"TMPDIR": str(temporary), **({} if home is None else {"HOME": home})}
     done = subprocess.run([sys.executable, "-c", USE], cwd=work, env=kept, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
