@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import struct
 from pathlib import Path
 
 import handmade
@@ -60,7 +61,6 @@ def in_csv(folder: Path) -> dict[tuple[int, str], float]:
 
 
 def in_tensorboard(folder: Path) -> dict[tuple[int, str], float]:
-    struct = pytest.importorskip("struct")
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     found = {}
     for file in sorted((folder / "tensorboard").glob("events.out.tfevents.*")):
