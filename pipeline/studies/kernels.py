@@ -4,7 +4,7 @@ Paper: Kothapalli & Tirer, arXiv 2406.02105. Claims (a) to (d) are theirs (read)
     the specification's own earlier runs, which drew other samples. Nothing is trained: each point computes kernels.
 Shows: log10 DNC1 of NNGP, NTK and the adapted kernel (F1), and over DNC1 of the data (F2), against the dimension.
 Expects: NTK never more collapsed than NNGP, erf more than ReLU, the adapted kernel more than NNGP.
-Evidence: docs/reproduction/README.md and kernels*.csv there.
+Evidence: docs/reproduction/beyond.md and kernels*.csv there.
     Command: scripts/reproduce kernels --cpu
     Machine: 2 shared cores, no GPU, float64, torch 2.14.1; 2 min. The full version has not been run.
     Date: 2026-11-26. Commit of the code: the one that brought this file.

@@ -6,7 +6,7 @@ Shows: share of draws on which collapse is attainable over d/N and the signal, a
     (F1); test accuracy of the collapsed minimum-norm network W_1 = Y X^+ against the signal (F4).
 Expects: never for d < n, always for d >= N, one half at d/N = (1 + 1/K)/2 without signal and sooner with it; collapse
     on training rows in all draws of F4, whatever the accuracy.
-Evidence: docs/reproduction/README.md and shallow*.csv there.
+Evidence: docs/reproduction/beyond.md and shallow*.csv there.
     Command: scripts/reproduce shallow
     Machine: 2 shared cores, no GPU, float64, torch 2.14.1; a few minutes.
     Date: 2026-11-26. Commit of the code: the one that brought this file.
