@@ -1,8 +1,10 @@
 """The whole function that a head minimises, its value and its gradients, for many members at once.
 
     F = fit(Z + b, T) + sum_l lambda_{W_l}/2 ||W_l||_F^2 + lambda_{H_1}/2 ||H_1||_F^2 + beta/2 ||H_1 - A||_F^2
+        + mu/2 ||b||^2
 
-Descent, polishing, the record and the verdict all mean this function. The bias b of the last layer carries no penalty.
+Descent, polishing, the record and the verdict all mean this function. mu, the decay of the last layer's bias b, is 0
+unless it is given.
 Without weights (depth 0) the features are the outputs.
 """
 
@@ -26,6 +28,7 @@ class ObjectiveValue:
     weight_penalty: Tensor
     feature_penalty: Tensor
     anchor_penalty: Tensor
+    bias_penalty: Tensor
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Cost:
         feature_decay: float64 `(S,)`; None: the features are frozen, and cost nothing.
         activation: "relu" or "linear".
         anchor: what free features are tied to; None: nothing.
+        bias_decay: mu.
     """
 
     targets: Tensor
@@ -72,6 +76,7 @@ class Cost:
     feature_decay: Tensor | None = None
     activation: str = "relu"
     anchor: Anchor | None = None
+    bias_decay: float = 0.0
 
     def select(self, members: Sequence[int]) -> "Cost":
         """That of some of the members."""
@@ -122,6 +127,8 @@ class Cost:
         gradient = outputs.expand(members, -1, -1).clone()
         self.loss.gradient_(gradient, self.targets)
         of_bias = None if point.bias is None else gradient.sum(dim=1)
+        if self.bias_decay and of_bias is not None:
+            of_bias = of_bias.add(point.bias, alpha=self.bias_decay)
         of_weights: list[Tensor] = []
         for layer in reversed(range(len(point.weights))):
             weight, hidden = point.weights[layer], entering[layer]
@@ -143,7 +150,7 @@ class Cost:
     def _terms(self, point: Point, outputs: Tensor) -> ObjectiveValue:
         members, features = len(self.weight_decay), point.features
         fit = self.loss.value(outputs, self.targets)
-        weight_penalty, feature_penalty, anchor_penalty = (torch.zeros_like(fit) for _ in range(3))
+        weight_penalty, feature_penalty, anchor_penalty, bias_penalty = (torch.zeros_like(fit) for _ in range(4))
         if point.weights:
             norms = torch.stack([squared_norm(weight).expand(members) for weight in point.weights], dim=1)
             weight_penalty = (self.weight_decay.to(fit) * norms).sum(dim=1) / 2
@@ -154,7 +161,10 @@ class Cost:
             anchor_penalty = self.anchor.strength / 2 * distance
         total = fit + weight_penalty + feature_penalty
         total = total if self.anchor is None else total + anchor_penalty
-        return ObjectiveValue(total, fit, weight_penalty, feature_penalty, anchor_penalty)
+        if self.bias_decay and point.bias is not None:
+            bias_penalty = self.bias_decay / 2 * point.bias.square().sum(dim=-1).expand(members)
+            total = total + bias_penalty
+        return ObjectiveValue(total, fit, weight_penalty, feature_penalty, anchor_penalty, bias_penalty)
 
 
 def objective(
@@ -170,6 +180,7 @@ def objective(
     targets: Tensor | None = None,
     num_classes: int | None = None,
     anchor: Anchor | None = None,
+    bias_decay: float = 0.0,
 ) -> ObjectiveValue:
     """F of this module for every member.
 
@@ -185,6 +196,7 @@ def objective(
         targets: `(N, K)`, instead of the labels.
         num_classes: K; the last weight's `out` if None.
         anchor: what the features are tied to.
+        bias_decay: mu, of the bias.
     """
     members = num_members(features, weights)
     if targets is None:
@@ -199,6 +211,7 @@ def objective(
         else torch.as_tensor(feature_decay, dtype=torch.float64).expand(members),
         activation=activation,
         anchor=anchor,
+        bias_decay=bias_decay,
     )
     return cost.value(Point(features, tuple(weights), bias))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point
-from pipeline.dufm.descent_arguments import check_choices, check_tensors, count_members, per_member
+from pipeline.dufm.descent_arguments import check_bias_decay, check_choices, check_tensors, count_members, per_member
 from pipeline.dufm.descent_native import NativeSteps, why_not_native
 from pipeline.dufm.descent_torch import Parameters, Project, Rule, TorchSteps
 from pipeline.dufm.objectives import Objective
@@ -48,9 +48,10 @@ class Descent:
         constraint: projects the free features, `(S, N, d_1)`, in place, at the start and after every step.
         tf32: let a GPU multiply float32 matrices in TensorFloat-32.
         backend: "native", "torch", or "auto" for the native one wherever it can do the job.
-        bias: of the last layer at the start, `(K,)` or `(S, K)`; it descends, without a penalty.
+        bias: of the last layer at the start, `(K,)` or `(S, K)`; it descends.
         targets: `(N, K)`, any matrix, instead of the labels.
         anchor: what the free features are tied to.
+        bias_decay: mu, of the bias.
 
     Attributes:
         cost: what is descended on, of all members.
@@ -83,10 +84,12 @@ class Descent:
         bias: Tensor | None = None,
         targets: Tensor | None = None,
         anchor: Anchor | None = None,
+        bias_decay: float = 0.0,
     ) -> None:
         dufm.check_activation(activation)
         check_tensors(features, weights, labels, num_classes, bias, targets)
         check_choices(features, feature_decay, momentum, constraint, tf32, backend, anchor)
+        check_bias_decay(bias_decay, bias)
         if not weights and feature_decay is None:
             raise ValueError("feature_decay must be a number (0 for none) without weights, or nothing could move")
         members = count_members(features, weights, lr, weight_decay, feature_decay, bias, anchor)
@@ -104,6 +107,7 @@ class Descent:
             constraint=constraint,
             tf32=tf32,
             anchor=anchor,
+            bias_decay=bias_decay,
         )
         self.cost: Cost = self._rule.cost
         self._bias = None if bias is None else bias.detach()

@@ -86,6 +86,14 @@ def check_anchor(features: Tensor, feature_decay: float | Tensor | None, anchor:
         raise ValueError(f"the anchor's strength must be finite and >= 0, got {anchor.strength}")
 
 
+def check_bias_decay(bias_decay: float, bias: Tensor | None) -> None:
+    """Raise ValueError unless it is a decay, and there is a bias to decay."""
+    if not 0 <= bias_decay < torch.inf:
+        raise ValueError(f"bias_decay must be finite and >= 0, got {bias_decay}")
+    if bias_decay and bias is None:
+        raise ValueError(f"bias_decay must be 0 without a bias, got {bias_decay}")
+
+
 def count_members(
     features: Tensor,
     weights: Sequence[Tensor],

@@ -38,6 +38,7 @@ class Rule:
     constraint: Project | None
     tf32: bool
     anchor: Anchor | None = None
+    bias_decay: float = 0.0
 
     def select(self, members: Sequence[int]) -> "Rule":
         """The rule of some of the members."""
@@ -62,6 +63,7 @@ class Rule:
             self.feature_decay,
             activation=self.activation,
             anchor=self.anchor,
+            bias_decay=self.bias_decay,
         )
 
 
@@ -162,6 +164,7 @@ class TorchSteps:
         self._keep = [_common_or_per_member(1 - rule.lr * decay, like) for decay in decays]
         self._decay = [decay.to(like).view(-1, 1, 1) for decay in decays]
         self._minus_lr = (-rule.lr).to(like).view(-1, 1, 1)
+        self._keep_bias = (1 - rule.lr * rule.bias_decay).to(like).view(-1, 1) if rule.bias_decay else None
         self._pull: Tensor | None = None
         if rule.anchor is not None:
             self._pull = -rule.anchor.strength * _columns(rule.anchor.features.to(like))
@@ -206,11 +209,15 @@ class TorchSteps:
             weight.mul_(keep).baddbmm_(gradient, entering.mT)
 
     def _move_bias(self, gradient: Tensor) -> None:
-        """Without decay. The outputs that it is part of are used no more."""
+        """The outputs that it is part of are used no more."""
         if self._bias_velocity is None:
+            if self._keep_bias is not None:
+                self._bias *= self._keep_bias
             self._bias += gradient.sum(dim=-1)
         else:
             self._bias_velocity.mul_(self._rule.momentum).add_(gradient.sum(dim=-1))
+            if self._rule.bias_decay:
+                self._bias_velocity.add_(self._bias, alpha=self._rule.bias_decay)
             self._bias.addcmul_(self._bias_velocity, self._minus_lr[..., 0])
 
     def _move_features(self, gradient: Tensor) -> None:

@@ -48,6 +48,7 @@ def rolled(
         bias=point.bias,
         targets=cost.targets,
         anchor=cost.anchor,
+        bias_decay=cost.bias_decay,
     )
     for taken in range(0, steps, BLOCK):
         descent.advance(min(BLOCK, steps - taken))

@@ -107,6 +107,8 @@ def _of_the_head(config: Config) -> Iterator[str]:
         yield f"head.bias={head.bias} does not go with head.loss={head.loss}, which has none; allowed: head.bias=none."
     if head.bias != "none" and not head.depth:
         yield f"head.bias={head.bias} does not go with head.depth=0, which has no last layer; allowed: head.bias=none."
+    if head.bias_decay and head.bias == "none":
+        yield f"head.bias_decay={head.bias_decay} is of a bias, and head.bias=none; allowed: 0, or head.bias=last."
 
 
 def _of_features(config: Config, protocol: Protocol) -> Iterator[str]:

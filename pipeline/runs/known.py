@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,13 @@ class _Held:
         return torch.frombuffer(bytearray(self.content), dtype=torch.float64).view(self.shape)
 
 
+class _Bias(NamedTuple):
+    """Whether the last layer has one, and its decay."""
+
+    given: bool
+    decay: float
+
+
 def is_known_to_theory(loss: Objective) -> bool:
     """Whether theory can state problems with this loss."""
     return _name(loss) in LOSSES
@@ -52,13 +59,14 @@ def problem_of(head: HeadSolution) -> tuple[Problem | None, str | None]:
         frozen = head.inputs == "frozen"
         return None, "the input features are frozen" if frozen else "the features carry no penalty of their own"
     sizes = [size for size in head.class_sizes if size] if head.terms.has_classes else None
-    return _problem(head.loss, head.activation, sizes, head.weight_decays, decay, head.bias is not None, head.terms)
+    bias = _Bias(head.bias is not None, head.bias_decay)
+    return _problem(head.loss, head.activation, sizes, head.weight_decays, decay, bias, head.terms)
 
 
 def problem_in(config: Config, class_sizes: Sequence[int] | None, terms: Terms) -> tuple[Problem | None, str | None]:
     """The problem of a configuration with free features, as of `problem_of`."""
     head = config.head
-    bias = head.bias == "last"
+    bias = _Bias(head.bias == "last", head.bias_decay)
     return _problem(
         config.objective, head.activation, class_sizes, config.weight_decays, head.feature_decay, bias, terms
     )
@@ -70,7 +78,7 @@ def _problem(
     sizes: Sequence[int] | None,
     weight_decays: tuple[float, ...],
     feature_decay: float,
-    bias: bool,
+    bias: _Bias,
     terms: Terms,
 ) -> tuple[Problem | None, str | None]:
     anchor, name = terms.anchor, _name(loss)
@@ -85,7 +93,8 @@ def _problem(
         "depth": len(weight_decays),
         "weight_decay": weight_decays,
         "feature_decay": feature_decay,
-        "bias": bias,
+        "bias": bias.given,
+        "bias_decay": bias.decay,
         "targets": terms.targets,
         "constraint": None if terms.constraint == "none" else terms.constraint,
         "temperature": getattr(loss, "temperature", None),
@@ -180,7 +189,7 @@ class _Key:
             (name, getattr(problem, name))
             for name in (
                 *("loss", "activation", "class_sizes", "depth", "weight_decay", "feature_decay"),
-                *("bias", "constraint", "temperature"),
+                *("bias", "bias_decay", "constraint", "temperature"),
             )
         )
         features, strength = (None, 0.0) if anchor is None else anchor
@@ -208,7 +217,7 @@ def _in_words(problem: Problem, loss: Objective) -> str:
     if problem.constraint is not None:
         parts.append(f"{problem.constraint.replace('_', ' ')} features")
     if problem.bias:
-        parts.append("a bias")
+        parts.append("a penalised bias" if problem.bias_decay else "a bias")
     if problem.targets is not None:
         parts.append("these targets")
     elif problem.samples_per_class is None:

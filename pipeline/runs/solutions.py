@@ -87,6 +87,7 @@ class HeadSolution:
     seeds: tuple[int, ...]
     activation: str = "relu"
     bias: Tensor | None = None  # of the last layer, (S, K)
+    bias_decay: float = 0.0
     terms: Terms = PLAIN
     without_direction: int = 0  # rows of features that a constraint has put on an axis
     polish: Polish | None = None  # None: as descent left it
@@ -114,6 +115,7 @@ class HeadSolution:
         seeds = seeds or tuple(config.seed + member for member in range(dufm.num_members(features, weights)))
         table = torch.tensor(weight_decays, dtype=torch.float64)
         loss, activation = config.objective, config.head.activation
+        bias_decay = 0.0 if bias is None else config.head.bias_decay
         value = dufm.objective(
             features,
             weights,
@@ -126,6 +128,7 @@ class HeadSolution:
             targets=terms.targets,
             num_classes=None if weights else terms.num_classes,
             anchor=terms.anchor,
+            bias_decay=bias_decay,
         )
         return cls(
             features,
@@ -140,6 +143,7 @@ class HeadSolution:
             seeds,
             activation,
             bias,
+            bias_decay,
             terms,
             without_direction,
             polish,

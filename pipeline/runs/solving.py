@@ -81,6 +81,7 @@ class HeadProblem:
             bias=None if self.bias is None else self.bias[some].to(device, dtype),
             targets=None if terms.targets is None else terms.targets.to(device, dtype),
             anchor=anchor,
+            bias_decay=config.head.bias_decay,
         )
 
     @property

@@ -145,6 +145,7 @@ def train_under_head(
         config.backbone.epochs,
         frozen_head=frozen_head,
         bias=config.head.bias == "last",
+        bias_decay=config.head.bias_decay,
         decay=_weight_penalty(config),
         constraint=config.features.constraint,
     )

@@ -38,7 +38,8 @@ class Problem:
     activation: "relu" or "linear".
     class_sizes: n_1..n_K; samples stand in the order of their classes. None where the rows of `targets` are no classes.
     weight_decay: one number, or one per layer, W_1 first; like `feature_decay` finite and >= 0.
-    bias: whether the outputs have one, without penalty (no contrastive loss has).
+    bias: whether the outputs have one (no contrastive loss has).
+    bias_decay: mu >= 0: mu/2 ||bias||^2 is added; 0 without a bias.
     targets: (N, K) for mse, rows are samples; None: the one-hot labels.
     constraint: of the features, see `CONSTRAINTS`.
     temperature: of the contrastive loss, positive; None for the others.
@@ -61,6 +62,7 @@ class Problem:
     constraint: str | None = None
     temperature: float | None = None
     anchor: Anchor | tuple[Tensor, float] | None = None
+    bias_decay: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("loss", self.loss, LOSSES)
@@ -69,8 +71,11 @@ class Problem:
         checked = {
             "depth": integer("depth", self.depth, 0),
             "feature_decay": number("feature_decay", self.feature_decay),
+            "bias_decay": number("bias_decay", self.bias_decay),
             "targets": self._checked_targets(),
         }
+        if checked["bias_decay"] and not self.bias:
+            raise ValueError(f"bias_decay is {self.bias_decay!r}, must be 0 without a bias")
         checked["class_sizes"] = self._checked_sizes(checked["targets"])
         checked["weight_decay"] = _per_layer(self.weight_decay, checked["depth"], number)
         checked["anchor"] = self._checked_anchor(sum(checked["class_sizes"]))

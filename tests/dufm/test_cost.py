@@ -24,6 +24,7 @@ def drawn(*shape: int) -> Tensor:
 CASES = {
     "deep": (MSE, [(6, 5), (3, 6)], "relu", False, False),
     "bias": (CROSS_ENTROPY, [(6, 5), (3, 6)], "linear", True, False),
+    "decayed bias": (MSE, [(6, 5), (3, 6)], "relu", True, False),
     "anchor": (MSE, [(3, 5)], "relu", True, True),
     "contrastive": (SupervisedContrastive(0.7), [(6, 5), (4, 6)], "relu", False, True),
     "no weights": (SupervisedContrastive(0.7), [], "relu", False, True),
@@ -39,12 +40,15 @@ def test_value_gradients_and_steps_are_those_of_autograd(case, momentum):
     bias = drawn(MEMBERS, 3) if with_bias else None
     anchor = Anchor(drawn(9, 5).cos(), 0.3) if with_anchor else None
     decay = torch.rand(MEMBERS, len(weights), dtype=torch.float64, generator=generator(1, "decay"))
-    cost = Cost(targets, loss, decay, torch.tensor([0.0, 0.1, 0.2]).double(), activation, anchor)
+    mu = 0.4 if case == "decayed bias" else 0.0
+    cost = Cost(targets, loss, decay, torch.tensor([0.0, 0.1, 0.2]).double(), activation, anchor, mu)
 
     leaves = [it.clone().requires_grad_() for it in (features, *weights, *([bias] if with_bias else []))]
     point = Point(leaves[0], tuple(leaves[1 : 1 + len(weights)]), leaves[-1] if with_bias else None)
     value = cost.value(point)
-    parts = (value.fit, value.weight_penalty, value.feature_penalty, value.anchor_penalty)
+    parts = (value.fit, value.weight_penalty, value.feature_penalty, value.anchor_penalty, value.bias_penalty)
+    of_bias = mu / 2 * bias.square().sum(dim=1) if mu else torch.zeros(MEMBERS).double()
+    torch.testing.assert_close(value.bias_penalty.detach(), of_bias, rtol=1e-14, atol=0)
     torch.testing.assert_close(value.total, sum(parts), rtol=1e-14, atol=0)
     if with_anchor:
         by_hand = 0.15 * (features - anchor.features).square().sum(dim=(1, 2))
@@ -62,6 +66,7 @@ def test_value_gradients_and_steps_are_those_of_autograd(case, momentum):
     descent = Descent(
         features, weights, LABELS, num_classes=outputs, targets=wide, lr=0.05, weight_decay=decay, loss=loss,
         feature_decay=cost.feature_decay, momentum=momentum, activation=activation, bias=bias, anchor=anchor,
+        bias_decay=mu,
     )  # fmt: skip
     assert descent.backend == ("native" if case == "deep" and descent.why_not_native is None else "torch")
     descent.advance(7)
@@ -113,3 +118,13 @@ def test_a_descent_goes_on_from_its_state_with_bias_and_anchor():
     for one, other in zip((straight.features, straight.bias), (second.features, second.bias), strict=True):
         assert torch.equal(one, other)
     assert straight.without_direction == second.without_direction > 0
+
+
+def test_a_decay_of_no_bias_is_refused():
+    with pytest.raises(ValueError, match=r"bias_decay must be 0 without a bias, got 0\.1"):
+        Descent(drawn(9, 5), [drawn(3, 5)], LABELS, num_classes=3, lr=0.1, weight_decay=1e-2, bias_decay=0.1)
+    with pytest.raises(ValueError, match=r"bias_decay must be finite and >= 0, got -1"):
+        Descent(
+            drawn(9, 5), [drawn(3, 5)], LABELS, num_classes=3, lr=0.1, weight_decay=1e-2, bias_decay=-1,
+            bias=torch.zeros(3).double(),
+        )  # fmt: skip

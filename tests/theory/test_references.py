@@ -4,6 +4,7 @@ The objective is written here once more, sample by sample as the papers have it.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ WAVES = torch.stack([STEPS.sin(), 0.5 * (1.7 * STEPS).cos() + 0.3 * STEPS.sin(),
 FREE = Problem("mse", "relu", (4, 2, 1), 1, 1e-2, 2e-2, bias=True)
 MINIMISER = references(FREE)[0].construct((4,), torch.Generator().manual_seed(0)).features
 ANCHORED = Problem("mse", "relu", (4, 2, 1), 1, 1e-2, 2e-2, bias=True, anchor=(MINIMISER, 0.3))
+DECAYED = Problem("mse", "relu", (3, 3, 3), 1, 1e-2, 2e-2, bias=True, bias_decay=0.3)
+OF_DECAYED = references(DECAYED)[0].construct((4,), torch.Generator().manual_seed(0)).features
 
 PROBLEMS = {
     "two classes": Problem("mse", "relu", (3, 3), 3, 2e-3, 1e-3),
@@ -48,6 +51,15 @@ PROBLEMS = {
     "unequal classes": Problem("mse", "linear", (8, 4, 4, 2), 3, (1e-3, 4e-3, 2e-3), 5e-3),
     "unequal classes, ReLU": Problem("mse", "relu", (5, 3, 1), 2, 3e-3, 3e-3),
     "unequal classes, one layer, bias": Problem("mse", "relu", (5, 3, 1), 1, 1e-2, 1e-2, bias=True),
+    "decayed bias": Problem("mse", "linear", (3,) * 4, 2, (4e-3, 7e-3), 5e-3, bias=True, bias_decay=0.3),
+    "decayed bias, one layer": Problem("mse", "relu", (3,) * 4, 1, 2e-2, 1e-2, bias=True, bias_decay=0.08),
+    "decayed bias, logits": Problem("mse", "linear", (3, 3), 0, (), 1e-2, bias=True, bias_decay=0.2),
+    "decayed bias, mean zero": Problem(
+        "mse", "linear", None, 2, 2e-2, 5e-2 / 12, True, WAVES - WAVES.mean(dim=0), bias_decay=0.3
+    ),
+    "decayed bias, cross-entropy": Problem(
+        "cross_entropy", "linear", (2,) * 6, 2, 1e-3, 1e-3, bias=True, bias_decay=0.1
+    ),
     "features are outputs": Problem("mse", "linear", (5, 3), 0, 1e-2, 1e-2, bias=True),
     "real targets": Problem("mse", "linear", None, 2, 2e-2, 5e-2 / 12, bias=True, targets=WAVES),
     "real targets, one layer": Problem("mse", "relu", None, 1, 2e-2, 5e-2 / 12, targets=WAVES),
@@ -74,6 +86,7 @@ PROBLEMS = {
     ),
     "anchored": Problem("mse", "linear", (2, 2), 1, 1e-2, 2e-2, anchor=(STEPS.view(4, 3), 0.1)),
     "anchored at the optimum": ANCHORED,
+    "anchored at the optimum, decayed bias": replace(DECAYED, anchor=(OF_DECAYED, 0.3)),
     "sphere": Problem("cross_entropy", "linear", (2,) * 4, 1, 5e-3, 1e-3, constraint="sphere"),
     "sphere, mse": Problem("mse", "linear", (2,) * 4, 1, 5e-3, 0.0, constraint="sphere"),
     "sphere, entries >= 0": Problem("cross_entropy", "linear", (2,) * 4, 1, 5e-3, 0, constraint="nonnegative_sphere"),
@@ -105,6 +118,8 @@ def objective(problem: Problem, features, weights, bias=None) -> torch.Tensor:
         value = value + decay / 2 * factor.square().sum()
     if problem.anchor is not None:
         value = value + problem.anchor.strength / 2 * (features - problem.anchor.features).square().sum()
+    if problem.bias_decay:
+        value = value + problem.bias_decay / 2 * bias.square().sum()
     return value
 
 

@@ -3,6 +3,7 @@
 import doctest
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import scipy.optimize
@@ -128,6 +129,84 @@ def test_relu_layers_have_the_same_states_for_classes_and_call_none_an_optimum()
     assert {state.kind for state in relu} == {"stationary"} and relu[0].name == "collapsed solution"
     assert references(Problem("mse", "relu", None, 3, 1e-3, 1e-3, targets=waves())) == ()
     assert references(Problem("mse", "relu", (8, 4, 2), 3, 1e-3, 1e-3, bias=True)) == ()
+
+
+def lowest_of_descents(problem: Problem, width: int, starts: int = 2) -> float:
+    """Of the objective written down anew, by L-BFGS from random starts."""
+    shapes = [(problem.num_samples, width), *[(width, width)] * (problem.depth - 1), (problem.num_classes, width)]
+    decays, found = problem.decays, []
+    for seed in range(starts):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [torch.randn(*shape, dtype=torch.float64, generator=generator) / 2 for shape in shapes]
+        leaves = [it.requires_grad_() for it in (*drawn, torch.zeros(problem.num_classes, dtype=torch.float64))]
+        optimizer = torch.optim.LBFGS(
+            leaves, max_iter=500, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+
+        def value(leaves: list[torch.Tensor] = leaves) -> torch.Tensor:
+            *factors, bias = leaves
+            outputs = factors[0]
+            for weight in factors[1:]:
+                outputs = outputs @ weight.T
+            fit = (outputs + bias - problem.target_matrix).square().sum() / (2 * problem.num_samples)
+            penalties = sum(decay / 2 * it.square().sum() for decay, it in zip(decays, factors, strict=True))
+            return fit + penalties + problem.bias_decay / 2 * bias.square().sum()
+
+        def closure(optimizer=optimizer, value=value) -> torch.Tensor:
+            optimizer.zero_grad()
+            now = value()
+            now.backward()
+            return now
+
+        optimizer.step(closure)
+        found.append(value().item())
+    return min(found)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("mu", [0.02, 0.4, 30.0])
+def test_a_penalised_bias_shares_the_mean_with_the_features(depth, mu):
+    problem = Problem("mse", "linear", (5, 5, 5), depth, 6e-3, 9e-3, bias=True, bias_decay=mu)
+    best = min(references(problem), key=lambda state: state.value)
+    assert best.kind == "optimum" and lowest_of_descents(problem, 5) == pytest.approx(best.value, rel=1e-10, abs=0)
+
+
+@pytest.mark.parametrize(("classes", "samples"), [(2, 10), (5, 4)])
+def test_from_the_simplex_to_the_orthogonal_frame(classes, samples):
+    """Cosines of class means of one layer: -1/(K-1) up to mu = p/(1-p), p = K sqrt(n Lam), then up to 0."""
+    decay = 0.1 / (classes * math.sqrt(samples))  # p = 0.1
+    for mu, share in ((0.0, 0.0), (0.1, 0.0), (1 / 9, 0.0), (0.2, (1 - 0.1 * 6) / 0.9), (1e9, 1.0)):
+        problem = Problem("mse", "linear", (samples,) * classes, 1, decay, decay, bias=True, bias_decay=mu)
+        best = min(references(problem), key=lambda state: state.value)
+        point = best.construct([classes], torch.Generator().manual_seed(0))
+        means = point.features.view(classes, samples, -1).mean(dim=1)
+        found = torch.nn.functional.cosine_similarity(means[0], means[1], dim=0).item()
+        assert found == pytest.approx((share - 1) / (classes - 1 + share), abs=1e-7)
+        left = 1.0 if mu in (0.0, 0.1, 1 / 9) else 1 - 0.9 * share
+        assert point.bias.tolist() == pytest.approx([left / (1 + mu) / classes] * classes, rel=1e-7)
+
+
+def test_targets_whose_mean_is_no_component_have_no_closed_form_with_a_penalised_bias():
+    problem = Problem("mse", "linear", (5, 3, 1), 1, 1e-2, 1e-2, bias=True, bias_decay=0.1)
+    assert references(problem) == () and references(replace(problem, bias_decay=0.0))
+    with pytest.raises(ValueError, match=r"bias_decay is 0\.1, must be 0 unless the targets' mean is orthogonal"):
+        spectral_optimum(one_hot(5, 3, 1), 1, 1e-2, 1e-2, True, 0.1)
+    with pytest.raises(ValueError, match=r"bias_decay is 0\.1, must be 0 without a bias"):
+        Problem("mse", "linear", (5, 5), 1, 1e-2, 1e-2, bias_decay=0.1)
+
+
+def test_only_a_mean_that_is_the_least_component_makes_a_proven_optimum_of_several_layers():
+    """The mean of these targets has a singular value of 2 sqrt(6); that of the deviations is sqrt(6) or 3 sqrt(6)."""
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(3)
+    for size, kinds in ((1.0, {1: "optimum", 2: "stationary"}), (3.0, {1: "optimum", 2: "optimum"})):
+        targets = torch.stack([torch.full_like(signs, 2.0), size * signs], dim=1)
+        for depth, kind in kinds.items():
+            problem = Problem("mse", "linear", None, depth, 1e-2, 1e-2, True, targets, bias_decay=0.5)
+            best = min(references(problem), key=lambda state: state.value)
+            found = spectral_optimum(targets, depth, 1e-2, 1e-2, True, 0.5)
+            assert best.kind == kind and found.loss == pytest.approx(best.value, rel=1e-14)
+            assert found.mean == (0 if size == 1.0 else 1)
+            assert lowest_of_descents(problem, 2) == pytest.approx(best.value, rel=1e-9)
 
 
 def test_a_decay_of_zero_has_no_closed_form():

@@ -256,7 +256,8 @@ class DufmNetwork(Learner):
         penalty: the DUFM's penalties, which become part of the loss, so that the optimizer decays nothing ("dufm"); or
             None: the optimizer decays all weights ("standard").
         frozen_head: W_1 .. W_L stay as they are.
-        bias: the last layer has one, from 0 on; nothing decays it.
+        bias: the last layer has one, from 0 on; no decay of weights is of it.
+        bias_decay: mu; mu/2 ||bias||^2 is a term of the loss, whatever decays the weights.
         decay: of all weights, a term of the loss instead of the optimizer's ("objective").
         constraint: what the features are mapped onto before the head, see `pipeline.dufm.constraints`.
     """
@@ -273,6 +274,7 @@ class DufmNetwork(Learner):
         *,
         frozen_head: bool = False,
         bias: bool = False,
+        bias_decay: float = 0.0,
         decay: WeightPenalty | None = None,
         constraint: str = "none",
     ) -> None:
@@ -282,7 +284,7 @@ class DufmNetwork(Learner):
         super().__init__(backbone, head.requires_grad_(not frozen_head), optimizer, epochs)
         self.loss, self.penalty, self.penalised = loss, penalty, decay
         self.decayed = penalty is None and decay is None
-        self.constraint = constraint
+        self.constraint, self.bias_decay = constraint, bias_decay
 
     def entering(self, features: Tensor) -> Tensor:
         return mapped(features, self.constraint)
@@ -292,7 +294,8 @@ class DufmNetwork(Learner):
         return error if self.penalty is None else error + self.penalty.of_features(features)
 
     def penalty_of_weights(self) -> Tensor | float:
-        return super().penalty_of_weights() if self.penalty is None else self.penalty.of_weights(self.weights)
+        of_weights = super().penalty_of_weights() if self.penalty is None else self.penalty.of_weights(self.weights)
+        return of_weights + self.bias_decay / 2 * self.bias.square().sum() if self.bias_decay else of_weights
 
     @property
     def weights(self) -> list[Tensor]:

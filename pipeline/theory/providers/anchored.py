@@ -118,6 +118,8 @@ def _is_minimiser(free: Problem, features: Tensor, value: float) -> bool:
     weight, bias = _best_weight(free, features)
     outputs = features @ weight.T + (0 if bias is None else bias)
     cost = (outputs - free.target_matrix).square().sum() / (2 * free.num_samples)
+    if free.bias_decay:
+        cost = cost + free.bias_decay / 2 * bias.square().sum()
     cost = cost + free.weight_decays[0] / 2 * weight.square().sum() + free.feature_decay / 2 * features.square().sum()
     return abs(float(cost) - value) <= _SAME * max(value, 1e-3)
 
@@ -125,11 +127,22 @@ def _is_minimiser(free: Problem, features: Tensor, value: float) -> bool:
 def _best_weight(free: Problem, features: Tensor) -> tuple[Tensor, Tensor | None]:
     """Ridge regression on the targets, with the bias that goes with it."""
     targets = free.target_matrix
+    if free.bias_decay:
+        return _best_weight_and_decayed_bias(free, features)
     shift, level = (features.mean(dim=0), targets.mean(dim=0)) if free.bias else (0.0, 0.0)
     rows, wanted = features - shift, targets - level
     ridge = free.num_samples * free.weight_decays[0] * torch.eye(rows.shape[1], dtype=torch.float64)
     weight = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ wanted).T
     return weight, level - weight @ shift if free.bias else None
+
+
+def _best_weight_and_decayed_bias(free: Problem, features: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_best_weight`: the bias is the weight of one more feature, which is 1."""
+    rows = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+    decays = [free.weight_decays[0]] * features.shape[1] + [free.bias_decay]
+    ridge = free.num_samples * torch.tensor(decays, dtype=torch.float64).diag()
+    both = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ free.target_matrix).T
+    return both[:, :-1], both[:, -1]
 
 
 def _at_the_anchor(problem: Problem, state: Reference) -> Reference:

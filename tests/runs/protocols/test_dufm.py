@@ -232,6 +232,7 @@ REFUSED = {
     ),
     "bias, contrastive": ({**CONTRASTIVE, "head.bias": "last"}, "head.bias=last does not go with head.loss=supervised"),
     "bias, depth 0": ({"head.depth": 0, "head.bias": "last"}, "head.bias=last does not go with head.depth=0"),
+    "decay of no bias": ({"head.bias_decay": 0.1}, "head.bias_decay=0.1 is of a bias, and head.bias=none; allowed: 0"),
     "beta": ({"features.anchor": "inputs", "features.anchor_strength": -0.1}, "features.anchor_strength=-0.1 is out"),
     "no anchor": ({"features.anchor_strength": 0.1}, "features.anchor=none"),
     "an empty class": ({"protocol.class_sizes": [3, 0]}, "makes classes of [3,0] samples"),
@@ -313,8 +314,34 @@ def test_the_bias_of_a_trained_head_is_not_decayed_and_is_part_of_what_is_record
     weights = [held["weights/1"], held["weights/2"]]
     value = objective(held["features/1"], weights, held["labels"], 0.02, bias=held["bias"])
     assert summary["loss"]["total"] == pytest.approx(value.total.tolist(), rel=1e-12)
+    decayed = JOINT | {"head.depth": 2, "head.bias": "last", "head.bias_decay": 50.0, "optimizer.weight_decay": 0.02}
+    summary, kept = run(tmp_path / "decayed", decayed)
+    assert kept["bias"].abs().max() < 0.5 * held["bias"].abs().max()
+    value = objective(
+        kept["features/1"], [kept["weights/1"], kept["weights/2"]], kept["labels"], 0.02,
+        bias=kept["bias"], bias_decay=50.0,
+    )  # fmt: skip
+    assert summary["loss"]["total"] == pytest.approx(value.total.tolist(), rel=1e-12)
+    assert summary["problem"]["bias_decay"] == 50.0 and summary["loss"]["bias_penalty"][0] > 0
     with pytest.raises(ConfigError, match="anchor=inputs ties features that are variables"):
         small(JOINT | {"features.anchor": "inputs"})
+
+
+def test_descent_with_a_penalised_bias_ends_at_the_closed_form(tmp_path):
+    """Beyond the threshold of the mean, which features and bias share."""
+    settings = {
+        "protocol.class_sizes": [3, 3, 3],
+        "head.bias": "last",
+        "head.bias_decay": 0.5,
+        "descent.steps": 50,
+        "descent.lr": 0.5,
+        "descent.polish": True,
+    }
+    summary, held = run(tmp_path, settings)
+    assert summary["loss"]["optimum_kind"] == "global optimum" and summary["loss"]["bias_penalty"][0] > 0
+    assert summary["loss"]["relative_gap"] == pytest.approx([0.0], abs=1e-10)
+    rate = 3 * 3**0.5 * 1e-2 * 1.5 / 0.5  # 1 - q of the mean: N sqrt(Lam) (1 + mu)/mu over sqrt(n)
+    assert held["bias"][0].tolist() == pytest.approx([rate / 1.5 / 3] * 3, rel=1e-5)
 
 
 def test_an_anchor_of_several_steps_ends_at_the_published_value_and_its_path_collapses_step_by_step(tmp_path):
