@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pipeline import dufm
 from pipeline.dufm.descent import Descent, log_schedule
-from pipeline.measure.layers import measure_head
+from pipeline.measure.heads import measure_head
 from pipeline.runtime.randomness import generator
 
 LR, DECAY, DEPTH, WIDTH, NUM_CLASSES = 0.1, 5e-4, 4, 64, 2

@@ -30,7 +30,8 @@ from rich.table import Table
 
 from pipeline import dufm
 from pipeline.dufm.descent import Descent
-from pipeline.measure.layers import measure_backbone, measure_head
+from pipeline.measure.heads import measure_head
+from pipeline.measure.layers import measure_backbone
 from pipeline.networks import build_backbone
 from pipeline.runtime import ranks
 from pipeline.runtime.randomness import generator

@@ -279,11 +279,13 @@ class MeasureConfig:
     max_samples: int | None = _knob(None, "classes with more are left out too; null sets no limit", ge=1)
     positions: bool = _knob(False, "every token or pixel of a layer is a row, with its image's label or its own")
     every: int = _knob(1, "epochs between two measurements of families other than core", ge=1)
-    pairs: str = _knob("consecutive", "places that the family similarity compares", choices=PAIRS)
+    pairs: str = _knob("consecutive", "places that similarity, and blocks that jacobians, compare", choices=PAIRS)
     probe_ridge: float = _knob(1e-2, "penalty of the linear probe of the family probe", gt=0)
     foreign_directions: int | None = _knob(
         None, "leading directions that the family foreign holds rows against; null: classes - 1", ge=1
     )
+    jacobian_samples: int = _knob(16, "training images at which the family jacobians takes Jacobians", ge=1)
+    coupling_rank: int = _knob(5, "K, singular triples that couplings of blocks count, at most their width", ge=1)
 
     @property
     def settings(self) -> MeasureSettings:

@@ -14,7 +14,12 @@ NUMBER = 8
 
 
 def family_bytes(
-    widths: Mapping[Place, int], num_classes: int, settings: MeasureSettings, groups: int = 0, rows: int = 0
+    widths: Mapping[Place, int],
+    num_classes: int,
+    settings: MeasureSettings,
+    groups: int = 0,
+    rows: int = 0,
+    stacks: Sequence[tuple[int, int]] = (),
 ) -> dict[str, int]:
     """Bytes of state of each family that is chosen, in all places of one split.
 
@@ -24,6 +29,7 @@ def family_bytes(
         widths: d of every place.
         groups: how many there are.
         rows: how many of the split, with foreign ones: the family "foreign" keeps a number of each.
+        stacks: number and width of the blocks of each row, whose Jacobians and their decompositions are kept.
     """
     known, chosen = registry.families(), settings.families
     names = list(known) if registry.ALL in chosen else [name for name in known if name in chosen]
@@ -40,6 +46,8 @@ def family_bytes(
         if plan.takes("pair"):
             total += sum(_of_pair(widths[one], widths[other]) for one, other in pairs_of(list(widths), settings))
         total += rows * len(plan.row_values) * len(widths)
+        if plan.takes("jacobians"):
+            total += 3 * settings.jacobian_samples * sum(depth * width**2 for depth, width in stacks)
         costs[name] = NUMBER * total
     return costs
 

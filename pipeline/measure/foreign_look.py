@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.measure.extraction import Block, Place
-from pipeline.measure.looks import SecondLook
+from pipeline.measure.second_look import SecondLook
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.runtime import ranks

@@ -1,4 +1,4 @@
-"""Layer-wise measuring: of a backbone in one pass over each split, of a batch of heads from its tensors.
+"""Layer-wise measuring of a backbone in one pass over each split (of heads: `pipeline.measure.heads`).
 
 All registered metrics are measured that can be had at a place (see `pipeline.metrics.registry`). Those of the training
 split carry plain names (``dnc1``), those of the test split the prefix ``test_``: they are taken of the test features
@@ -8,33 +8,24 @@ about their own class means, except where a formula takes the training split's a
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pipeline import dufm
 from pipeline.data import ImageData, Split
+from pipeline.measure.blocks import BlockOfStack, block_stacks, couplings_with, inputs_of
 from pipeline.measure.extraction import Block, Place, run_over
 from pipeline.measure.foreign_look import ForeignLook
 from pipeline.measure.gradients import output_gradients
-from pipeline.measure.looks import (
-    Decide,
-    Entered,
-    FirstLook,
-    Found,
-    Key,
-    SecondLook,
-    of_pairs,
-    parts_of,
-    shared,
-)
+from pipeline.measure.looks import FirstLook, Found, Key, of_pairs, parts_of
+from pipeline.measure.second_look import Decide, Entered, SecondLook, shared
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.progress import ALONG, falling
-from pipeline.metrics.registry import BEYOND_A_LAYER, GROUP, OF_WEIGHTS, TEST
+from pipeline.metrics.registry import GROUP, OF_WEIGHTS, TEST
 from pipeline.networks import Backbone
 from pipeline.networks.rows import Rows, each_position
 from pipeline.runtime import ranks
@@ -109,7 +100,10 @@ def measure_backbone(
     if plan.takes("gradients"):
         weights = {place: weight for place, (weight, *_) in entered.items()}
         gradients = output_gradients(backbone, images, decide, weights)
-    layers = shared(places, lambda place, _: _layer(place, train, test, foreign, gradients.get(place)))
+    takes_blocks = plan.takes("jacobians") or plan.takes("stack")
+    stacks = block_stacks(backbone, images, settings) if takes_blocks else {}
+    beside = {place: {"gradients": gradients.get(place), **inputs_of(stacks, place)} for place in places}
+    layers = shared(places, lambda place, _: _layer(place, train, test, foreign, beside[place], stacks))
     return BackboneMeasurement(train.features, test.features, _with_progress(list(layers.values()), plan))
 
 
@@ -118,9 +112,12 @@ def _layer(
     train: "_SplitMeasurement",
     test: "_SplitMeasurement",
     foreign: ForeignLook | None,
-    gradients: Tensor | None,
+    beside: Mapping[str, object],
+    stacks: Mapping[Place, BlockOfStack],
 ) -> LayerMeasurement:
-    found = [(*split.of(place, foreign, gradients), prefix) for split, prefix in ((train, ""), (test, TEST))]
+    """``beside``: what formulas take of the place that is of the training images alone."""
+    found = [(*split.of(place, foreign, beside), prefix) for split, prefix in ((train, ""), (test, TEST))]
+    found.append((couplings_with(stacks, place, train.look.plan), {}, ""))
     values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
     reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
     return LayerMeasurement(*place, values, reasons)
@@ -199,10 +196,10 @@ class _SplitMeasurement:
     look: SecondLook
     first: FirstLook
 
-    def of(self, place: Place, foreign: ForeignLook | None, gradients: Tensor | None) -> Found:
+    def of(self, place: Place, foreign: ForeignLook | None, beside: Mapping[str, object]) -> Found:
         """Values and reasons of a place: of all rows, and under suffixes of parts of them and of pairs of places."""
         parts = {key[2]: key for key in self.statistics if key[:2] == place and len(key) > 2}
-        more: dict[str, object] = {"gradients": gradients, "path": self.first.paths.get(place)}
+        more: dict[str, object] = {**beside, "path": self.first.paths.get(place)}
         more |= {} if foreign is None else foreign.inputs(place)
         if parts:
             more["groups"] = [self.statistics[key] for suffix, key in parts.items() if suffix.startswith(GROUP)]
@@ -291,56 +288,3 @@ def _in_groups(sizes: dict[Place, int]) -> Iterator[list[Place]]:
         group.append(place)
     if group:
         yield group
-
-
-@torch.no_grad()
-def measure_head(
-    features: Tensor,
-    weights: Sequence[Tensor],
-    labels: Tensor,
-    num_classes: int,
-    activation: str,
-    test: tuple[Tensor, Tensor] | None = None,
-    computed_in: torch.dtype | None = None,
-    settings: MeasureSettings = DEFAULT,
-    *,
-    bias: Tensor | None = None,
-    classifies: bool = True,
-) -> Iterator[LayerMeasurement]:
-    """Metrics of every layer of S heads at once, layer by layer.
-
-    The metrics of W_l (dnc3, ranks, its balancedness with W_{l+1}, NC3 duality of W_L) stand with what enters W_l:
-    ``pre`` for l = 1, ``post`` after.
-
-    Args:
-        features: ``(N, d_1)`` or ``(S, N, d_1)``; weights: W_l ``(S, d_{l+1}, d_l)``; labels: ``(N,)``.
-        test: features ``(M, d_1)`` and labels ``(M,)`` of the test split, to be measured too.
-        computed_in: the dtype that the features were computed in, by default their own. Means that are dependent up to
-            its rounding stay so in the layers after, so it counts in all of them.
-        settings: as of `measure_backbone`.
-        bias: of the last layer, ``(S, K)``.
-        classifies: whether the largest output is a decision between the classes; if not, metrics of decisions are left
-            out.
-    """
-    splits = [(features, labels)] + ([] if test is None else [test])
-    taps = [dufm.layer_taps(inputs, weights, activation) for inputs, _ in splits]
-    decisions: list[Tensor | None] = [None] * len(splits)
-    if classifies:
-        decisions = [dufm.forward(inputs, weights, activation, bias)[-1].argmax(dim=-1) for inputs, _ in splits]
-    plan = Plan.full((*BEYOND_A_LAYER, *(() if classifies else ("decisions",))), settings)
-    members = dufm.num_members(features, weights)
-    for (layer, tap, tensor), *others in zip(*taps, strict=True):
-        entered = layer == 1 or tap == "post"
-        weight = weights[layer - 1] if entered and weights else None
-        following = weights[layer] if entered and layer < len(weights) else None
-        statistics = plan.first_look(tensor.expand(members, -1, -1), labels, num_classes, computed_in)
-        ends = activation == "linear" and layer + 1 == len(weights)
-        more = {} if ends else {"last_weight": None}
-        values, reasons = plan.at_once(statistics, None, weight, following, decisions[0], more)
-        for (_, _, other), (_, other_labels), decided in zip(others, splits[1:], decisions[1:], strict=True):
-            rows = other.expand(members, -1, -1)
-            found = plan.of_rows.first_look(rows, other_labels, num_classes, computed_in)
-            own, why = plan.of_rows.at_once(found, statistics, weight, following, decided, more)
-            values |= {f"{TEST}{name}": value for name, value in own.items()}
-            reasons |= {f"{TEST}{name}": reason for name, reason in why.items()}
-        yield LayerMeasurement(str(layer), tap, values, reasons)

@@ -18,6 +18,7 @@ from pipeline.networks import Backbone, build_backbone, load_weights, structural
 from pipeline.networks.beside import axis_of, naturally, position_in
 from pipeline.networks.reading import Unreadable
 from pipeline.networks.registry import architectures
+from pipeline.runs.family_checks import check_families, stacks_of
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
@@ -79,7 +80,7 @@ def prepare(config: Config) -> Inputs:
         raise unusable(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _check_families(config, inputs.images)
+    check_families(config, inputs.images, inputs.backbone)
     if inputs.images is not None:
         _tell_left_out(config, inputs.images)
     if protocol.network:
@@ -224,26 +225,6 @@ def _check_shares(config: Config, images: ImageData) -> None:
             )
 
 
-def _check_families(config: Config, images: ImageData | None) -> None:
-    """Refuse families that need what is not there, and texts whose positions are not rows."""
-    named = config.measure.families
-    if "groups" in named and (images is None or (images.train.groups is None and images.train.given is None)):
-        raise ConfigError(
-            f"measure.families={shown(named)}: groups needs groups of images or given labels; allowed: data.group=..., "
-            "data.flip.rate=..., or families without it."
-        )
-    if "foreign" in named and (images is None or images.foreign is None):
-        raise ConfigError(
-            f"measure.families={shown(named)}: foreign needs foreign rows; allowed: data.foreign=..., or families "
-            "without it."
-        )
-    if images is not None and images.kind == "text" and not config.measure.positions:
-        raise ConfigError(
-            f"measure.positions=false does not go with data={images.name}, whose positions have a label each; "
-            "allowed: measure.positions=true."
-        )
-
-
 def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None:
     """Refuse layers that cannot be read, and those wider than memory."""
     pooling = config.pooling
@@ -261,7 +242,9 @@ def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None
     if pooling == "flatten" or config.backbone.read or how.families != ("core",):
         widths = {place: width for place, (_, width, _) in found.items()}
         sizes = list(widths.values())
-        spent = family_bytes(widths, images.num_classes, how, len(images.groups), len(images.train))
+        spent = family_bytes(
+            widths, images.num_classes, how, len(images.groups), len(images.train), stacks_of(config, backbone)
+        )
         needed = 2 * sum(spent.values())
         key = "backbone.pooling=flatten" if pooling == "flatten" else "backbone.read"
         if how.families != ("core",):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pipeline.config.schema import CENTRES
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure.layers import CLASSIFIER, BackboneMeasurement, Entered, measure_backbone
-from pipeline.measure.looks import Entering
+from pipeline.measure.second_look import Entering
 from pipeline.metrics.registry import TEST
 from pipeline.networks import Backbone, load_weights
 from pipeline.networks.beside import classifier_in

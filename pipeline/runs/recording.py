@@ -12,7 +12,8 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed
-from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone, measure_head
+from pipeline.measure.heads import measure_head
+from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone
 from pipeline.metrics.registry import CORE
 from pipeline.runs.known import known_of
 from pipeline.runs.run import Run

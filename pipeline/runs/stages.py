@@ -19,10 +19,12 @@ from pipeline.config.schema import CENTRES
 from pipeline.dufm.descent import log_schedule
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure import costs
+from pipeline.measure.blocks import told
 from pipeline.measure.extraction import backbone_features, in_words, readings
 from pipeline.measure.layers import BackboneMeasurement, Entered
 from pipeline.metrics.registry import CORE
 from pipeline.networks import Backbone
+from pipeline.runs.family_checks import stacks_of
 from pipeline.runs.recording import (
     MeasureToo,
     check_features,
@@ -222,8 +224,11 @@ def say_what_is_read(run: Run) -> None:
     if settings.families != (CORE,):
         widths = {place: width for place, (_, width, _) in found.items()}
         rows = len(images.train) + (0 if images.foreign is None else len(images.foreign))
-        spent = costs.family_bytes(widths, images.num_classes, settings, len(images.groups), rows)
+        stacks = stacks_of(run.config, run.inputs.backbone)
+        spent = costs.family_bytes(widths, images.num_classes, settings, len(images.groups), rows, stacks)
         log.info("%s", costs.in_words(spent, len(widths)))
+        if stacks:
+            log.info("%s", told(stacks, settings))
 
 
 def backbone_state(backbone: Backbone) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from pipeline.data import Split, load_images
 from pipeline.measure import extraction
 from pipeline.measure import layers as measuring
 from pipeline.measure.extraction import backbone_features
-from pipeline.measure.layers import measure_backbone, measure_head, state_bytes
+from pipeline.measure.heads import measure_head
+from pipeline.measure.layers import measure_backbone, state_bytes
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.networks import Backbone, build_backbone

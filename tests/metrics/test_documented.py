@@ -18,7 +18,7 @@ from pipeline.storage.record import read_record
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "measures.md").read_text()
-SMALL = ["logger=none", "trainer=cpu", "trainer.threads=1", "record.figures=false", "backbone.hidden=[8,8]"]
+SMALL = ["logger=none", "trainer=cpu", "trainer.threads=1", "record.figures=false"]
 SMALL += ["backbone.epochs=1", "data.samples_per_class=10"]
 
 
@@ -61,6 +61,7 @@ def test_the_examples_run_and_print_what_they_say(tmp_path, monkeypatch, capsys)
 def test_the_command_measures_the_families_of_a_line(line, tmp_path) -> None:
     register()
     words = shlex.split(line)[1:]
+    words += [] if "backbone=residual_mlp" in words else ["backbone.hidden=[8,8]"]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         config = checked(compose("main", [*words, *SMALL]))
     execute(config, prepare(config), tmp_path)

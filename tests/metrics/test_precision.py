@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.measure.layers import measure_head
+from pipeline.measure.heads import measure_head
 from pipeline.metrics import CollapseMetrics, layer_metrics, undefined_reasons
 from pipeline.metrics.engine.statistics import roundoff_of
 

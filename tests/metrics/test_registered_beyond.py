@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.metrics import CollapseMetrics, layer_metrics, metrics, registry
 from pipeline.metrics.engine.pairing import PairStatistics
 
-OF_NETWORKS = {"profile", "path"}
+OF_NETWORKS = set(registry.OF_NETWORKS)
 OWN = [name for name, metric in metrics().items() if set(metric.takes) & BEYOND - OF_NETWORKS]
 GROUPS, FOREIGN_ROWS, OFFSET = 2, 11, 1e6
 

@@ -89,8 +89,7 @@ class Given:
             "foreign": self.foreign is not None,
             "pair": self.previous is not None,
             "gradients": self.gradients is not None,
-            "profile": False,
-            "path": False,
+            **dict.fromkeys(registry.OF_NETWORKS, False),
             **dict.fromkeys(registry.OF_WEIGHTS, self.weight is not None),
         }
         return [name for name, given in there.items() if not given]

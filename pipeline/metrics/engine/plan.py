@@ -9,7 +9,7 @@ rows come, are kept, and are shared by ranks is for the callers; what is done wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.metrics import registry
 from pipeline.metrics.engine.inputs import MIXED, Inputs, kept_classes
 from pipeline.metrics.engine.members import one_by_one
+from pipeline.metrics.engine.needs import check_inputs, check_of_runs, needs_of
 from pipeline.metrics.engine.rows import Aim, second_look, sums_at_once, values_of_rows
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
@@ -54,9 +55,9 @@ class Plan:
         """
         lacking = set(without)
         chosen = registry.of_families(settings.families)
-        kept = tuple(metric for metric in chosen if not lacking & _takes(metric))
+        kept = tuple(metric for metric in chosen if not lacking & needs_of(metric))
         if strict:
-            _check_inputs(settings.families, chosen, kept, lacking)
+            check_inputs(settings.families, chosen, kept, lacking)
         return cls(kept, settings=settings, lacking=frozenset(lacking))
 
     def takes(self, name: str) -> bool:
@@ -71,7 +72,7 @@ class Plan:
         names = {*registry.families()[registry.CORE].metrics, *registry.families()["groups"].metrics}
         core = registry.of_families((registry.CORE,))
         metrics = (metric for metric in (*core, *self.metrics) if metric.name in names and metric.of_rows)
-        kept = dict.fromkeys(it for it in metrics if "groups" not in it.takes and not self.lacking & _takes(it))
+        kept = dict.fromkeys(it for it in metrics if "groups" not in it.takes and not self.lacking & needs_of(it))
         return Plan(tuple(kept), settings=self.settings, lacking=self.lacking)
 
     @classmethod
@@ -83,17 +84,21 @@ class Plan:
         without: Iterable[str] = (),
     ) -> Plan:
         """The metrics of these names; by default those of the families but for what "core" has that does not come from
-        one pass over the rows, or comes from the decomposition of a weight. Raises ValueError for unknown names.
+        one pass over the rows, or comes from the decomposition of a weight.
+
+        Raises:
+            ValueError: for unknown names, and for families that only runs have.
         """
         if names is not None:
             return cls(registry.chosen(names), substitutes, settings)
+        check_of_runs(settings.families)
         chosen, lacking = registry.of_families(settings.families), set(without)
         core = set(registry.families()[registry.CORE].metrics)
 
         def passes(metric: Metric) -> bool:
             return not cls((metric,), substitutes).row_sums and "spectrum" not in metric.takes
 
-        taken = [metric for metric in chosen if not lacking & _takes(metric)]
+        taken = [metric for metric in chosen if not lacking & needs_of(metric)]
         if "groups" in lacking and "groups" not in settings.families:  # what is told of decisions is told of groups
             taken = [metric for metric in taken if metric.family != "groups"]
         kept = tuple(it for it in taken if it.name not in core or passes(it))
@@ -122,7 +127,7 @@ class Plan:
     @cached_property
     def views(self) -> tuple[str, ...]:
         """What class statistics the first look accumulates besides those of the rows as they are."""
-        taken = {name for metric in self.metrics for name in _takes(metric)}
+        taken = {name for metric in self.metrics for name in needs_of(metric)}
         return tuple(name for name in registry.VIEWS if name in taken)
 
     @cached_property
@@ -278,20 +283,3 @@ def _evaluated(calls: Mapping[str, tuple]) -> tuple[dict[str, Tensor], dict[str,
         return values, {}
     reasons = {name: reason_of(*calls[name]) for name, value in values.items() if not value.isfinite().all()}
     return values, {name: reason for name, reason in reasons.items() if reason is not None}
-
-
-def _check_inputs(names: Sequence[str], chosen: Sequence[Metric], kept: Sequence[Metric], lacking: set[str]) -> None:
-    known = registry.families()
-    for name in (name for name in names if name not in (registry.ALL, registry.CORE)):
-        own = [metric for metric in chosen if metric.name in known[name].metrics]
-        if not any(metric in kept for metric in own):
-            needed = sorted({need for metric in own for need in _takes(metric) & lacking})
-            raise ValueError(f"the family {name!r} needs {', '.join(needed)}, which is not given.")
-
-
-def _takes(metric: Metric) -> set[str]:
-    """What it takes, and what the sums over rows that it takes need."""
-    known = registry.row_sums()
-    needs = {need for name in metric.takes if name in known for need in known[name].needs}
-    of_foreign = {"foreign"} if any(name.startswith(registry.FOREIGN) for name in metric.takes) else set()
-    return {*metric.takes, *needs, *of_foreign}

@@ -19,6 +19,8 @@ class MeasureSettings:
         probe_ridge: penalty of the linear probe.
         foreign_directions: how many leading directions of the training rows foreign ones are held against; None is
             K - 1.
+        jacobian_samples: training images at which Jacobians of blocks are taken.
+        coupling_rank: singular triples that couplings of blocks count; in models that are compared the same.
     """
 
     families: tuple[str, ...] = ("core",)
@@ -27,6 +29,8 @@ class MeasureSettings:
     pairs: str = "consecutive"
     probe_ridge: float = 1e-2
     foreign_directions: int | None = None
+    jacobian_samples: int = 16
+    coupling_rank: int = 5
 
     def __post_init__(self) -> None:
         _check_min_samples(self.min_samples)
@@ -36,6 +40,10 @@ class MeasureSettings:
         if isinstance(self.probe_ridge, bool) or not isinstance(self.probe_ridge, int | float) or self.probe_ridge <= 0:
             raise ValueError(f"probe_ridge must be a number > 0, got {self.probe_ridge!r}.")
         _check_directions(self.foreign_directions)
+        for name in ("jacobian_samples", "coupling_rank"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
 
     def counts(self, samples: int) -> bool:
         """Whether a class of so many samples is measured."""

@@ -29,7 +29,7 @@ from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.rows import Aim
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import GROUP
+from pipeline.metrics.registry import GROUP, OF_NETWORKS
 
 NOT_JUDGED = "the rows have not been shown a second time (look_again)"
 
@@ -117,7 +117,7 @@ class CollapseMetrics(BeyondRows, Metric):
             foreign_directions=foreign_directions,
         )
         self.groups = tuple(map(str, range(groups) if isinstance(groups, int) else groups))
-        lacking = ["profile", "path", *(() if self.groups else ("groups",))]
+        lacking = [*OF_NETWORKS, *(() if self.groups else ("groups",))]
         self._plan = Plan.one_pass(self._names, covariance, self.settings, lacking)
         self._parts = torch.nn.ModuleList(self._of_group() for _ in self.groups if self._plan.of_parts is not None)
         # Statistics of all ranks, and the directions of the second look, once it has begun.
@@ -151,7 +151,8 @@ class CollapseMetrics(BeyondRows, Metric):
         groups: Sequence[str] | int = (),
     ) -> CollapseMetrics:
         """One that measures by these settings."""
-        how = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "pairs"}
+        of_networks = ("pairs", "jacobian_samples", "coupling_rank")
+        how = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in of_networks}
         return cls(num_classes, num_features, covariance, metrics, groups=groups, **how)
 
     def update(

@@ -87,28 +87,59 @@ def coupling(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
     Raises:
         ValueError: for matrices of different shapes, and k outside 1..min(m, n).
     """
-    return _coupling(first, second, k, p, lambda onto: onto)
+    return _coupling(first, second, k, p, absolute=False)
 
 
 def coupling_abs(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
     """The same with the absolute values of U_{2,K}^T J_1 V_{2,K}, as in public code: m(J, -J) = 0."""
-    return _coupling(first, second, k, p, torch.abs)
+    return _coupling(first, second, k, p, absolute=True)
 
 
-def _coupling(first: Tensor, second: Tensor, k: int, p: float, change: Callable[[Tensor], Tensor]) -> Tensor:
+def couplings(jacobians: Tensor, k: int, absolute: bool = False) -> Tensor:
+    """m_K(J_i, J_j) of all pairs of L blocks `(L, ..., d, d)`, `(L, L, ...)`, each decomposed once.
+
+    The diagonal is 0 up to rounding. NaN as in `coupling`.
+
+    Raises:
+        ValueError: as `coupling`.
+    """
+    check_matrix("jacobians", jacobians, "(L, ..., d, d)")
+    _check_k(k, jacobians)
+    blocks = jacobians.detach().double()
+    left, values, right = _svd(blocks)
+    own = values[..., :k]
+    found = [_distance(blocks, own, left[j], values[j], right[j], k, 2, absolute) for j in range(len(blocks))]
+    return torch.stack(found, 1)
+
+
+def _coupling(first: Tensor, second: Tensor, k: int, p: float, absolute: bool) -> Tensor:
     check_matrix("first", first)
     check_matrix("second", second)
     if first.shape[-2:] != second.shape[-2:]:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ValueError(f"first and second must be matrices of one shape, got {shapes}.")
-    largest = min(first.shape[-2:])
+    _check_k(k, first)
+    first, second = first.detach().double(), second.detach().double()
+    return _distance(first, torch.linalg.svdvals(first)[..., :k], *_svd(second), k, p, absolute)
+
+
+def _check_k(k: int, matrix: Tensor) -> None:
+    largest = min(matrix.shape[-2:])
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= largest:
         raise ValueError(f"k must be an int in 1..{largest}, got {k!r}.")
-    first, second = first.detach().double(), second.detach().double()
-    left, values, right = torch.linalg.svd(second, full_matrices=False)
-    own = torch.linalg.svdvals(first)[..., :k]
+
+
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # U and V of one decomposition: those of J^T J and J J^T would have signs of their own.
+    return torch.linalg.svd(matrix, full_matrices=False)
+
+
+def _distance(
+    first: Tensor, own: Tensor, left: Tensor, values: Tensor, right: Tensor, k: int, p: float, absolute: bool
+) -> Tensor:
+    """m_K of a first matrix with its singular values, and the decomposition of a second."""
     onto = left[..., :k].mT @ first @ right[..., :k, :].mT
-    off = torch.linalg.matrix_norm(change(onto) - torch.diag_embed(own))
+    off = torch.linalg.matrix_norm((onto.abs() if absolute else onto) - torch.diag_embed(own))
     known = (values[..., k - 1] > DEGENERATE * values[..., 0]) & (own[..., 0] > 0)
     return torch.where(known, off / torch.linalg.vector_norm(own, ord=p, dim=-1), math.nan)
 
@@ -195,12 +226,11 @@ def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_c
     k = min(num_classes, blocks.shape[-1])
     lengths = torch.linalg.vector_norm(_steps(path), dim=-1)
     left, values, right = torch.linalg.svd(blocks, full_matrices=False)
-    pairs = [coupling(blocks[i], blocks[j], k) for i in range(depth) for j in range(depth) if i != j]
     squares = values.square()
     return ResidualAlignment(
         line=line_shape_score(path).mean(),
         spacing=(lengths.std(-1, correction=0) / lengths.mean(-1)).mean(),
-        coupling=torch.stack(pairs).mean(0),
+        coupling=couplings(blocks, k)[~torch.eye(depth, dtype=torch.bool, device=blocks.device)].mean(0),
         left_right=(left * right.mT).sum(-2).abs()[..., :k].mean(-1).mean(0),
         rank=(values > 1e-3 * values[..., :1]).sum(-1).double().movedim(0, -1),
         beyond=(squares[..., k:].sum(-1) / squares.sum(-1)).movedim(0, -1),
@@ -233,9 +263,6 @@ def stack_alignment(
         jacobians.append(block_jacobian(block, path[-1], token))
         with torch.no_grad():
             path.append(block(path[-1]))
-    measure = coupling_abs if absolute else coupling
-    of_pairs = [[measure(first, second, k).nanmean() for second in jacobians] for first in jacobians]
+    of_pairs = couplings(torch.stack(jacobians), k, absolute).flatten(2).nanmean(-1)
     points = torch.stack([own if token is None else own[:, token] for own in path], -2)
-    return StackAlignment(
-        torch.stack([torch.stack(row) for row in of_pairs]), residual_alignment(points, jacobians, k), points
-    )
+    return StackAlignment(of_pairs, residual_alignment(points, jacobians, k), points)

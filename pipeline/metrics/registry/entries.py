@@ -26,6 +26,8 @@ INPUTS = {
     "path": "two sums over images along blocks of one width: of length over way, and how many they are",
     "pair": "`PairStatistics` of the rows and those of the place before",
     "gradients": "mean of g g^T `(out, out)`, summed over outputs, g the gradient of one by what the weight gives",
+    "jacobians": "`BlockOfStack`: a block among others in a row, with the Jacobians of all of them",
+    "stack": "`BlockStack`: those blocks, with their last one",
     "settings": "`MeasureSettings`",
     "weight": "the weight `(..., out, d)` that the rows enter, float64",
     "spectrum": "its singular values, largest first",
@@ -38,8 +40,17 @@ INPUTS = {
 VIEWS = ("unit",)
 """Those that are class statistics of something else than the rows as they are: accumulated only where taken."""
 
-BEYOND_A_LAYER = ("groups", "foreign", "pair", "gradients", "profile", "path")
+OF_RUNS = ("jacobians", "stack")
+"""Those that only runs have, which know how their network is built."""
+
+OF_NETWORKS = ("profile", "path", *OF_RUNS)
+"""Those that only a pass of a whole network gives, and `layer_metrics` and streams never have."""
+
+BEYOND_A_LAYER = ("groups", "foreign", "pair", "gradients", *OF_NETWORKS)
 """Those that rows of one layer, labels and weights do not give."""
+
+OF_TRAINING = ("gradients", "settings", *OF_RUNS)
+"""Those that are of the training images alone, whatever split the rows are of."""
 
 OF_WEIGHTS = ("weight", "spectrum", "next_weight", "last_weight", "classifier")
 """Those that do not depend on the rows."""
@@ -106,7 +117,7 @@ class Metric(Named):
     @property
     def of_rows(self) -> bool:
         """Whether it depends on the rows, so that the test split has a value of its own (`test_...`)."""
-        return any(name not in (*OF_WEIGHTS, "gradients", "settings") for name in self.takes)
+        return any(name not in (*OF_WEIGHTS, *OF_TRAINING) for name in self.takes)
 
 
 @dataclass(frozen=True)

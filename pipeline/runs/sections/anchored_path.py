@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.measure.layers import measure_head
+from pipeline.measure.heads import measure_head
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.registry import metrics
 from pipeline.runs.solutions import HeadSolution

@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.dufm.descent import Descent
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import judge
-from pipeline.measure.layers import measure_head
+from pipeline.measure.heads import measure_head
 from pipeline.metrics import layer_metrics
 
 CROSS_ENTROPY = load_objective("cross_entropy")

@@ -10,7 +10,7 @@ from pipeline.dufm import descent_native, initial_features, initial_weights
 from pipeline.dufm.descent import Descent
 from pipeline.dufm.objectives import Objective, known_objectives, load_objective
 from pipeline.dufm.verdict import judge, promises
-from pipeline.measure.layers import measure_head
+from pipeline.measure.heads import measure_head
 from pipeline.networks import build_backbone
 from pipeline.runs.training.learners import Classifier, DufmNetwork, DufmPenalty
 from pipeline.runtime.randomness import generator

@@ -1,5 +1,7 @@
 """Leaky residual networks: golden numbers of arXiv 2405.17573, identities, and the flow by Runge-Kutta."""
 
+import math
+
 import pytest
 import torch
 from deterministic import powers, waves
@@ -69,6 +71,27 @@ def test_golden_identity_of_the_estimated_rank() -> None:
     )
     assert float(rank) == pytest.approx(0.804785630, rel=1e-6)
     torch.testing.assert_close(cost - middle + last, rank, rtol=1e-10, atol=0)
+
+
+def test_golden_scalar_network_is_stationary_and_near_its_flow() -> None:
+    """1 -> s by equal steps without bias: all w = L (s^(1/L) - 1 + Lt/L), and -2H/Lt near 1 - (log s / Lt)^2."""
+    layers, depth, goal = 20, 4.0, 2.0
+    growth = goal ** (1 / layers)
+    weight = layers * (growth - 1 + depth / layers)
+    assert [weight, weight**2 / (2 * depth)] == pytest.approx([4.705298477, 2.767479220], rel=1e-9)
+    path = [growth ** torch.full((1, 1), float(number), dtype=torch.float64) for number in range(layers + 1)]
+    momenta = [weight / depth / before for before in path[:-1]]  # B_(l-1) = (1 - rho Lt + rho w) B_l = growth B_l
+    weights = [torch.full((1, 1), weight, dtype=torch.float64)] * layers
+    assert float(stationarity_residual(weights, momenta, path, depth, bias=False)) < 1e-14
+    found = [float(estimated_rank(a, b, depth, bias=False)) for a, b in zip(path[:-1], momenta, strict=True)]
+    middle = [
+        (float(estimated_rank(a, b, depth, bias=False)) + first) / 2
+        for a, b, first in zip(path[1:], momenta, found, strict=True)
+    ]
+    golden = 1 - (math.log(goal) / depth) ** 2
+    assert golden == pytest.approx(0.969971687, rel=1e-9)
+    assert found == pytest.approx([golden] * layers, abs=0.002)  # O(rho^2)
+    assert max(found) - min(found) < 1e-12 and max(abs(value - golden) for value in middle) < 0.05
 
 
 def flow(rows: Tensor, momenta: Tensor, depth: float, steps: int) -> tuple[list[Tensor], list[Tensor]]:

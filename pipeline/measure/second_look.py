@@ -1,0 +1,130 @@
+"""The second look at the rows of a split: what they come to once class means are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from pipeline.measure.extraction import Block, Place
+from pipeline.measure.looks import Key, Part
+from pipeline.metrics import ClassStatistics
+from pipeline.metrics.engine.inputs import Inputs
+from pipeline.metrics.engine.plan import Plan
+from pipeline.networks.rows import Rows
+from pipeline.runtime import ranks
+
+Value, Result = TypeVar("Value"), TypeVar("Result")
+Decide = Callable[[Tensor], Tensor]
+"""Features (n, d) to outputs (n, K), whose largest entry is the network's decision."""
+
+
+class Entering(NamedTuple):
+    """The weight (out, d) that the rows of a place enter as they are, the one after it if that is known, and whether
+    that is the last one and nothing stands between the two."""
+
+    weight: Tensor | None
+    following: Tensor | None = None
+    ends: bool = False
+
+
+Entered = Mapping[Place, Entering]
+
+
+def shared(places: dict[Key, Value], work: Callable[[Key, Value], Result]) -> dict[Key, Result]:
+    """``work`` of every place, each done by one rank: many wide places mean as many large SVDs."""
+    own = ranks.share(len(places))
+    found = [(place, work(place, value)) for place, value in list(places.items())[own.start : own.stop]]
+    return dict(pair for pairs in ranks.gather(found) for pair in pairs)
+
+
+class SecondLook:
+    """What rows come to once class means are known, place by place: the sums over rows that the plan's metrics take,
+    and the numbers of each row."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        own: dict[Key, ClassStatistics],
+        reference: dict[Key, ClassStatistics],
+        decide: Decide | None,
+        entered: Entered | None = None,
+        parts: Sequence[Part] | None = None,
+    ) -> None:
+        self.plan, self._own, self._reference, self._entered = plan, own, reference, entered or {}
+        self._parts = parts
+        self._decide = decide if plan.needs_decisions else None
+        self.aims = shared(
+            own, lambda key, statistics: self._plan_of(key).aim(statistics, reference.get(key)).to("cpu")
+        )
+        self._judged = dict.fromkeys(own, 0)
+        self._sums = {
+            key: part.counts.new_zeros(self._plan_of(key).size_of_sums(*part.means.shape)) for key, part in own.items()
+        }
+        self._values: dict[Key, list[dict[str, Tensor]]] = {key: [] for key in own if len(key) == 2}
+
+    def _plan_of(self, key: Key) -> Plan:
+        return self.plan if len(key) == 2 else self.plan.of_parts
+
+    def add(self, block: Block) -> None:
+        """Judge the images of a block."""
+        decisions = None if self._decide is None else self._decide(block.features).argmax(dim=-1)
+        for place, rows in block.rows.items():
+            for part in self._parts or [None]:
+                self._add(block, place, rows, part, decisions)
+
+    def _add(self, block: Block, place: Place, rows: Rows, part: Part | None, decisions: Tensor | None) -> None:
+        labels, keep, key = block.labels, None, place
+        if part is not None:
+            (rows, labels, keep), key = part.of(block, rows), part.key(place)
+        decided = None if decisions is None else rows.of(decisions if keep is None else decisions[keep])
+        own_labels = rows.of(labels)
+        values, counting = rows.values, own_labels >= 0
+        if not bool(counting.all()):
+            values, own_labels = values[counting], own_labels[counting]
+            decided = None if decided is None else decided[counting]
+        plan, aim = self._plan_of(key), self.aims[key].to(values.device)
+        self._judged[key] += int(aim.judged(own_labels))
+        own, reference = replace(self._own[key], source=(values, own_labels)), self._reference.get(key, self._own[key])
+        self._sums[key] = self._sums[key] + plan.second_look(own, reference, aim, decided)
+        if key in self._values and plan.row_values:
+            self._values[key].append(plan.values_of_rows(own, reference, aim))
+
+    def join_ranks(self) -> None:
+        """Add what the other ranks have found."""
+        self._values = {key: [_joined_values(found, self.plan)] for key, found in self._values.items()}
+        if ranks.world_size() == 1:
+            return
+        seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
+        self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
+        self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
+        if self.plan.row_values:
+            of_ranks = ranks.gather([{name: it.cpu() for name, it in own.items()} for (own,) in self._values.values()])
+            for at, key in enumerate(self._values):
+                self._values[key] = [_joined_values([own[at] for own in of_ranks], self.plan)]
+
+    def evaluate(self, key: Key, more: Mapping[str, object] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Values of the metrics of a place, and reasons for those that are not finite."""
+        own, plan, entering = self._own[key], self._plan_of(key), Entering(*self._entered.get(key[:2], (None,)))
+        (values,) = self._values.get(key, [{}])
+        device = {name: found.to(own.counts.device) for name, found in values.items()}
+        inputs = Inputs(
+            own,
+            self._reference.get(key),
+            entering.weight,
+            entering.following,
+            sums=plan.sums_of(self._sums[key], *own.means.shape),
+            judged=self._judged[key],
+            settings=plan.settings,
+            more={**({} if entering.ends else {"last_weight": None}), **(more or {}), **device},
+        )
+        return plan.evaluate(inputs)
+
+
+def _joined_values(found: Sequence[Mapping[str, Tensor]], plan: Plan) -> dict[str, Tensor]:
+    names = [it.name for it in plan.row_values]
+    nothing = torch.zeros(0, dtype=torch.float64)
+    return {name: torch.cat([own[name] for own in found]) if found else nothing for name in names}
