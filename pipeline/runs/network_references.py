@@ -64,8 +64,9 @@ def reference_of(config: Config, backbone: Backbone, images: ImageData) -> tuple
     """What is known of this training, or None and the reason why nothing is."""
     settings, optimizer = config.backbone, config.optimizer
     counts = list(images.class_counts("train").values())
-    decay = optimizer.weight_decay
     penalised = config.protocol.regularization == "objective"
+    over_depth = penalised and config.protocol.penalty_weights == "depth"
+    decay = optimizer.weight_decay / (len(backbone.blocks) if over_depth else 1)
     if images.kind == "text" or len(set(counts)) != 1:
         return None, "the classes differ in size"
     if settings.loss == CENTRES:
@@ -76,16 +77,18 @@ def reference_of(config: Config, backbone: Backbone, images: ImageData) -> tuple
         return None, "nothing is decayed"
     if not penalised and optimizer.name == "adamw":
         return None, "the decay of AdamW is no term of the loss"
-    if penalised and config.protocol.penalty_weights != "equal":
+    if penalised and config.protocol.penalty_weights == "steps":
         return None, "the weights of the penalty differ"
     if settings.name == "mlp":
-        return _of_mlp(config, backbone, images.num_classes)
+        return _of_mlp(config, backbone, images.num_classes, decay)
     if settings.name == "residual_mlp" and settings.norm != "none":
-        return _of_residual_mlp(config, backbone, images.num_classes)
+        return _of_residual_mlp(config, backbone, images.num_classes, decay)
     return None, "the features are not of fixed length: no norm without a shift ends the network"
 
 
-def _of_mlp(config: Config, backbone: Backbone, classes: int) -> tuple[NetworkReference | None, str | None]:
+def _of_mlp(
+    config: Config, backbone: Backbone, classes: int, decay: float
+) -> tuple[NetworkReference | None, str | None]:
     settings = config.backbone
     if settings.norm != "batch" or settings.norm_bias or settings.linear_tail:
         return None, "the features are not of fixed length: no batch norm without a shift ends the network"
@@ -93,14 +96,15 @@ def _of_mlp(config: Config, backbone: Backbone, classes: int) -> tuple[NetworkRe
         return None, f"none is known for {load_objective(settings.loss).title} behind a batch norm"
     if backbone.num_features < classes - 1:
         return None, f"{backbone.num_features} features are too few for a simplex of {classes} classes"
-    decay = config.optimizer.weight_decay
     norm = backbone.get_submodule(backbone.blocks[-1])[-1]
     value = bn_optimum(classes, decay).loss
     return NetworkReference("batch norm before a linear classifier", value, decay, norm), None
 
 
-def _of_residual_mlp(config: Config, backbone: Backbone, classes: int) -> tuple[NetworkReference | None, str | None]:
-    settings, decay = config.backbone, config.optimizer.weight_decay
+def _of_residual_mlp(
+    config: Config, backbone: Backbone, classes: int, decay: float
+) -> tuple[NetworkReference | None, str | None]:
+    settings = config.backbone
     if settings.loss not in ("cross_entropy", "mse"):
         return None, f"none is known for {load_objective(settings.loss).title} behind a norm"
     if backbone.num_features < classes:
