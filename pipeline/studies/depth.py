@@ -30,7 +30,6 @@ from pipeline.studies.engine.claims import ABSTRACT, OURS, THEOREM, Claim, Measu
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
 from pipeline.studies.kernels import GROUP
-from pipeline.theory import gufm_optimum
 from pipeline.views import marks, style
 from pipeline.views.sheet import Sheet
 
@@ -109,6 +108,12 @@ def decay_of(result: Result) -> float:
     return config.optimizer.weight_decay / (config.backbone.depth if shared else 1)
 
 
+def optimum_of(result: Result) -> float:
+    """The GUFM's optimum for a run, as the run says; NaN where it has none (no decay, fewer features than classes)."""
+    value = result.summary["loss"]["optimum"]
+    return nan if value is None else value
+
+
 def table(results: Sequence[Result]) -> pd.DataFrame:
     """One row per network that ended: NC1-3 at the end, the objective, its parts over the GUFM's optimum, accuracies.
 
@@ -118,9 +123,8 @@ def table(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def _row(result: Result) -> list:
-    config, weight = result.config, result.tensors["weights/1"].double()
-    classes, width = weight.shape
-    optimum = gufm_optimum(classes, decay_of(result), width, config.backbone.loss).loss
+    config, weight, optimum = result.config, result.tensors["weights/1"].double(), optimum_of(result)
+    classes = len(weight)
     objective, penalty = (end(result, None, name) for name in ("objective", "penalty"))
     of_classifier = decay_of(result) / 2 * float(weight.square().sum())
     collapse = [
@@ -168,15 +172,18 @@ def _claims(data: str, found: pd.DataFrame) -> Iterator[Claim]:
         measured = f"{left:.2f} left: {numbers(constant.nc1)}"
         yield Claim(text, f"> {HALF:g} left", measured, bool(left > HALF), ABSTRACT)
     if len(one) > 1:
-        yield _falls(f"{data}: gap to the GUFM falls with L, one layer", one.gap, ABSTRACT)
+        if one.gap.notna().all():
+            yield _falls(f"{data}: gap to the GUFM falls with L, one layer", one.gap, ABSTRACT)
         found_slope, (low, high) = slope(one, "nc1"), SLOPES
         text = f"{data}: slope of log NC1 in log L, one layer"
         yield Claim(text, f"{low:g} to {high:g}", f"{found_slope:.2f}", low <= found_slope <= high, OURS)
         change = one.test_accuracy.iloc[-1] - one.test_accuracy.iloc[0]
         text = f"{data}: test accuracy is that of the shallowest within {SAME:g}, one layer"
         yield Claim(text, "unchanged", numbers(one.test_accuracy), bool(abs(change) <= SAME), OURS)
-    own = found[found.data == data]
+    own = found[(found.data == data) & found.gap.notna()]
     text = f"{data}: no objective lies below the GUFM's optimum"
+    if own.empty:
+        return
     yield from owned(THEOREM, Claim(text, "gap > 0", f"{own.gap.min():.3f} at least", bool((own.gap > 0).all())))
 
 
@@ -293,9 +300,7 @@ def _descents(axes: "Axes", results: Sequence[Result]) -> None:
     looks = {kind: (color, dashes) for kind, color, _, dashes in _looks()}
     for result in results:
         values, (color, dashes) = curve(result, None, "objective"), looks[kind_of(result)]
-        classes, width = result.tensors["weights/1"].shape
-        optimum = gufm_optimum(classes, decay_of(result), width, result.config.backbone.loss).loss
-        axes.plot(values.index[1:], values.iloc[1:] / optimum, color=color, linestyle=dashes)
+        axes.plot(values.index[1:], values.iloc[1:] / optimum_of(result), color=color, linestyle=dashes)
     axes.set(xscale="log", yscale="log", xlabel="epoch", ylabel="objective / GUFM")
 
 

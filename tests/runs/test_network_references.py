@@ -53,6 +53,13 @@ def test_the_value_is_that_of_theory(configured):
     assert reference.value == gufm_optimum(2, 0.01, 64, "cross_entropy").loss
 
 
+def test_a_penalty_over_the_depth_is_that_of_a_smaller_decay(configured):
+    objective = ["protocol.regularization=objective", "protocol.penalty_weights=depth", "optimizer.weight_decay=0.01"]
+    reference, reason = known(configured, *RESIDUAL, *objective)
+    assert reason is None and reference.decay == 0.005  # two blocks
+    assert reference.value == gufm_optimum(2, 0.005, 64, "cross_entropy").loss
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
