@@ -25,7 +25,7 @@ def _run(folder, kind, depth, nc1, accuracy=0.9, gap=2.0, seed=0, known=True):
     whole |= {"train_accuracy": [0.1, 1.0], "test_accuracy": [0.1, accuracy]}
     curves = {None: whole, CLASSIFIER: {"dnc1": [2.0, nc1], "nc3_cosine": [0.0, 1 - nc1 / 2]}}
     optimum = gufm_optimum(CLASSES, decay, WIDTH).loss
-    made = result_of(folder, STUDY, point, curves, loss={"optimum": optimum if known else None})
+    made = result_of(folder, STUDY, point, curves, loss={"total": [objective], "optimum": optimum if known else None})
     save_file({"weights/1": weight}, made.folder / "tensors.safetensors")
     return made
 
