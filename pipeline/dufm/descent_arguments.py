@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.dufm.cost import Anchor
 from pipeline.dufm.descent_torch import Project
+from pipeline.runtime.devices import has_float64
 
 BACKENDS = ("auto", "native", "torch")
 
@@ -32,6 +33,8 @@ def check_tensors(
             raise ValueError(f"{name} must be of the features' dtype and device {expected}, got {found}")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} must be finite, got NaN or infinite entries")
+    if not has_float64(features.device):
+        raise ValueError(f"features must be on a CPU or a CUDA device, which have float64, got {features.device}")
     if weights and weights[-1].shape[-2] != num_classes:
         raise ValueError(
             f"num_classes must be what the last weight puts out, {weights[-1].shape[-2]}, got {num_classes}"

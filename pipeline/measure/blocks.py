@@ -140,7 +140,9 @@ def block_stacks(backbone: Backbone, images: ImageData, settings: MeasureSetting
         for row in rows_of_blocks(backbone, inputs):
             points = [row[0].rows(row[0].value), *(call.rows(call.output) for call in row)]
             jacobians = torch.stack([call.jacobians() for call in row])
-            stack = BlockStack(jacobians, torch.stack(points, 1), settings.coupling_rank, images.num_classes)
+            stack = BlockStack(
+                jacobians.cpu(), torch.stack(points, 1).cpu(), settings.coupling_rank, images.num_classes
+            )
             found |= {(call.name, "post"): BlockOfStack(stack, at) for at, call in enumerate(row)}
     return found
 

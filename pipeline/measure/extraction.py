@@ -38,6 +38,8 @@ class Block:
 
     first: the number of the first image in the split.
     batches: how many images passed at once.
+    all_labelled: whether it is known that every sample, or position of a text, has a label, so that a GPU need not be
+        waited for to know it.
     """
 
     labels: Tensor
@@ -45,6 +47,7 @@ class Block:
     rows: dict[Place, Rows]
     first: int = 0
     batches: tuple[int, ...] = ()
+    all_labelled: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +59,8 @@ class Block:
         """One block of the images of several, in their order."""
         rows = {place: Rows.joined([part.rows[place] for part in parts]) for place in parts[0].rows}
         labels, features = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "features"))
-        return cls(labels, features, rows, parts[0].first, tuple(size for part in parts for size in part.batches))
+        batches = tuple(size for part in parts for size in part.batches)
+        return cls(labels, features, rows, parts[0].first, batches, all(part.all_labelled for part in parts))
 
 
 def backbone_features(backbone: Backbone, images: ImageData, split: Split) -> Tensor:
@@ -126,6 +130,7 @@ def run_over(
     if len(own):
         loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)
     features: Tensor | None = None
+    all_labelled = listen is not None and bool((own.labels >= 0).all())
     done = 0
     rows: dict[Place, Rows] = {}
     entering: dict[str, Rows] = {}
@@ -164,7 +169,7 @@ def run_over(
                 features[done : done + len(found)] = found
                 at, done = mine.start + done, done + len(found)
                 if listen is not None:
-                    waiting.append(Block(labels, found, dict(rows), at, (len(found),)))
+                    waiting.append(Block(labels, found, dict(rows), at, (len(found),), all_labelled))
                     rows.clear()
                     count = sum(len(part.labels) for part in waiting)
                     if count >= BLOCK_IMAGES or sum(part.nbytes for part in waiting) >= BLOCK_BYTES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,28 +13,29 @@ from pipeline.measure.second_look import SecondLook
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.runtime import ranks
+from pipeline.runtime.devices import moved
 
 
 class ForeignLook:
     """Rows of foreign data held against the training split, place by place."""
 
-    def __init__(self, plan: Plan, reference: Mapping[Place, ClassStatistics], look: SecondLook) -> None:
-        self._plan, self._reference, self._look = plan, reference, look
+    def __init__(self, plan: Plan, places: Sequence[Place], look: SecondLook) -> None:
+        self._plan, self._places, self._look = plan, places, look
         self._statistics: dict[Place, ClassStatistics] = {}
         self._values: dict[Place, list[dict[str, Tensor]]] = {}
 
     def add(self, block: Block) -> None:
         """Look at a block."""
         for place, rows in block.rows.items():
-            reference = self._reference[place]
+            reference = self._look.there.own[place]
             nobody = torch.zeros(len(rows.values), dtype=torch.int64, device=rows.values.device)
             new = ClassStatistics.from_features(rows.values, nobody, reference.num_classes)
             known = self._statistics.get(place)
             self._statistics[place] = replace(
                 new if known is None else ClassStatistics.merged([known, new]), source=None
             )
-            found = self._plan.foreign_values(new, reference, self._look.aims[place].to(rows.values.device))
-            self._values.setdefault(place, []).append({name: it.cpu() for name, it in found.items()})
+            found = self._plan.foreign_values(new, reference, self._look.there.aims[place])
+            self._values.setdefault(place, []).append(found)
 
     def inputs(self, place: Place) -> dict[str, object]:
         """What formulas take of foreign rows at a place; `join_ranks` comes first."""
@@ -42,13 +43,11 @@ class ForeignLook:
 
     def join_ranks(self) -> None:
         """Bring together what all ranks have found."""
-        for place, reference in self._reference.items():
-            own = (self._statistics.get(place), self._values.get(place, []))
-            if own[0] is not None:
-                own = (own[0].to("cpu"), own[1])
+        statistics, values = moved((self._statistics, self._values), "cpu")
+        for place in self._places:
+            own = (statistics.get(place), values.get(place, []))
             shares = [it for it in ranks.gather(own) if it[0] is not None]
             found = [each for it in shares for each in it[1]]
-            device = reference.counts.device
-            self._statistics[place] = ClassStatistics.merged([it[0] for it in shares]).to(device)
+            self._statistics[place] = ClassStatistics.merged([it[0] for it in shares])
             names = found[0] if found else ()
-            self._values[place] = [{name: torch.cat([each[name] for each in found]).to(device) for name in names}]
+            self._values[place] = [{name: torch.cat([each[name] for each in found]) for name in names}]

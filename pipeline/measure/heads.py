@@ -10,6 +10,7 @@ from pipeline.measure.layers import LayerMeasurement
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.registry import BEYOND_A_LAYER, TEST
+from pipeline.runtime.devices import moved
 
 
 @torch.no_grad()
@@ -48,10 +49,11 @@ def measure_head(
         decisions = [dufm.forward(inputs, weights, activation, bias)[-1].argmax(dim=-1) for inputs, _ in splits]
     plan = Plan.full((*BEYOND_A_LAYER, *(() if classifies else ("decisions",))), settings)
     members = dufm.num_members(features, weights)
+    matrices = moved(list(weights), "cpu")  # as formulas take them
     for (layer, tap, tensor), *others in zip(*taps, strict=True):
         entered = layer == 1 or tap == "post"
-        weight = weights[layer - 1] if entered and weights else None
-        following = weights[layer] if entered and layer < len(weights) else None
+        weight = matrices[layer - 1] if entered and weights else None
+        following = matrices[layer] if entered and layer < len(weights) else None
         statistics = plan.first_look(tensor.expand(members, -1, -1), labels, num_classes, computed_in)
         ends = activation == "linear" and layer + 1 == len(weights)
         more = {} if ends else {"last_weight": None}

@@ -29,6 +29,7 @@ from pipeline.metrics.registry import GROUP, OF_WEIGHTS, TEST
 from pipeline.networks import Backbone
 from pipeline.networks.rows import Rows, each_position
 from pipeline.runtime import ranks
+from pipeline.runtime.devices import moved
 
 log = logging.getLogger(__name__)
 
@@ -236,9 +237,9 @@ def _measure_split(
     features = asked.run_over(split, add, units=any(it.name == "counted_units" for it in plan.statistics))
     statistics = _joined(first.statistics)
     first.join_ranks()
-    look = SecondLook(
-        plan, statistics, statistics if training is None else training.statistics, asked.decide, asked.entered, parts
-    )
+    reference = statistics if training is None else training.statistics
+    device = next((part.counts.device for part in first.statistics.values()), "cpu")
+    look = SecondLook(plan, statistics, reference, asked.decide, asked.entered, parts, device)
     if size <= KEPT_BYTES:
         for block in kept:
             look.add(block)
@@ -255,26 +256,25 @@ def _measure_foreign(asked: _Asked, plan: Plan, training: _SplitMeasurement) -> 
     """The foreign rows, where some metric takes them."""
     if asked.images.foreign is None or not (plan.takes("foreign") or plan.row_values):
         return None
-    places = {key: found for key, found in training.statistics.items() if len(key) == 2}
-    look = ForeignLook(plan, places, training.look)
+    look = ForeignLook(plan, [key for key in training.statistics if len(key) == 2], training.look)
     asked.run_over(asked.images.foreign, lambda block: look.add(asked.whole(block)))
     look.join_ranks()
     return look
 
 
 def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]:
-    """The statistics of all ranks' rows, the same on every rank."""
+    """The statistics of all ranks' rows, the same on every rank, on the CPU."""
+    parts = moved({place: replace(part, source=None) for place, part in parts.items()}, "cpu")
     if ranks.world_size() == 1:
         return parts
-    device = next((part.counts.device for part in parts.values()), torch.device("cpu"))
     sizes: dict[Place, int] = {}
     for own in ranks.gather({place: part.anchors.nbytes + part.drifts.nbytes for place, part in parts.items()}):
         sizes |= own
     joined = {}
     for group in _in_groups(sizes):
-        shares = ranks.gather({place: parts[place].to("cpu") for place in group if place in parts})
+        shares = ranks.gather({place: parts[place] for place in group if place in parts})
         for place in group:
-            joined[place] = ClassStatistics.merged([own[place].to(device) for own in shares if place in own])
+            joined[place] = ClassStatistics.merged([own[place] for own in shares if place in own])
     return joined
 
 

@@ -36,15 +36,21 @@ class Part:
     suffix: of the names of its metrics; "" for all rows by the true labels.
     labels: (N,), of the whole split; None: those of the blocks, which are the true ones.
     chosen: (N,) bool, which samples; None: all.
+    all_labelled: whether it is known that all of `labels` are of a class; see `Block`.
     """
 
     suffix: str = ""
     labels: Tensor | None = None
     chosen: Tensor | None = None
+    all_labelled: bool = False
 
     def key(self, place: Place) -> Key:
         """What is found at a place is kept under this."""
         return (*place, self.suffix) if self.suffix else place
+
+    def is_labelled(self, block: Block) -> bool:
+        """Whether it is known that all of a block's samples have a label."""
+        return block.all_labelled if self.labels is None else self.all_labelled
 
     def of(self, block: Block, rows: Rows) -> tuple[Rows, Tensor, Tensor | None]:
         """Rows and labels of a block's samples, and which samples these are."""
@@ -64,18 +70,28 @@ def parts_of(split: Split, groups: Sequence[str], plan: Plan) -> list[Part]:
     if plan.of_parts is None or split.is_text:  # whose rows are positions, and not the samples of groups
         return parts
     if split.groups is not None:
-        parts += [Part(f"{GROUP}{name}", split.labels, split.groups == at) for at, name in enumerate(groups)]
+        known = bool((split.labels >= 0).all())
+        parts += [Part(f"{GROUP}{name}", split.labels, split.groups == at, known) for at, name in enumerate(groups)]
     if split.given is not None:
-        parts.append(Part(GIVEN, split.given))
+        parts.append(Part(GIVEN, split.given, all_labelled=bool((split.given >= 0).all())))
     return parts
 
 
-def first_look(plan: Plan, rows: Rows, labels: Tensor, num_classes: int, kept: Tensor | None = None) -> ClassStatistics:
+def first_look(
+    plan: Plan,
+    rows: Rows,
+    labels: Tensor,
+    num_classes: int,
+    kept: Tensor | None = None,
+    all_labelled: bool = False,
+) -> ClassStatistics:
     """Class statistics of the rows of samples with these labels; units count as active where they are not pooled.
 
     Rows with the label -1 do not count. Those of classes that are not `kept` (K,) count among active units only.
     """
-    values, own = _counting(rows.values, rows.of(labels))
+    values, own = rows.values, rows.of(labels)
+    if not all_labelled:
+        values, own = _counting(values, own)
     active = rows.active
     if kept is not None and not bool(kept[own].all()):
         active = torch.count_nonzero(values).reshape(1) if active is None else active
@@ -124,7 +140,8 @@ class FirstLook:
                 own, labels, _ = part.of(block, rows)
                 plan = self._plan.of_parts if part.suffix else self._plan
                 kept = None if self._kept is None or part.suffix else self._kept.to(rows.values.device)
-                new, key = first_look(plan, own, labels, self._num_classes, kept), part.key(place)
+                known, key = part.is_labelled(block), part.key(place)
+                new = first_look(plan, own, labels, self._num_classes, kept, known)
                 known = self.statistics.get(key)
                 self.statistics[key] = new if known is None else ClassStatistics.merged([known, new])
         if self._plan.takes("pair"):

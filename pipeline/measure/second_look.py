@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -14,8 +14,10 @@ from pipeline.measure.looks import Key, Part
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.inputs import Inputs
 from pipeline.metrics.engine.plan import Plan
+from pipeline.metrics.engine.rows import Aim
 from pipeline.networks.rows import Rows
 from pipeline.runtime import ranks
+from pipeline.runtime.devices import moved
 
 Value, Result = TypeVar("Value"), TypeVar("Result")
 Decide = Callable[[Tensor], Tensor]
@@ -41,9 +43,25 @@ def shared(places: dict[Key, Value], work: Callable[[Key, Value], Result]) -> di
     return dict(pair for pairs in ranks.gather(found) for pair in pairs)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the second look takes besides the rows, by key: their statistics, the training split's, and aims."""
+
+    own: dict[Key, ClassStatistics]
+    reference: dict[Key, ClassStatistics]
+    aims: dict[Key, Aim]
+
+
 class SecondLook:
     """What rows come to once class means are known, place by place: the sums over rows that the plan's metrics take,
-    and the numbers of each row."""
+    and the numbers of each row.
+
+    Statistics are given on the CPU, where the aims are taken from them; what the look needs of both is moved once to
+    the `device` of the rows, and what it comes to is brought back at once.
+
+    Attributes:
+        there: what was moved.
+    """
 
     def __init__(
         self,
@@ -53,16 +71,17 @@ class SecondLook:
         decide: Decide | None,
         entered: Entered | None = None,
         parts: Sequence[Part] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.plan, self._own, self._reference, self._entered = plan, own, reference, entered or {}
-        self._parts = parts
+        self._parts = parts or [Part()]
         self._decide = decide if plan.needs_decisions else None
-        self.aims = shared(
-            own, lambda key, statistics: self._plan_of(key).aim(statistics, reference.get(key)).to("cpu")
-        )
-        self._judged = dict.fromkeys(own, 0)
+        aims = shared(own, lambda key, statistics: self._plan_of(key).aim(statistics, reference.get(key)))
+        self.there = moved(Known(own, reference, aims), device)
+        self._judged: dict[Key, int | Tensor] = dict.fromkeys(own, 0)
         self._sums = {
-            key: part.counts.new_zeros(self._plan_of(key).size_of_sums(*part.means.shape)) for key, part in own.items()
+            key: part.counts.new_zeros(self._plan_of(key).size_of_sums(*part.means.shape))
+            for key, part in self.there.own.items()
         }
         self._values: dict[Key, list[dict[str, Tensor]]] = {key: [] for key in own if len(key) == 2}
 
@@ -73,36 +92,37 @@ class SecondLook:
         """Judge the images of a block."""
         decisions = None if self._decide is None else self._decide(block.features).argmax(dim=-1)
         for place, rows in block.rows.items():
-            for part in self._parts or [None]:
+            for part in self._parts:
                 self._add(block, place, rows, part, decisions)
 
-    def _add(self, block: Block, place: Place, rows: Rows, part: Part | None, decisions: Tensor | None) -> None:
-        labels, keep, key = block.labels, None, place
-        if part is not None:
-            (rows, labels, keep), key = part.of(block, rows), part.key(place)
+    def _add(self, block: Block, place: Place, rows: Rows, part: Part, decisions: Tensor | None) -> None:
+        (rows, labels, keep), key = part.of(block, rows), part.key(place)
         decided = None if decisions is None else rows.of(decisions if keep is None else decisions[keep])
         own_labels = rows.of(labels)
-        values, counting = rows.values, own_labels >= 0
-        if not bool(counting.all()):
+        values = rows.values
+        if not part.is_labelled(block) and not bool((counting := own_labels >= 0).all()):
             values, own_labels = values[counting], own_labels[counting]
             decided = None if decided is None else decided[counting]
-        plan, aim = self._plan_of(key), self.aims[key].to(values.device)
-        self._judged[key] += int(aim.judged(own_labels))
-        own, reference = replace(self._own[key], source=(values, own_labels)), self._reference.get(key, self._own[key])
+        plan, aim = self._plan_of(key), self.there.aims[key]
+        self._judged[key] = self._judged[key] + aim.judged(own_labels)
+        own = replace(self.there.own[key], source=(values, own_labels))
+        reference = self.there.reference.get(key, self.there.own[key])
         self._sums[key] = self._sums[key] + plan.second_look(own, reference, aim, decided)
         if key in self._values and plan.row_values:
             self._values[key].append(plan.values_of_rows(own, reference, aim))
 
     def join_ranks(self) -> None:
         """Add what the other ranks have found."""
-        self._values = {key: [_joined_values(found, self.plan)] for key, found in self._values.items()}
+        values = {key: [_joined_values(found, self.plan)] for key, found in self._values.items()}
+        self._values, self._sums, self._judged = moved((values, self._sums, self._judged), "cpu")
+        self._judged = {key: int(judged) for key, judged in self._judged.items()}
         if ranks.world_size() == 1:
             return
-        seen = ranks.gather((self._judged, {place: sums.cpu() for place, sums in self._sums.items()}))
+        seen = ranks.gather((self._judged, self._sums))
         self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
-        self._sums = {place: sum(sums[place] for _, sums in seen).to(own) for place, own in self._sums.items()}
+        self._sums = {place: sum(sums[place] for _, sums in seen) for place in self._sums}
         if self.plan.row_values:
-            of_ranks = ranks.gather([{name: it.cpu() for name, it in own.items()} for (own,) in self._values.values()])
+            of_ranks = ranks.gather([own for (own,) in self._values.values()])
             for at, key in enumerate(self._values):
                 self._values[key] = [_joined_values([own[at] for own in of_ranks], self.plan)]
 
@@ -110,7 +130,6 @@ class SecondLook:
         """Values of the metrics of a place, and reasons for those that are not finite."""
         own, plan, entering = self._own[key], self._plan_of(key), Entering(*self._entered.get(key[:2], (None,)))
         (values,) = self._values.get(key, [{}])
-        device = {name: found.to(own.counts.device) for name, found in values.items()}
         inputs = Inputs(
             own,
             self._reference.get(key),
@@ -119,7 +138,7 @@ class SecondLook:
             sums=plan.sums_of(self._sums[key], *own.means.shape),
             judged=self._judged[key],
             settings=plan.settings,
-            more={**({} if entering.ends else {"last_weight": None}), **(more or {}), **device},
+            more={**({} if entering.ends else {"last_weight": None}), **(more or {}), **values},
         )
         return plan.evaluate(inputs)
 

@@ -31,6 +31,7 @@ from pipeline.networks.patterns import SIDES
 from pipeline.networks.probing import Inputs, plain_attention
 from pipeline.networks.reading import AUTO, Mask, Reading, Unreadable, mask_of
 from pipeline.networks.rows import Layout, Rows, Unclear
+from pipeline.runtime.devices import with_float64
 from pipeline.runtime.suggestions import closest
 
 Place = tuple[str, str]
@@ -181,6 +182,8 @@ class Taps:
         if isinstance(value, Tensor):
             self.shapes[key] = tuple(value.shape)
         mask = self._masks.get(tap.read.mask)
+        if isinstance(value, Tensor):
+            value, mask = with_float64(value, mask)  # what is counted of it is float64
         try:
             rows = tap.read.rows(value, tap.layout or NOT_TRIED, mask)
             if self._counts_units:

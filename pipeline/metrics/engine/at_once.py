@@ -23,6 +23,7 @@ from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.runtime.devices import with_float64
 
 Found = tuple[dict[str, Tensor], dict[str, str]]
 """Values, and why some of them are not finite."""
@@ -111,7 +112,9 @@ def measured(features: Tensor, labels: Tensor, num_classes: int, given: Given, s
     """All metrics that can be had, and why some of them are not finite."""
     check_features(features, labels, num_classes)
     given.check(features, num_classes)
+    given = Given(*(with_float64(it)[0] if isinstance(it, Tensor) else it for it in vars(given).values()))
     plan = Plan.full(given.lacking, settings, strict=True)
+    features, labels = with_float64(features, labels)
     statistics = plan.first_look(features, labels, num_classes)
     more: dict[str, object] = {"gradients": _double(given.gradients)}
     if given.foreign is not None:
@@ -144,4 +147,4 @@ def _parts(features: Tensor, labels: Tensor, given: Given) -> dict[str, tuple[Te
 
 
 def _double(matrix: Tensor | None) -> Tensor | None:
-    return None if matrix is None else matrix.detach().to(torch.float64)
+    return None if matrix is None else matrix.detach().cpu().to(torch.float64)

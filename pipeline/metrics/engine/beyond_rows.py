@@ -16,6 +16,7 @@ from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.registry import CORE, FOREIGN
+from pipeline.runtime.devices import with_float64
 
 if TYPE_CHECKING:
     from pipeline.metrics.engine.streaming import CollapseMetrics
@@ -45,6 +46,7 @@ class BeyondRows:
         self._check(features, labels)
         if not self._takes_foreign:
             return
+        features, labels = with_float64(features, labels)
         merged = self._begin_second_look(reference)
         new = ClassStatistics.from_features(features, labels, 1)
         self.foreign = pack(ClassStatistics.merged([unpack(self._foreign_shapes, self.foreign), new]))
@@ -68,7 +70,8 @@ class BeyondRows:
         merged = self.merged_statistics()
         if self._aim is None:
             self._check_strays(merged)
-            self._aim = self._plan.aim(merged, reference)
+            own, other = merged.on_cpu, None if reference is None else reference.on_cpu
+            self._aim = self._plan.aim(own, other).to(merged.counts.device)
         return merged
 
     def _rows_of_groups(self, groups: Tensor | None, features: Tensor) -> Iterator[tuple[CollapseMetrics, Tensor]]:

@@ -2,7 +2,8 @@
 
 Shapes: N samples, K = num_classes, d features. Features `(..., N, d)` of any float dtype on any device, int64 labels
 `(N,)` in [0, K), weights `(..., out, in)`; leading "..." are member dimensions (runs measured at once, same labels) and
-are those of the result. All values are float64, accumulated in float64, with the classes of any sizes.
+are those of the result. All values are float64, accumulated in float64, with the classes of any sizes. What has to do
+with rows is done where these are; formulas are worked out on the CPU, and that is where the values are.
 
 Notation: class means mu_c, mean of all samples mu_G, M = [mu_1 .. mu_K]; within- and between-class covariances
 Sigma_W = 1/N sum (z - mu_c)(z - mu_c)^T and Sigma_B = 1/K sum_c (mu_c - mu_G)(mu_c - mu_G)^T.
@@ -273,7 +274,7 @@ def _all_statistics(features: Tensor, labels: Tensor, num_classes: int) -> Class
 
 def _statistics(features: Tensor, labels: Tensor, num_classes: int) -> ClassStatistics:
     """Those of the classes that have samples."""
-    found = _all_statistics(features, labels, num_classes)
+    found = _all_statistics(features, labels, num_classes).on_cpu
     return found.counting(kept_classes(DEFAULT, found)[0])
 
 
@@ -289,4 +290,4 @@ def _alone(
 
 
 def _double(matrix: Tensor) -> Tensor:
-    return matrix.detach().to(torch.float64)
+    return matrix.detach().cpu().to(torch.float64)

@@ -12,13 +12,14 @@ from pipeline.metrics import registry
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
 from pipeline.metrics.registry import Metric
+from pipeline.runtime.devices import moved
 
 if TYPE_CHECKING:
     from pipeline.metrics.engine.plan import Plan
 
 
 class Inputs:
-    """What formulas may take at a place, by name (`registry.INPUTS`, statistics, sums over rows).
+    """What formulas may take at a place, by name (`registry.INPUTS`, statistics, sums over rows), all of it on the CPU.
 
     Args:
         statistics: of the rows.
@@ -41,7 +42,12 @@ class Inputs:
         settings: MeasureSettings = DEFAULT,
         more: Mapping[str, object] | None = None,
     ) -> None:
-        self.sums = dict(sums or {})
+        statistics, reference = statistics.on_cpu, None if reference is None else reference.on_cpu
+        # In one copy, if they come from a GPU.
+        sums, judged, more, weight, next_weight = moved(
+            (dict(sums or {}), judged, dict(more or {}), weight, next_weight), "cpu"
+        )
+        self.sums = sums
         kept, candidates = kept_classes(settings, statistics, reference)
         num_classes = statistics.num_classes
         self._raw, statistics = statistics, statistics.counting(kept)
@@ -59,7 +65,7 @@ class Inputs:
             "settings": settings,
             **statistics.views,
             **statistics.extras,
-            **(more or {}),
+            **more,
         }
         if kept is not None and self._values.get("groups") is not None:
             self._values["groups"] = [group.counting(kept) for group in self._values["groups"]]

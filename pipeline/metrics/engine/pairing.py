@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from pipeline.runtime.devices import moved, with_float64
 
 LEAST = 4
 """Rows that a batch must have for an unbiased estimate."""
@@ -71,8 +73,7 @@ class Cross:
 
     def to(self, device: torch.device | str) -> Cross:
         """The same on another device."""
-        anchors, drifts = (tuple(each.to(device) for each in pair) for pair in (self.anchors, self.drifts))
-        return Cross(self.count.to(device), anchors, drifts, self.product.to(device))
+        return moved(self, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,7 @@ class PairStatistics:
     def of_rows(cls, first: Tensor, second: Tensor, batches: Sequence[slice] | None = None) -> PairStatistics:
         """Those of rows `(..., n, p)` and `(..., n, q)`, which are one batch, or those of `batches` that are large
         enough."""
+        first, second = with_float64(first, second)
         crosses = (Cross.of_rows(*pair) for pair in ((first, second), (first, first), (second, second)))
         if batches is None:
             return cls(*crosses, unbiased_hsic(first, second))
@@ -120,7 +122,7 @@ class PairStatistics:
 
     def to(self, device: torch.device | str) -> PairStatistics:
         """The same on another device."""
-        return PairStatistics(*(getattr(self, it.name).to(device) for it in fields(self)))
+        return moved(self, device)
 
 
 def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import reason_of
 from pipeline.metrics.registry import Metric, RowSum, RowValue, Statistic
+from pipeline.runtime.devices import moved
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,9 @@ class Plan:
         statistics, decisions = self._of_counting_rows(statistics, reference, decisions)
         sums, judged, more = {}, None, dict(more or {})
         if self.looks_again:
-            training, aim = reference or statistics, self.aim(statistics, reference)
+            training = reference or statistics
+            aim = self.aim(statistics.on_cpu, None if reference is None else reference.on_cpu)
+            training, aim = moved((training, aim), statistics.counts.device)
             sums = sums_at_once(self.row_sums, statistics, training, aim, decisions)
             judged = aim.judged(statistics.source[1])
             more |= self.values_of_rows(statistics, training, aim)
@@ -251,11 +254,12 @@ class Plan:
         self, statistics: ClassStatistics, reference: ClassStatistics | None, decisions: Tensor | None
     ) -> tuple[ClassStatistics, Tensor | None]:
         """Where something is accumulated over the rows of all classes: without those of classes left out."""
-        kept, _ = kept_classes(self.settings, statistics, reference)
-        if kept is None or not self.statistics or not bool(statistics.counts[~kept].any()):
+        own, other = statistics.on_cpu, None if reference is None else reference.on_cpu
+        kept, _ = kept_classes(self.settings, own, other)
+        if kept is None or not self.statistics or not bool(own.counts[~kept].any()):
             return statistics, decisions
         features, labels = statistics.source
-        counting = kept[labels].nonzero().squeeze(-1)
+        counting = kept.to(labels.device)[labels].nonzero().squeeze(-1)
         rows = features.index_select(-2, counting), labels.index_select(0, counting)
         own = self.first_look(*rows, statistics.num_classes)
         own = replace(own, active=statistics.active, samples=statistics.samples, roundoff=statistics.roundoff)

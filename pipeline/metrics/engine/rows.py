@@ -15,6 +15,7 @@ from pipeline.metrics.engine.statistics import ClassStatistics, distances
 from pipeline.metrics.engine.sums import minus_rows, scratch_for
 from pipeline.metrics.engine.views import unit_rows
 from pipeline.metrics.registry import RowSum, RowValue
+from pipeline.runtime.devices import moved
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,7 @@ class Aim:
 
     def to(self, device: torch.device | str) -> Aim:
         """The same on another device."""
-        move = lambda tensor: None if tensor is None else tensor.to(device)  # noqa: E731
-        moved = {name: found.to(device) for name, found in self.directions.items()}
-        prepared = {name: found.to(device) for name, found in self.prepared.items()}
-        return Aim(moved, move(self.kept), move(self.candidates), prepared)
+        return moved(self, device)
 
     def judged(self, labels: Tensor) -> Tensor | int:
         """How many rows with these labels count."""

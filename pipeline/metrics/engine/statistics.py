@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -23,6 +23,7 @@ from pipeline.metrics import registry
 from pipeline.metrics.engine.chunks import Chunk, chunks_of
 from pipeline.metrics.engine.sums import ClassSums, scratch_for
 from pipeline.metrics.engine.views import viewed
+from pipeline.runtime.devices import STAYS, moved, with_float64
 
 # What does not exceed this share of a layer's root-mean-square feature is float64 rounding, and counts as zero.
 NOISE = 16 * torch.finfo(torch.float64).eps
@@ -68,7 +69,7 @@ class ClassStatistics:
     views: Mapping[str, ClassStatistics] = field(default_factory=dict)
     left_out: int = 0
     counted: int | None = None
-    source: tuple[Tensor, Tensor] | None = None
+    source: tuple[Tensor, Tensor] | None = field(default=None, metadata=STAYS)
 
     @classmethod
     def from_features(
@@ -85,9 +86,9 @@ class ClassStatistics:
 
         Views are of rows without member dimensions: which rows they leave out may differ from member to member.
         `computed_in` is the dtype that the features were computed in, where they have been converted since.
-        Never waits for a GPU, and its memory does not grow with N.
+        Never waits for a GPU, and its memory does not grow with N. Rows on a device without float64 come to the CPU.
         """
-        features = features.detach()
+        features, labels = with_float64(features.detach(), labels)
         # Merging costs as much as a chunk of K samples, whatever it holds.
         wide = is_wide(extras, num_classes, features.shape[-1])
         of_tile = features[..., chunks_of(features)[0], :]
@@ -164,11 +165,13 @@ class ClassStatistics:
 
     def to(self, device: torch.device | str) -> ClassStatistics:
         """The same on another device, without the `source`."""
-        names = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), Tensor)]
-        extras = {name: extra.to(device) for name, extra in self.extras.items()}
-        moved = {name: getattr(self, name).to(device) for name in names}
-        views = {name: view.to(device) for name, view in self.views.items()}
-        return replace(self, **moved, extras=extras, views=views, source=None)
+        return moved(replace(self, source=None), device)
+
+    @cached_property
+    def on_cpu(self) -> ClassStatistics:
+        """The same on the CPU, where formulas are worked out: of O(K d) numbers they are thousands of tiny operations,
+        each of which a GPU would be told, and waited for, one by one. The `source` stays where it is."""
+        return moved(self, "cpu")
 
     def member(self, index: tuple[int, ...]) -> ClassStatistics:
         """Those of one member, with its `source`; all of them where there are no members."""
@@ -192,7 +195,7 @@ class ClassStatistics:
             names = ", ".join(statistic.name for statistic in lacking)
             raise ValueError(f"the statistics of the training split must hold {names}, or the rows themselves.")
         found = type(self).from_features(*self.source, self.num_classes, extras=lacking)
-        return replace(self, extras={**self.extras, **found.extras})
+        return replace(self, extras={**self.extras, **moved(found.extras, self.counts.device)})
 
     def emptied(self, kept: Tensor) -> ClassStatistics:
         """The same with no samples in classes that are not `kept` `(K,)`; extras and source stay as they are."""

@@ -30,6 +30,7 @@ from pipeline.metrics.engine.rows import Aim
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.registry import GROUP, OF_NETWORKS
+from pipeline.runtime.devices import has_float64, with_float64
 
 NOT_JUDGED = "the rows have not been shown a second time (look_again)"
 
@@ -172,6 +173,7 @@ class CollapseMetrics(BeyondRows, Metric):
             groups: int64 `(N,)`, the group of each row, where there are groups.
         """
         self._check(features, labels)
+        features, labels, active, units, groups = with_float64(features, labels, active, units, groups)
         for part, rows in self._rows_of_groups(groups, features):
             own = active[rows] if active is not None and active.shape == labels.shape else None
             part.update(features[rows], labels[rows], own)
@@ -204,6 +206,7 @@ class CollapseMetrics(BeyondRows, Metric):
             groups: those of `update`.
         """
         self._check(features, labels)
+        features, labels, decisions, groups = with_float64(features.detach(), labels, decisions, groups)
         for part, rows in self._rows_of_groups(groups, features):
             part.look_again(features[rows], labels[rows], None if decisions is None else decisions[rows])
         if not self._plan.looks_again:
@@ -211,7 +214,7 @@ class CollapseMetrics(BeyondRows, Metric):
         if self._plan.needs_decisions:
             check_decisions(decisions, features)
         merged = self._begin_second_look(reference)
-        own = replace(merged, source=(features.detach(), labels))
+        own = replace(merged, source=(features, labels))
         found = self._plan.second_look(own, reference or merged, self._aim, decisions)
         judged = torch.as_tensor(self._aim.judged(labels), dtype=found.dtype, device=found.device)
         self.sums = self.sums + torch.cat([found, judged.reshape(1)])
@@ -226,7 +229,7 @@ class CollapseMetrics(BeyondRows, Metric):
         pair: PairStatistics | None = None,
         gradients: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The metrics by name, float64 scalars on the metric's device.
+        """The metrics by name, float64 scalars on the CPU, where formulas are worked out (`ClassStatistics.on_cpu`).
 
         Args:
             weight: that the features enter, `(out, d)`; without it there are no metrics of weights.
@@ -235,14 +238,15 @@ class CollapseMetrics(BeyondRows, Metric):
             pair: of the place before and this one, for the family "similarity".
             gradients: those of `layer_metrics`, for the family "agop".
         """
-        statistics = self.statistics
+        statistics = unpack(self._shapes, self.state.cpu())
         self._check_strays(statistics)
         if weight is not None:
             check_weight(weight, statistics.means)
         if next_weight is not None:
             check_next_weight(next_weight, weight)
         names = [looked.name for looked in (*self._plan.row_sums, *self._plan.row_values)]
-        sums, judged = (None, None) if not names else (self.sums[:-1], self.sums[-1])
+        looked_at = self.sums.cpu() if names and self._plan.looks_again else None
+        sums, judged = (None, None) if looked_at is None else (looked_at[:-1], looked_at[-1])
         looked = {} if sums is None else self._plan.sums_of(sums, self.num_classes, self.num_features)
         more = self._beyond(pair, gradients)
         inputs = Inputs(statistics, reference, weight, next_weight, looked, judged, self.settings, more)
@@ -292,8 +296,13 @@ class CollapseMetrics(BeyondRows, Metric):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> CollapseMetrics:
-        # Follow a move to another device, but not a cast: `.to(torch.float16)` of a model that holds the metric.
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
+        # Follow a move to another device, but not a cast: `.to(torch.float16)` of a model that holds the metric. To a
+        # device that has no float64 it cannot follow; rows from there then come to the CPU.
+        def move(tensor: Tensor) -> Tensor:
+            device = fn(tensor.new_empty(0, dtype=torch.uint8)).device
+            return tensor.to(device) if has_float64(device) else tensor
+
+        return super()._apply(move, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         size = sum(shape.numel() for shape in self._shapes.values())
