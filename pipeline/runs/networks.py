@@ -83,7 +83,7 @@ def train_network(run: Run) -> Measured:
     Loss, accuracy and the metrics of every place are recorded before training, and every ``protocol.every`` epochs or
     on a log-spaced schedule.
     """
-    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    config, backbone, images = run.config, run.inputs.backbone, run.resident
     key, epochs = run.key(*TRAINING), config.backbone.epochs
     run.planned_steps["backbone"] = epochs
 
@@ -129,7 +129,7 @@ def train_network(run: Run) -> Measured:
 def fit_network(run: Run) -> Measured:
     """Let a network that is solved, and not trained, fit itself to the training images; recorded before (step 0) and
     after it (step 1)."""
-    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    config, backbone, images = run.config, run.inputs.backbone, run.resident
     network, train_split = backbone.network, images.train
     run.planned_steps["backbone"] = 1
 
@@ -205,7 +205,7 @@ def _measure_state(
     decide: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Record what a network is as it stands; its decisions, loss and accuracy where there is a classifier for them."""
-    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    config, backbone, images = run.config, run.inputs.backbone, run.resident
     weight, bias = _on_device(found, config.device)
     decide = decide or _decide(backbone, links, weight, bias, images.num_classes)
     entered = weights_entered(backbone, links, weight, images.num_classes)
@@ -232,7 +232,7 @@ def _decide(
 
 
 def _scores(run: Run, measured: BackboneMeasurement, decide: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
-    loss, images, found = load_objective(run.config.backbone.loss), run.inputs.images, {}
+    loss, images, found = load_objective(run.config.backbone.loss), run.resident, {}
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
         with torch.inference_mode():
             rows, labels = counted(rows, split.labels.to(rows.device))

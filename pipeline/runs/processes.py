@@ -23,6 +23,7 @@ import torch
 
 from pipeline.config import Config, from_plain
 from pipeline.runs.launches import FOLLOWER, VARIABLES, RankAssignment, forget_leftovers, launched_rank
+from pipeline.runs.watching import watched
 from pipeline.runtime import ranks
 from pipeline.runtime.children import module_command
 from pipeline.runtime.errors import ConfigError, RunError
@@ -61,8 +62,15 @@ def check(config: Config) -> None:
     if assigned is None and config.device.type == "cpu" and asked > most:
         raise ConfigError(f"trainer.devices={asked}, but this machine has {cores} CPU cores; allowed: 1..{most}.")
     gpus = torch.cuda.device_count()
-    if config.device.type == "cuda" and trainer.devices > gpus:
+    one_each = gpus == 1 and assigned is not None and assigned.launcher != "dnc"
+    if config.device.type == "cuda" and trainer.devices > gpus and not one_each:
         raise ConfigError(f"trainer.devices={trainer.devices}, but there are {gpus} CUDA devices; allowed: 1..{gpus}.")
+
+
+def own_gpu() -> int:
+    """The number of this process's GPU among those that it sees: its local rank, or 0 where its launcher shows each
+    process one of its own, as `srun --gpus-per-task=1` does."""
+    return 0 if torch.cuda.device_count() == 1 else int(os.environ["LOCAL_RANK"])
 
 
 @contextmanager
@@ -110,7 +118,7 @@ def _started_here(config: Config, folder: Path) -> Iterator[None]:
             # Whoever waits for a dead process to join waits long.
             if child.stdout.readline() != READY:
                 raise RunError(f"process {rank} of the run ended before it joined the others; its last words say why.")
-        with _group(config), _lost_rank_explained():
+        with _group(config), _lost_rank_explained(), watched(children):
             yield
     except BaseException:
         for child in children:
@@ -143,7 +151,7 @@ def _wait_for_children(children: list[subprocess.Popen]) -> None:
 def _group(config: Config) -> Iterator[None]:
     on_gpu = config.device.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own_gpu())
     elif config.trainer.threads is None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.trainer.devices))
     if not ranks.connected():  # a multirun under torchrun keeps the group it has
@@ -178,6 +186,11 @@ def _lost_rank_explained() -> Iterator[None]:
         signs = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe")
         if isinstance(error, RunError) or not any(sign in str(error) for sign in signs):
             raise
+        if "Duplicate GPU" in str(error):
+            raise RunError(
+                f"rank {ranks.rank()} shares its GPU with another rank of the run, which NCCL refuses; allowed: "
+                "as many GPUs as processes, each visible to its own or all to all."
+            ) from error
         raise RunError(f"rank {ranks.rank()} lost another process of the run, whose own last words say why.") from error
 
 

@@ -40,7 +40,7 @@ def measure_training(
     returns the headline."""
     from pipeline.runs.training.objective import measured_objective
 
-    images, seeds, numbers = run.inputs.images, [run.config.seed], {}
+    images, seeds, numbers = run.resident, [run.config.seed], {}
     pooling, settings = run.config.pooling, run.config.measure.settings
     if epoch % run.config.measure.every and epoch < run.config.backbone.epochs:
         settings = replace(settings, families=(CORE,))

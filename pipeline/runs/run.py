@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import Config
+from pipeline.data import ImageData
 from pipeline.measure.feature_cache import FeatureCache
 from pipeline.metrics import registry
 from pipeline.runs.inputs import Inputs, trains_backbone
@@ -46,6 +47,12 @@ class Run:
     def protocol(self) -> Protocol:
         """What is run."""
         return protocol_named(self.config.protocol.name)
+
+    @cached_property
+    def resident(self) -> ImageData:
+        """The images on the run's device, where they are trained on and measured: brought there once."""
+        images = self.inputs.images
+        return images if self.config.device.type == "cpu" else images.to(self.config.device)
 
     @property
     def trains_backbone(self) -> bool:

@@ -54,7 +54,7 @@ def train_backbone(run: Run) -> Backbone:
     The loss, the accuracy and the metrics of every block are recorded before training and on a log-spaced schedule of
     epochs.
     """
-    config, backbone, images, key = run.config, run.inputs.backbone, run.inputs.images, run.key(*TRAINING)
+    config, backbone, images, key = run.config, run.inputs.backbone, run.resident, run.key(*TRAINING)
     epochs = config.backbone.epochs if run.trains_backbone else 0
     run.planned_steps["backbone"] = epochs
 
@@ -133,7 +133,7 @@ def train_under_head(
     """
     from pipeline.runs.training.learners import DufmNetwork, DufmPenalty
 
-    config, backbone, images = run.config, run.inputs.backbone, run.inputs.images
+    config, backbone, images = run.config, run.inputs.backbone, run.resident
     run.planned_steps.update(backbone=config.backbone.epochs, head=config.backbone.epochs)
     own, key = config.protocol.regularization == "dufm", run.key(*TRAINING, *HEAD)
     penalty = DufmPenalty(config.weight_decays, config.head.feature_decay, len(images.train)) if own else None
@@ -192,7 +192,7 @@ def mean_feature(run: Run) -> Tensor:
     with run.stopwatch.time("extract_features"):
         settle_norms(run)
         backbone = run.inputs.backbone.to(run.config.device)
-        return backbone_features(backbone, run.inputs.images, run.inputs.images.train).double().mean(dim=0).clone()
+        return backbone_features(backbone, run.resident, run.resident.train).double().mean(dim=0).clone()
 
 
 def extract_features(run: Run, backbone: Backbone) -> Features:
@@ -201,7 +201,7 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
     Raises:
         RunError: a feature is NaN or infinite.
     """
-    images, device = run.inputs.images, run.config.device
+    images, device = run.resident, run.config.device
 
     def make() -> dict[str, Tensor]:
         features = run.feature_cache.features(backbone, images)
@@ -244,8 +244,8 @@ def settle_norms(run: Run) -> None:
     if run.inputs.weights is None and not config.backbone.pretrained:
         calibrate_norms(
             run.inputs.backbone.to(config.device),
-            run.inputs.images,
-            config.backbone.batch_of(len(run.inputs.images.train)),
+            run.resident,
+            config.backbone.batch_of(len(run.resident.train)),
             config.seed,
         )
 
@@ -281,7 +281,7 @@ def train_recorded(
 
     train(
         learner,
-        run.inputs.images,
+        run.resident,
         config,
         schedule,
         measure,

@@ -1,11 +1,13 @@
 """What the processes (ranks) of one run tell one another; with one process, nothing.
 
-Every function here but `rank`, `world_size` and `is_first` is collective: all ranks must call it, in the same order.
+Every function here but `rank`, `world_size`, `is_first` and `abort` is collective: all ranks must call it, in the same
+order.
 Python values travel over gloo, whatever the tensors use, so they may come from any device.
 """
 
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -40,6 +42,13 @@ def disconnect() -> None:
     _control = None
     if connected():
         distributed.destroy_process_group()
+
+
+def abort() -> None:
+    """Let all that waits for other ranks in NCCL fail; callable from any thread. gloo notices lost ranks itself."""
+    if connected() and distributed.get_backend() == "nccl":
+        with suppress(Exception):  # it is the last thing that is tried, and its own failure tells nobody anything
+            distributed.group.WORLD._get_backend(torch.device("cuda")).abort()
 
 
 def connected() -> bool:

@@ -1,12 +1,13 @@
 """Where a process stands is read off what torchrun or srun say, and has to agree with the configuration."""
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from pipeline.config import Config, from_plain, settings
 from pipeline.runs import launches, processes
 from pipeline.runs.launches import RankAssignment, launched_rank
-from pipeline.runs.processes import check
+from pipeline.runs.processes import check, own_gpu
 from pipeline.runtime.errors import ConfigError, RunError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "4"}
@@ -110,6 +111,21 @@ def test_the_configuration_has_to_agree_with_the_launch(variables, monkeypatch):
     check(config(devices=2, num_nodes=2))
     with pytest.raises(ConfigError, match=r"trainer\.devices=2 and trainer\.num_nodes=1 make 2 .* started 4"):
         check(config(devices=2))
+
+
+def test_where_a_launcher_shows_each_process_one_gpu_that_is_its_own(monkeypatch):
+    setting = config(devices=4)
+    monkeypatch.setattr(type(setting), "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"trainer\.devices=4, but there are 1 CUDA devices"):
+        check(setting)  # which would start all four itself, on one GPU
+    for name, value in (SRUN | {"SLURM_NODEID": "0", "LOCAL_RANK": "3"}).items():
+        monkeypatch.setenv(name, value)
+    check(setting)
+    assert own_gpu() == 0
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    check(setting)
+    assert own_gpu() == 3
 
 
 def test_other_machines_need_a_launcher(monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -41,11 +42,14 @@ def trainer_of(
 ) -> pl.Trainer:
     on_gpu = config.device.type == "cuda"
     strategy: Strategy | str = "auto"
+    devices = config.trainer.devices
     if ranks.world_size() > 1:
         strategy = BatchByBatch(process_group_backend="nccl" if on_gpu else "gloo")
+    if on_gpu and torch.cuda.device_count() < devices:  # each process sees its own alone, which Lightning refuses
+        strategy.parallel_devices, devices = [torch.device("cuda", 0)] * devices, 1
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
-        devices=config.trainer.devices,
+        devices=devices,
         num_nodes=config.trainer.num_nodes,
         strategy=strategy,
         precision=acceleration.lightning,

@@ -99,7 +99,7 @@ def fit(folder: Path, images: ImageData, setting: Config, kind: type[nn.Module] 
         assert not torch.is_autocast_enabled("cpu")
         found = measure_backbone(learner.backbone, images)
         assert found.train.dtype == torch.float32
-        loss, _ = learner.score(found.train, images.train.labels)
+        loss, _ = learner.score(found.train, images.train.labels.to(found.train.device))
         measured.append((loss, found.layers[-1].values["dnc1"].item()))
         return ""
 
@@ -190,7 +190,7 @@ def test_auto_compiles_long_trainings_of_convolutions(images, monkeypatch):
     monkeypatch.setattr(acceleration, "_why_no_compiler", lambda device: None)
     mlp, small = build_backbone("mlp", images.image_shape), backbone_of(Small, images)
     for backbone, pays, expected in ((small, 1, True), (small, 1e30, False), (mlp, 1, False)):
-        monkeypatch.setattr(acceleration, "COMPILING_PAYS", pays)
+        monkeypatch.setattr(acceleration, "COMPILING_PAYS", {"cpu": pays})
         assert decide(config(trainer__compile="auto"), backbone, images).compiled is expected
 
 
@@ -317,13 +317,14 @@ def test_tf32_without_a_gpu_is_refused():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # which is a prototype, as the first call says
 def test_a_step_on_a_gpu_does_not_wait_for_it(tmp_path, images, monkeypatch):
     monkeypatch.setattr(learners, "CHECK_EVERY", 10**9)
     step = learners.Learner.training_step
 
     def watched(learner: Classifier, batches: Iterator[tuple[Tensor, Tensor]], batch_idx: int) -> None:
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            torch.cuda.set_sync_debug_mode("error")
             step(learner, batches, batch_idx + 1)
         finally:
             torch.cuda.set_sync_debug_mode("default")
