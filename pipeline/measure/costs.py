@@ -20,6 +20,7 @@ def family_bytes(
     groups: int = 0,
     rows: int = 0,
     stacks: Sequence[tuple[int, int]] = (),
+    path: int = 0,
 ) -> dict[str, int]:
     """Bytes of state of each family that is chosen, in all places of one split.
 
@@ -30,6 +31,7 @@ def family_bytes(
         groups: how many there are.
         rows: how many of the split, with foreign ones: the family "foreign" keeps a number of each.
         stacks: number and width of the blocks of each row, whose Jacobians and their decompositions are kept.
+        path: bytes of the path through a leaky network.
     """
     known, chosen = registry.families(), settings.families
     names = list(known) if registry.ALL in chosen else [name for name in known if name in chosen]
@@ -48,7 +50,7 @@ def family_bytes(
         total += rows * len(plan.row_values) * len(widths)
         if plan.takes("jacobians"):
             total += 3 * settings.jacobian_samples * sum(depth * width**2 for depth, width in stacks)
-        costs[name] = NUMBER * total
+        costs[name] = NUMBER * total + (path if plan.takes("leaky") else 0)
     return costs
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pipeline.data import ImageData, Split
-from pipeline.measure.blocks import BlockOfStack, block_stacks, couplings_with, inputs_of
+from pipeline.measure.blocks import block_stacks, couplings_with, inputs_of
 from pipeline.measure.extraction import Block, Place, run_over
+from pipeline.measure.flows import Fitting, flow_inputs, is_leaky, leaky_layers, more_values
 from pipeline.measure.foreign_look import ForeignLook
 from pipeline.measure.gradients import output_gradients
 from pipeline.measure.looks import FirstLook, Found, Key, of_pairs, parts_of
@@ -68,6 +69,7 @@ def measure_backbone(
     pooling: str = "average",
     settings: MeasureSettings = DEFAULT,
     entered: Entered | None = None,
+    fitting: Fitting | None = None,
 ) -> BackboneMeasurement:
     """Measure every block's output (``post``) and, where it ends in an activation, what enters that (``pre``).
 
@@ -83,6 +85,7 @@ def measure_backbone(
             everywhere.
         entered: weights, whose metrics stand with the rows that enter them; the place `CLASSIFIER` is measured, too, if
             it is one of theirs.
+        fitting: what a leaky network minimises, for the family "paths".
     """
     lacking = [] if entered else list(OF_WEIGHTS)
     there = {
@@ -103,8 +106,15 @@ def measure_backbone(
         gradients = output_gradients(backbone, images, decide, weights)
     takes_blocks = plan.takes("jacobians") or plan.takes("stack")
     stacks = block_stacks(backbone, images, settings) if takes_blocks else {}
-    beside = {place: {"gradients": gradients.get(place), **inputs_of(stacks, place)} for place in places}
-    layers = shared(places, lambda place, _: _layer(place, train, test, foreign, beside[place], stacks))
+    has_path = plan.takes("leaky") and fitting is not None and is_leaky(backbone)
+    flow = leaky_layers(backbone, images, fitting) if has_path else {}
+
+    def measured(place: Place, _: None) -> LayerMeasurement:
+        beside = {"gradients": gradients.get(place), **inputs_of(stacks, place), **flow_inputs(flow, place)}
+        further = couplings_with(stacks, place, plan) | more_values(flow, place)
+        return _layer(place, train, test, foreign, beside, further)
+
+    layers = shared(places, measured)
     return BackboneMeasurement(train.features, test.features, _with_progress(list(layers.values()), plan))
 
 
@@ -114,11 +124,11 @@ def _layer(
     test: "_SplitMeasurement",
     foreign: ForeignLook | None,
     beside: Mapping[str, object],
-    stacks: Mapping[Place, BlockOfStack],
+    further: Mapping[str, Tensor],
 ) -> LayerMeasurement:
-    """``beside``: what formulas take of the place that is of the training images alone."""
+    """``beside``: what formulas take of the place that is of the training images alone; ``further``: more values."""
     found = [(*split.of(place, foreign, beside), prefix) for split, prefix in ((train, ""), (test, TEST))]
-    found.append((couplings_with(stacks, place, train.look.plan), {}, ""))
+    found.append((further, {}, ""))
     values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
     reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
     return LayerMeasurement(*place, values, reasons)

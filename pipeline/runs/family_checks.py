@@ -3,12 +3,13 @@
 from pipeline.config import Config
 from pipeline.data import ImageData
 from pipeline.measure.blocks import sizes_of_rows
+from pipeline.measure.flows import is_leaky, path_bytes
 from pipeline.metrics import registry
 from pipeline.networks import Backbone
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import shown
 
-JACOBIANS = "jacobians"
+JACOBIANS, PATHS = "jacobians", "paths"
 
 
 def check_families(config: Config, images: ImageData | None, backbone: Backbone | None) -> None:
@@ -35,6 +36,13 @@ def check_families(config: Config, images: ImageData | None, backbone: Backbone 
         )
     if JACOBIANS in named:
         _check_blocks(config, backbone)
+    if PATHS in named and not path_of(config, backbone, 1):
+        raise ConfigError(
+            f"measure.families={shown(named)}: {PATHS} needs a leaky network in a training whose objective it is; "
+            "allowed: backbone=residual_mlp with backbone.leak > 0, backbone.norm=none, backbone.block_layers=1 and "
+            "backbone.activation=relu, protocol.regularization=objective, protocol.penalty_weights=steps and "
+            "optimizer.weight_decay > 0, or families without it."
+        )
 
 
 def _check_blocks(config: Config, backbone: Backbone | None) -> None:
@@ -61,3 +69,13 @@ def stacks_of(config: Config, backbone: Backbone) -> list[tuple[int, int]]:
     """Number and width of the blocks of each row whose Jacobians are asked for."""
     asked = {JACOBIANS, registry.ALL} & set(config.measure.families)
     return sizes_of_rows(backbone) if asked else []
+
+
+def path_of(config: Config, backbone: Backbone | None, rows: int) -> int:
+    """Bytes of the path of so many rows through a leaky network, where that is asked for and can be had; else 0."""
+    asked = {PATHS, registry.ALL} & set(config.measure.families)
+    if not asked or backbone is None or not is_leaky(backbone):
+        return 0
+    own = config.protocol
+    minimised = own.regularization == "objective" and own.penalty_weights == "steps"
+    return path_bytes(backbone, rows) if minimised and config.optimizer.weight_decay else 0

@@ -18,7 +18,7 @@ from pipeline.networks import Backbone, build_backbone, load_weights, structural
 from pipeline.networks.beside import axis_of, naturally, position_in
 from pipeline.networks.reading import Unreadable
 from pipeline.networks.registry import architectures
-from pipeline.runs.family_checks import check_families, stacks_of
+from pipeline.runs.family_checks import check_families, path_of, stacks_of
 from pipeline.runs.given_weights import run_weights, trained_as
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
@@ -242,9 +242,9 @@ def _check_layers(config: Config, images: ImageData, backbone: Backbone) -> None
     if pooling == "flatten" or config.backbone.read or how.families != ("core",):
         widths = {place: width for place, (_, width, _) in found.items()}
         sizes = list(widths.values())
-        spent = family_bytes(
-            widths, images.num_classes, how, len(images.groups), len(images.train), stacks_of(config, backbone)
-        )
+        rows, stacks = len(images.train), stacks_of(config, backbone)
+        path = path_of(config, backbone, rows)
+        spent = family_bytes(widths, images.num_classes, how, len(images.groups), rows, stacks, path)
         needed = 2 * sum(spent.values())
         key = "backbone.pooling=flatten" if pooling == "flatten" else "backbone.read"
         if how.families != ("core",):

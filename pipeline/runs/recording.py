@@ -45,7 +45,8 @@ def measure_training(
     if epoch % run.config.measure.every and epoch < run.config.backbone.epochs:
         settings = replace(settings, families=(CORE,))
     weights = entered() if entered else None
-    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, settings, weights)
+    fitting = learner.leaky_fit
+    measured = measure_backbone(learner.backbone, images, learner.decide, pooling, settings, weights, fitting)
     if epoch == 0:  # nothing that is trained on them would help
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)

@@ -24,7 +24,7 @@ from pipeline.measure.extraction import backbone_features, in_words, readings
 from pipeline.measure.layers import BackboneMeasurement, Entered
 from pipeline.metrics.registry import CORE
 from pipeline.networks import Backbone
-from pipeline.runs.family_checks import stacks_of
+from pipeline.runs.family_checks import path_of, stacks_of
 from pipeline.runs.recording import (
     MeasureToo,
     check_features,
@@ -225,7 +225,8 @@ def say_what_is_read(run: Run) -> None:
         widths = {place: width for place, (_, width, _) in found.items()}
         rows = len(images.train) + (0 if images.foreign is None else len(images.foreign))
         stacks = stacks_of(run.config, run.inputs.backbone)
-        spent = costs.family_bytes(widths, images.num_classes, settings, len(images.groups), rows, stacks)
+        path = path_of(run.config, run.inputs.backbone, len(images.train))
+        spent = costs.family_bytes(widths, images.num_classes, settings, len(images.groups), rows, stacks, path)
         log.info("%s", costs.in_words(spent, len(widths)))
         if stacks:
             log.info("%s", told(stacks, settings))

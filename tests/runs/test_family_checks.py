@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.networks import build_backbone
-from pipeline.runs.family_checks import check_families, stacks_of
+from pipeline.runs.family_checks import check_families, path_of, stacks_of
 from pipeline.runtime.errors import ConfigError
 
 
@@ -34,3 +34,14 @@ def test_who_asks_for_all_gets_what_there_is() -> None:
     check_families(config("all", rank=7), None, build_backbone("mlp", (1, 3, 3), hidden=[4, 4, 4]))
     residual = build_backbone("residual_mlp", (1, 3, 3), width=6, depth=2)
     assert stacks_of(config("all"), residual) == [(2, 6)] and stacks_of(config("core"), residual) == []
+
+
+def test_paths_are_of_leaky_networks_whose_objective_is_minimised() -> None:
+    made, leaky = config("core", "paths"), build_backbone("residual_mlp", (1, 3, 3), width=6, leak=2.0, norm="none")
+    for backbone in (None, leaky, build_backbone("residual_mlp", (1, 3, 3), width=6)):
+        with pytest.raises(ConfigError, match="paths needs a leaky network in a training whose objective it is"):
+            check_families(made, None, backbone)
+    made.protocol.regularization, made.protocol.penalty_weights = "objective", "steps"
+    made.optimizer.weight_decay = 0.1
+    check_families(made, None, leaky)
+    assert path_of(made, leaky, 10) == 8 * (2 * 5 + 1) * 10 * 6 and path_of(config("core"), leaky, 10) == 0

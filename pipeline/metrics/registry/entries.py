@@ -28,6 +28,8 @@ INPUTS = {
     "gradients": "mean of g g^T `(out, out)`, summed over outputs, g the gradient of one by what the weight gives",
     "jacobians": "`BlockOfStack`: a block among others in a row, with the Jacobians of all of them",
     "stack": "`BlockStack`: those blocks, with their last one",
+    "leaky": "`LayerOfPath`: a layer of a leaky residual network, with the path of the training rows through all",
+    "trajectory": "`LeakyPath`: that path, with its last layer",
     "settings": "`MeasureSettings`",
     "weight": "the weight `(..., out, d)` that the rows enter, float64",
     "spectrum": "its singular values, largest first",
@@ -40,7 +42,7 @@ INPUTS = {
 VIEWS = ("unit",)
 """Those that are class statistics of something else than the rows as they are: accumulated only where taken."""
 
-OF_RUNS = ("jacobians", "stack")
+OF_RUNS = ("jacobians", "stack", "leaky", "trajectory")
 """Those that only runs have, which know how their network is built."""
 
 OF_NETWORKS = ("profile", "path", *OF_RUNS)

@@ -14,6 +14,7 @@ from pipeline.data import ROUND
 from pipeline.dufm import DufmHead, squared_norm
 from pipeline.dufm.constraints import mapped
 from pipeline.dufm.objectives import Objective
+from pipeline.measure.flows import Fitting
 from pipeline.networks import Backbone
 from pipeline.networks.pieces import scaled
 from pipeline.networks.token_backbone import counted
@@ -83,6 +84,18 @@ class Learner(pl.LightningModule):
         like = next(self.head.parameters(), None)
         like = next(self.backbone.parameters(), features) if like is None else like
         return self.head(self.entering(features.to(like)))
+
+    @property
+    def leaky_fit(self) -> Fitting | None:
+        """What is minimised, if that is a fit and the penalty of a leaky network."""
+        if self.penalised is None or self.penalised.shares != "steps" or not self.penalised.decay:
+            return None
+
+        def fit(features: Tensor, labels: Tensor) -> Tensor:
+            features = self.entering(features)
+            return self.fit(features, self.head(features), labels)
+
+        return Fitting(fit, self.penalised.decay)
 
     @torch.inference_mode()
     def score(self, features: Tensor, labels: Tensor) -> tuple[float, float | None]:
