@@ -2,7 +2,8 @@
 
 Paper: arXiv 2410.23169 (persistence of neural collapse despite low-rank bias).
 Shows: the loss of runs that start near collapse and near pairs, with their mean logits; the rank of the logits and the
-    share of collapse of random starts by the width; the values of the frames of ten classes by depth.
+    share of collapse of random starts by the width; the values of the frames of ten classes by depth. Of networks on
+    images loss, DNC1 and singular values (`deep_ce_networks`).
 Expects: collapse stays (a critical point with positive semidefinite Hessian) at .0907, pairs at .0800; the best frame
     loses rank with depth; random starts end at ranks 5..9, more often at collapse in wider heads.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
@@ -10,8 +11,10 @@ Evidence: none recorded of the full version; the quick one: docs/reproduction/RE
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
     Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: settings and theorems read; values of frames and the sharper bound at K = 5 derived (`pipeline.theory`); the
-    scale of the start ours (features N(0, 1), weights N(0, 1/d)), and it decides what random starts find. ReLU layers,
-    the standard decay and networks: not here.
+    scale of the start ours (features N(0, 1), weights N(0, 1/d)), and it decides what random starts find. Networks:
+    ResNet-20, heads, decays, lr and batch read; momentum, schedule and epochs ours (conf/experiment/
+    family_networks.yaml), and so is the MLP. --cpu takes fewer images and as much more decay of the features, which
+    leaves the values of theory as they are.
 """
 
 import math
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.dufm.head_measures import head_shape
+from pipeline.studies._deep_ce_networks import CPU_SIZES, LINE, NAMES, TRAINED, network_claims
 from pipeline.studies._family import (
     BELOW,
     FEW_RECORDS,
@@ -32,13 +36,13 @@ from pipeline.studies._family import (
     plot_shares,
     reference,
     share_at,
-    tables,
     weights,
     width,
 )
+from pipeline.studies._family_networks import models, networks, networks_figure, smaller, tables_of
 from pipeline.studies.engine.claims import FIGURE, OURS, THEOREM, Claim, at_most, counted, owned
 from pipeline.studies.engine.results import Point, Result
-from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
 from pipeline.theory import Problem, references
 from pipeline.views import marks, style
 from pipeline.views.sheet import Sheet
@@ -51,17 +55,18 @@ NEAR = ("protocol.start_noise=0.1",)
 STARTS = {"collapsed": "collapsed solution", "pairs": "pairs"}
 """protocol.start -> the state that a run from there is to end at."""
 WIDTHS = (10, 30, 70, 140)
-POINTS = (
+MODELS = (
     *(Point(f"from_{start}", (f"protocol.start={start}", *NEAR)) for start in STARTS),
     *(
         Point(f"width_{width}", (f"head.width={width}", f"protocol.feature_scale={math.sqrt(width):.6g}"))
         for width in WIDTHS
     ),
 )
+POINTS = (*MODELS, *TRAINED)
 FASTER = ("descent.momentum=0.9", "descent.steps=3000", *FEW_RECORDS)
 QUICK_POINTS = (
-    *shrunk(POINTS, ("from_collapsed", "from_pairs"), ("descent.seeds=2", *FASTER)),
-    *shrunk(POINTS, ("width_10", "width_70"), ("descent.seeds=4", *FASTER)),
+    *shrunk(MODELS, ("from_collapsed", "from_pairs"), ("descent.seeds=2", *FASTER)),
+    *shrunk(MODELS, ("width_10", "width_70"), ("descent.seeds=4", *FASTER)),
 )
 GAP, RTOL = 1e-3, 1e-2
 COLLAPSED, DECAY = STARTS["collapsed"], 2.0**-10
@@ -85,10 +90,18 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     text = "five classes, two layers: a frame costs less than collapse (the paper's theorem: from six on)"
     measured = f"{least}: {five[least]:.6f} against {five[COLLAPSED]:.6f}"
     made += owned(OURS, Claim(text, f"below {five[COLLAPSED]:.6f}", measured, five[least] < five[COLLAPSED]))
-    return made + _of_random_starts(_random(results))
+    return made + _of_random_starts(_random(results)) + network_claims(networks(results))
 
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
+    """The model, and networks under its penalties where some were trained."""
+    figures = {"deep_ce": _models(models(results))}
+    if trained := networks(results):
+        figures["deep_ce_networks"] = networks_figure(trained, NAMES, dict(LINE.values()))
+    return figures
+
+
+def _models(results: Sequence[Result]) -> "Figure":
     """Runs and logits above; ranks and shares by the width, and frames by depth, below."""
     started = [result for result in results if result.point.name.startswith("from_") and result.completed]
     title = "Cross-entropy, linear layers, ten classes: collapse and the frames below it"
@@ -103,7 +116,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
         plot_shares(sheet[1, 1], _random(results), COLLAPSED)
         _frames(sheet, sheet[1, 2])
         sheet.legend([marks.line("values that theory knows", **style.OPTIMUM), marks.line("median", style.BLUE)])
-    return {"deep_ce": sheet.figure}
+    return sheet.figure
 
 
 def rank(result: Result) -> list[int]:
@@ -198,8 +211,8 @@ STUDY = Study(
     name="deep_ce",
     group=GROUP,
     title="cross-entropy in deep linear heads: collapse and the frames below it",
-    versions={FULL: POINTS, QUICK: QUICK_POINTS},
+    versions={FULL: POINTS, CPU: (*MODELS, *smaller(TRAINED, CPU_SIZES)), QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
-    tables=tables("deep_ce"),
+    tables=lambda results: tables_of("deep_ce", results),
 )

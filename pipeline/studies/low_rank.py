@@ -2,7 +2,8 @@
 
 Paper: arXiv 2405.14468 (neural collapse versus low-rank bias).
 Shows: loss over the steps with the values of collapse and of SRG; DNC1 of every layer; singular values at the end; mean
-    rank against the decay; share of collapsed seeds against the width; SRG over collapse by the number of classes.
+    rank against the decay; share of collapsed seeds against the width; SRG over collapse by the number of classes. Of
+    networks on images loss, DNC1 and singular values (`low_rank_networks`).
 Expects: seeds below collapse, DNC1 -> 0, hidden ranks below K, which fall with the decay; SRG above collapse at L = 3,
     below it at L = 4 and 5 from r = 4 on.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
@@ -11,7 +12,9 @@ Evidence: none recorded of the full version; the quick one: docs/reproduction/RE
     Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: K, L, decays, lr and width of the main run read in a caption; SRG as a construction read, its algebra and
     that it is no stationary point derived (`pipeline.theory`); n and steps ours; the sweeps recalled, their values
-    ours. Networks on images (ResNet-20 and a head of four layers): not here.
+    ours. Network: ResNet-20, its head, decays and lr read in the caption, the rest ours (conf/experiment/
+    family_networks.yaml). The MLP is ours; --cpu takes fewer images and as much more decay of the features, which
+    leaves the values of theory as they are.
 """
 
 from collections.abc import Sequence
@@ -21,10 +24,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.dufm.head_measures import head_shape
-from pipeline.studies._family import FEW_RECORDS, GROUP, every, plot_shares, reference, tables, weights, width
-from pipeline.studies.engine.claims import OURS, RECALLED, THEOREM, Claim, at_most, owned
+from pipeline.studies._family import FEW_RECORDS, GROUP, every, plot_shares, reference, weights, width
+from pipeline.studies._family_networks import (
+    MLP,
+    MNIST,
+    last_dnc1,
+    models,
+    network_points,
+    networks,
+    networks_figure,
+    of_networks,
+    ranks,
+    smaller,
+    tables_of,
+)
+from pipeline.studies.engine.claims import FIGURE, OURS, RECALLED, THEOREM, Claim, at_most, owned
 from pipeline.studies.engine.results import Point, Result
-from pipeline.studies.engine.study import FULL, QUICK, Study, points_along, shrunk
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, points_along, shrunk
 from pipeline.theory import srg_limit_ratio
 from pipeline.views import marks, style
 from pipeline.views.figures import layer_colors, plot_over_steps
@@ -38,13 +54,31 @@ if TYPE_CHECKING:
 MAIN = Point("main", ())
 DECAYS = points_along("head.weight_decay", *(f"{2.0**power:.6g}" for power in (-11, -10, -9, -8, -7, -6)))
 WIDTHS = points_along("head.width", 10, 15, 20, 60)
-POINTS = (MAIN, *DECAYS, *WIDTHS)
+MODELS = (MAIN, *DECAYS, *WIDTHS)
+NETWORKS = {"mlp_mnist": (MNIST, MLP), "resnet20_cifar10": ("backbone=resnet20",)}
+TRAINED = network_points(NETWORKS)
+NAMES = {"mlp_mnist": "MLP, MNIST", "resnet20_cifar10": "ResNet-20, CIFAR-10"}
+CPU_SIZES = {
+    "mlp_mnist": (
+        "data.samples_per_class=500",
+        "head.feature_decay=5e-5",
+        "backbone.batch_size=50",
+        "backbone.epochs=100",
+    ),
+    "resnet20_cifar10": (
+        "data.samples_per_class=50",
+        "head.feature_decay=5e-4",
+        "backbone.batch_size=25",
+        "backbone.epochs=130",
+    ),
+}
+POINTS = (*MODELS, *TRAINED)
 SMALL = ("main", DECAYS[2].name, DECAYS[4].name, "width_10")
-QUICK_POINTS = shrunk(POINTS, SMALL, ("descent.seeds=3", "descent.momentum=0.9", "descent.steps=4000", *FEW_RECORDS))
+QUICK_POINTS = shrunk(MODELS, SMALL, ("descent.seeds=3", "descent.momentum=0.9", "descent.steps=4000", *FEW_RECORDS))
 RTOL = 1e-2
 """A singular value counts from this share of the largest on (ours; the paper's threshold is not known to us)."""
 COLLAPSED = "collapsed solution"
-DNC1 = 1e-6
+DNC1, NETWORK_DNC1 = 1e-6, 1e-2
 PLACES = 5
 """Of a head of four layers, before the last: H_2, H_3 and H_4, the latter two before and after ReLU, and relu(H_2)."""
 
@@ -67,6 +101,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
         low = (ranks < result.summary["problem"]["num_classes"]).all(axis=1).tolist()
         made += owned(OURS, every(text, low, measured))
     made += _along_the_decay(results)
+    made += _of_networks(results)
     limits = {depth: [srg_limit_ratio(r, depth) for r in range(4, 11)] for depth in (3, 4, 5)}
     above, under = [each > 1 for each in limits[3]], [each < 1 for depth in (4, 5) for each in limits[depth]]
     made += owned(THEOREM, every("L = 3: SRG costs more than collapse, r = 4..10", above, "small decay"))
@@ -75,6 +110,14 @@ def claims(results: Sequence[Result]) -> list[Claim]:
 
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
+    """The model, and networks under its penalties where some were trained."""
+    figures = {"low_rank": _models(models(results))}
+    if trained := networks(results):
+        figures["low_rank_networks"] = networks_figure(trained, NAMES, {COLLAPSED: "collapse", "SRG": "SRG"})
+    return figures
+
+
+def _models(results: Sequence[Result]) -> "Figure":
     """Loss, DNC1 and singular values of the main run; below them SRG, ranks by the decay, collapse by the width."""
     title = "Ten classes, four layers with ReLU: low rank instead of collapse"
     with Sheet(2, 3, title=title, most=3 if style.medium().most > 3 else None, width=1.4) as sheet:
@@ -95,7 +138,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
         by_width = sorted((result for result in results if result.point.name not in decays), key=width)
         plot_shares(sheet[1, 2], by_width, COLLAPSED)
         sheet.legend([marks.line("theory, and the threshold of ranks", **style.OPTIMUM)])
-    return {"low_rank": sheet.figure}
+    return sheet.figure
 
 
 def hidden_ranks(result: Result) -> np.ndarray:
@@ -129,6 +172,30 @@ def _fitted(result: Result) -> list[int]:
 
 def _mean_ranks(result: Result) -> list[float]:
     return [float(hidden_ranks(result)[seed].mean()) for seed in _fitted(result)]
+
+
+def _of_networks(results: Sequence[Result]) -> list[Claim]:
+    """As of the model; where a network does not fit its images, nothing is said of it."""
+    made = []
+    for kind, own in networks(results).items():
+        collapse, classes = reference(own[0], COLLAPSED), own[0].summary["problem"]["num_classes"]
+        losses = [result.losses[0] for result in own]
+        measured = f"{min(losses):.4g} to {max(losses):.4g}"
+        below = of_networks(
+            f"{kind}: loss below that of collapse, {collapse:.4g}", own, [loss < collapse for loss in losses], measured
+        )
+        scatter = [last_dnc1(result) for result in own]
+        measured = f"at most {max(scatter):.3g}"
+        within = [value <= NETWORK_DNC1 for value in scatter]
+        collapsed = of_networks(f"{kind}: DNC1 of the last layer <= {NETWORK_DNC1:g}", own, within, measured)
+        found = [ranks(result, ((3, "pre"), (4, "pre"))) for result in own]
+        measured = f"ranks {', '.join(str(each)[1:-1] for each in found)} at {RTOL:g} of the largest value"
+        low = [max(each) < classes for each in found]
+        made += owned(FIGURE, below, collapsed)
+        made += owned(
+            OURS, of_networks(f"{kind}: ranks of H_3 and H_4 below the number of classes", own, low, measured)
+        )
+    return made
 
 
 def _along_the_decay(results: Sequence[Result]) -> list[Claim]:
@@ -182,8 +249,8 @@ STUDY = Study(
     name="low_rank",
     group=GROUP,
     title="ten classes: low-rank solutions below collapse",
-    versions={FULL: POINTS, QUICK: QUICK_POINTS},
+    versions={FULL: POINTS, CPU: (*MODELS, *smaller(TRAINED, CPU_SIZES)), QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
-    tables=tables("low_rank"),
+    tables=lambda results: tables_of("low_rank", results),
 )
