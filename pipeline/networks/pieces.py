@@ -24,6 +24,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = dict(
 )
 NORMS = ("none", "batch", "layer", "rms")
 """All values that `backbone.norm` takes; each network takes some of them."""
+FIXED_NORMS = ("none", "layer", "rms")
+"""Those without parameters."""
 MOST_LINEAR = 8
 
 
@@ -51,9 +53,9 @@ def batch_norm(width: int, *, bias: bool) -> nn.BatchNorm1d:
     return norm
 
 
-def linear_layers(count: int, width: int, scale: float = 1.0) -> "OrderedDict[str, nn.Module]":
-    """``linear1`` .. of one width, without biases and with nothing between them, PyTorch's start times ``scale``."""
-    layers = [nn.Sequential(scaled(nn.Linear(width, width, bias=False), scale)) for _ in range(count)]
+def linear_layers(count: int, width: int) -> "OrderedDict[str, nn.Module]":
+    """``linear1`` .. of one width, without biases and with nothing between them."""
+    layers = [nn.Sequential(nn.Linear(width, width, bias=False)) for _ in range(count)]
     return OrderedDict((f"linear{number}", layer) for number, layer in enumerate(layers, start=1))
 
 
@@ -66,8 +68,10 @@ def with_linear_tail(body: nn.Module, count: int, width: int) -> nn.Module:
 
 
 @torch.no_grad()
-def scaled(layer: nn.Linear, scale: float) -> nn.Linear:
-    """The layer itself, its weight and bias multiplied."""
+def started(layer: nn.Linear, scale: float, std: float | None = None) -> nn.Linear:
+    """The layer itself, its weight and bias multiplied; or with ``std`` its weight drawn as N(0, std^2), its bias 0."""
     for parameter in layer.parameters():
-        parameter.mul_(scale)
+        parameter.mul_(scale if std is None else 0.0)
+    if std is not None:
+        layer.weight.normal_(std=std)
     return layer

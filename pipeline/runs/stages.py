@@ -104,6 +104,7 @@ def classifier_of(run: Run, epochs: int) -> "Learner":
         config.seed,
         bias=config.backbone.classifier_bias,
         scale=config.backbone.init_scale,
+        std=config.backbone.init_std,
         penalty=_weight_penalty(config),
     )
 

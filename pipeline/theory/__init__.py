@@ -6,6 +6,7 @@ from pipeline.theory._references import Diagnosis, diagnose, diagnose_among, low
 from pipeline.theory.batch_norm import BatchNormOptimum, bn_optimum, cross_entropy_bound
 from pipeline.theory.hessian import HessianOutliers, full_hessian, hessian_outliers
 from pipeline.theory.linear_tail import within_bound
+from pipeline.theory.margins import max_margin_directions
 from pipeline.theory.providers.anchored import AnchoredResponse, anchored_response, mufm_path, mufm_strength
 from pipeline.theory.providers.collapsed import (
     CollapsedOptimum,
@@ -76,6 +77,7 @@ __all__ = [
     "hessian_outliers",
     "imbalanced_cross_entropy",
     "lowest",
+    "max_margin_directions",
     "mufm_path",
     "mufm_strength",
     "named",

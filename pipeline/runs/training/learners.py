@@ -16,7 +16,7 @@ from pipeline.dufm.constraints import mapped
 from pipeline.dufm.objectives import Objective
 from pipeline.measure.flows import Fitting
 from pipeline.networks import Backbone
-from pipeline.networks.pieces import scaled
+from pipeline.networks.pieces import started
 from pipeline.networks.token_backbone import counted
 from pipeline.runs.training.objective import WeightPenalty
 from pipeline.runtime.errors import RunError
@@ -206,7 +206,8 @@ class Classifier(Learner):
     """A backbone and a linear classifier.
 
     Args:
-        bias: whether the classifier has one. scale: what PyTorch's start of it is multiplied by.
+        bias: whether the classifier has one.
+        scale, std: how it starts, see `pipeline.networks.pieces.started`.
         penalty: of all weights, a term of the loss instead of the optimizer's decay; it is told apart from the loss.
     """
 
@@ -221,11 +222,12 @@ class Classifier(Learner):
         *,
         bias: bool = True,
         scale: float = 1.0,
+        std: float | None = None,
         penalty: WeightPenalty | None = None,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(seed, "classifier").get_state())
-            head = scaled(nn.Linear(backbone.num_features, num_classes, bias=bias), scale)
+            head = started(nn.Linear(backbone.num_features, num_classes, bias=bias), scale, std)
         super().__init__(backbone, head.to(next(backbone.parameters()).dtype), optimizer, epochs)
         self.loss, self.penalised, self.decayed = loss, penalty, penalty is None
 

@@ -60,3 +60,23 @@ def test_norms_of_other_networks_are_refused():
         build_backbone("mlp", (1, 3, 3), norm="rms")
     with pytest.raises(ValueError, match="linear_tail=9"):
         build_backbone("mlp", (1, 3, 3), linear_tail=9)
+
+
+def test_normal_entries_have_the_spread_that_is_asked_for_and_biases_are_zero():
+    net = build_backbone("mlp", (1, 20, 20), hidden=[300, 200], linear_tail=1, init_std=1e-3, seed=2)
+    spreads = {name: float(value.detach().std()) for name, value in net.named_parameters() if name.endswith("weight")}
+    # of 40,000 entries or more: the standard error of a spread is below .4 %
+    assert list(spreads.values()) == pytest.approx([1e-3] * 3, rel=0.02)
+    assert all(not value.any() for name, value in net.named_parameters() if name.endswith("bias"))
+    with pytest.raises(ValueError, match=r"backbone.init_std=0.001 leaves nothing for backbone.init_scale=8 to scale"):
+        build_backbone("mlp", (1, 3, 3), init_std=1e-3, init_scale=8.0)
+
+
+def test_a_norm_before_the_first_layer_takes_the_length_of_rows_away():
+    net = build_backbone("mlp", (12, 1, 1), hidden=[5], input_norm="rms", seed=1)
+    rows = torch.randn(4, 12, 1, 1)
+    torch.testing.assert_close(net(rows), net(7 * rows))
+    unit = rows.flatten(1) * 12**0.5 / rows.flatten(1).norm(dim=1, keepdim=True)
+    plain = build_backbone("mlp", (12, 1, 1), hidden=[5], seed=1)
+    torch.testing.assert_close(net(rows), plain(unit.view_as(rows)))
+    assert net.blocks == plain.blocks
