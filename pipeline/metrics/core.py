@@ -9,6 +9,7 @@ Sigma_W = 1/N sum (z - mu_c)(z - mu_c)^T and Sigma_B = 1/K sum_c (mu_c - mu_G)(m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ from pipeline.metrics.engine.cases import (
     ZERO_MEANS,
     ZERO_SPECTRUM,
 )
+from pipeline.metrics.engine.class_pairs import are_many, pair_totals
+from pipeline.metrics.engine.many_classes import right_vectors
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
 from pipeline.metrics.engine.sums import ClassSums
@@ -35,6 +38,9 @@ from pipeline.metrics.registry import metric, row_sum, statistic
 
 # Weight decay shrinks an unused direction exponentially but never to zero: a thousandth of the largest is out of use.
 RANK_RTOL = 1e-3
+
+ROWS_BY_CLASSES = 1 << 22
+"""Products of rows of a weight with class means that are made at once."""
 
 ABOUT_ZERO = ("rotation", "scaling")
 ANY_MOTION = (*ABOUT_ZERO, "translation")
@@ -59,17 +65,27 @@ def pooled(sums: ClassSums) -> Tensor:
     return sums.gram.sub_((sums.counts[:, None] * drifts).mT @ drifts)
 
 
+_kept: WeakKeyDictionary[ClassStatistics, Tensor] = WeakKeyDictionary()
+
+
 def _spread(statistics: ClassStatistics) -> tuple[Tensor, Tensor, Tensor]:
     """Singular values `(..., r)` of the K centred means, their right singular vectors `(..., r, d)`, and which of the
     at most K - 1 are more than rounding of the features (`ClassStatistics.negligible`)."""
-    _, values, rows = torch.linalg.svd(finite_part(statistics.centred_means), full_matrices=False)
+    means = finite_part(statistics.centred_means)
+    values, rows = right_vectors(means) if are_many(statistics) else torch.linalg.svd(means, full_matrices=False)[1:]
     rank = min(statistics.num_classes - 1, values.shape[-1])
     values, rows = values[..., :rank], rows[..., :rank, :]
-    return values, rows, values > statistics.negligible(values[..., 0])[..., None]
+    _kept[statistics] = values > statistics.negligible(values[..., 0])[..., None]
+    return values, rows, _kept[statistics]
+
+
+def _directions_kept(statistics: ClassStatistics) -> Tensor:
+    """The last of these, from one decomposition for all who ask, `(..., r)`."""
+    return _kept[statistics] if statistics in _kept else _spread(statistics)[-1]
 
 
 def _no_direction(statistics: ClassStatistics, *_: object) -> Tensor:
-    return ~_spread(statistics)[-1].any(-1)
+    return ~_directions_kept(statistics).any(-1)
 
 
 NO_DIRECTION = Exceptional("the class means differ by no more than the rounding of the features", _no_direction)
@@ -154,12 +170,14 @@ def nc1_pinv(statistics: ClassStatistics, squares: Tensor) -> Tensor:
 @metric(*MEANS_EXIST, title="Directions in which class means differ", scale="linear", invariant=("rotation", "scaling"))
 def effective_rank(statistics: ClassStatistics) -> Tensor:
     """Number of singular values of the centred class means above the rounding of the features, K - 1 at most."""
-    return _spread(statistics)[-1].sum(-1).to(torch.float64)
+    return _directions_kept(statistics).sum(-1).to(torch.float64)
 
 
 @metric(*MEANS_EXIST, EQUAL_MEANS, title="CDNV: class-distance normalised variance", target=0.0, invariant=ANY_MOTION)
 def cdnv(statistics: ClassStatistics) -> Tensor:
     """Mean over pairs of classes of (v_i + v_j) / (2 ||mu_i - mu_j||^2), v_c the variance of class c."""
+    if are_many(statistics):
+        return pair_totals(statistics).cdnv
     variances = statistics.scatter / statistics.counts
     first, second = statistics.pairs
     return ((variances[..., first] + variances[..., second]) / (2 * statistics.pair_distances)).mean(-1)
@@ -189,6 +207,8 @@ def dnc2(statistics: ClassStatistics) -> Tensor:
 )
 def nc2_frame(statistics: ClassStatistics) -> Tensor:
     """|| M^T M / ||M^T M||_F - I_K / sqrt(K) ||_F of the uncentred M."""
+    if are_many(statistics):
+        return pair_totals(statistics).off_frame
     return _gram_distance(statistics.means, torch.eye(statistics.num_classes, **_like(statistics)))
 
 
@@ -201,6 +221,8 @@ def nc2_frame(statistics: ClassStatistics) -> Tensor:
 )
 def nc2_simplex(statistics: ClassStatistics) -> Tensor:
     """|| G / ||G||_F - (I_K - 1 1^T / K) / sqrt(K - 1) ||_F, G the Gram matrix of the means less their own mean."""
+    if are_many(statistics):
+        return pair_totals(statistics).off_simplex
     # Centred at the unweighted mean of the class means: with unequal class sizes mu_G would leave a simplex ETF
     # (and, for K = 2, any two means) at a non-zero distance from itself.
     simplex = torch.eye(statistics.num_classes, **_like(statistics)) - 1 / statistics.num_classes
@@ -269,7 +291,9 @@ def dnc3(statistics: ClassStatistics, weight: Tensor) -> Tensor:
     """sum_i w_i sin(row_i, closest class mean) / sum_i w_i of the rows of a weight, w_i = ||row_i||^2."""
     norms = statistics.mean_norms[..., None]
     directions = torch.where(norms > 0, statistics.means / norms, 0.0)
-    closest = (weight @ directions.mT).abs().argmax(-1, keepdim=True)  # (..., out, 1)
+    rows = max(1, ROWS_BY_CLASSES // statistics.num_classes)
+    closest = [(some @ directions.mT).abs_().argmax(-1, keepdim=True) for some in weight.split(rows, -2)]
+    closest = torch.cat(closest, -2)  # (..., out, 1)
     directions = directions.expand(*closest.shape[:-2], *directions.shape[-2:])
     nearest = torch.take_along_dim(directions, closest, dim=-2)  # (..., out, d)
     # ||row|| sin(angle) is the length of what projection leaves: exact for tiny angles, unlike sqrt(1 - cos^2).

@@ -6,6 +6,7 @@ every metric of class means, `WEIGHT_EXISTS` stands in that of every metric that
 
 from collections.abc import Sequence
 
+from pipeline.metrics.engine.class_pairs import closest_pair
 from pipeline.metrics.engine.undefined import Exceptional
 
 # Cases of the features: `holds` gets (statistics, ...).
@@ -23,9 +24,7 @@ EMPTY_CLASS = Exceptional("a class has no samples", lambda s, *_: s.occupied < s
 NO_BETWEEN_SCATTER = Exceptional(
     "the class means coincide (zero between-class scatter)", lambda s, *_: s.between_trace <= s.noise_floor
 )
-EQUAL_MEANS = Exceptional(
-    "two class means coincide", lambda s, *_: (s.pair_distances <= s.noise_floor[..., None]).any(-1)
-)
+EQUAL_MEANS = Exceptional("two class means coincide", lambda s, *_: closest_pair(s) <= s.noise_floor)
 ZERO_MEANS = Exceptional("all class means are zero", lambda s, *_: (s.mean_norms == 0).all(-1))
 DEPENDENT_MEANS = Exceptional(
     "the class means are linearly dependent (the K-th singular value is zero at the precision of the features)",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics import registry
+from pipeline.metrics.engine import many_classes
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics, finite_part
 from pipeline.metrics.registry import Metric
@@ -95,8 +96,8 @@ class Inputs:
         return any(not bool(self._raw.extras[extra].isnan().all()) for extra in spoilt)
 
     def __getitem__(self, name: str) -> Tensor | ClassStatistics | int | None:
-        if name == "spectrum" and self._values["weight"] is not None:
-            self._values.setdefault(name, spectrum(self._values["weight"]))
+        if name == "spectrum" and name not in self._values and self._values["weight"] is not None:
+            self._values[name] = spectrum(self._values["weight"], len(self._raw.counts) >= many_classes.MANY)
         return self._values.get(name, self.sums.get(name))
 
 
@@ -132,7 +133,11 @@ def _counting(settings: MeasureSettings, counts: Tensor) -> Tensor:
     return enough if settings.max_samples is None else enough & (counts <= settings.max_samples)
 
 
-def spectrum(matrix: Tensor) -> Tensor:
-    """Singular values of a float64 matrix `(..., m, n)`, largest first; NaN for a member that is not finite."""
+def spectrum(matrix: Tensor, large: bool = False) -> Tensor:
+    """Singular values of a float64 matrix `(..., m, n)`, largest first; NaN for a member that is not finite.
+
+    A large one is made a triangle first.
+    """
     finite = matrix.isfinite().all(-1).all(-1)[..., None]
-    return torch.where(finite, torch.linalg.svdvals(finite_part(matrix)), float("nan"))
+    decompose = many_classes.singular_values if large else torch.linalg.svdvals
+    return torch.where(finite, decompose(finite_part(matrix)), float("nan"))

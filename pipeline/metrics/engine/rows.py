@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.chunks import chunks_of
+from pipeline.metrics.engine.class_pairs import are_many
+from pipeline.metrics.engine.pairs import TILE
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
 from pipeline.metrics.engine.sums import minus_rows, scratch_for
 from pipeline.metrics.engine.views import unit_rows
@@ -87,9 +89,27 @@ class Rows:
     def nearest(self) -> Tensor:
         """argmin_c ||z - mu_c||^2 over the class means of `reference`, the first of equally near ones, `(..., n)`."""
         shared = self._shared
+        if are_many(self.reference):
+            return self._nearest_of_many()
         return (
             shared.half_norms + shared.excluded - (self.features.to(torch.float64) - shared.origin) @ shared.means.mT
         ).argmin(-1)
+
+    def _nearest_of_many(self) -> Tensor:
+        """The same, of some classes after others: `(..., n, K)` products would be most of the memory."""
+        shared, rows = self._shared, self.features.to(torch.float64) - self._shared.origin
+        half, means = shared.half_norms + shared.excluded, shared.means
+        least = found = None
+        for start in range(0, means.shape[-2], TILE):
+            classes = slice(start, start + TILE)
+            scores = rows @ means[..., classes, :].mT
+            values, at = torch.sub(half[..., classes], scores, out=scores).min(-1)
+            if least is None:
+                least, found = values, at
+            else:
+                nearer = values < least
+                least, found = torch.where(nearer, values, least), torch.where(nearer, at + start, found)
+        return found
 
     @cached_property
     def unit(self) -> tuple[Tensor, Tensor]:
@@ -216,7 +236,9 @@ def second_look(
     if not row_sums:
         return found
     own, reference, decisions = aim.rows(own, reference, decisions)
-    for rows in _Shared(own, reference, aim).chunks(_FusedRows, decisions):
+    # One product for all of it takes the distances of all anchors to all means.
+    kind = Rows if are_many(reference) else _FusedRows
+    for rows in _Shared(own, reference, aim).chunks(kind, decisions):
         found += torch.cat([_measured(row_sum, rows).to(torch.float64).reshape(-1) for row_sum in row_sums])
     return found
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics import registry
+from pipeline.metrics.engine import many_classes
 from pipeline.metrics.engine.chunks import Chunk, chunks_of
 from pipeline.metrics.engine.sums import ClassSums, scratch_for
 from pipeline.metrics.engine.views import viewed
@@ -96,7 +97,8 @@ class ClassStatistics:
         at_least = max(4 * num_classes, 16 * of_tile.shape[-2] * (wide and features.ndim == 2))
         chunks = chunks_of(features, at_least)
         # Where a chunk is of several tiles, buffers of one suffice.
-        scratch = scratch_for(of_tile if wide else features[..., chunks[0], :])
+        tiled = features.ndim == 2 and features.device.type == "cpu" and num_classes >= many_classes.MANY
+        scratch = scratch_for(of_tile if wide or tiled else features[..., chunks[0], :])
         parts = [
             cls.of_sums(Chunk(features[..., chunk, :], labels[chunk], num_classes, scratch, wide), extras)
             for chunk in chunks
@@ -299,7 +301,9 @@ class ClassStatistics:
     @cached_property
     def mean_singular_values(self) -> Tensor:
         """All K singular values of the uncentred M, largest first, `(..., K)`; those beyond the d-th are zero."""
-        values = torch.linalg.svdvals(finite_part(self.means))
+        finite = finite_part(self.means)
+        many = self.num_classes >= many_classes.MANY
+        values = many_classes.singular_values(finite) if many else torch.linalg.svdvals(finite)
         return torch.nn.functional.pad(values, (0, self.num_classes - values.shape[-1]))
 
     @cached_property

@@ -238,7 +238,7 @@ class CollapseMetrics(BeyondRows, Metric):
             pair: of the place before and this one, for the family "similarity".
             gradients: those of `layer_metrics`, for the family "agop".
         """
-        statistics = unpack(self._shapes, self.state.cpu())
+        statistics = self._known_statistics()
         self._check_strays(statistics)
         if weight is not None:
             check_weight(weight, statistics.means)
@@ -349,6 +349,12 @@ class CollapseMetrics(BeyondRows, Metric):
     def statistics(self) -> ClassStatistics:
         """What was accumulated so far on this rank."""
         return unpack(self._shapes, self.state)
+
+    def _known_statistics(self) -> ClassStatistics:
+        """What was accumulated, on the CPU: the object of the second look if that is still the same, so that nothing
+        that its directions took is decomposed again."""
+        state, known = self.state.cpu(), None if self._merged is None else self._merged.on_cpu
+        return known if known is not None and torch.equal(pack(known), state) else unpack(self._shapes, state)
 
     def merged_statistics(self) -> ClassStatistics:
         """What was accumulated on all ranks together, each of which must call this."""
