@@ -24,6 +24,9 @@ optional(__name__)
 ABOUT_ZERO = ("rotation", "scaling")
 ANY_MOTION = (*ABOUT_ZERO, "translation")
 
+NEAR = 0.05
+"""How far a cosine may be from -1 or 0 to count as opposite or orthogonal; ours."""
+
 NO_PAIR = Exceptional("no class has two rows with a direction", lambda unit, *_: (unit.counts < 2).all())
 NO_CENTRED = Exceptional(
     "no row of some class differs from the mean of all rows",
@@ -89,6 +92,18 @@ def cos_inter_max(unit: ClassStatistics) -> Tensor:
 def cos_inter_mean(unit: ClassStatistics) -> Tensor:
     """Mean over pairs of classes of the mean cosine of rows of the two; -1/(K-1) for a simplex."""
     return inter(unit).mean(-1)
+
+
+@metric(*MEANS_EXIST, title="Share of opposite pairs of classes", scale="linear", invariant=ABOUT_ZERO)
+def opposite_pairs(unit: ClassStatistics) -> Tensor:
+    """Share of pairs of classes whose rows have a mean cosine within `NEAR` of -1."""
+    return (inter(unit) <= NEAR - 1).double().mean(-1)
+
+
+@metric(*MEANS_EXIST, title="Share of orthogonal pairs of classes", scale="linear", invariant=ABOUT_ZERO)
+def orthogonal_pairs(unit: ClassStatistics) -> Tensor:
+    """Share of pairs of classes whose rows have a mean cosine within `NEAR` of 0."""
+    return (inter(unit).abs() <= NEAR).double().mean(-1)
 
 
 @metric(NOT_FINITE, title="Rows of norm zero", scale="linear", invariant=ABOUT_ZERO)

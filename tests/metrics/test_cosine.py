@@ -20,6 +20,8 @@ GOLDEN = {
     "cos_centred_intra_mean": (0.427179642833 + 0.641093157847 + 0.721849799068) / 3,
     "cos_centred_inter_max": -0.116445503540,
     "cos_centred_inter_mean": -(0.452313853729 + 0.181961964942 + 0.116445503540) / 3,
+    "opposite_pairs": 0.0,
+    "orthogonal_pairs": 1 / 3,
     "nc3_cosine": 0.484353030764,
     "zero_rows": 0.0,
 }
@@ -70,3 +72,15 @@ def test_what_is_undefined_says_why() -> None:
     assert undefined_reasons(H, Y, K, weight, families=("cosine",)) == {"nc3_cosine": "a row of the weight is zero"}
     one_each = layer_metrics(H[[0, 6, 10]], Y[[0, 6, 10]], K, families=("cosine",))
     assert math.isnan(one_each["cos_intra_off"]) and one_each["cos_intra_min"] == pytest.approx(1)
+
+
+def test_pairs_of_an_orthoplex_are_opposite_or_orthogonal() -> None:
+    """Six classes on the axes of three dimensions, of any length; a bent one leaves its four pairs of each kind."""
+    axes = torch.cat([torch.eye(3), -torch.eye(3)]).double() * torch.tensor([1.0, 2, 3, 4, 5, 6])[:, None]
+    found = layer_metrics(
+        axes.repeat_interleave(2, dim=0), torch.arange(6).repeat_interleave(2), 6, families=("cosine",)
+    )
+    assert float(found["opposite_pairs"]) == pytest.approx(3 / 15) and float(found["orthogonal_pairs"]) == 12 / 15
+    axes[0] = torch.tensor([1.0, 0.06, 0.0])
+    found = layer_metrics(axes, torch.arange(6), 6, families=("cosine",))
+    assert float(found["opposite_pairs"]) == pytest.approx(3 / 15) and float(found["orthogonal_pairs"]) == 10 / 15
