@@ -8,8 +8,8 @@ Evidence: docs/reproduction/README.md and e1*.csv there. Gap at most 6.0e-5, 1.2
     each), DNC1 at most 1.5e-20; 10 of 12 claims hold: DNC2 and DNC3 at L = 6 need two to three times the steps. DNC3
     of W_1 converges although it is not promised.
     Command: scripts/reproduce e1
-    Machine: 2 cores of an AMD EPYC (model not named), 23 GiB, no GPU, float64, torch 2.14.1; 252, 444 and 1335 s.
-    Date: committed 2026-11-23. Commit of the code: not recorded.
+    Machine: 2 cores of an AMD EPYC (model not named), crowded, no GPU, float64, torch 2.14.1; 189, 80 and 255 s.
+    Date: 2026-11-27. Commit of the code: 0064776.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,8 @@ Expects: the optimum is found at every depth, and the last layer collapses.
 Evidence: docs/reproduction/README.md and e2_depth*.csv there. All 18 claims hold: gap at most 3.4e-3 for all 90 seeds,
     DNC1 of the last layer at most 7.2e-12.
     Command: scripts/reproduce e2_depth
-    Machine: 2 cores of an AMD EPYC (model not named), 23 GiB, no GPU, float64, torch 2.14.1; 27 min.
-    Date: committed 2026-11-23. Commit of the code: not recorded.
+    Machine: 2 cores of an AMD EPYC (model not named), crowded, no GPU, float64, torch 2.14.1; 24 min.
+    Date: 2026-11-27. Commit of the code: 0064776.
 """
 
 import math

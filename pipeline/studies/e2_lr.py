@@ -6,8 +6,8 @@ Expects: small learning rates follow the gradient flow, large ones diverge.
 Evidence: docs/reproduction/README.md and e2_lr*.csv there. All 3 claims hold: lr x steps to a gap of 100 % is 2554 for
     0.05 to 0.5; at 0.5 the gap ends at most at 3.6e-4; at 8 no seed arrives.
     Command: scripts/reproduce e2_lr
-    Machine: 2 cores of an AMD EPYC (model not named), 23 GiB, no GPU, float64, torch 2.14.1; 14 min.
-    Date: committed 2026-11-23. Commit of the code: not recorded.
+    Machine: 2 cores of an AMD EPYC (model not named), crowded, no GPU, float64, torch 2.14.1; 17 min.
+    Date: 2026-11-27. Commit of the code: 0064776.
 """
 
 import math
