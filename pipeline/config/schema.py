@@ -164,7 +164,7 @@ class ProtocolConfig:
     every: int | None = _knob(None, "epochs between two measurements of a training; null: a logarithmic schedule", ge=1)
     num_classes: int = _knob(2, "dufm: K", ge=2)
     samples_per_class: int = _knob(50, "dufm: n", ge=1)
-    num_features: int = _knob(64, "dufm: dimension of the input features", ge=1)
+    num_features: int = _knob(64, "dufm: dimension of the input features; mean_field: p, that of its features", ge=1)
     class_sizes: Any = _knob(
         None,
         "dufm: samples of each class, [40,20,10,2], which says K, too; or of num_classes by a formula, "
@@ -194,11 +194,19 @@ class ProtocolConfig:
     feature_scale: float | None = _knob(
         None, "dufm: random features start as N(0, feature_scale^2 / num_features); null: head.init_scale", gt=0
     )
-    repeats: int = _knob(1, "kernels, shallow: data sets, of the seeds seed, seed+1, ..", ge=1, le=100_000)
+    repeats: int = _knob(1, "kernels, shallow, mean_field: data sets, of the seeds seed, seed+1, ..", ge=1, le=100_000)
     adaptive_width: float | None = _knob(
         None, "kernels: width of the erf network whose adapted kernel is measured, too; null: it is not", gt=0
     )
     adaptive_ridge: float = _knob(1e-6, "kernels: variance of the noise that this network expects on its targets", gt=0)
+    neurons: int = _knob(512, "mean_field: N_1, neurons of the hidden layer", ge=1)
+    phi: str = _knob("tanh", "mean_field: what follows its first weights", choices=("tanh", "relu"))
+    gamma: float = _knob(1.0, "mean_field: factor of the outputs", gt=0)
+    neuron_decay: float | None = _knob(
+        None, "mean_field: lambda_rho of its neurons; null: optimizer.weight_decay, that of W", ge=0
+    )
+    last_layer: str = _knob("trained", "mean_field: whether W moves", choices=("trained", "frozen"))
+    temperature: float = _knob(0.0, "mean_field: 1/beta, of the noise that its neurons get in every step", ge=0)
 
 
 @dataclass
