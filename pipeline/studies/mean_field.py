@@ -54,8 +54,7 @@ LOW, FOLLOWS, UNBALANCED = 0.1, 0.9, (0.59, 0.85)
 
 def series(result: Result, metric: str) -> pd.DataFrame:
     """A metric by epoch, a column for each seed."""
-    record = result.record
-    rows = record[(record.metric == metric) & (record.layer.fillna("") == "")]
+    rows = result.record[result.record.metric == metric]
     return rows.pivot(index="step", columns="seed", values="value")
 
 

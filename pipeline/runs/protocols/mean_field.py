@@ -129,7 +129,7 @@ def _of_split(images: ImageData, name: str, device: torch.device) -> tuple[Tenso
 
 def _measure(run: Run, seed: int, epoch: int, network: MeanFieldNetwork, splits: dict, classes: int) -> str:
     """Record the network after an epoch; returns the headline."""
-    found, reasons = {}, {}
+    found, collapse, reasons = {}, {}, {}
     for name, (rows, targets) in splits.items():
         features, labels, prefix = network.features(rows), targets.argmax(1), "" if name == "train" else "test_"
         if not torch.isfinite(features).all():
@@ -140,18 +140,19 @@ def _measure(run: Run, seed: int, epoch: int, network: MeanFieldNetwork, splits:
         outputs = network.outputs(features)
         found[f"{name}_loss"] = float((outputs - targets).double().square().sum() / (2 * len(rows)))
         found[f"{name}_accuracy"] = float((outputs.argmax(1) == labels).double().mean())
-        found[f"{prefix}nc1_wm"] = nc1_wm(features, labels, classes)
-        found[f"{prefix}dnc1"] = dnc1(features, labels, classes)
+        collapse[f"{prefix}nc1_wm"] = nc1_wm(features, labels, classes)
+        collapse[f"{prefix}dnc1"] = dnc1(features, labels, classes)
     rows, targets = splits["train"]
     found |= {"penalty": network.penalty(), "gradient_norm": network.gradient_norm(rows, targets)}
     found["balancedness"] = mean_field_balancedness(network.neurons, network.weight)
     if epoch == run.config.backbone.epochs:
         exact, reasons = _stationary(network, rows, targets)
-        found["stationary_nc1_wm"] = math.nan if exact is None else nc1_wm(exact, targets.argmax(1), classes)
-    run.record.add("mean_field", epoch, [seed], {name: [value] for name, value in found.items()}, reasons=reasons)
-    told = (
-        f"loss {found['train_loss']:.4g}  NC1 {float(found['nc1_wm']):.3g}  {100 * found['test_accuracy']:.2f} % test"
-    )
+        collapse["stationary_nc1_wm"] = math.nan if exact is None else nc1_wm(exact, targets.argmax(1), classes)
+    run.record.add("mean_field", epoch, [seed], {name: [value] for name, value in found.items()})
+    of_features = {name: [value] for name, value in collapse.items()}
+    run.record.add("mean_field", epoch, [seed], of_features, layer="features", reasons=reasons)
+    told = f"loss {found['train_loss']:.4g}  NC1 {float(collapse['nc1_wm']):.3g}"
+    told += f"  {100 * found['test_accuracy']:.2f} % test"
     log.info("seed %d  epoch %d/%d  %s", seed, epoch, run.config.backbone.epochs, told)
     return told
 
