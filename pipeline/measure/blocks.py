@@ -3,11 +3,14 @@
 What is read of a block's output is what its tap reads: the class token, the mean over tokens or over the positions of a
 map; of a text its last token. The Jacobian is by a shift of the same positions of the input, alike at all of them
 (ours, for maps and means; for one token it is the paper's). It is exact, in the network's own precision.
+
+A block that normalises what it adds up has the norm's Jacobian on top, which is alike in all blocks: one with a method
+`residual_branch`, of the arguments of its `forward`, says what it adds, and J is of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -75,9 +78,10 @@ class BlockCall:
             shift = (shift[:, None] * counts[:, None]).view(len(shift), *positions, -1)
         return (tokens + shift).movedim((0, -1), (self.layout.batch, self.layout.channel))
 
-    def run(self, value: Tensor) -> Tensor:
-        """What the block gives for this."""
-        return self.module(value, *self.others, **self.named)
+    @property
+    def branch(self) -> Callable[..., Tensor] | None:
+        """What the block adds, where it says so itself."""
+        return getattr(self.module, "residual_branch", None)
 
     def adds_its_input(self) -> bool:
         """Whether something of the input comes through where all its matrices are zero, as it does by a skip."""
@@ -93,13 +97,16 @@ class BlockCall:
     def jacobians(self) -> Tensor:
         """Of the branch at each sample, `(n, d, d)`, J_ij = d f(x)_i / d x_j."""
         count = self.value.shape[self.layout.batch]
-        start = self.value.new_zeros(count, self.width)
+        start, function = self.value.new_zeros(count, self.width), self.branch or self.module
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no batched backward
             # Samples do not see one another in eval mode: a row of all Jacobians is one backward pass.
-            found = jacrev(lambda shift: self.rows(self.run(self.shifted(shift))).sum(0), chunk_size=CHUNK)(start)
+            found = jacrev(lambda shift: self._summed(function, shift), chunk_size=CHUNK)(start)
         found = found.detach().movedim(0, 1)
         unit = torch.eye(self.width, dtype=found.dtype, device=found.device)
-        return found - unit if self.adds_its_input() else found
+        return found - unit if self.branch is None and self.adds_its_input() else found
+
+    def _summed(self, function: Callable[..., Tensor], shift: Tensor) -> Tensor:
+        return self.rows(function(self.shifted(shift), *self.others, **self.named)).sum(0)
 
 
 Rows = list[list[BlockCall]]

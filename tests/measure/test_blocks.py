@@ -132,6 +132,17 @@ def test_the_identity_is_taken_off_where_a_block_adds_its_input(images) -> None:
         assert other.adds_its_input() == adds
 
 
+@pytest.mark.parametrize("leak", [0.0, 2.0])
+def test_a_norm_after_the_sum_is_no_part_of_the_branch(images, leak: float) -> None:
+    backbone = residual(norm="none" if leak else "layer", leak=leak).eval()
+    (row,) = rows_of_blocks(backbone, images.train.images[:2].double())
+    for call in row:
+        slopes = 1 - call.value.tanh().square()
+        linear = slopes[:, None] * call.module.outer.weight.detach()
+        expected = (linear - leak * torch.eye(6)) / 3 if leak else linear
+        torch.testing.assert_close(call.jacobians(), expected)
+
+
 def test_rows_are_of_blocks_of_one_shape_that_follow_one_another() -> None:
     assert sizes_of_rows(residual(depth=4)) == [(4, 6)] and sizes_of_rows(residual(depth=1)) == []
     assert sizes_of_rows(build_backbone("mlp", (1, 4, 4), hidden=[6, 6, 6, 5, 5, 4])) == [(2, 6)]

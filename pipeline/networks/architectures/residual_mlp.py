@@ -75,10 +75,18 @@ class ResidualBlock(nn.Module):
 
     def forward(self, rows: Tensor, step: Tensor) -> Tensor:
         """Rows ``(n, d)``; ``step``: rho of this block."""
-        change = self.outer(self.activation(rows if self.inner is None else self.inner(rows)))
+        change = self._change(rows)
         if not self.skip:
             return self.norm(change)
         return self.norm((1 - step * self.leak) * rows + step * change if self.leak else rows + change)
+
+    def residual_branch(self, rows: Tensor, step: Tensor) -> Tensor:
+        """What is added to the rows before the norm: Jacobians of the block (`pipeline.measure.blocks`) are of it."""
+        change = self._change(rows)
+        return step * (change - self.leak * rows) if self.leak else change
+
+    def _change(self, rows: Tensor) -> Tensor:
+        return self.outer(self.activation(rows if self.inner is None else self.inner(rows)))
 
 
 def _linear(width: int, bias: bool, spread: float) -> nn.Linear:
