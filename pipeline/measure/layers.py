@@ -8,7 +8,7 @@ about their own class means, except where a formula takes the training split's a
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from pipeline.measure.extraction import Block, Place, run_over
 from pipeline.measure.flows import Fitting, flow_inputs, is_leaky, leaky_layers, more_values
 from pipeline.measure.foreign_look import ForeignLook
 from pipeline.measure.gradients import output_gradients
+from pipeline.measure.joining import joined
 from pipeline.measure.looks import FirstLook, Found, Key, of_pairs, parts_of
 from pipeline.measure.second_look import Decide, Entered, SecondLook, shared
 from pipeline.metrics import ClassStatistics
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 
 KEPT_BYTES = 2**30
 """What the rows of all places of a split may take; beyond it they are not kept, and the network passes once more."""
-SENT_BYTES = 16 * 2**20
-"""What the statistics may take that a process sends at once, unless those of one place take more."""
 
 CLASSIFIER: Place = ("classifier", "pre")
 """The last place of a network under a linear classifier: its rows are the features."""
@@ -245,7 +244,8 @@ def _measure_split(
             kept.clear()
 
     features = asked.run_over(split, add, units=any(it.name == "counted_units" for it in plan.statistics))
-    statistics = _joined(first.statistics)
+    # Formulas and ranks take them on the CPU.
+    statistics = joined(moved({key: replace(part, source=None) for key, part in first.statistics.items()}, "cpu"))
     first.join_ranks()
     reference = statistics if training is None else training.statistics
     device = next((part.counts.device for part in first.statistics.values()), "cpu")
@@ -270,31 +270,3 @@ def _measure_foreign(asked: _Asked, plan: Plan, training: _SplitMeasurement) -> 
     asked.run_over(asked.images.foreign, lambda block: look.add(asked.whole(block)))
     look.join_ranks()
     return look
-
-
-def _joined(parts: dict[Place, ClassStatistics]) -> dict[Place, ClassStatistics]:
-    """The statistics of all ranks' rows, the same on every rank, on the CPU."""
-    parts = moved({place: replace(part, source=None) for place, part in parts.items()}, "cpu")
-    if ranks.world_size() == 1:
-        return parts
-    sizes: dict[Place, int] = {}
-    for own in ranks.gather({place: part.anchors.nbytes + part.drifts.nbytes for place, part in parts.items()}):
-        sizes |= own
-    joined = {}
-    for group in _in_groups(sizes):
-        shares = ranks.gather({place: parts[place] for place in group if place in parts})
-        for place in group:
-            joined[place] = ClassStatistics.merged([own[place] for own in shares if place in own])
-    return joined
-
-
-def _in_groups(sizes: dict[Place, int]) -> Iterator[list[Place]]:
-    """Places in groups of up to `SENT_BYTES`: one by one they would wait for one another, and all at once be large."""
-    group: list[Place] = []
-    for place, size in sizes.items():
-        if group and sum(sizes[other] for other in group) + size > SENT_BYTES:
-            yield group
-            group = []
-        group.append(place)
-    if group:
-        yield group

@@ -118,9 +118,12 @@ class SecondLook:
         self._judged = {key: int(judged) for key, judged in self._judged.items()}
         if ranks.world_size() == 1:
             return
-        seen = ranks.gather((self._judged, self._sums))
-        self._judged = {place: sum(judged[place] for judged, _ in seen) for place in self._judged}
-        self._sums = {place: sum(sums[place] for _, sums in seen) for place in self._sums}
+        keys = sorted(self._sums)
+        pieces = [torch.cat([self._sums[key], self._sums[key].new_tensor([self._judged[key]])]) for key in keys]
+        if keys:
+            added = ranks.total(torch.cat(pieces)).split([len(piece) for piece in pieces])
+            self._sums |= {key: piece[:-1] for key, piece in zip(keys, added, strict=True)}
+            self._judged |= {key: int(piece[-1]) for key, piece in zip(keys, added, strict=True)}
         if self.plan.row_values:
             of_ranks = ranks.gather([own for (own,) in self._values.values()])
             for at, key in enumerate(self._values):

@@ -98,6 +98,22 @@ def largest(number: float) -> float:
     return shared.item()
 
 
+def total(numbers: Tensor) -> Tensor:
+    """The sum of all ranks' tensors of one shape on the CPU, the same bits on every rank; written into `numbers`."""
+    return _reduced(numbers, "SUM")
+
+
+def maxima(numbers: Tensor) -> Tensor:
+    """The largest of all ranks' numbers, entry by entry; written into `numbers`."""
+    return _reduced(numbers, "MAX")
+
+
+def _reduced(numbers: Tensor, operation: str) -> Tensor:
+    if world_size() > 1:
+        distributed.all_reduce(numbers, getattr(distributed.ReduceOp, operation), group=_control)
+    return numbers
+
+
 def barrier() -> None:
     """Wait until all ranks are here."""
     largest(0)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config, settings
 from pipeline.data import load_images
-from pipeline.measure import extraction
+from pipeline.measure import extraction, joining
 from pipeline.measure import layers as measuring
 from pipeline.measure.feature_cache import FeatureCache
 from pipeline.metrics.engine.settings import MeasureSettings
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "running"))
 from float64_training import smoothed, trained_in_float64
 
 extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
-measuring.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
+joining.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
 
 TRAINED = {"mlp": {"backbone__epochs": 2}, "resnet20": {"optimizer__lr": 1e-3, "backbone__epochs": 1}}
 """Networks that are trained, and their settings."""

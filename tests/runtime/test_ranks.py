@@ -22,6 +22,7 @@ def test_one_process_talks_to_itself():
     assert ranks.rank() == 0 and ranks.world_size() == 1 and ranks.is_first() and not ranks.connected()
     assert ranks.gather(value) == [value] and ranks.broadcast(value) is value
     assert ranks.largest(2.5) == 2.5
+    assert ranks.total(value["a"]) is value["a"] and ranks.maxima(value["a"]) is value["a"]
     ranks.barrier()
     rows = torch.randn(5, 2)
     assert torch.equal(ranks.gather_rows(rows), rows)

@@ -70,7 +70,8 @@ TEST = "test_"
 
 Shape = Callable[[int, int], tuple[int, ...]]
 Merge = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
-"""Values of the parts, their class means less those of the whole `(R, ..., K, d)`, counts `(R, ..., K, 1)`."""
+"""Values of the parts, their class means less those of the whole `(R, ..., K, d)`, counts `(R, ..., K, 1)`. It has to
+be a sum over parts: ranks add what each makes of its own."""
 
 Entry = TypeVar("Entry", "Metric", "Statistic", "RowSum", "RowValue")
 FOREIGN = "foreign_"
