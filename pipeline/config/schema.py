@@ -173,8 +173,9 @@ class ProtocolConfig:
     )
     targets: str = _knob(
         "labels",
-        "dufm: what outputs are fitted to: labels; teacher: a linear map of hidden inputs, drawn with the seed, "
-        "num_classes outputs; or a file with a matrix (N, K), .npy, .csv or .safetensors",
+        "what outputs are fitted to: labels; teacher: dufm: a linear map of hidden inputs, drawn with the seed, "
+        "num_classes outputs; or a file with a matrix (N, K), .npy, .csv or .safetensors; end_to_end, 3 numbers of "
+        "each image: teacher, a random network; statistics, brightness and differences of neighbouring pixels",
         path=True,
     )
     features: str = _knob("random", "dufm: older name of start", choices=("random", "balanced"))

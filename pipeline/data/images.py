@@ -27,6 +27,7 @@ class Split:
     groups: (N,) int64 in 0..G-1, to which group a sample belongs whatever its class; None where there are no groups.
     given: the labels that training is told, shaped like `labels`; None where these are the true ones.
     mapped: the file that images are rows of, where they lie on disk.
+    goals: (N, n) float64, numbers that outputs are fitted to instead of the labels; None: to these.
     Raises ValueError for any other shape or dtype, and for numbers that are NaN or infinite.
     """
 
@@ -35,6 +36,7 @@ class Split:
     groups: Tensor | None = None
     given: Tensor | None = None
     mapped: MappedRows | None = None
+    goals: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.is_text and (self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32)):
@@ -54,6 +56,8 @@ class Split:
                 raise ValueError(
                     f"{name} must be an int64 tensor {tuple(shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
                 )
+        if self.goals is not None and (self.goals.ndim != 2 or len(self.goals) != len(self.images)):
+            raise ValueError(f"goals must be a matrix of {len(self.images)} rows, not {tuple(self.goals.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,6 +78,11 @@ class Split:
         """The labels that training is told, (N,); of tokens (N, T)."""
         return self.labels if self.given is None else self.given
 
+    @property
+    def told(self) -> Tensor:
+        """What outputs are fitted to: `goals` where there are such, else `targets`."""
+        return self.targets if self.goals is None else self.goals
+
     def to(self, device: torch.device | str) -> "Split":
         """The same split on `device`; images that lie on disk stay there."""
         images = self.images.to(device) if self.mapped is None else self.images
@@ -92,8 +101,9 @@ class Split:
             yield self.read(rows)
 
     def _each(self, change: Callable[[Tensor], Tensor], images: Tensor, mapped: MappedRows | None) -> "Split":
-        rest = (self.labels, self.groups, self.given)
-        return Split(images, *(None if tensor is None else change(tensor) for tensor in rest), mapped)
+        rest = (self.labels, self.groups, self.given, self.goals)
+        labels, groups, given, goals = (None if tensor is None else change(tensor) for tensor in rest)
+        return Split(images, labels, groups, given, mapped, goals)
 
 
 @dataclass(frozen=True, eq=False)

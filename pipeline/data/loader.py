@@ -20,7 +20,8 @@ ROUND = 10
 class ResidentLoader:
     """Iterate over a split in batches (standardised float32 images (n, C, H, W), int64 labels (n,)) on `device`.
 
-    The labels are those that training is told (`Split.targets`); a text gives tokens (n, T) and labels (n, T).
+    The labels are those that training is told (`Split.targets`); a text gives tokens (n, T) and labels (n, T). Where
+    outputs are fitted to numbers, these stand in for them, (n, outputs) float64.
 
     The order of epoch e, and the crop and flip of every image in it, are functions of (seed, e) alone. So a run that
     is resumed in the middle of an epoch sees the batches it would have seen, whatever was drawn elsewhere.
@@ -113,7 +114,7 @@ class ResidentLoader:
             images = self._augment.apply(images, moves[rows])
             # Counted before the batch is out: a checkpoint taken while it is in use must not repeat it.
             self._position = batch + 1
-            yield self._standardise(images), self._split.targets[rows]
+            yield self._standardise(images), self._split.told[rows]
 
     def _gathered(self, order: Tensor, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Number, rows and images of every batch from `start` on; of those that lie on disk the next is read ahead."""

@@ -125,7 +125,7 @@ def run_over(
     size = min(most, max(1, pixels // math.prod(split.images.shape[2:])))
     batches = ranks.share(math.ceil(len(split) / size))
     mine = slice(batches.start * size, batches.stop * size)
-    own = replace(split[mine], given=None)  # what is measured goes by the true labels
+    own = replace(split[mine], given=None, goals=None)  # what is measured goes by the true labels
     loader: Iterable[tuple[Tensor, Tensor]] = ()
     if len(own):
         loader = ResidentLoader(own, size, seed=0, shuffle=False, standardise=images.standardise, device=device)

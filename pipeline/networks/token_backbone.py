@@ -132,8 +132,8 @@ class TokenBackbone(Backbone):
 
 def counted(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Features ``(n, T, d)`` and labels ``(n, T)`` of tokens, flat and without the positions that have none (-1); other
-    features and labels ``(n,)`` as they are."""
-    if labels.ndim == 1:
+    features and labels ``(n,)`` as they are, and so are numbers that outputs are fitted to, ``(n, outputs)``."""
+    if labels.ndim == 1 or labels.is_floating_point():
         return features, labels
     known = labels >= 0
     return features[known], labels[known]

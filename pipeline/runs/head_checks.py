@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.config import Config
+from pipeline.runs.image_targets import KINDS, LABELS
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import Protocol
 from pipeline.runs.shapes import shape_of
@@ -142,10 +143,31 @@ def _of_images(config: Config, protocol: Protocol) -> Iterator[str]:
             "samples of all parts; allowed: standard, dufm."
         )
     default = type(config.protocol)(name=config.protocol.name)
-    for name in OF_DUFM if protocol.images else ():
+    if protocol.regresses:
+        yield from _of_numbers(config)
+    names = [name for name in OF_DUFM if name != "targets" or not protocol.regresses]
+    for name in names if protocol.images else ():
         value = getattr(config.protocol, name)
         if value != getattr(default, name):
             yield (
                 f"protocol.{name}={shown(value)} is of a head without images, and protocol={config.protocol.name} has "
                 f"images; allowed: protocol=dufm, or protocol.{name}={shown(getattr(default, name))}."
             )
+
+
+def _of_numbers(config: Config) -> Iterator[str]:
+    """Images whose network is fitted to numbers instead of labels."""
+    kind, said = config.protocol.targets, f"protocol.targets={config.protocol.targets}"
+    if kind not in KINDS:
+        yield f"{said} is not known where there are images; allowed: {', '.join(KINDS)}."
+    if kind == LABELS:
+        return
+    if config.head.loss != "mse":
+        yield f"{said} are numbers, and head.loss={config.head.loss} fits classes; allowed: head.loss=mse."
+    if config.protocol.regularization == "objective":
+        yield (
+            f"{said} does not go with protocol.regularization=objective, which is measured on labels; allowed: "
+            "standard, dufm."
+        )
+    if not config.head.depth:
+        yield f"{said} needs a last layer, and head.depth=0 has none; allowed: head.depth from 1."

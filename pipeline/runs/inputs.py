@@ -20,6 +20,7 @@ from pipeline.networks.reading import Unreadable
 from pipeline.networks.registry import architectures
 from pipeline.runs.family_checks import check_families, path_of, stacks_of
 from pipeline.runs.given_weights import run_weights, trained_as
+from pipeline.runs.image_targets import fitted_to
 from pipeline.runs.protocols import protocol_named
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.memory import head_bytes, network_bytes, require_memory
@@ -74,6 +75,8 @@ def prepare(config: Config) -> Inputs:
         if protocol.images:
             inputs = Inputs(load_images(config.data.name, **config.data.request, seed=config.seed))
             _check_kind(config, inputs.images)
+            if protocol.regresses:
+                inputs = Inputs(fitted_to(config, inputs.images))
         if protocol.network:
             inputs = Inputs(inputs.images, *_network(config, inputs.images))
     except OSError as error:

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
+from pipeline.dufm import forward
+from pipeline.dufm.head_measures import head_regression
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed
 from pipeline.measure.heads import measure_head
 from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone
+from pipeline.metrics import r_squared
 from pipeline.metrics.registry import CORE
 from pipeline.runs.known import known_of
 from pipeline.runs.run import Run
@@ -51,7 +54,7 @@ def measure_training(
         check_features("train", measured.train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
     for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
-        loss, share = learner.score(rows, split.targets.to(rows.device))
+        loss, share = learner.score(rows, split.told.to(rows.device))
         numbers |= {f"{name}_loss": [loss]} | ({} if share is None else {f"{name}_accuracy": [share]})
     if learner.penalised is not None:
         numbers |= {name: [value] for name, value in measured_objective(learner, images).items()}
@@ -105,6 +108,8 @@ def measure_solution(config: Config, head: HeadSolution, test: Features | None) 
         losses["relative_gap"] = head.objective.total / yardstick.value - 1
     like = head.weights[0] if head.weights else head.features
     other = None if test is None else (test.test.to(like), test.test_labels.to(head.labels.device))
+    if other is not None and not head.terms.has_classes:
+        other = (other[0], torch.zeros_like(other[1]))
     features = head.features.to(like)
     # A network computes in float32, whatever its features are kept in.
     computed_in = None if head.inputs == "free" else torch.float32
@@ -156,6 +161,19 @@ def record_solution(run: Run, stage: str, step: int, found: HeadMeasurement) -> 
 def record_head(run: Run, stage: str, step: int, head: HeadSolution, test: Features | None) -> str:
     """Measure and record losses and layers of a head; returns the headline."""
     return record_solution(run, stage, step, measure_solution(run.config, head, test))
+
+
+def record_regression(run: Run, stage: str, step: int, head: HeadSolution, features: Features) -> None:
+    """Record NRC1-3 of a head that is fitted to numbers of images, NRC3 where it is least, and R^2 of both splits."""
+    found = head_regression(features.train, head.weights, features.goals, head.activation, head.bias)
+    test = forward(features.test, head.weights, head.activation, head.bias)[-1]
+    collapse = found.collapse
+    values = {"nrc1": collapse.nrc1, "nrc2": collapse.nrc2, "nrc3": collapse.nrc3, "r_squared": found.r_squared}
+    values["test_r_squared"] = r_squared(test, features.test_goals)
+    reasons = {"nrc3": collapse.reason} if collapse.reason else {}
+    run.record.add(
+        stage, step, list(head.seeds), {name: each.tolist() for name, each in values.items()}, reasons=reasons
+    )
 
 
 def record_layers(run: Run, stage: str, step: int, seeds: list[int], layers: Iterable[LayerMeasurement]) -> None:

@@ -25,6 +25,8 @@ class Features:
     train_labels: Tensor  # (N,)
     test: Tensor
     test_labels: Tensor
+    goals: Tensor | None = None  # (N, n) float64, what outputs are fitted to instead of the labels
+    test_goals: Tensor | None = None
 
     def constrained(self, constraint: str) -> "Features":
         """As a head takes them, before which they are mapped onto a set."""
@@ -35,7 +37,8 @@ class Features:
         """The rows of the splits ``train`` and ``test``; of text every position that has a label is one."""
         splits = ((rows[name].double(), getattr(images, name).targets.to(device)) for name in ("train", "test"))
         (train, train_labels), (test, test_labels) = (counted(*split) for split in splits)
-        return cls(train, train_labels, test, test_labels)
+        goals = (getattr(images, name).goals for name in ("train", "test"))
+        return cls(train, train_labels, test, test_labels, *(None if it is None else it.to(device) for it in goals))
 
 
 @dataclass(frozen=True)
@@ -192,17 +195,21 @@ def network_head(
     own = config.protocol.regularization == "dufm" or frozen
     decays = config.weight_decays if own else (config.optimizer.weight_decay,) * len(weights)
     classes = None if weights else int(features.train_labels.max()) + 1
+    labels, terms = features.train_labels, Terms(num_classes=classes, constraint=config.features.constraint)
+    if features.goals is not None:  # of classes nothing is asked
+        labels = torch.zeros_like(labels)
+        terms = replace(terms, targets=features.goals, num_classes=2, has_classes=False)
     return HeadSolution.of(
         config,
         features.train if weights else features.train[None],
         tuple(weights),
-        features.train_labels,
+        labels,
         "network",
         config.head.feature_decay if own else None,
         decays,
         {},
         bias=bias,
-        terms=Terms(num_classes=classes, constraint=config.features.constraint),
+        terms=terms,
     )
 
 

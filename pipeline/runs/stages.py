@@ -33,6 +33,7 @@ from pipeline.runs.recording import (
     measure_training,
     record_head,
     record_layers,
+    record_regression,
 )
 from pipeline.runs.run import HEAD, TRAINING, Run
 from pipeline.runs.solutions import Features, alignment, network_head
@@ -160,6 +161,8 @@ def train_under_head(
         features = features.constrained(config.features.constraint)
         head = network_head(config, features, _members(learner), frozen=frozen_head, bias=bias)
         record_head(run, "head", epoch, head, features)
+        if features.goals is not None:
+            record_regression(run, "head", epoch, head, features)
         if reference is not None:
             found = alignment(features, reference)
             run.record.add("head", epoch, [config.seed], {name: [value] for name, value in found.items()})

@@ -31,17 +31,22 @@ MLP_SIZE = (
     "data.samples_per_class=500",
     "head.feature_decay=1e-5",
     "backbone.batch_size=50",
-    "backbone.epochs=100",
+    "backbone.epochs=60",
 )
 CPU_SIZES = {
     "mlp_mnist_linear": MLP_SIZE,
     "mlp_mnist_relu": MLP_SIZE,
-    "mlp_mnist_standard": ("data.samples_per_class=200", "backbone.batch_size=50", "backbone.epochs=1600"),
+    "mlp_mnist_standard": (
+        "data.samples_per_class=200",
+        "backbone.batch_size=100",
+        "backbone.epochs=1600",
+        "optimizer.schedule=constant",
+    ),
     "resnet20_cifar10_linear": (
-        "data.samples_per_class=50",
-        "head.feature_decay=1e-4",
-        "backbone.batch_size=25",
-        "backbone.epochs=130",
+        "data.samples_per_class=32",
+        "head.feature_decay=1.5625e-4",
+        "backbone.batch_size=16",
+        "backbone.epochs=120",
     ),
 }
 LINE = {"linear": ("collapsed solution", "collapse"), "relu": ("linear bound of collapsed solutions", "bound")}

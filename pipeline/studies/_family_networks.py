@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PREFIX = "network_"
 SEEDS = (0, 1, 2, 3, 4)
 MNIST, MLP = "data=mnist", "backbone=mlp"
-FEW_RECORDS = ("descent.records_per_decade=4", "record.figures=false")
+FEW_RECORDS = ("descent.records_per_decade=3", "record.figures=false")
 RTOL = 1e-2
 """A singular value counts from this share of the largest on (ours)."""
 LOWEST = 1e-7

@@ -42,12 +42,24 @@ NAMES = {
     "resnet20_cifar10": "ResNet-20, CIFAR-10",
     "resnet18_cifar10": "ResNet-18, CIFAR-10",
 }
-SMALL = ("data.samples_per_class=200", "data.imbalance=0.05", "optimizer.lr=1e-3", "backbone.batch_size=64")
-SMALL_MLP = (*SMALL, "backbone.hidden=[256,64]", "backbone.epochs=300")
+SMALL = ("optimizer.lr=1e-3", "head.weight_decay=5e-3", "head.feature_decay=1e-4")
+SIZE_MLP = (
+    "data.samples_per_class=200",
+    "data.imbalance=0.05",
+    "backbone.hidden=[256,64]",
+    "backbone.batch_size=64",
+    "backbone.epochs=300",
+)
 CPU_SIZES = {
-    "mlp_mnist": (*SMALL_MLP, "head.weight_decay=5e-3", "head.feature_decay=1e-4"),
-    "mlp_mnist_strong": (*SMALL_MLP, "head.weight_decay=1e-2", "head.feature_decay=3.2e-3"),
-    "resnet20_cifar10": (*SMALL, "backbone.epochs=60", "head.weight_decay=5e-3", "head.feature_decay=1e-4"),
+    "mlp_mnist": (*SIZE_MLP, *SMALL),
+    "mlp_mnist_strong": (*SIZE_MLP, "optimizer.lr=1e-3", "head.weight_decay=1e-2", "head.feature_decay=3.2e-3"),
+    "resnet20_cifar10": (
+        *SMALL,
+        "data.samples_per_class=100",
+        "data.imbalance=0.1",
+        "backbone.batch_size=32",
+        "backbone.epochs=80",
+    ),
 }
 NEAR, SCATTER, ANGLE, AT_ZERO = 0.1, 1e-1, 0.1, 0.05
 """Relative to the largest of margins and norms; DNC1; distance of the class means to a frame; of a margin."""

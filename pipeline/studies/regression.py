@@ -2,7 +2,8 @@
 
 Paper: arXiv 2409.04180 (neural multivariate regression, neural regression collapse).
 Shows: NRC1-3 by the product of the decays; singular values of the outputs with the closed form; NRC3 against gamma; the
-    residuals, which are white at the optimum.
+    residuals, which are white at the optimum. Of networks fitted to numbers of images the same over epochs
+    (`regression_networks`).
 Expects: the closed form at every decay; NRC1-3 -> 0 below the least target variance; no collapse without decay; above
     it the weakest component of the outputs at zero.
 Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
@@ -11,7 +12,9 @@ Evidence: none recorded of the full version; the quick one: docs/reproduction/RE
     Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: objective, optimum and metrics read; the case of dropped components for correlated targets and the gamma
     that minimises NRC3 derived (`pipeline.theory`, `pipeline.metrics`); targets (a synthetic teacher) and decays ours.
-    The paper's data (robots, driving, faces) and networks: not here.
+    Networks: MLP 4 x 256, decays 0 to 1e-2, penalties of the model at .01 and .1 read; what they are fitted to
+    (brightness and differences of pixels, or a random network's outputs), rates and epochs ours: the paper's data
+    (robots, driving, faces) are not here.
 """
 
 from collections.abc import Sequence
@@ -23,15 +26,18 @@ from torch import Tensor
 
 from pipeline.metrics import nrc3, regression_collapse
 from pipeline.runs.matrices import teacher
-from pipeline.studies._family import FEW_RECORDS, GROUP, gaps, reference, tables, weights
+from pipeline.studies._family import FEW_RECORDS, GROUP, gaps, reference, seeds_table, weights
+from pipeline.studies._family_networks import models, networks, smaller
+from pipeline.studies._regression_networks import CPU_SIZES, TRAINED, network_claims, networks_figure, networks_table
 from pipeline.studies.engine.claims import THEOREM, Claim, above, at_most, owned
 from pipeline.studies.engine.results import Point, Result
-from pipeline.studies.engine.study import FULL, QUICK, Study, shrunk
+from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
 from pipeline.theory import spectral_optimum
 from pipeline.views import marks, style
 from pipeline.views.sheet import Sheet
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -43,12 +49,13 @@ DECAYS = {
     "beyond": (1e-1, 2e-2),
 }
 """Decays of the weights and of the features; "beyond": their product exceeds the least variance of the targets."""
-POINTS = tuple(
+MODELS = tuple(
     Point(name, (f"head.weight_decay={weight}", f"head.feature_decay={feature}"))
     for name, (weight, feature) in DECAYS.items()
 )
+POINTS = (*MODELS, *TRAINED)
 QUICK_POINTS = shrunk(
-    POINTS, ("none", "middle", "strong", "beyond"), ("descent.seeds=3", "descent.steps=8000", *FEW_RECORDS)
+    MODELS, ("none", "middle", "strong", "beyond"), ("descent.seeds=3", "descent.steps=8000", *FEW_RECORDS)
 )
 GAP, COLLAPSED, FREE = 1e-6, 1e-6, 1e-2
 REASONS = {"middle: ": "too few steps for so small a decay; at ten times its product all hold"}
@@ -59,7 +66,7 @@ WHITE = 1e-2
 def claims(results: Sequence[Result]) -> list[Claim]:
     """The closed form and collapse with decay, neither without; white residuals; a component that is dropped."""
     made = []
-    for result in results:
+    for result in models(results):
         name = result.point.name
         if product(result) == 0:
             made += owned(THEOREM, above(f"{name}: NRC1 without decay", collapse(result)["nrc1"], FREE))
@@ -76,10 +83,24 @@ def claims(results: Sequence[Result]) -> list[Claim]:
             made += owned(THEOREM, at_most(f"{name}: {metric.upper()}", values, COLLAPSED))
         text = f"{name}: covariance of the residuals is c I, deviation"
         made += owned(THEOREM, at_most(text, _not_white(result), WHITE))
-    return made
+    return made + network_claims(networks(results))
 
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
+    """The model, and networks where some were trained."""
+    figures = {"regression": _models(models(results))}
+    if trained := networks(results):
+        figures["regression_networks"] = networks_figure(trained)
+    return figures
+
+
+def tables(results: Sequence[Result]) -> "dict[str, pd.DataFrame]":
+    """The seeds of the model and, where there are some, the networks."""
+    found = {"regression": seeds_table(models(results)), "regression_networks": networks_table(networks(results))}
+    return {name: table for name, table in found.items() if len(table)}
+
+
+def _models(results: Sequence[Result]) -> "Figure":
     """NRC by decay, spectra of the outputs, NRC3 over gamma, residuals of the first seed."""
     shown = [result for result in results if result.completed]
     with Sheet(2, 2, title="Regression on three outputs: collapse by the decays", height=1.2, width=1.8) as sheet:
@@ -87,7 +108,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
         _outputs(sheet, sheet[0, 1], shown)
         sheet.legend(_gammas(sheet[1, 0], shown))
         sheet.legend(_residuals(sheet[1, 1], shown))
-    return {"regression": sheet.figure}
+    return sheet.figure
 
 
 def product(result: Result) -> float:
@@ -224,9 +245,9 @@ STUDY = Study(
     name="regression",
     group=GROUP,
     title="neural regression collapse by the decays",
-    versions={FULL: POINTS, QUICK: QUICK_POINTS},
+    versions={FULL: POINTS, CPU: (*MODELS, *smaller(TRAINED, CPU_SIZES)), QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     reasons=REASONS,
-    tables=tables("regression"),
+    tables=tables,
 )

@@ -4,16 +4,22 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from family_results import descent_rows, result_at
 from readable import drawn_for
 from study_results import one, verdicts
 
 from pipeline.config import BackboneConfig, Config, DataConfig, HeadConfig, OptimizerConfig
-from pipeline.storage.record import read_summary, write_summary
-from pipeline.studies import deep_ce, imbalanced_ce, low_rank
+from pipeline.metrics import regression_collapse
+from pipeline.runs.matrices import teacher
+from pipeline.storage.record import Row, read_summary, write_summary
+from pipeline.storage.tensors import write_tensors
+from pipeline.studies import deep_ce, imbalanced_ce, low_rank, regression
 from pipeline.studies._family_networks import networks, networks_figure, smaller, tables_of
 from pipeline.studies._imbalanced_networks import geometry
 from pipeline.studies._imbalanced_networks import networks_figure as drawn_of
+from pipeline.studies._regression_networks import networks_figure as regression_figure
+from pipeline.studies.engine.results import Result
 from pipeline.theory import Problem, named, references
 
 LOW_RANK = Problem("mse", "relu", (2,) * 10, 4, 4e-3, 4e-3)
@@ -115,3 +121,44 @@ def test_smaller_versions_take_one_seed_of_the_kinds_named():
     found = smaller(low_rank.TRAINED, {"mlp_mnist": ("backbone.epochs=1",)})
     assert [point.name for point in found] == ["network_mlp_mnist-seed_0"]
     assert "backbone.epochs=1" in found[0].shrunk and found[0].overrides == low_rank.TRAINED[0].overrides
+
+
+def _regression(folder, kind, decays, *, epochs=4000, spoilt=0.0, fit=0.99):
+    """A network fitted to three numbers, at the optimum of the model, its weight spoilt by this much."""
+    targets = teacher(60, 3, 0)
+    problem = Problem("mse", "linear", None, 1, *decays, bias=True, targets=targets)
+    made = _network(folder, kind, problem, "global optimum", epochs=epochs, width=6)
+    tensors = dict(made.tensors) | {"targets": targets}
+    noise = torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tensors["weights/1"] = tensors["weights/1"] + spoilt * noise
+    write_tensors(made.folder, tensors, max_mb=10)
+    said = read_summary(made.folder)
+    features, weight = tensors["features/1"], tensors["weights/1"]
+    at = regression_collapse(features, weight, targets)
+    said["regression"] = {"explained_variance": [[0.5, 0.3, 0.2, 0.0, 0.0]]}
+    said["problem"] |= {"num_samples": 60}
+    write_summary(made.folder, said)
+    values = {"nrc1": at.nrc1, "nrc2": at.nrc2, "nrc3": at.nrc3}
+    values = {name: max(float(value), 1e-12) for name, value in values.items()}
+    values |= {"r_squared": fit, "test_r_squared": fit}
+    rows = [row for name, value in values.items() for row in descent_rows(name, [1.0, 0.5, value], seeds=1)]
+    pd.DataFrame(rows, columns=Row._fields).to_csv(made.folder / "record.csv", index=False)
+    return Result(made.point, made.config, made.folder)
+
+
+def test_regressing_networks_are_judged_by_nrc_and_the_optimum_of_the_model(tmp_path):
+    best = _regression(tmp_path, "mlp_mnist_ufm", (2e-2, 1e-3))
+    judged = verdicts(regression.claims([best]))
+    assert len(judged) == 5 and set(judged.values()) == {True}
+    spoilt = _regression(tmp_path / "spoilt", "mlp_mnist_ufm", (2e-2, 1e-3), spoilt=0.5)
+    assert not one(regression.claims([spoilt]), "NRC2").holds and not one(regression.claims([spoilt]), "NRC3").holds
+    assert (
+        one(regression.claims([_regression(tmp_path / "badly", "mlp_mnist_ufm", (2e-2, 1e-3), fit=0.5)]), "NRC1").holds
+        is None
+    )
+    free = _regression(tmp_path, "mlp_mnist_none", (2e-2, 1e-3))
+    assert not one(regression.claims([free]), "without decay").holds
+    trained = networks([best, free])
+    drawn_for("column", lambda: {"networks": regression_figure(trained)})
+    tables = regression.tables([best, free])
+    assert list(tables) == ["regression_networks"] and len(tables["regression_networks"]) == 2

@@ -53,6 +53,7 @@ class Protocol:
     network: bool = False
     head: str | None = None
     states: bool = False
+    regresses: bool = False
     stages: Mapping[str, Stage] = field(default_factory=dict)
     check: "Callable[[Config], None] | None" = None
     check_inputs: "Callable[[Config, Inputs], None] | None" = None
@@ -75,6 +76,7 @@ def protocol(
     network: bool = False,
     head: str | None = None,
     states: bool = False,
+    regresses: bool = False,
     stages: Mapping[str, Stage] | None = None,
     check: "Callable[[Config], None] | None" = None,
     check_inputs: "Callable[[Config, Inputs], None] | None" = None,
@@ -87,6 +89,7 @@ def protocol(
         head: "descent" if a head is solved by gradient descent, with ``descent.seeds`` members; "joint" if one head is
             trained with or under the network; None if there is none.
         states: whether it takes several states of the network in a row (``backbone.checkpoints``).
+        regresses: whether outputs may be fitted to numbers of images (``protocol.targets``).
         stages: what the record's stages are, by name, in the order of data flow.
         check: raises `ConfigError` for settings that this protocol cannot use.
         check_inputs: the same once the images are loaded and the network is built.
@@ -101,7 +104,8 @@ def protocol(
 
     def register(perform: "Callable[[Run], Outcome]") -> Protocol:
         name = perform.__module__.rpartition(".")[2]
-        return Protocol(name, perform, images, network, head, states, dict(stages or {}), check, check_inputs)
+        kinds = (images, network, head, states, regresses)
+        return Protocol(name, perform, *kinds, dict(stages or {}), check, check_inputs)
 
     return register
 

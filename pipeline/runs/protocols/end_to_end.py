@@ -14,13 +14,16 @@ from pipeline.runs.stages import extract_features, train_under_head
     images=True,
     network=True,
     head="joint",
+    regresses=True,
     stages={"backbone": Stage("Backbone"), "head": Stage("Head", layers="numbered")},
     check_inputs=check_images,
 )
 def end_to_end(run: Run) -> Outcome:
     """One network, one seed: ``protocol.regularization`` says what is decayed."""
     config, images = run.config, run.inputs.images
-    start = initial_head(run, run.inputs.backbone.num_features, images.num_classes, [config.seed])
+    goals = images.train.goals
+    outputs = images.num_classes if goals is None else goals.shape[1]
+    start = initial_head(run, run.inputs.backbone.num_features, outputs, [config.seed])
     backbone, weights, bias = train_under_head(run, start, frozen_head=False)
     features = extract_features(run, backbone).constrained(config.features.constraint)
     head = network_head(config, features, weights, bias=bias)

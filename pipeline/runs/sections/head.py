@@ -50,7 +50,7 @@ class HeadSection(Section):
             head,
             train_accuracy=accuracy(run.config, head, head.features, features.train_labels),
             test_accuracy=accuracy(run.config, head, features.test, features.test_labels),
-            classes=run.inputs.images.classes,
+            classes=run.inputs.images.classes if head.terms.has_classes else None,
             relative_gap=relative_gap,
         )
 
@@ -206,7 +206,10 @@ def _notes(run: "Run", head: HeadSolution, has_backbone: bool) -> list[str]:
     found = (
         []
         if head.terms.has_classes
-        else [f"{NO_CLASSES}: metrics of classes and accuracy are undefined; losses, weights, their ranks are measured"]
+        else [
+            f"{'the targets are numbers of images' if head.inputs == 'network' else NO_CLASSES}: metrics of classes "
+            "and accuracy are undefined; losses, weights, their ranks are measured"
+        ]
     )
     if head.no_decisions and head.terms.has_classes:
         found.append(f"there is no accuracy: {head.no_decisions}")

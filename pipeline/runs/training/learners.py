@@ -103,7 +103,7 @@ class Learner(pl.LightningModule):
         features, labels = counted(features, labels)
         outputs = self.decide(features)
         loss = self.objective(self.entering(features.to(outputs)), outputs, labels).item()
-        if not self.loss.classifies:
+        if not self.loss.classifies or labels.is_floating_point():
             return loss, None
         return loss, (outputs.argmax(dim=1) == labels).double().mean().item()
 
@@ -305,7 +305,10 @@ class DufmNetwork(Learner):
         return mapped(features, self.constraint)
 
     def fit(self, features: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        error = self.loss.on_batch(outputs, labels)
+        if labels.is_floating_point():  # numbers (B, K) that the outputs are fitted to
+            error = self.loss.value(outputs[None], labels.to(outputs.dtype))[0]
+        else:
+            error = self.loss.on_batch(outputs, labels)
         return error if self.penalty is None else error + self.penalty.of_features(features)
 
     def penalty_of_weights(self) -> Tensor | float:
