@@ -200,6 +200,12 @@ class ProtocolConfig:
         None, "kernels: width of the erf network whose adapted kernel is measured, too; null: it is not", gt=0
     )
     adaptive_ridge: float = _knob(1e-6, "kernels: variance of the noise that this network expects on its targets", gt=0)
+    network_width: int | None = _knob(
+        None, "kernels: width of networks of two layers that are trained on the data, too; null: none", ge=1
+    )
+    network_epochs: int = _knob(1000, "kernels: steps of gradient descent of these networks", ge=0)
+    network_lr: float = _knob(1e-3, "kernels: their learning rate", gt=0)
+    network_draws: int = _knob(3, "kernels: on how many of the data sets they are trained, at most", ge=1)
     neurons: int = _knob(512, "mean_field: N_1, neurons of the hidden layer", ge=1)
     phi: str = _knob("tanh", "mean_field: what follows its first weights", choices=("tanh", "relu"))
     gamma: float = _knob(1.0, "mean_field: factor of the outputs", gt=0)

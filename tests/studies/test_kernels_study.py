@@ -52,6 +52,26 @@ def test_what_was_seen_before_is_compared_and_what_is_not_measured_is_not_judged
     assert one(judged, "(b)").holds is None
 
 
+NETS = {"relu_start": -0.9, "relu_net": -0.93, "relu_mean_field": -1.5}
+NETS |= {"erf_start": -1.0, "erf_net": -1.04, "erf_mean_field": -1.2}
+
+
+def test_networks_are_judged_on_the_draws_that_have_them(tmp_path):
+    both = made(tmp_path, "two-dim_8", [HELD | NETS, HELD])
+    judged = claims([both])
+    assert one(judged, "(d)").holds and one(judged, "stay lazy").holds
+    assert one(judged, "relu, mean-field").measured.startswith("1 of 1") and one(judged, "erf, mean-field").holds
+    assert one(judged, "log10 DNC1 of relu_net, erf_net").holds
+    table = tables([both])["kernels"].set_index("kernel")
+    assert table.draws["erf_net"] == 1 and table.draws["erf_ntk"] == 2
+    moved = {"erf_net": -1.12, "erf_mean_field": -1.0, "relu_net": -1.3}
+    judged = claims([made(tmp_path, "two-dim_32", [HELD | NETS | moved], dim=32)])
+    for part in ("(d)", "stay lazy", "erf, mean-field", "log10 DNC1 of relu_net"):
+        assert not one(judged, part).holds
+    (figure, _) = drawn_for("column", lambda: draw([both])).values()
+    assert len(figure.axes) == 10
+
+
 def test_figures_and_table_have_every_kernel(tmp_path):
     results = [made(tmp_path, "two-dim_8", [HELD, HELD]), made(tmp_path, "two-dim_32", [HELD], dim=32)]
     assert set(drawn_for("column", lambda: draw(results))) == {"kernels", "kernels_over_data"}

@@ -70,6 +70,15 @@ def test_the_adapted_kernel_is_measured_where_a_width_is_given_and_undefined_whe
     assert read_summary(tmp_path / "lost")["kernels"][kernels.ADAPTED] is None
 
 
+def test_networks_are_trained_on_the_first_draws_and_begin_near_the_nngp(tmp_path):
+    trained = {**CLOUDS, "protocol.network_width": 20_000, "protocol.network_epochs": 2, "protocol.network_lr": 1e-5}
+    found = table(computed("kernels", tmp_path, trained | {"protocol.repeats": 2, "protocol.network_draws": 1}))
+    for activation in ("relu", "erf"):
+        assert found.loc[0, f"{activation}_start"] == pytest.approx(found.loc[0, f"{activation}_nngp"], rel=0.05)
+        assert found.loc[0, f"{activation}_net"] != found.loc[0, f"{activation}_start"]
+    assert found.loc[1, ["relu_net", "erf_mean_field"]].isna().all() and found.loc[1, "erf_nngp"] > 0
+
+
 def test_more_rows_than_memory_are_refused(monkeypatch):
     config = configured(on_mixture("kernels", {}))
     inputs = prepare(config)
