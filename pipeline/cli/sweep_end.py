@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from pipeline.runtime.command_line import installed_command, own_command
 from pipeline.runtime.console import QUIET, console, verbosity
-from pipeline.views.html.runs import LocalRun, find_runs
+from pipeline.views.html.runs import LocalRun, runs_below
 from pipeline.views.listing import Listing, plain_lines, terminal_table
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def _states(folder: Path, jobs: int) -> str:
 
 def sweep_jobs(folder: Path) -> list[LocalRun]:
     """The runs of a multirun, in natural order."""
-    return [LocalRun(run, run.name) for run in find_runs(folder)]
+    return runs_below(folder)
 
 
 def tell_sweep(folder: Path) -> None:

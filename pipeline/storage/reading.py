@@ -9,7 +9,6 @@ import json
 import math
 import re
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +19,7 @@ from pipeline.storage.shapes import Shape, fault
 
 DEEPEST = 50
 """Lists and mappings within one another; those who show them call themselves for each."""
-MOST_BYTES = {".yaml": 2**20, ".json": 2**26, ".csv": 2**30}
+MOST_BYTES = {".yaml": 2**20, ".json": 2**26, ".csv": 2**30, ".index": 2**28}
 MOST_NODES = 100_000
 """Values in a YAML file; a configuration has some hundred."""
 LONGEST = 300
@@ -137,7 +136,7 @@ def not_plain(value: Any) -> str | None:
             return f"it nests deeper than {DEEPEST}"
         below: list[Any] = []
         for item in level:
-            if isinstance(item, Mapping):
+            if isinstance(item, dict):
                 below.extend(item)
                 below.extend(item.values())
             elif isinstance(item, list):

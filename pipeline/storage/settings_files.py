@@ -12,7 +12,8 @@ from pipeline.storage.shapes import NULL
 CONFIG, HYDRA, OVERRIDES = (Path(".hydra", name) for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
 
 _SECTIONS = ("data", "backbone", "optimizer", "head", "descent", "protocol", "trainer", "logger", "verdict", "record")
-_CONFIG = {f"{name}?": ({}, NULL) for name in _SECTIONS}
+CONFIG_SHAPE = {f"{name}?": ({}, NULL) for name in _SECTIONS}
+OVERRIDES_SHAPE = [str]
 _SOURCE = {"path": str, "provider": str}
 _RUNTIME = {"cwd?": (str, NULL), "config_sources?": ([_SOURCE], NULL), "choices?": ({"experiment?": (str, NULL)}, NULL)}
 _HYDRA = {"runtime?": (_RUNTIME, NULL), "overrides?": ({"task?": ([str], NULL)}, NULL)}
@@ -25,7 +26,7 @@ def kept_config(folder: Path) -> dict[str, Any] | None:
     Raises:
         Unreadable: it cannot be used.
     """
-    return _kept(folder / CONFIG, _CONFIG)
+    return _kept(folder / CONFIG, CONFIG_SHAPE)
 
 
 def kept_hydra(folder: Path) -> dict[str, Any] | None:
@@ -44,7 +45,7 @@ def kept_overrides(folder: Path) -> list[str] | None:
     Raises:
         Unreadable: it cannot be used.
     """
-    return _kept(folder / OVERRIDES, [str])
+    return _kept(folder / OVERRIDES, OVERRIDES_SHAPE)
 
 
 def _kept(path: Path, shape: Any) -> Any:

@@ -20,9 +20,11 @@ Shape = Any
 def fault(value: Any, shape: Shape, where: str = "it") -> str | None:
     """The first thing that is wrong with ``value``, which stands at ``where``; None if its shape is right."""
     if isinstance(shape, tuple):
-        faults = [fault(value, one, where) for one in shape]
-        if None in faults:
-            return None
+        faults = []
+        for one in shape:
+            if (said := fault(value, one, where)) is None:
+                return None
+            faults.append(said)
         # If the kind is right, what is wrong lies within it, and that is what there is to say.
         within = [said for said in faults if not said.startswith(f"{where} is ")]
         return within[0] if within else f"{where} is {_told(value)}, not {_name(shape)}"

@@ -210,7 +210,7 @@ class RunSummary:
     @property
     def further(self) -> dict[str, Any]:
         """Results that belong to none of the sections which viewers know: to show as they are."""
-        return {key: value for key, value in self.written.items() if f"{key}?" not in SUMMARY}
+        return {key: self.written[key] for key in self.written if f"{key}?" not in SUMMARY}
 
 
 def read(folder: Path) -> RunSummary:

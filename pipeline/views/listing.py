@@ -79,7 +79,8 @@ class Listing:
         named = tuple(run.called(str(run.folder.relative_to(shared_parent))) for run in runs)
         shared = [_shared(named, attribute) for attribute in ("protocol", "subject")]
         among = among or runs
-        places = [[one.folder for one in among].index(run.folder) for run in runs]
+        place_of = {run.folder: place for place, run in enumerate(among)}
+        places = [place_of[run.folder] for run in runs]
         settings = [
             replace(one, values=tuple(one.values[place] for place in places))
             for one in varied(among)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
-from pipeline.views.html.formatting import flat, setting
+from pipeline.views.html.formatting import setting
 from pipeline.views.html.runs import FATES, LocalRun
 from pipeline.views.varying import full_key, known_settings
 
@@ -98,7 +98,7 @@ def _setting(option: str, name: str, runs: Sequence[LocalRun], also: Iterable[st
     if key is None:
         hint = did_you_mean(name, [*also, *known_settings(runs)])
         raise ConfigError(f"{option} {name}: no run has it{hint}; allowed: a setting{' or a column' * bool(also)}.")
-    return lambda run: flat(run.config).get(key)
+    return lambda run: run.settings.get(key)
 
 
 def _same(value: Any, text: str) -> bool:

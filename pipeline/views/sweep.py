@@ -21,7 +21,7 @@ from pipeline.views import style
 from pipeline.views.figures import write_figure
 from pipeline.views.html.columns import Columns
 from pipeline.views.html.formatting import one_line
-from pipeline.views.html.runs import LocalRun, find_runs
+from pipeline.views.html.runs import LocalRun, runs_below
 from pipeline.views.sheet import Sheet
 from pipeline.views.varying import varied
 from pipeline.views.wandb.content import headline
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
 LONGEST_LABEL = 40
 """Letters of a setting or of its value in a figure."""
+MOST_CELLS = 400
+"""Of a heat map that has numbers in its cells; of more, whoever wants a number looks into sweep.csv."""
 GAP = MetricDisplay("gap_to_optimum", "gap to the optimum, worst seed")
 
 
-def write_all(folder: Path) -> list[Path]:
-    """Write everything about the runs in a folder; the paths."""
-    table, settings = sweep_table(folder)
-    return write(table, settings, folder, heat_maps(sweep_runs(folder)))
+def write_all(folder: Path, runs: Sequence[LocalRun]) -> list[Path]:
+    """Write everything about the runs (`sweep_runs`) in a folder; the paths."""
+    table, settings = table_of(runs)
+    return write(table, settings, folder, heat_maps(runs))
 
 
 def sweep_runs(folder: Path) -> list[LocalRun]:
@@ -47,7 +49,7 @@ def sweep_runs(folder: Path) -> list[LocalRun]:
     Raises:
         ConfigError: ``folder`` holds no runs.
     """
-    runs = [LocalRun(run, run.name) for run in find_runs(folder) if run.parent == folder]
+    runs = [run for run in runs_below(folder) if run.folder.parent == folder]
     if not runs:
         raise ConfigError(f"{folder} holds no runs; allowed: the folder of a multirun (multirun/<date>/<time>).")
     return runs
@@ -64,7 +66,11 @@ def sweep_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         ConfigError: ``folder`` holds no runs.
     """
-    runs = sweep_runs(folder)
+    return table_of(sweep_runs(folder))
+
+
+def table_of(runs: Sequence[LocalRun]) -> tuple[pd.DataFrame, list[str]]:
+    """`sweep_table` of runs that are found already."""
     settings = {one.key: one.values for one in varied(runs) if one.key not in ("run", "status", "")}
     numbers = pd.DataFrame([_numbers(run) for run in runs])
     numbers = numbers.drop(columns=["run", *settings], errors="ignore")  # a stranger's headline may call a number so
@@ -149,7 +155,8 @@ def _heat_map(sheet: Sheet, axes: "Axes", cells: pd.DataFrame, shown: MetricDisp
     axes.set_xticks(range(len(cells.columns)), [_literal(name) for name in cells.columns])
     axes.set_yticks(range(len(cells.index)), [_literal(name) for name in cells.index])
     axes.grid(visible=False)
-    sheet.cells(axes, np.where(np.isfinite(values), values, np.nan), image)
+    if values.size <= MOST_CELLS:
+        sheet.cells(axes, np.where(np.isfinite(values), values, np.nan), image)
     sheet.figure.colorbar(image, ax=axes, label=_typeset(shown), aspect=12)
 
 

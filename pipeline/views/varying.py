@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.views.html.formatting import flat, setting
+from pipeline.views.html.formatting import setting
 from pipeline.views.html.runs import LocalRun
 
 SUBJECTS = ("protocol.name", "data.name", "backbone.name")
@@ -46,7 +46,7 @@ def varied(runs: Sequence[LocalRun]) -> list[Varied]:
     runs of different kinds, which differ in dozens of settings that say no more than the kind does.
     """
     said = [_said(run) for run in runs]
-    configs = [flat(run.config) for run in runs]
+    configs = [run.settings for run in runs]
     found = _differing((*SUBJECTS, *(key for one in said for key in one)), configs, said)
     told_apart = len(set(zip(*(map(_comparable, values) for values in found.values()), strict=True))) == len(runs)
     if not told_apart and not found.keys() & set(SUBJECTS):
@@ -92,7 +92,7 @@ def full_key(runs: Sequence[LocalRun], name: str) -> str | None:
     Raises:
         ValueError: it could be any of several, which the message lists.
     """
-    keys = dict.fromkeys(key for run in runs for key in flat(run.config))
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
     for key in (name, f"{name}.name"):
         if key in keys:
             return key
@@ -109,6 +109,6 @@ def known_settings(runs: Sequence[LocalRun]) -> Mapping[str, None]:
     """All names that `full_key` knows."""
     keys: dict[str, None] = {}
     for run in runs:
-        for key in flat(run.config):
+        for key in run.settings:
             keys |= dict.fromkeys((key, key.removesuffix(".name"), key.rpartition(".")[2]))
     return keys

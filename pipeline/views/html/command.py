@@ -98,8 +98,9 @@ def _show(listing: Listing) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from pipeline.views import sweep  # on demand: pandas takes its time
 
-    _show(Listing.of(sweep.sweep_runs(options.folder)))
-    for path in sweep.write_all(options.folder):
+    runs = sweep.sweep_runs(options.folder)
+    _show(Listing.of(runs))
+    for path in sweep.write_all(options.folder, runs):
         print(printable(str(path)))
 
 

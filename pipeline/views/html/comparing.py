@@ -61,7 +61,7 @@ def comparison_table(first: LocalRun, second: LocalRun) -> Table | None:
     for column in ("", first.name, second.name):
         table.add_column(Text(printable(column)), overflow="fold")
     parts = {
-        "configuration": [flat(run.config) for run in (first, second)],
+        "configuration": [run.settings for run in (first, second)],
         "results": [results(run) for run in (first, second)],
         "environment": [flat(run.summary.written.get("environment") or {}) for run in (first, second)],
     }

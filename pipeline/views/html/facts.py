@@ -152,7 +152,7 @@ def configuration(run: LocalRun) -> Html:
     """Every setting of the run."""
     if not run.config:
         return tag("p", "The run's folder keeps no configuration (.hydra/config.yaml) that can be read.")
-    settings = {name: setting(value) for name, value in flat(run.config).items()}
+    settings = {name: setting(value) for name, value in run.settings.items()}
     return tag("details", tag("summary", f"All {len(settings)} settings"), facts("Configuration", settings))
 
 

@@ -24,8 +24,10 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"head": {"depth": 4}}`` as ``{"head.depth": 4}``."""
     pairs: dict[str, Any] = {}
     for key, value in nested.items():
-        name = f"{prefix}{key}"
-        pairs |= flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+        if value and isinstance(value, dict):  # as files give it
+            pairs.update(flat(value, f"{prefix}{key}."))
+        else:
+            pairs[f"{prefix}{key}"] = value
     return pairs
 
 

@@ -5,17 +5,19 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.lock import occupied
+from pipeline.storage.index import KeptRun, kept_runs
 from pipeline.storage.reading import Unreadable
 from pipeline.storage.record import read_record
 from pipeline.storage.settings_files import CONFIG, HYDRA, OVERRIDES, kept_config, kept_hydra, kept_overrides
 from pipeline.storage.summary import FILE, UNREADABLE, Headline, RunSummary, read
+from pipeline.views.html.formatting import flat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,13 +38,14 @@ DEEPEST = 40
 class LocalRun:
     """One run folder.
 
-    name: what it is called among the runs it is shown with. Files that are absent read as empty, and so do unreadable
-    ones: `unreadable` then says why. Nothing in them is resolved: a page that is shown to others holds no secrets of
-    whoever makes it.
+    name: what it is called among the runs it is shown with. kept: what an index of many runs holds of it. Files that
+    are absent read as empty, and so do unreadable ones: `unreadable` then says why. Nothing in them is resolved: a page
+    that is shown to others holds no secrets of whoever makes it.
     """
 
     folder: Path
     name: str
+    kept: KeptRun | None = field(default=None, repr=False, compare=False)
 
     def called(self, name: str) -> "LocalRun":
         """The same run under another name; what was read of it is not read again."""
@@ -53,12 +56,17 @@ class LocalRun:
     @cached_property
     def summary(self) -> RunSummary:
         """``summary.json``."""
-        return read(self.folder)
+        return RunSummary(self.kept.summary) if self.kept else read(self.folder)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """``.hydra/config.yaml``, nested."""
-        return self._settings[CONFIG][0] or {}
+        return (self.kept.config if self.kept else self._settings[CONFIG][0]) or {}
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The configuration, flat: ``head.depth``."""
+        return flat(self.config)
 
     @cached_property
     def hydra(self) -> Mapping[str, Any]:
@@ -68,7 +76,7 @@ class LocalRun:
     @cached_property
     def overrides(self) -> list[str] | None:
         """``.hydra/overrides.yaml``; None where there is none: the run was not started by the command."""
-        return self._settings[OVERRIDES][0]
+        return self.kept.overrides if self.kept else self._settings[OVERRIDES][0]
 
     @cached_property
     def _settings(self) -> dict[Path, tuple[Any, str | None]]:
@@ -79,6 +87,8 @@ class LocalRun:
     @cached_property
     def unreadable(self) -> str | None:
         """Which file of the summary and the settings cannot be used, and why; None if all can."""
+        if self.kept:
+            return None
         if self.summary.status == UNREADABLE:
             return self.summary.error
         return next((f"{file}: {why}" for file, (_, why) in self._settings.items() if why), None)
@@ -198,10 +208,11 @@ def find_runs(folder: Path) -> Iterator[Path]:
 def _below(folder: Path) -> list[Path]:
     """Folders in a folder that may hold runs, in natural order."""
     try:
-        below = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
-    return sorted((path for path in below if not path.name.startswith(".")), key=lambda path: _natural(path.name))
+    return [folder / name for name in sorted(names, key=_natural) if not name.startswith(".")]
 
 
 def _is_there(path: Path) -> bool:
@@ -219,23 +230,30 @@ def _or_why(reader: Callable[[Path], Any], folder: Path) -> tuple[Any, str | Non
         return None, error.why
 
 
+def runs_below(folder: Path) -> list[LocalRun]:
+    """The runs at and below a folder, in natural order, each named like its folder; by its index, if they are many."""
+    paths = list(find_runs(folder))
+    kept = kept_runs(folder, paths) if folder not in paths else {}
+    return [LocalRun(path, path.name, kept.get(path)) for path in paths]
+
+
 def open_runs(folders: Sequence[Path]) -> list[LocalRun]:
     """The runs at and below the given folders, each once, named by the path below what they have in common.
 
     Raises:
         ConfigError: a folder does not exist, or no run lies in it.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, LocalRun] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is {'not a folder' if folder.exists() else 'not there'}; allowed: {_ALLOWED}.")
-        runs = [run.resolve() for run in find_runs(folder)]
+        runs = runs_below(folder.resolve())
         if not runs:
             raise ConfigError(f"{folder} is no run's folder and none lies below it; allowed: {_ALLOWED}.")
-        found |= dict.fromkeys(runs)
+        found |= {run.folder: run for run in runs}
     paths = list(found)
     shared = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0].parent
-    return [LocalRun(path, str(path.relative_to(shared))) for path in paths]
+    return [run.called(str(run.folder.relative_to(shared))) for run in found.values()]
 
 
 def open_run(folder: Path) -> LocalRun:
