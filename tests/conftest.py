@@ -41,6 +41,10 @@ class Together(LoadScopeScheduling):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(is_slow, items):
         item.add_marker("slow")
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU (tests/gpu runs it on an emulated one)"))
     # The longest parts first, so that no worker is left alone with one: what is kept together, then files with slow
     # tests, those with most of them first; the many short ones fill up what is left.
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -136,7 +136,7 @@ def _parts(module: str) -> set[str]:
 
 
 def test_tests_lie_in_folders_of_the_package_or_look_at_whole_runs():
-    whole_runs = {"integration", "cluster", "fuzz"}  # by the command, in processes of its own
+    whole_runs = {"integration", "cluster", "fuzz", "gpu"}  # by the command, in processes of its own
     folders = {path.parent.relative_to(REPO / "tests") for path in TESTS}
     strange = {str(folder) for folder in folders if not (REPO / "pipeline" / folder).is_dir()}
     assert strange <= whole_runs

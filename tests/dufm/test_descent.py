@@ -13,7 +13,6 @@ from pipeline.dufm.objectives.supervised_contrastive import SupervisedContrastiv
 from pipeline.runtime.randomness import generator
 
 needs_compiler = pytest.mark.skipif(descent_native.library() is None, reason="no working C++ compiler")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 
 MEMBERS, SAMPLES, WIDTHS, NUM_CLASSES = 3, 23, (7, 20, 13), 3
@@ -354,7 +353,7 @@ def test_bad_tensors_are_named():
         log_schedule(-1)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("feature_decay", [2e-3, None])
 def test_gpu_graphs_agree_with_the_cpu(momentum, feature_decay):
@@ -368,7 +367,7 @@ def test_gpu_graphs_agree_with_the_cpu(momentum, feature_decay):
         torch.testing.assert_close(found.cpu(), wanted, rtol=0, atol=1e-11)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_gpu_blocks_do_not_change_a_bit():
     features, weights = start()
     at_once, in_blocks = (make(features.cuda(), [weight.cuda() for weight in weights]) for _ in range(2))
@@ -378,7 +377,7 @@ def test_gpu_blocks_do_not_change_a_bit():
     assert all(torch.equal(a, b) for a, b in zip(at_once.weights, in_blocks.weights, strict=True))
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_loss_that_talks_to_the_host_runs_without_graphs():
     class Talkative(MeanSquaredError):
         def gradient_(self, outputs: Tensor, targets: Tensor) -> None:
@@ -393,7 +392,7 @@ def test_a_loss_that_talks_to_the_host_runs_without_graphs():
     torch.testing.assert_close(gpu.weights[0].cpu(), cpu.weights[0], rtol=0, atol=1e-11)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_tf32_is_close_to_float32_and_leaves_the_global_setting_alone():
     features, weights = start(dtype=torch.float32)
     before = torch.backends.cuda.matmul.fp32_precision
@@ -404,7 +403,7 @@ def test_tf32_is_close_to_float32_and_leaves_the_global_setting_alone():
     torch.testing.assert_close(fast.objective().total, exact.objective().total, rtol=2e-2, atol=0)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_decays_may_lie_on_the_gpu():
     features, weights = (start()[0].cuda(), [weight.cuda() for weight in start()[1]])
     decay = torch.full((len(weights),), 1e-3, dtype=torch.float64)

@@ -306,7 +306,7 @@ def test_labels_out_of_range_that_update_could_not_look_at_are_found_by_compute(
         metric.compute()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # which is a prototype, as the first call says
 def test_updates_on_a_gpu_equal_the_cpu_and_do_not_wait() -> None:
     features, labels = draw(13, (90, 110, 56), 20)

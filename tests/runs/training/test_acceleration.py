@@ -83,7 +83,7 @@ def config(**changes) -> Config:
 
 
 def backbone_of(kind: type[nn.Module], images: ImageData) -> Backbone:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Backbone(kind(), images.image_shape, name="small")
 
@@ -316,7 +316,7 @@ def test_tf32_without_a_gpu_is_refused():
         config(trainer__precision="tf32")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # which is a prototype, as the first call says
 def test_a_step_on_a_gpu_does_not_wait_for_it(tmp_path, images, monkeypatch):
     monkeypatch.setattr(learners, "CHECK_EVERY", 10**9)
