@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.metrics.engine.chunks import chunks_of
 from pipeline.metrics.engine.class_pairs import are_many
-from pipeline.metrics.engine.pairs import TILE
+from pipeline.metrics.engine.nearest import Nearest
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
 from pipeline.metrics.engine.sums import minus_rows, scratch_for
 from pipeline.metrics.engine.views import unit_rows
@@ -90,26 +90,10 @@ class Rows:
         """argmin_c ||z - mu_c||^2 over the class means of `reference`, the first of equally near ones, `(..., n)`."""
         shared = self._shared
         if are_many(self.reference):
-            return self._nearest_of_many()
+            return shared.search.of(self.features.to(torch.float64) - shared.origin)
         return (
             shared.half_norms + shared.excluded - (self.features.to(torch.float64) - shared.origin) @ shared.means.mT
         ).argmin(-1)
-
-    def _nearest_of_many(self) -> Tensor:
-        """The same, of some classes after others: `(..., n, K)` products would be most of the memory."""
-        shared, rows = self._shared, self.features.to(torch.float64) - self._shared.origin
-        half, means = shared.half_norms + shared.excluded, shared.means
-        least = found = None
-        for start in range(0, means.shape[-2], TILE):
-            classes = slice(start, start + TILE)
-            scores = rows @ means[..., classes, :].mT
-            values, at = torch.sub(half[..., classes], scores, out=scores).min(-1)
-            if least is None:
-                least, found = values, at
-            else:
-                nearer = values < least
-                least, found = torch.where(nearer, values, least), torch.where(nearer, at + start, found)
-        return found
 
     @cached_property
     def unit(self) -> tuple[Tensor, Tensor]:
@@ -183,6 +167,11 @@ class _Shared:
     @cached_property
     def half_norms(self) -> Tensor:
         return self.means.square().sum(-1, keepdim=True).mT / 2  # (..., 1, K)
+
+    @cached_property
+    def search(self) -> Nearest:
+        """For the nearest of very many means."""
+        return Nearest(self.means, self.half_norms + self.excluded)
 
     @cached_property
     def half_distances(self) -> Tensor:

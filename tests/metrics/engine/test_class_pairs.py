@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pipeline.metrics import ClassStatistics, CollapseMetrics, layer_metrics, undefined_reasons
-from pipeline.metrics.engine import class_pairs, many_classes, pairs, rows
+from pipeline.metrics.engine import class_pairs, many_classes, nearest, pairs
 from pipeline.metrics.engine.class_pairs import pair_totals
 
 CORE = ["dnc1", "nc1_pinv", "effective_rank", "cdnv", "dnc2", "nc2_frame", "nc2_simplex", "rank_means", "dnc3", "nc4"]
@@ -36,7 +36,7 @@ def forced(monkeypatch):
     def force() -> None:
         monkeypatch.setattr(many_classes, "MANY", 2)
         monkeypatch.setattr(pairs, "TILE", 16)
-        monkeypatch.setattr(rows, "TILE", 16)
+        monkeypatch.setattr(nearest, "TILE", 16)
 
     return force
 
@@ -127,7 +127,7 @@ class Largest(TorchDispatchMode):
 
 def test_nothing_of_many_classes_is_as_large_as_all_their_pairs(monkeypatch):
     monkeypatch.setattr(pairs, "TILE", 64)
-    monkeypatch.setattr(rows, "TILE", 64)
+    monkeypatch.setattr(nearest, "TILE", 64)
     monkeypatch.setattr("pipeline.metrics.core.ROWS_BY_CLASSES", 1 << 14)
     monkeypatch.setattr("pipeline.metrics.engine.intake.TILE_ELEMENTS", 1 << 12)
     classes, width = many_classes.MANY, 4

@@ -1,0 +1,49 @@
+"""The nearest class mean by products in float32 is that of float64."""
+
+import math
+
+import pytest
+import torch
+
+from pipeline.metrics.engine import nearest
+from pipeline.metrics.engine.nearest import Nearest
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(nearest, "TILE", 16)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("spread", [3.0, 1e-6, 0.0])  # far apart; nearer than float32 can tell; all at one place
+def test_it_is_the_least_distance_in_float64(monkeypatch, spread, scale):
+    generator = torch.Generator().manual_seed(0)
+    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    means = scale * (spread * normal(50, 7) + normal(1, 7))
+    rows = scale * (spread * normal(300, 7) + normal(1, 7))
+    half = means.square().sum(-1)[None] / 2
+    half[0, 5] = math.inf  # a class that does not count
+    search, again = Nearest(means, half), []
+    exact = search._exact
+    monkeypatch.setattr(search, "_exact", lambda some: again.append(len(some)) or exact(some))
+    scores = half - rows @ means.T
+    assert torch.equal(search.of(rows), scores.argmin(-1)) or spread == 0
+    assert bool((search.of(rows) == 5).sum() == 0)
+    if spread == 3.0:
+        assert sum(again) < 2 * len(rows) / 10  # it is seldom that float32 does not do
+    else:
+        assert sum(again) == 2 * len(rows)
+
+
+def test_the_first_of_equally_near_means_is_found_and_products_of_shorter_types_are_not_trusted(monkeypatch):
+    means = torch.eye(4, dtype=torch.float64).repeat(10, 1)
+    search = Nearest(means, means.square().sum(-1)[None] / 2)
+    assert search.of(means).tolist() == list(range(4)) * 10
+    assert search.of(means[:0]).tolist() == []
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    monkeypatch.setattr(Nearest, "_quick", None)  # would fail
+    try:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        assert search.of(means).tolist() == list(range(4)) * 10
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
