@@ -21,6 +21,11 @@ from pipeline.runtime.suggestions import did_you_mean
 from pipeline.theory import Reference, named
 
 RANDOM, BALANCED, SPECTRAL, FILE = "random", "balanced", "spectral", "file"
+ONLY = {
+    "srg": "K = r(r-1)/2 classes (3, 6, 10, 15, ..) in ReLU layers from depth 3 on under mse",
+    "low_rank": "an even number of classes in ReLU layers from depth 2 on under cross_entropy",
+}
+"""References of which people ask where there are none: what has them."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,9 @@ def structure(config: Config, shape: Shape, terms: Terms) -> Reference:
     except ValueError as error:
         hint = did_you_mean(config.protocol.start.replace(" ", "_"), names)
         shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-        raise ConfigError(f"{said} is not known; allowed: {shown}{hint}.") from error
+        needed = ONLY.get(config.protocol.start.lower())
+        why = f"is of {needed}, and here are {shape.num_outputs} classes" if needed else "is not known"
+        raise ConfigError(f"{said} {why}; allowed: {shown}{'' if needed else hint}.") from error
     if any(width < least for width, least in zip(widths, found.widths, strict=False)):
         raise ConfigError(
             f"{said} needs layers of at least {', '.join(map(str, found.widths))} units (protocol.num_features, then "

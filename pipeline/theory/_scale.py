@@ -92,5 +92,10 @@ def _scale(fit: float, output: float, energy: float, depth: int) -> Scale:
 
 
 def log_product(decays: tuple[float, ...], *norms: float) -> float:
-    """log of the product of the decays and the squared norms, which may be too small for a double."""
+    """log of the product of the decays and the squared norms, which may be too small for a double.
+
+    Raises ValueError where a decay is zero: then smaller factors cost ever less, and nothing has a least value.
+    """
+    if not min(decays) > 0:
+        raise ValueError(f"a decay is {min(decays):g}, must be positive for a value in closed form")
     return math.fsum(map(math.log, (*decays, *norms)))

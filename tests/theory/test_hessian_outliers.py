@@ -7,11 +7,20 @@ import pytest
 import torch
 from theory_goldens import printed
 
-from pipeline.theory import DufmProblem, Problem, construct_optimum, full_hessian, hessian, hessian_outliers
+from pipeline.theory import (
+    DufmProblem,
+    Problem,
+    collapsed_optimum,
+    construct_optimum,
+    full_hessian,
+    hessian,
+    hessian_outliers,
+)
 
 
 def test_values_of_five_layers():
     found = hessian_outliers(Problem("mse", "linear", (40,) * 3, 5, 1e-2, 1e-2))
+    assert collapsed_optimum(DufmProblem(3, 40, 5, 1e-2, 1e-2)).loss == printed("0.1648378727")
     assert found.output == printed("0.9422774667") and found.layers == (printed("0.163242570"),) * 5
     assert found.gram == (printed("1.813021414"),) * 5 and math.sqrt(found.gram[2]) == printed("1.346484836")
     assert found.mean_norm == printed("0.212897946") and found.gauss_newton == printed("0.979455419")
@@ -22,6 +31,7 @@ def test_values_of_five_layers():
 
 def test_values_of_unequal_decays():
     found = hessian_outliers(DufmProblem(3, 4, 3, (1e-2, 2e-2, 5e-3), 3e-2))
+    assert collapsed_optimum(DufmProblem(3, 4, 3, (1e-2, 2e-2, 5e-3), 3e-2)).loss == printed("0.1100675925")
     assert found.output == printed("0.9424852433") and found.features == printed("0.491605267")
     assert found.layers == (printed("0.163868422"), printed("0.327736845"), printed("0.081934211"))
     assert (found.multiplicity, found.feature_multiplicity) == (9, 36)

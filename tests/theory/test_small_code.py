@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from theory_goldens import printed
 
 from pipeline import dufm
-from pipeline.theory import DufmProblem, collapsed_optimum, critical_decay, small_code_loss
+from pipeline.theory import DufmProblem, Problem, collapsed_optimum, critical_decay, small_code_loss, srg_loss
 from pipeline.theory.providers import small_code
 
 GOLDEN = [
@@ -25,6 +26,29 @@ GOLDEN = [
 def test_values_of_the_small_code(classes: int, depth: int, samples: int, value: float) -> None:
     problem = DufmProblem(classes, samples, depth, 4e-3, 4e-3)
     assert small_code_loss(problem) == pytest.approx(value, rel=1e-8)
+
+
+def test_its_squared_norms_and_where_they_are_least() -> None:
+    def norms(b: float) -> float:
+        return ((1 + math.sqrt(1 + 2 * b**2)) * (2 * math.sqrt(2 + 1 / (2 * b**2)) + 1 / (b * math.sqrt(2)))) ** 2
+
+    place, least = small_code._B, small_code._CODE
+    assert place == printed("0.9034845151") and least == printed("110.8856726512")
+    assert norms(small_code._B) == pytest.approx(small_code._CODE, rel=1e-15)
+    slope = (norms(small_code._B + 1e-5) - norms(small_code._B - 1e-5)) / 2e-5
+    assert abs(slope) < 1e-5 and norms(0.9) > small_code._CODE < norms(0.907)
+
+
+@pytest.mark.parametrize(("depth", "ratio"), [(3, "1.081677"), (4, "0.981883"), (5, "0.920523"), (6, "0.879056")])
+def test_over_collapse_as_all_decays_go_to_zero(depth: int, ratio: str) -> None:
+    problem = DufmProblem(3, 7, depth, 1e-9, 1e-9)
+    assert small_code_loss(problem) / collapsed_optimum(problem).loss == printed(ratio)
+
+
+def test_it_is_below_collapse_where_spectra_of_relu_layers_are_measured() -> None:
+    problem = DufmProblem(3, 40, 5, 1e-2, 1e-2)
+    assert small_code_loss(problem) == printed("0.151858526")
+    assert collapsed_optimum(problem).loss == printed("0.164837873")
 
 
 @pytest.mark.parametrize("depth", [4, 5, 8])
@@ -78,3 +102,10 @@ def test_two_classes_or_two_layers_have_no_small_code() -> None:
 def test_docstring_examples_hold() -> None:
     assert doctest.testmod(small_code).attempted > 0
     assert doctest.testmod(small_code).failed == 0
+
+
+@pytest.mark.parametrize("decays", [(0.0, 1e-3), (1e-3, 0.0)])
+@pytest.mark.parametrize("value", [small_code_loss, srg_loss, collapsed_optimum])
+def test_a_closed_form_needs_every_decay(value, decays) -> None:
+    with pytest.raises(ValueError, match="a decay is 0, must be positive"):
+        value(Problem("mse", "relu", (2,) * 6, 4, *decays))

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from theory_goldens import printed
 
 from pipeline.theory import DufmProblem, Problem, collapsed_optimum, named, references, srg_limit_ratio, srg_loss
 from pipeline.theory.providers import srg
@@ -49,6 +50,10 @@ RATIOS = {
 
 def last_digit(value: float) -> float:
     return 0.51 * 10.0 ** -len(str(value).partition(".")[2])
+
+
+def test_value_of_three_classes():
+    assert srg_loss(DufmProblem(3, 1, 4, 4e-3, 4e-3)) == printed("0.0316953")
 
 
 @pytest.mark.parametrize(("classes", "depth", "samples", "value"), GOLDEN)

@@ -264,6 +264,8 @@ def _critical_product(num_classes: int, depth: int) -> Fraction:
 
 def _relative_product(problem: DufmProblem) -> Fraction:
     """n Λ over its critical value. A double is a fraction, so this is exact: it neither rounds nor underflows."""
+    if not min(decays := (problem.feature_decay, *problem.weight_decays)) > 0:
+        raise ValueError(f"a decay is {min(decays):g}, must be positive for a value in closed form")
     product = math.prod(map(Fraction, problem.weight_decays), start=problem.samples_per_class)
     return product * Fraction(problem.feature_decay) / _critical_product(problem.num_classes, problem.depth)
 

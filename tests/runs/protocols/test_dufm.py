@@ -366,3 +366,49 @@ def test_an_anchor_of_several_steps_ends_at_the_published_value_and_its_path_col
     assert summary["loss"]["total"] == pytest.approx([0.0402873734], rel=1e-8)
     path = [entry["dnc1"][0] for entry in summary["anchored_path"]]
     assert path == pytest.approx([0.4764813115, 0.4114002725, 0.3572503253, 0.3132411433, 0.2786410138], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "start", "best", "polished"),
+    [
+        (3, "small_code", 0.0292883706, True),
+        (4, "small_code_+_1_single_class", 0.0392076550, True),
+        (6, "srg", 0.0558175, False),
+    ],
+)
+def test_descent_from_a_low_rank_point_goes_on_to_the_best_value_known_or_below(
+    classes, start, best, polished, tmp_path
+):
+    """The specification's best values are what its searches found, upper bounds of the optimum."""
+    decays = {"head.weight_decay": 4e-3, "head.feature_decay": 4e-3}
+    sizes = {"head.depth": 4, "head.width": 3 * classes, "protocol.num_features": 3 * classes}
+    problem = {"protocol.num_classes": classes, "protocol.samples_per_class": 1, "protocol.start": start}
+    descent = {
+        "descent.polish": polished,
+        "descent.steps": 2000 if polished else 4000,
+        "descent.lr": 0.5,
+        "descent.momentum": 0.9,
+        "protocol.start_noise": 0.02,
+    }
+    summary, _ = run(tmp_path, decays | sizes | problem | descent | {"descent.records_per_decade": 1})
+    (from_where,) = [it["value"] for it in summary["references"] if it["name"].replace(" ", "_").lower() == start]
+    (loss,) = summary["loss"]["total"]
+    assert 0.97 * best < loss <= best * (1 + 1e-6) and loss < from_where
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"head.depth": 4, "protocol.num_classes": 7, "protocol.start": "srg"}, "r(r-1)/2 classes"),
+        (
+            {"head.depth": 3, "head.loss": "cross_entropy", "protocol.num_classes": 5, "protocol.start": "low_rank"},
+            "an even number of classes",
+        ),
+    ],
+)
+def test_a_reference_that_other_numbers_of_classes_have_says_which(changed, said, tmp_path):
+    wide = {"head.width": 12, "protocol.num_features": 12}
+    with pytest.raises(ConfigError) as caught:
+        perform(tmp_path / "run", SMALL | wide | changed)
+    assert said in str(caught.value) and f"here are {changed['protocol.num_classes']} classes" in str(caught.value)
+    assert not (tmp_path / "run").exists()
