@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 Numbers = Mapping[str, np.ndarray]
 """Margins, squared norms of features and of weights by name: (S, K) measured, (K,) by the closed form."""
-TAIL = ("data.imbalance=0.01", "head.loss=cross_entropy", "head.depth=1", "features.constraint=nonnegative")
+TAIL = (
+    "data.imbalance=0.01",
+    "head.loss=cross_entropy",
+    "head.depth=1",
+    "features.constraint=nonnegative",
+    "measure.families=[core,cosine]",
+)
 ADAM = ("optimizer=adam", "optimizer.lr=1e-4", "optimizer.schedule=constant", "backbone.epochs=4000")
 PAPER = (*TAIL, *ADAM, "head.weight_decay=1e-4", "head.feature_decay=1e-5")
 STRONG = (*TAIL, *ADAM, "head.weight_decay=6e-3", "head.feature_decay=1e-4")
@@ -62,7 +68,7 @@ CPU_SIZES = {
     ),
 }
 NEAR, SCATTER, ANGLE, AT_ZERO = 0.1, 1e-1, 0.1, 0.05
-"""Relative to the largest of margins and norms; DNC1; distance of the class means to a frame; of a margin."""
+"""Relative to the largest of margins and norms; DNC1; cosine of features of two classes; of a margin."""
 FEATURES = ("head", "1", "pre")
 
 
@@ -84,8 +90,8 @@ def network_claims(
             text = f"{kind}: margins are zero for the {gone.sum()} classes below {theory(own[0]).threshold:.1f} samples"
             made += owned(OURS, every(f"{text}, and for no other", right, f"{np.round(margins[0], 2).tolist()}"))
             continue
-        frame = [value_at(result, FEATURES, "nc2_frame") for result in own]
-        made += owned(RECALLED, at_most(f"{kind}: class means of the features, distance to a frame", frame, ANGLE))
+        angles = [value_at(result, FEATURES, "cos_inter_max") for result in own]
+        made += owned(RECALLED, at_most(f"{kind}: largest mean cosine of features of two classes", angles, ANGLE))
         away = [_deviation(measured(result), expected(result)) for result in own]
         made += owned(OURS, at_most(f"{kind}: margins and norms, deviation from the closed form", away, NEAR))
         made += owned(OURS, _order(kind, [measured(result) for result in own]))
@@ -116,7 +122,7 @@ def networks_figure(
     measured: Callable[[Result], Numbers],
     expected: Callable[[Result], Numbers],
 ) -> "Figure":
-    """A row for each kind: loss, DNC1 and the distance to a frame over epochs; margins and norms against n_k."""
+    """A row for each kind: loss, DNC1 and the largest cosine over epochs; margins and norms against n_k."""
     all_of_them = [result for own in kinds.values() for result in own]
     title = "Networks with features >= 0 on long tails (lines: closed form of the model, dots: "
     with Sheet(len(kinds), 3, title=f"{title}{count_of_networks(all_of_them)})", width=1.4) as sheet:
@@ -133,7 +139,7 @@ def networks_figure(
 CURVES = {
     "loss": ("loss", style.BLACK),
     "dnc1": ("DNC1 of the features", style.BLUE),
-    "nc2_frame": ("distance to a frame", style.BROWN),
+    "cos_inter_max": ("largest cosine of features of two classes", style.BROWN),
 }
 DOTS = {
     "margin": ("margins", style.PURPLE, "D"),
@@ -149,7 +155,7 @@ def _over_epochs(axes: "Axes", results: Sequence[Result]) -> None:
         marks.spread(frame[frame.metric == metric], axes, color=color)
     for value in [value for name, value in known(results[0]).items() if name.startswith("global optimum")]:
         axes.axhline(value, **style.OPTIMUM)
-    axes.set(xscale="log", yscale="log", xlabel="epoch", ylabel="loss, DNC1, distance")
+    axes.set(xscale="log", yscale="log", xlabel="epoch", ylabel="loss, DNC1, cosine")
 
 
 def _against_sizes(

@@ -87,7 +87,7 @@ def test_under_the_standard_decay_a_simplex_fails(tmp_path):
 
 def _long_tail(folder, kind, name, decays=(5e-3, 1e-3), **more):
     problem = Problem("cross_entropy", "linear", (40, 20, 10, 2), 1, *decays, constraint="nonnegative")
-    return _network(folder, kind, problem, name, extra={"nc2_frame": [1e-3]}.items(), width=16, **more)
+    return _network(folder, kind, problem, name, extra={"cos_inter_max": [1e-3]}.items(), width=16, **more)
 
 
 def test_networks_on_long_tails_are_judged_by_the_closed_form(tmp_path):
@@ -100,7 +100,7 @@ def test_networks_on_long_tails_are_judged_by_the_closed_form(tmp_path):
     drawn_for("column", lambda: {"networks": drawn_of(trained, geometry, imbalanced_ce._expected)})
     dead = _long_tail(tmp_path / "dead", "mlp_mnist", "dead classes: the one of 2 samples", dnc1=1.0)
     judged = verdicts(imbalanced_ce.claims([dead]))
-    assert judged.pop("mlp_mnist: class means of the features, distance to a frame")
+    assert judged.pop("mlp_mnist: largest mean cosine of features of two classes")
     assert set(judged.values()) == {False}
     fitted = _long_tail(tmp_path / "fitted", "mlp_mnist_strong", None, (3e-2, 1.4e-2))
     assert not one(imbalanced_ce.claims([fitted]), "margins are zero").holds
