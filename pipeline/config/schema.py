@@ -205,6 +205,11 @@ class ProtocolConfig:
     )
     network_epochs: int = _knob(1000, "kernels: steps of gradient descent of these networks", ge=0)
     network_lr: float = _knob(1e-3, "kernels: their learning rate", gt=0)
+    hidden: Any = _knob(
+        None, "shallow: widths of the layers below the last of networks that are trained on the data, too; null: none"
+    )
+    starts: int = _knob(10, "shallow: random starts of these networks", ge=1, le=1000)
+    iterations: int = _knob(400, "shallow: iterations of L-BFGS of these networks, at most", ge=1)
     network_draws: int = _knob(3, "kernels: on how many of the data sets they are trained, at most", ge=1)
     neurons: int = _knob(512, "mean_field: N_1, neurons of the hidden layer", ge=1)
     phi: str = _knob("tanh", "mean_field: what follows its first weights", choices=("tanh", "relu"))

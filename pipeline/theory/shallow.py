@@ -145,11 +145,26 @@ def _programme(own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     if solved.status == 2:  # no w has the equalities
         return torch.tensor(math.inf, dtype=torch.float64), torch.full((width,), math.nan, dtype=torch.float64)
     if solved.status != 0:
-        raise ValueError(f"the linear programme was not solved: {solved.message}")
+        return _in_the_row_space(own, others, solved.message)
     found = torch.from_numpy(solved.x)
     direction = found[:-1]
     direction = direction + torch.linalg.lstsq(own, (1 - own @ direction)[:, None]).solution[:, 0]
     return found[-1], direction
+
+
+def _in_the_row_space(own: Tensor, others: Tensor, why: str) -> tuple[Tensor, Tensor]:
+    """As `_programme`, where that was not solved (seen on images, with hundreds of dependent columns): without solving
+    if the rows are linearly independent, so that w can have any values on them, else in coordinates of their span."""
+    rows = torch.cat([own, others])
+    left, values, right = torch.linalg.svd(rows, full_matrices=False)
+    rank = int((values > values[0] * max(rows.shape) * torch.finfo(torch.float64).eps).sum())
+    if rank == len(rows):
+        wanted = torch.cat([torch.ones(len(own)), -torch.ones(len(others))]).double()
+        return torch.tensor(-1.0, dtype=torch.float64), right.T @ (left.T @ wanted / values)
+    if rank == rows.shape[1]:
+        raise ValueError(f"the linear programme was not solved: {why}")
+    level, direction = _programme(own @ right[:rank].T, others @ right[:rank].T)
+    return level, right[:rank].T @ direction
 
 
 def splitting_cost(scale: float, depth: int, *, factors: int = 1) -> float:

@@ -4,6 +4,7 @@ import doctest
 import math
 
 import pytest
+import scipy.optimize
 import torch
 from theory_goldens import printed
 
@@ -49,6 +50,29 @@ def test_t_star_of_the_mixtures(signal, dim, first, second):
 
 def test_more_samples_than_dimensions_in_a_class_are_out_of_reach():
     assert attainability(*mixture(12, 5, 2, 0)).tolist() == [math.inf, math.inf]
+
+
+def test_programmes_that_are_not_solved_are_in_the_span_of_the_rows(monkeypatch):
+    """Rows that are independent need none; dependent ones in more columns than their rank have the same t* there."""
+    solve = scipy.optimize.linprog
+
+    def fails_in_many_columns(goal, **more):
+        solved = solve(goal, **more)
+        if len(goal) > 9:
+            solved.status = 4
+        return solved
+
+    rows, labels = mixture(12, 8, 2, 3.0)
+    wide = torch.cat([rows, 3 * rows[:, :2], torch.zeros(12, 3, dtype=torch.float64)], dim=1)
+    expected = attainability(wide, labels)
+    monkeypatch.setattr(scipy.optimize, "linprog", fails_in_many_columns)
+    assert attainability(wide, labels).tolist() == pytest.approx(expected.tolist(), rel=1e-7)
+    assert attainability(*mixture(12, 15, 2, 0.0)).tolist() == [-1, -1]
+    first, _ = attaining_network(*mixture(12, 15, 2, 0.0), 1e-2, 1e-2)
+    own = mixture(12, 15, 2, 0.0)[0] @ first.T
+    assert own[:6, 0].tolist() == pytest.approx([own[0, 0].item()] * 6) and (own[6:, 0] < 0).all()
+    with pytest.raises(ValueError, match="was not solved"):
+        attainability(torch.randn(12, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), labels)
 
 
 def objective(rows, labels, first, last, decays, loss) -> float:

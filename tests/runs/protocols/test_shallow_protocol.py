@@ -1,7 +1,9 @@
 """Whether collapse is attainable on the rows that a run draws, and what the collapsed network makes of test rows."""
 
+import pytest
 from computing import computed
 
+from pipeline.runtime.errors import ConfigError
 from pipeline.storage.record import read_summary
 
 
@@ -31,3 +33,15 @@ def test_the_collapsed_network_generalises_by_the_signal_and_is_undefined_on_dep
     assert min(of(computed("shallow", tmp_path / "signal", {**wide, "data.snr": 12.0}), "accuracy")) > 0.99
     few = computed("shallow", tmp_path / "few", {"data.dim": 5})
     assert few[few.metric == "accuracy"].value.isna().all()
+
+
+def test_networks_are_trained_beside_and_their_best_is_told(tmp_path):
+    how = {"data.dim": 14, "protocol.hidden": [6], "protocol.starts": 3, "protocol.iterations": 120}
+    record = computed("shallow", tmp_path, how | {"head.feature_decay": 5e-3, "data.snr": 4.0})
+    found = record[record.layer == "network"].set_index("metric").value
+    assert found["gap"] < 1e-3 and found["dnc1"] < 1e-3 and 0 < found["reached"] <= 1 and 0.5 < found["accuracy"] <= 1
+    assert record[record.metric == "rank"].value.tolist() == [12]
+    for value, why in (([0], "are no widths of layers"), ("wide", "are no widths of layers"), ([4], "decays > 0")):
+        changed = {"protocol.hidden": value, "head.feature_decay": 0.0 if value == [4] else 1e-3}
+        with pytest.raises(ConfigError, match=why):
+            computed("shallow", tmp_path / "refused", changed)
