@@ -17,6 +17,8 @@ def _command() -> Callable[[], None]:
         from pipeline.views.html.command import main as run
     elif "--version" in sys.argv[1:]:
         from pipeline.runtime.versions import print_versions as run
+    elif "-sc" in sys.argv and any(word.startswith("query=") for word in sys.argv):
+        from pipeline.cli.completion import main as run
     else:
         from pipeline.cli.app import main as run
     return run

@@ -15,6 +15,7 @@ from pipeline.runs.inputs import Inputs
 from pipeline.runs.outcome import Outcome
 from pipeline.runs.processes import processes
 from pipeline.runs.protocols import perform
+from pipeline.runs.recording import reached
 from pipeline.runs.report import ended_summary, files_left, final_summary, initial_summary, print_results
 from pipeline.runs.run import Run
 from pipeline.runs.training.acceleration import determinism, float32_products
@@ -64,7 +65,7 @@ def _run_first_rank(run: Run) -> None:
     remove_temporaries(folder / name for name in FOLDERS)
     summary = initial_summary(run)
     write_summary(folder, summary)
-    tracker = track(config.logger, folder, asdict(config), run.protocol.name, record.asides)
+    tracker = track(config.logger, folder, asdict(config), run.protocol.name, record.asides, reached(config))
     record.listeners.append(tracker.rows)
     figures: list[Path] = []
     try:

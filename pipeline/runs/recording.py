@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from pipeline.config import Config
 from pipeline.dufm import forward
 from pipeline.dufm.head_measures import head_regression
 from pipeline.dufm.objectives import load_objective
-from pipeline.dufm.verdict import all_collapsed, features_collapsed
+from pipeline.dufm.verdict import all_collapsed, features_collapsed, judge
 from pipeline.measure.heads import measure_head
 from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone
 from pipeline.metrics import r_squared
@@ -22,6 +23,8 @@ from pipeline.runs.known import known_of
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution
 from pipeline.runtime.errors import RunError
+from pipeline.storage.record import Record, Row
+from pipeline.storage.summary import HEAD
 
 if TYPE_CHECKING:
     from pipeline.runs.training.learners import Learner
@@ -189,6 +192,18 @@ def is_collapsed(run: Run, stage: str, seeds: list[int], first_layer: int) -> bo
     objective = run.config.objective
     layers = run.record.final_layers(stage, seeds)
     return all_collapsed(objective, layers, run.config.thresholds_of(objective), first_layer)
+
+
+def reached(config: Config) -> Callable[[Sequence[Row]], str | None]:
+    """What says the verdict that all rows of a head at one step meet, None if they meet none."""
+
+    def verdict(rows: Sequence[Row]) -> str | None:
+        layers = Record(Path(), list(rows)).final_layers(HEAD, sorted({row.seed for row in rows}))
+        objective = config.objective
+        found = judge(objective, layers, [], config.thresholds_of(objective), theorem=None)
+        return None if found["collapsed_from_layer"] is None else found["text"]
+
+    return verdict
 
 
 def has_collapsed_features(run: Run) -> bool:

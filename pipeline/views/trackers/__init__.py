@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.config import LoggerConfig
 from pipeline.storage.record import Row
+from pipeline.views.wandb import Reached
 from pipeline.views.wandb import track as track_with_wandb
 
 __all__ = ["Trackers", "track"]
@@ -36,17 +37,25 @@ class Trackers:
             member.finish(summary, figures, failed=failed)
 
 
-def track(config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], job_type: str, asides: Asides) -> Trackers:
+def track(
+    config: LoggerConfig,
+    folder: Path,
+    run_config: Mapping[str, Any],
+    job_type: str,
+    asides: Asides,
+    reached: Reached | None = None,
+) -> Trackers:
     """Open what ``logger`` names for the run in ``folder``, or continue it, and log the run's configuration.
 
     Args:
         asides: by stage and step, what is logged beside the rows of the record (`Record.asides`).
+        reached: what says the verdict that rows of one step meet, None if they meet none.
     """
     members = []
     for name in dict.fromkeys((config.name, *config.also)):
         own = replace(config, name=name)
         if name in ("wandb", "none"):
-            members.append(track_with_wandb(own, folder, run_config, job_type, asides))
+            members.append(track_with_wandb(own, folder, run_config, job_type, asides, reached))
             continue
         from pipeline.views.trackers.lightning import LightningTracker  # Lightning takes seconds to import
 

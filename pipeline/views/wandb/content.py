@@ -23,6 +23,8 @@ from pipeline.storage.summary import HEAD, RunSummary, Uses, judged
 SMALLEST = ("loss", "relative_gap")
 """How the names of numbers end whose smallest value over the steps is worth keeping beside the last one."""
 
+REACHED = "verdict reached"
+"""Title of an alert."""
 Asides = Mapping[tuple[str, int], Mapping[str, float]]
 """By stage and step, numbers by name: `Record.asides`."""
 Table = tuple[list[str], list[list[Any]]]
@@ -149,7 +151,7 @@ def alerts(summary: Mapping[str, Any], name: str) -> Iterator[tuple[str, str, st
             yield "diverged", f"{name}: {seeds}", "WARN"
         verdict = summary.get("verdict") or {}
         if verdict.get("collapsed_from_layer") is not None:
-            yield "verdict reached", f"{name}: {verdict['text']}", "INFO"
+            yield REACHED, f"{name}: {verdict['text']}", "INFO"
         yield "finished", f"{name}: {summary.get('title', '')}", "INFO"
 
 

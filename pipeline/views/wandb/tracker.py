@@ -1,7 +1,7 @@
 """A listener of the record that mirrors it to wandb, and closes with tables, figures and headline numbers."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +11,11 @@ import wandb
 
 from pipeline.config import LoggerConfig
 from pipeline.storage.record import Row, read_record
-from pipeline.storage.summary import RunSummary, Uses, read
+from pipeline.storage.summary import HEAD, RunSummary, Uses, read
 from pipeline.views.step_by_step import StepByStep
-from pipeline.views.wandb import content
+from pipeline.views.wandb import Reached, content
 from pipeline.views.wandb.artifacts import send_files
-from pipeline.views.wandb.content import Asides
+from pipeline.views.wandb.content import REACHED, Asides
 from pipeline.views.wandb.norms import BINS, feature_norms
 from pipeline.views.wandb.runs import (
     CLOSING,
@@ -61,8 +61,17 @@ class Channel:
 class Tracker(StepByStep):
     """The wandb runs of one run: one, or one per seed; none once wandb has failed."""
 
-    def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], asides: Asides) -> None:
+    def __init__(
+        self,
+        config: LoggerConfig,
+        folder: Path,
+        run_config: Mapping[str, Any],
+        asides: Asides,
+        reached: Reached | None = None,
+    ) -> None:
         super().__init__()
+        self.reached = reached if config.alert else None
+        self.expected: set[str] = {""}  # keys of a measurement of the head; until one is complete, nobody knows
         self.config = config
         self.folder = folder
         self.run_config = run_config
@@ -71,16 +80,36 @@ class Tracker(StepByStep):
 
     @classmethod
     def start(
-        cls, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any], job_type: str, asides: Asides
+        cls,
+        config: LoggerConfig,
+        folder: Path,
+        run_config: Mapping[str, Any],
+        job_type: str,
+        asides: Asides,
+        reached: Reached | None = None,
     ) -> "Tracker":
         """Open the run in ``folder``, or continue it, and log its configuration."""
-        tracker = cls(config, folder, run_config, asides)
+        tracker = cls(config, folder, run_config, asides, reached)
         tracker._guard(lambda: tracker._open(job_type))
         return tracker
 
     @property
     def open(self) -> bool:
         return bool(self.channels)
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Mirror rows of the record; the first that meet the verdict are told at once."""
+        super().rows(rows)
+        if self.reached and self.channels and self.expected <= {row.key for row in self._pending}:
+            self._guard(lambda: self._alert_reached(self._pending))
+
+    def _alert_reached(self, rows: Sequence[Row]) -> None:
+        """Tell that rows of one step meet the verdict, unless an earlier attempt at this run has sent them."""
+        if self.reached is None or rows[0].stage != HEAD or not (text := self.reached(rows)):
+            return
+        self.reached, channel = None, self.channels[0]
+        if channel.rows >= channel.run.starting_step:
+            channel.run.alert(REACHED, f"{channel.run.name}: {text} (step {rows[0].step})", "INFO")
 
     def finish(self, summary: Mapping[str, Any], figures: list[Path], *, failed: bool = False) -> None:
         """Log the summary, tables and figures of a completed run and close (each job of a multirun has its own)."""
@@ -121,6 +150,9 @@ class Tracker(StepByStep):
 
     def _send(self, rows: list[Row]) -> None:
         stage, order = rows[0].stage, self.config.keys
+        self._alert_reached(rows)  # of the first measurement, or of those that an earlier attempt has recorded
+        if stage == HEAD:
+            self.expected = {row.key for row in rows}
         for channel in self.channels:
             if row := content.history_row(rows, channel.seed, self.asides):
                 channel.best = content.smallest(channel.best, row)
@@ -143,8 +175,10 @@ class Tracker(StepByStep):
             from_run = self.run_config.get("backbone", {}).get("from_run") if ended.uses.network else None
             send_files(run, self.folder, ended, from_run, CLOSING * self.config.patience)
         if self.config.alert:
+            told = self.reached is None
             for title, text, level in content.alerts(summary, str(run.name)):
-                run.alert(title, text, level)
+                if title != REACHED or not told:
+                    run.alert(title, text, level)
         directory = Path(self.channels[0].run.dir).parent
         close_runs([channel.run for channel in self.channels], exit_code=int(failed))
         if not reachable:

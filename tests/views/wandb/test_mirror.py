@@ -10,7 +10,8 @@ import pytest
 import wandb
 from tracked import rows_on_disk
 
-from pipeline.config import LoggerConfig
+from pipeline.config import Config, LoggerConfig
+from pipeline.runs.recording import reached
 from pipeline.storage.record import Row, read_record
 from pipeline.storage.summary import RunSummary, Uses, read
 from pipeline.views.wandb import content, track
@@ -189,6 +190,33 @@ def test_alerts_tell_what_has_happened(summary, told):
     found = list(content.alerts(summary, "dufm head.depth=2"))
     assert [(title, level) for title, _, level in found] == told
     assert all(text.startswith("dufm head.depth=2: ") for _, text, _ in found)
+
+
+def judged(config: Config, layers: dict[int, float], step: int) -> list[Row]:
+    """A measurement of a head, in the order in which it is recorded: every layer with these values of DNC1."""
+    places = [(layer, tap) for layer in layers for tap in (("pre", "post") if layer > 1 else ("pre",))]
+    values = {"dnc1": None, "dnc2": 1.0, "dnc3": 0.0}
+    return [
+        Row("head", step, 3, str(layer), tap, name, layers[layer] if value is None else value)
+        for layer, tap in places
+        for name, value in values.items()
+    ]
+
+
+def test_the_first_measurement_that_meets_the_verdict_is_told_when_it_is_there_and_only_once(tmp_path):
+    config = Config()
+    config.head.depth = 2
+    tracker = track(LoggerConfig(name="wandb", alert=True), tmp_path, RUN_CONFIG, "dufm", None, reached(config))
+    run, told = tracker.channels[0].run, []
+    run.alert = lambda title, text, level: told.append((title, text.rpartition(" (")[2]))
+    for step, values in enumerate(({1: 1.0, 2: 1.0}, {1: 1.0, 2: 1e-7}, {1: 1e-7, 2: 1e-7}), start=1):
+        *before, last = judged(config, values, step)
+        tracker.rows(before)
+        assert len(told) == (step > 2), "a part of a measurement says nothing"
+        tracker.rows([last])
+        assert len(told) == (step > 1)
+    tracker.finish({"status": "interrupted"}, [])
+    assert told == [("verdict reached", "step 2)")]
 
 
 def test_a_backbone_that_is_taken_over_is_the_one_that_was_kept(tmp_path):
