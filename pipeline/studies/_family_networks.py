@@ -95,10 +95,9 @@ def of_networks(text: str, results: Sequence[Result], passed: Sequence[bool], me
 def shape(result: Result, rtol: float = RTOL) -> list[PlaceShape]:
     """Class means at every place of the head at the end."""
     tensors, problem = result.tensors, result.summary["problem"]
-    features = tensors["features/1"].double()
-    return head_shape(
-        features, [weight.double() for weight in weights(result)], tensors["labels"], problem["activation"], rtol
-    )
+    matrices = [weight.double() for weight in weights(result)]
+    features = tensors["features/1"].double().expand(len(matrices[0]), -1, -1)  # a network's have no members
+    return head_shape(features, matrices, tensors["labels"], problem["activation"], rtol)
 
 
 def ranks(result: Result, places: Sequence[tuple[int, str]], rtol: float = RTOL) -> list[int]:

@@ -179,5 +179,6 @@ def geometry(result: Result) -> Numbers:
     """Margins and squared norms of features and weights, (S, K) each."""
     tensors, classes = result.tensors, len(sizes(result))
     rows, weight = tensors["features/1"].double(), weights(result)[0].double()
+    rows = rows.expand(len(weight), -1, -1)  # those of a network have no members
     found = class_geometry(rows, weight, tensors["labels"], classes)
     return {"margin": found.margin.numpy(), "feature": found.feature_norm.numpy(), "row": found.row_norm.numpy()}

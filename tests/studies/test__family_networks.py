@@ -1,7 +1,5 @@
 """Networks under the model's penalties: judged by what theory knows of the model, where they fit and lasted."""
 
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 import torch
@@ -36,13 +34,14 @@ def _network(folder, kind, problem, name, *, loss=None, accuracy=1.0, dnc1=1e-3,
     layers = [{"layer": layer, "tap": tap, "dnc1": [dnc1], **dict(extra)} for layer, tap in places]
     more = {"accuracy": {"train": [accuracy], "test": [0.9]}, "step_units": {"head": "epoch"}, "layers": layers}
     write_summary(made.folder, {**read_summary(made.folder), **more, "backbone_layers": []})
+    write_tensors(made.folder, dict(made.tensors) | {"features/1": made.tensors["features/1"][0]}, max_mb=10)
     config = Config(
         head=HeadConfig(depth=problem.depth, loss=problem.loss, activation=problem.activation),
         data=DataConfig(name="mnist"),
         backbone=BackboneConfig(name="mlp", epochs=epochs, batch_size=10),
         optimizer=OptimizerConfig(name="sgd", lr=0.5, momentum=0.0, schedule="constant"),
     )
-    return replace(made, config=config)
+    return Result(made.point, config, made.folder)
 
 
 def _srg():
