@@ -83,7 +83,7 @@ POINTS = tuple(
         PAPER_DEPTHS, 5, f"data={data}", "data.classes=null", *LONG, "optimizer.lr=5e-3", name=f"{data}-"
     )
 )
-DIGITS = _points(DEPTHS, 3)
+DIGITS = _points(DEPTHS, 2)
 QUICK_POINTS = shrunk(
     DIGITS,
     [point.name for point in DIGITS if point.name.endswith("seed_0") and "_21-" not in point.name],
