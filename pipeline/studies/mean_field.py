@@ -136,8 +136,9 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
             axes.set(xscale="symlog", xlabel="epoch", ylabel=label)
             if metric != "balancedness":
                 axes.set_yscale("log")
-        looks = zip(KINDS.values(), style.PALETTE, style.LINES, strict=False)
-        sheet.legend([marks.line(name, color, dashes) for (name, _), color, dashes in looks])
+        places = [[*KINDS].index(result.point.name) for result in completed]
+        names = [name for name, _ in KINDS.values()]
+        sheet.legend([marks.line(names[place], style.PALETTE[place], style.LINES[place]) for place in places])
         sheet.legend([marks.line("0.59 and 0.85, the paper's with W frozen", **style.THRESHOLD)])
         for level in UNBALANCED:
             sheet[0, len(MEASURES) - 1].axhline(level, **style.THRESHOLD)
