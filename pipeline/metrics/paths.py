@@ -105,3 +105,15 @@ def stationarity_residual(trajectory: LeakyPath) -> Tensor:
     return feature_paths.stationarity_residual(
         list(trajectory.weights), list(trajectory.momenta), list(trajectory.rows), trajectory.depth, trajectory.bias
     )
+
+
+@metric(ZERO_WEIGHT, title="Balance of the weights along the path", target=0.0)
+def balance_residual(trajectory: LeakyPath) -> Tensor:
+    """||W_L||^2 - ||W_1||^2 less 2 Lt sum of rho_l ||b_l||^2, absolute, over the largest ||W_l||^2: exact for flows.
+
+    The source prints Lt in place of 2 Lt; the difference of H along the path gives 2 Lt.
+    """
+    squares = trajectory.weights.square().sum((-2, -1))
+    biases = trajectory.weights[..., -1].square().sum(-1) if trajectory.bias else torch.zeros_like(squares)
+    between = (trajectory.steps[1:] * (biases[1:] + biases[:-1]) / 2).sum()
+    return (squares[-1] - squares[0] - 2 * trajectory.depth * between).abs() / squares.max()

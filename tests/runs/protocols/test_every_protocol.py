@@ -27,10 +27,23 @@ SMALL = PLAIN | {
     "protocol.samples_per_class": 4,
     "protocol.num_features": 6,
 }
+LEAKY = PLAIN | {
+    "data.name": "teacher",
+    "data.dim": 3,
+    "data.samples": 8,
+    "data.test": 6,
+    "backbone.name": "residual_mlp",
+    "backbone.depth": 3,
+    "backbone.width": 4,
+    "backbone.leak": 1.0,
+    "backbone.epochs": 2,
+    "optimizer.iterations": 2,
+    "trainer.precision": "float64",
+}
 
 
 def small(name: str) -> Config:
-    return configured(SMALL | {"protocol.name": name})
+    return configured((LEAKY if name == "leaky" else SMALL) | {"protocol.name": name})
 
 
 @pytest.fixture(scope="module")
