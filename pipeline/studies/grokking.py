@@ -214,7 +214,7 @@ STUDY = Study(
     title="a large start is fitted first and collapses in the decay's time",
     versions={
         FULL: _as_is((*DECAYED, *CONTROLS)),
-        CPU: _as_is((*DECAYED[:3], *CONTROLS)),
+        CPU: _as_is((*DECAYED[:2], *CONTROLS)),
         QUICK: (*DECAYED[:2], *CONTROLS),
     },
     draw=draw,
