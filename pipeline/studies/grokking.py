@@ -59,7 +59,7 @@ def _point(name: str, decay: float, epochs: int, *more: str) -> Point:
 
 
 DECAYED = tuple(_point(f"decay_{decay:g}", decay, round(LASTS / (RATE * decay * BATCHES))) for decay in DECAYS)
-CONTROLS = (_point("no_decay", 0.0, 667), _point("usual_start", 0.1, 250, "backbone.init_scale=1"))
+CONTROLS = (_point("no_decay", 0.0, 667), _point("usual_start", 0.1, 50, "backbone.init_scale=1"))
 REASONS: dict[str, str] = {}
 """Why claims do not hold, by a part of their text."""
 
