@@ -49,7 +49,7 @@ def test_a_lead_is_by_the_norm_of_the_other_runs(tmp_path):
 def test_claims_hold_for_one_norm_and_times_of_the_rate(tmp_path):
     results = [*_pair(tmp_path, "digits"), *_pair(tmp_path, "mnist", level=3.0)]
     judged = claims(results)
-    assert list(pairs(results)) == ["digits", "mnist"] and len(judged) == 9 and len(measurements(results)) == 4
+    assert list(pairs(results)) == ["digits", "mnist"] and len(judged) == 9 and len(measurements(results)) == 6
     held = ("digits: mean feature norm", "mnist: mean feature norm", "digits: the onset", "depends on network and data")
     assert all(one(judged, part).holds for part in held)
     # a norm that crosses its own value at the onset has no lead
@@ -62,5 +62,7 @@ def test_claims_fail_for_norms_and_times_that_differ(tmp_path):
     results = [
         _run(tmp_path, f"digits-lr_{rate}-seed_0", 60, level) for rate, level in ((0.02, 1.0), (0.05, 2.0), (0.1, 1.5))
     ]
-    judged = claims(results)
+    never = _run(tmp_path, "digits-lr_0.1-seed_1", 1000)  # collapse does not begin: it is told, and left out
+    judged = claims([*results, never])
     assert len(judged) == 4 and not any(claim.holds for claim in judged)
+    assert "1 of 4 runs: digits-lr_0.1-seed_1" in [said.measured for said in measurements([*results, never])]
