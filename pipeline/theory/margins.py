@@ -6,7 +6,6 @@ inner products are positive within classes and at most zero between them: the ro
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from pipeline.theory._problem import matrix
@@ -68,6 +67,8 @@ def _nearest_to_zero(rows: np.ndarray) -> np.ndarray:
     Non-negative least squares: over a >= 0 the optimum of ||rows^T a||^2 + (1 - sum a)^2 is a multiple of the weights
     that are sought, because for a = s b with sum b = 1 it is m^2/(1 + m^2) at the best s, and m = ||rows^T b||.
     """
+    from scipy.optimize import nnls  # here: half a second that runs without it need not wait for
+
     system = np.concatenate([rows.T, np.ones((1, len(rows)))])
     weights, _ = nnls(system, np.eye(len(system))[-1], maxiter=30 * len(rows))
     return rows.T @ (weights / weights.sum())

@@ -33,10 +33,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = tuple(name for name, metric in registered().items() if metric.panel)
-"""The metrics that are drawn by default."""
 SMALLEST_BAR = 1e-3
 """Relative: what seeds differ by less gets no bar."""
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    """``PANELS``: the metrics that are drawn by default. On demand, because the registry loads PyTorch."""
+    if name != "PANELS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return tuple(name for name, metric in registered().items() if metric.panel)
 
 
 def layer_colors(layers: Sequence[str]) -> dict[str, Any]:

@@ -69,6 +69,12 @@ def test_a_run_without_figures_images_and_tracker_imports_nothing_for_them(impor
     assert heavy.isdisjoint(libraries)
 
 
+def test_figures_of_runs_that_say_what_they_show_load_no_pytorch():
+    script = "import sys, pipeline.views.sweep, pipeline.views.printing; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    assert "torch" not in done.stdout.split()
+
+
 def test_importing_the_tracker_imports_pytorch_and_little_else():
     script = "import sys; from pipeline import CollapseTracker, Taps; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
