@@ -12,9 +12,9 @@ Evidence: docs/reproduction/beyond.md and grokking*.csv there.
 Provenance: claims read in the paper's abstract; network, start, pixels, AdamW, rate, decay 1e-2 and batches read in its
     code, where the first 1,000 images are taken and not 100 of each class. Levels (ours) were set when one run, decay
     .3 for 1,500 epochs on standardised pixels, had been seen; lengths were cut from three time constants to two, for
-    want of time, after a run of three; how alike times must be was tightened from 1.5 to 1.2 when decays
-    .3 and .2 had been seen, which cannot fail at 1.5, and before that of .1. Decays ours. NC1 is tr Sigma_W / tr Sigma_B,
-    of test images about their own means; the paper bounds the population's variance.
+    want of time, after a run of three; how alike times must be was tightened from 1.5 to 1.2 when decays .3 and .2 had
+    been seen, which cannot fail at 1.5, and before that of .1. Decays ours. NC1 is tr Sigma_W / tr Sigma_B, of test
+    images about their own means; the paper bounds the population's variance.
 """
 
 from collections.abc import Sequence
