@@ -30,9 +30,10 @@ def labels(runs: Sequence[LocalRun]) -> list[str]:
     changed = varied(runs)
     if not 0 < len(changed) <= MOST_NAMED:
         return [run.name for run in runs]
+    said = zip(*(one.texts() for one in changed), strict=True)
     return [
-        f"{run.name}: " + ", ".join(f"{one.label}={one.texts()[index] or '-'}" for one in changed)
-        for index, run in enumerate(runs)
+        f"{run.name}: " + ", ".join(f"{one.label}={text or '-'}" for one, text in zip(changed, texts, strict=True))
+        for run, texts in zip(runs, said, strict=True)
     ]
 
 
@@ -78,13 +79,16 @@ def heat_maps(runs: Sequence[LocalRun]) -> Html:
     if len(changed) < 2:
         return Html("")
     rows, columns = (_values(one) for one in changed)
-    over = ", ".join(one.key for one in varied(runs)[2:])
+    inside: dict[tuple[str, ...], list[LocalRun]] = {}
+    for run, *at in zip(runs, *(one.texts() for one in changed), strict=True):
+        inside.setdefault(tuple(at), []).append(run)
+    over, shown = ", ".join(one.key for one in varied(runs)[2:]), run_metrics(runs)
     charts = []
     for name, label in Columns.of(runs).numbers.items():
         metric = next((m for run in runs if (m := run.summary.metrics.get(name))), MetricDisplay(name, label))
         worst = min if metric.target == 1 and not metric.logarithmic else max
-        cells = [[_worst(runs, changed, (row, column), name, worst) for column in columns] for row in rows]
-        title = label if name not in run_metrics(runs) else metric.text
+        cells = [[_worst(inside.get((row, column), ()), name, worst) for column in columns] for row in rows]
+        title = label if name not in shown else metric.text
         charts.append(heat(title, changed[0].key, changed[1].key, rows, columns, cells))
     note = f"A cell is the worst run over {over}." if over else "A cell is a run."
     grid = tag("div", *(chart.html() for chart in charts if chart is not None), class_="charts")
@@ -104,15 +108,9 @@ def _values(one: Varied) -> list[str]:
     return list(pairs)
 
 
-def _worst(
-    runs: Sequence[LocalRun],
-    settings: Sequence[Varied],
-    cell: tuple[str, str],
-    name: str,
-    worst: Callable[[list[float]], float],
-) -> float | None:
-    inside = [run for run, *at in zip(runs, *(one.texts() for one in settings), strict=True) if tuple(at) == cell]
-    known = [value for run in inside if isinstance(value := run.known_by(name), int | float)]
+def _worst(runs: Sequence[LocalRun], name: str, worst: Callable[[list[float]], float]) -> float | None:
+    """Of the runs in a cell."""
+    known = [value for run in runs if isinstance(value := run.known_by(name), int | float)]
     return worst(known) if known else None
 
 
