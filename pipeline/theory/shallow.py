@@ -117,19 +117,28 @@ def _programmes(features: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]
     """t*_k and w_k of every class."""
     rows = matrix("features", features)
     labels = torch.as_tensor(labels)
-    if labels.shape != rows.shape[:1] or labels.is_floating_point() or labels.min() < 0:
-        raise ValueError(f"labels has the shape {tuple(labels.shape)}, must be {len(rows)} integers >= 0, one per row")
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != rows.shape[:1] or not whole or labels.min() < 0:
+        raise ValueError(
+            f"labels has the shape {tuple(labels.shape)} and the type {labels.dtype}, must be {len(rows)} integers "
+            ">= 0, one per row"
+        )
     counts = torch.bincount(labels)
     if len(counts) < 2 or counts.min() == 0:
         raise ValueError(f"labels have {counts.tolist()} samples of each class, must be at least 1 of at least 2")
-    return [_programme(rows[labels == k], rows[labels != k]) for k in range(len(counts))]
+    # t* does not depend on the rows' scale, but the solver's tolerances do, and what it takes for infinite.
+    largest = rows.norm(dim=1).amax()
+    unit = largest if largest > 0 else torch.ones_like(largest)
+    found = [_programme(rows[labels == k] / unit, rows[labels != k] / unit) for k in range(len(counts))]
+    return [(level, direction / unit) for level, direction in found]
 
 
 def _programme(own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     from scipy.optimize import linprog  # here: half a second that `--help` need not wait for
 
     width = own.shape[1]
-    norms = [part.norm(dim=1, keepdim=True).clamp(min=1e-300) for part in (own, others)]
+    norms = [part.norm(dim=1, keepdim=True) for part in (own, others)]
+    norms = [torch.where(norm > 0, norm, 1.0) for norm in norms]  # a row of zeros stays one: it asks for t >= 0
     goal = torch.zeros(width + 1, dtype=torch.float64)
     goal[-1] = 1
     solved = linprog(

@@ -52,6 +52,21 @@ def test_more_samples_than_dimensions_in_a_class_are_out_of_reach():
     assert attainability(*mixture(12, 5, 2, 0)).tolist() == [math.inf, math.inf]
 
 
+def test_a_row_of_zeros_among_the_others_asks_for_t_of_at_least_zero():
+    rows = torch.cat([torch.eye(3), torch.zeros(1, 3)])
+    assert attainability(rows[:3], torch.tensor([0, 0, 1])).tolist() == [-1, -1]
+    assert attainability(rows, torch.tensor([0, 0, 1, 1])).tolist() == [0, math.inf]  # its own class needs 0 = 1
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_t_star_does_not_depend_on_the_scale_of_the_rows(scale):
+    rows, labels = mixture(12, 7, 2, 3)
+    expected = attainability(rows, labels)
+    torch.testing.assert_close(attainability(scale * rows, labels), expected, rtol=1e-8, atol=0)
+    first, _ = attaining_network(scale * rows, labels, 1e-2, 1e-2)
+    torch.testing.assert_close(scale * first, attaining_network(rows, labels, 1e-2, 1e-2)[0], rtol=1e-6, atol=1e-9)
+
+
 def test_programmes_that_are_not_solved_are_in_the_span_of_the_rows(monkeypatch):
     """Rows that are independent need none; dependent ones in more columns than their rank have the same t* there."""
     solve = scipy.optimize.linprog
@@ -150,6 +165,7 @@ def test_draws_agree_with_the_probability():
     ("features", "labels", "said"),
     [
         (torch.eye(3), torch.tensor([0, 1]), "labels has the shape"),
+        (torch.eye(3), torch.tensor([True, False, True]), "the type torch.bool, must be 3 integers"),
         (torch.eye(2), torch.tensor([0.0, 1.0]), "labels has the shape"),
         (torch.eye(2), torch.tensor([0, 2]), r"labels have \[1, 0, 1\]"),
         (torch.eye(2), torch.tensor([0, 0]), r"labels have \[2\]"),

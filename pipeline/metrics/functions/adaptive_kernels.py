@@ -55,7 +55,8 @@ def adaptive_kernel(
         ridge: sigma^2, variance of the noise.
 
     Raises:
-        ValueError: for malformed rows or targets, numbers that are not positive, and a search that did not end.
+        ValueError: for malformed rows or targets, and such that are not finite, numbers that are not positive, and a
+            search that did not end.
     """
     check_matrix("rows", rows, "(N, d)")
     _check_problem(rows, targets, width, weight_variance, output_variance, ridge)
@@ -99,7 +100,12 @@ def adaptive_free_energy(
     h/2 [(d / sigma_w^2) tr Sigma - log det Sigma] + 1/2 y^T (Q1 + ridge I)^-1 y + 1/2 log det(Q1 + ridge I). Its
     stationary points solve Sigma^-1 = (d / sigma_w^2) I + (1/h) grad Tr[A Q1(Sigma)], A = R - R y y^T R held fixed.
     """
-    lower = torch.linalg.cholesky(covariance.double())
+    check_matrix("rows", rows, "(N, d)")
+    _check_problem(rows, targets, width, weight_variance, output_variance, ridge)
+    check_matrix("covariance", covariance, "(d, d)")
+    lower, failed = torch.linalg.cholesky_ex(covariance.double()) if _is_square(covariance, rows) else (covariance, 1)
+    if failed:
+        raise ValueError(f"covariance must be a positive definite matrix of {rows.shape[1]} rows and columns.")
     scalars = width, weight_variance, output_variance, ridge
     return _free_energy(lower, rows.double(), targets.double(), *scalars)
 
@@ -123,12 +129,19 @@ def _erf_kernel(preactivations: Tensor, output_variance: float) -> Tensor:
     return output_variance * 2 / math.pi * torch.arcsin(2 * inner / (scale[:, None] * scale))
 
 
+def _is_square(covariance: Tensor, rows: Tensor) -> bool:
+    return covariance.shape == (rows.shape[1], rows.shape[1])
+
+
 def _check_problem(rows: Tensor, targets: Tensor, *numbers: float) -> None:
     if rows.ndim != 2 or not len(rows):
         raise ValueError(f"rows must have shape (N, d), N at least 1, got {tuple(rows.shape)}.")
     if not isinstance(targets, Tensor) or targets.shape != rows.shape[:1]:
         shape = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(f"targets must have shape ({len(rows)},), one per row, got {shape}.")
+    for name, values in (("rows", rows), ("targets", targets)):
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name} must be finite numbers, got {int((~values.isfinite()).sum())} that are not.")
     for name, number in zip(("width", "weight_variance", "output_variance", "ridge"), numbers, strict=True):
         if not 0 < number < math.inf:
             raise ValueError(f"{name} must be a finite positive number, got {number!r}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch.func import jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.metrics.engine.checks import check_matrix
+from pipeline.metrics.engine.statistics import finite_part
 
 # A singular value below this share of the largest leaves its vectors arbitrary.
 DEGENERATE = 1e-6
@@ -42,10 +44,12 @@ def block_jacobian(
         skip: whether the block adds its input, so that the identity is to be taken off.
 
     Raises:
-        ValueError: for rows of another shape, or a token that is not there.
+        ValueError: for rows of another shape, a token that is not there, and a block that adds its input but gives
+            rows of another width.
     """
-    if not isinstance(rows, Tensor) or not rows.is_floating_point() or not 1 <= rows.ndim <= 3:
-        raise ValueError("rows must be a floating-point tensor of shape (d,), (T, d) or (B, T, d).")
+    fitting = isinstance(rows, Tensor) and rows.is_floating_point() and 1 <= rows.ndim <= 3
+    if not fitting or (rows.ndim == 3 and not len(rows)):
+        raise ValueError("rows must be a floating-point tensor of shape (d,), (T, d) or (B, T, d), B at least 1.")
     rows = rows.detach()
     if rows.ndim == 3:
         return torch.stack([block_jacobian(block, sample, token, source, skip) for sample in rows])
@@ -56,8 +60,8 @@ def block_jacobian(
             return _less_identity(vmap(jacrev(lambda row: block(row[None])[0]))(rows), skip)
         source = token if source is None else source
         for name, number in (("token", token), ("source", source)):
-            if not -len(rows) <= number < len(rows):
-                raise ValueError(f"{name} must be one of the {len(rows)} tokens, got {number}.")
+            if not isinstance(number, Integral) or not -len(rows) <= number < len(rows):
+                raise ValueError(f"{name} must be one of the {len(rows)} tokens, got {number!r}.")
         same = token % len(rows) == source % len(rows)
         return _less_identity(jacrev(lambda row: _output(block, rows, row, token, source))(rows[source]), skip and same)
 
@@ -72,6 +76,10 @@ def _less_identity(jacobian: Tensor, skip: bool) -> Tensor:
     jacobian = jacobian.detach()
     if not skip:
         return jacobian
+    if jacobian.ndim < 2 or jacobian.shape[-1] != jacobian.shape[-2]:
+        raise ValueError(
+            f"block must give rows of the width that it takes, got a Jacobian of shape {tuple(jacobian.shape)}."
+        )
     return jacobian - torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
 
 
@@ -81,8 +89,8 @@ def coupling(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
     U_2, V_2 are the first K singular vectors of the second matrix, s_1 the singular values of the first. Not symmetric;
     the scale of the second does not matter. m(J, -J) = 2: opposed blocks are as far apart as can be.
 
-    NaN where the K-th singular value of the second matrix is below 1e-6 of its largest (then its vectors are arbitrary)
-    and where the first matrix is zero.
+    NaN where the K-th singular value of the second matrix is below 1e-6 of its largest (then its vectors are
+    arbitrary), where the first matrix is zero, and for matrices that are not finite.
 
     Raises:
         ValueError: for matrices of different shapes, and k outside 1..min(m, n).
@@ -115,12 +123,19 @@ def couplings(jacobians: Tensor, k: int, absolute: bool = False) -> Tensor:
 def _coupling(first: Tensor, second: Tensor, k: int, p: float, absolute: bool) -> Tensor:
     check_matrix("first", first)
     check_matrix("second", second)
-    if first.shape[-2:] != second.shape[-2:]:
+    alike = first.shape[-2:] == second.shape[-2:]
+    if not alike or not _go_together(first.shape[:-2], second.shape[:-2]):
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ValueError(f"first and second must be matrices of one shape, got {shapes}.")
     _check_k(k, first)
     first, second = first.detach().double(), second.detach().double()
-    return _distance(first, torch.linalg.svdvals(first)[..., :k], *_svd(second), k, p, absolute)
+    return _distance(first, torch.linalg.svdvals(finite_part(first))[..., :k], *_svd(second), k, p, absolute)
+
+
+def _go_together(members: torch.Size, others: torch.Size) -> bool:
+    """Whether dimensions of members can be broadcast."""
+    pairs = zip(reversed(members), reversed(others), strict=False)
+    return all(one == other or 1 in (one, other) for one, other in pairs)
 
 
 def _check_k(k: int, matrix: Tensor) -> None:
@@ -130,8 +145,11 @@ def _check_k(k: int, matrix: Tensor) -> None:
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s and V^T; NaN for s where the matrix is not finite."""
     # U and V of one decomposition: those of J^T J and J J^T would have signs of their own.
-    return torch.linalg.svd(matrix, full_matrices=False)
+    left, values, right = torch.linalg.svd(finite_part(matrix), full_matrices=False)
+    whole = matrix.isfinite().all(-1).all(-1)[..., None]
+    return left, torch.where(whole, values, math.nan), right
 
 
 def _distance(
@@ -217,22 +235,29 @@ def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_c
         num_classes: C; C singular triples count, d at most.
 
     Raises:
-        ValueError: for fewer than two blocks, or a path of another length.
+        ValueError: for fewer than two blocks, Jacobians of several shapes, or a path of another length.
     """
+    check_matrix("path", path, "(L + 1, d)")
+    depth, shapes = len(jacobians), {tuple(block.shape) for block in jacobians}
+    if depth < 2 or len(shapes) > 1 or len(next(iter(shapes))) < 2 or path.shape[-2] != depth + 1:
+        raise ValueError(
+            "jacobians must be L >= 2 matrices of one shape and path of L + 1 points, got "
+            f"{depth} of shape {' and '.join(map(str, sorted(shapes))) or 'none'}, and {path.shape[-2]}."
+        )
     blocks = torch.stack(tuple(jacobians)).detach().double()
-    depth = len(blocks)
-    if depth < 2 or blocks.ndim < 3 or path.shape[-2] != depth + 1:
-        raise ValueError(f"jacobians must be L >= 2 matrices and path of L + 1 points, got {depth} and {path.shape}.")
     k = min(num_classes, blocks.shape[-1])
+    _check_k(k, blocks)
     lengths = torch.linalg.vector_norm(_steps(path), dim=-1)
-    left, values, right = torch.linalg.svd(blocks, full_matrices=False)
-    squares = values.square()
+    left, values, right = _svd(blocks)
+    squares, unknown = values.square(), values[..., 0].isnan()
+    left_right = (left * right.mT).sum(-2).abs()[..., :k].mean(-1)
+    rank = (values > 1e-3 * values[..., :1]).sum(-1).double()
     return ResidualAlignment(
         line=line_shape_score(path).mean(),
         spacing=(lengths.std(-1, correction=0) / lengths.mean(-1)).mean(),
         coupling=couplings(blocks, k)[~torch.eye(depth, dtype=torch.bool, device=blocks.device)].mean(0),
-        left_right=(left * right.mT).sum(-2).abs()[..., :k].mean(-1).mean(0),
-        rank=(values > 1e-3 * values[..., :1]).sum(-1).double().movedim(0, -1),
+        left_right=torch.where(unknown, math.nan, left_right).mean(0),
+        rank=torch.where(unknown, math.nan, rank).movedim(0, -1),
         beyond=(squares[..., k:].sum(-1) / squares.sum(-1)).movedim(0, -1),
         largest=(depth * values[..., 0]).movedim(0, -1),
     )

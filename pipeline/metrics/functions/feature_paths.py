@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_matrix
+from pipeline.metrics.engine.statistics import finite_part
 
 
 class CostOfIdentity(NamedTuple):
     """||A||^2_{K + gamma I}, and how far W sigma(A) is from A for the W that it is the squared norm of, `(...)` each.
 
     With gamma = 0 a residual that is not zero says that no W maps sigma(A) to A, so that the cost is infinite: the
-    value is that of the closest map, by the pseudo-inverse.
+    value is that of the closest map, by the pseudo-inverse. Both are NaN for rows that are not finite.
     """
 
     cost: Tensor
@@ -36,10 +37,10 @@ def cost_of_identity(rows: Tensor, bias: bool = False, gamma: float | Tensor = 0
     Args:
         rows: A^T, `(..., N, w)`.
         bias: whether sigma appends a 1.
-        gamma: at least 0; `stable_gamma` gives the paper's.
+        gamma: at least 0, one number or one for each member, all 0 or all positive; `stable_gamma` gives the paper's.
 
     Raises:
-        ValueError: for a gamma that is negative or not finite.
+        ValueError: for another gamma.
     """
     rows, gated = _gated(rows, bias)
     return CostOfIdentity(*_squared_norm(rows, gated, gamma))
@@ -51,19 +52,24 @@ def kernel_norm(matrix: Tensor, rows: Tensor, bias: bool = False, gamma: float |
     With gamma = 0 ||M sigma(A)^+||^2, which is infinite in truth where the residual is not zero.
     """
     check_matrix("matrix", matrix, "(N, m)")
+    check_matrix("rows", rows, "(N, w)")
+    if matrix.shape[-2] != rows.shape[-2]:
+        raise ValueError(f"matrix must have {rows.shape[-2]} rows like rows, got shape {tuple(matrix.shape)}.")
     return CostOfIdentity(*_squared_norm(matrix.detach().double(), _gated(rows, bias)[1], gamma))
 
 
 def stable_gamma(rows: Tensor, bias: bool = False, factor: float = 1e-3) -> Tensor:
     """gamma = factor ||sigma(A)||_op^2, `(...)`."""
-    return factor * torch.linalg.matrix_norm(_gated(rows, bias)[1], ord=2).square()
+    gated = _gated(rows, bias)[1]
+    return torch.where(_whole(gated), factor * torch.linalg.matrix_norm(finite_part(gated), ord=2).square(), math.nan)
 
 
 def nuclear_stable_rank(rows: Tensor) -> Tensor:
-    """||A||_*^2 / ||A||_F^2, `(...)`: at most the cost of identity where there is no bias; NaN for zero."""
+    """||A||_*^2 / ||A||_F^2, `(...)`: at most the cost of identity where there is no bias; NaN for zero and for rows
+    that are not finite."""
     check_matrix("rows", rows, "(N, w)")
-    values = torch.linalg.svdvals(rows.detach().double())
-    return values.sum(-1).square() / values.square().sum(-1)
+    values = torch.linalg.svdvals(finite_part(rows.detach().double()))
+    return torch.where(_whole(rows), values.sum(-1).square() / values.square().sum(-1), math.nan)
 
 
 def hamiltonian(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) -> Tensor:
@@ -85,7 +91,7 @@ def hamiltonian(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) 
 
 def estimated_rank(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) -> Tensor:
     """-2 H / Lt, `(...)`: approaches the bottleneck rank from below as Lt grows."""
-    return -2 / depth * hamiltonian(rows, momenta, depth, bias)
+    return -2 * hamiltonian(rows, momenta, depth, bias) / depth
 
 
 def kinetic_energy(
@@ -147,16 +153,28 @@ def _squared_norm(matrix: Tensor, gated: Tensor, gamma: float | Tensor) -> tuple
     gamma = torch.as_tensor(gamma, dtype=torch.float64, device=gated.device)
     if not bool(((gamma >= 0) & gamma.isfinite()).all()):
         raise ValueError(f"gamma must be at least 0 and finite, got {gamma.tolist()}.")
-    if bool((gamma == 0).all()):
-        closest = torch.linalg.pinv(gated) @ matrix  # W^T, (..., w, m)
+    members = gated.shape[:-2]
+    if gamma.ndim and members and gamma.shape != members:
+        raise ValueError(f"gamma must be one number or have shape {tuple(members)}, got {tuple(gamma.shape)}.")
+    zero = gamma == 0
+    if bool(zero.any()) and not bool(zero.all()):
+        raise ValueError(f"gamma must be 0 for all members or positive for all, got {gamma.tolist()}.")
+    if bool(zero.all()):
+        closest = torch.linalg.pinv(finite_part(gated)) @ matrix  # W^T, (..., w, m)
         residual = torch.linalg.matrix_norm(matrix - gated @ closest)
-        return closest.square().sum((-2, -1)), residual
+        return torch.where(_whole(gated), closest.square().sum((-2, -1)), math.nan), residual
     shift = gamma[..., None, None] * torch.eye(gated.shape[-2], dtype=gated.dtype, device=gated.device)
     solved = torch.linalg.solve(gated @ gated.mT + shift, matrix)
     return (matrix * solved).sum((-2, -1)), torch.linalg.matrix_norm(gamma[..., None, None] * solved)
 
 
+def _whole(matrix: Tensor) -> Tensor:
+    """Which members are finite."""
+    return matrix.isfinite().all(-1).all(-1)
+
+
 def _momenta(momenta: Tensor, rows: Tensor) -> Tensor:
+    check_matrix("momenta", momenta, "(N, w)")
     if momenta.shape != rows.shape:
         raise ValueError(f"momenta must have the shape of rows, {tuple(rows.shape)}, got {tuple(momenta.shape)}.")
     return momenta.detach().double()

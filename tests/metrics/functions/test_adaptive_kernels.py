@@ -56,9 +56,18 @@ def test_a_wide_network_keeps_its_first_kernel() -> None:
         ({"width": 0}, "width must be a finite positive number, got 0"),
         ({"width": 5, "ridge": -1.0}, "ridge"),
         ({"width": 5, "targets": torch.ones(3)}, r"targets must have shape \(6,\)"),
+        ({"width": 5, "targets": torch.ones(6) / 0}, "targets must be finite numbers, got 6 that are not"),
+        ({"width": 5, "rows": torch.full((6, 2), torch.nan)}, "rows must be finite numbers, got 12"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(arguments, named: str) -> None:
     rows, labels = two_clouds(6, 2)
     with pytest.raises(ValueError, match=named):
         adaptive_kernel(**{"rows": rows, "targets": 2.0 * labels - 1, **arguments})
+
+
+@pytest.mark.parametrize("covariance", [torch.eye(3), -torch.eye(2)])
+def test_the_free_energy_is_that_of_a_covariance(covariance) -> None:
+    rows, labels = two_clouds(6, 2)
+    with pytest.raises(ValueError, match="covariance must be a positive definite matrix of 2 rows and columns"):
+        adaptive_free_energy(covariance, rows, 2.0 * labels - 1, 5)

@@ -124,6 +124,16 @@ def test_residual_alignment_of_a_network_that_moves_along_one_line() -> None:
     assert float(others.line) > 2 and float(others.coupling) > 0.5 and others.rank.min() > 2
 
 
+def test_what_is_not_finite_gives_no_number_and_takes_no_other_member_along() -> None:
+    pair, broken = torch.stack([powers(4, 4, 1)] * 2), torch.stack([powers(4, 4, 2)] * 2)
+    broken[0, 1, 2] = torch.nan
+    for measure in (coupling, coupling_abs):
+        assert measure(pair, broken, 2).isnan().tolist() == measure(broken, pair, 2).isnan().tolist() == [True, False]
+    found = residual_alignment(powers(3, 4, 1), [pair, broken], 2)
+    for number in (found.coupling, found.left_right, *(each[:, 1] for each in found[4:])):
+        assert number.isnan().tolist() == [True, False]
+
+
 def test_a_stack_of_blocks_is_measured_pair_by_pair() -> None:
     stack, rows = blocks(True), powers(3, 4, 5)
     found = stack_alignment(stack, rows, 2, token=None)
@@ -146,7 +156,14 @@ def test_a_stack_of_blocks_is_measured_pair_by_pair() -> None:
         (lambda m: coupling(m, m, 0), "k must be an int in 1..4, got 0"),
         (lambda m: coupling(m, m, 5), "k must be an int in 1..4, got 5"),
         (lambda m: coupling(m, m[:3], 1), "one shape"),
+        (lambda m: coupling(m.expand(3, 4, 4), m.expand(2, 4, 4), 1), "one shape"),
         (lambda m: line_shape_score(m[:1]), "at least two points"),
+        (lambda m: block_jacobian(lambda x: x[..., :2], m[0]), r"a Jacobian of shape \(2, 4\)"),
+        (lambda m: block_jacobian(lambda x: x, m, token=1.5), "one of the 4 tokens, got 1.5"),
+        (lambda m: block_jacobian(lambda x: x, m.expand(0, 4, 4)), "B at least 1"),
+        (lambda m: residual_alignment(m, [m, m[:3], m], 2), r"of shape \(3, 4\) and \(4, 4\), and 4"),
+        (lambda m: residual_alignment(m, [], 2), "got 0 of shape none"),
+        (lambda m: residual_alignment(m, [m] * 3, 2.5), "k must be an int in 1..4, got 2.5"),
         (lambda m: block_jacobian(lambda x: x, m, token=4), "one of the 4 tokens, got 4"),
         (lambda m: residual_alignment(m, [m, m], 2), "L \\+ 1 points"),
         (lambda m: stack_alignment([lambda x: x], m, 2, token=None), "at least two, got 1"),

@@ -174,6 +174,11 @@ def test_the_residual_vanishes_where_the_objective_is_stationary() -> None:
         (lambda rows: cost_of_identity(rows, True, -1.0), "gamma must be at least 0 and finite, got -1.0"),
         (lambda rows: hamiltonian(rows, rows[:2], 1.0), "momenta must have the shape of rows"),
         (lambda rows: hamiltonian(rows, rows, 0), "depth must be a finite positive number, got 0"),
+        (lambda rows: cost_of_identity(rows.expand(2, 4, 4), gamma=torch.tensor([0.0, 1.0])), "0 for all members"),
+        (lambda rows: cost_of_identity(rows.expand(2, 4, 4), gamma=torch.ones(3)), r"have shape \(2,\), got \(3,\)"),
+        (lambda rows: kernel_norm(rows[:2], rows), "matrix must have 4 rows like rows"),
+        (lambda rows: estimated_rank(rows, rows, 0), "depth must be a finite positive number, got 0"),
+        (lambda rows: hamiltonian(rows, None, 1.0), "momenta must be a floating-point tensor"),
         (lambda rows: stationarity_residual([], [], [], 1.0), "L, L and L or L \\+ 1 layers"),
         (lambda rows: stationarity_residual([rows], [rows], [rows], 1.0), "weights must have shape"),
     ],
@@ -181,3 +186,12 @@ def test_the_residual_vanishes_where_the_objective_is_stationary() -> None:
 def test_bad_input_is_told_in_one_sentence(call, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         call(powers(4, 4, 1))
+
+
+def test_what_is_not_finite_gives_no_number_and_takes_no_other_member_along() -> None:
+    rows = torch.stack([powers(5, 4, 1), powers(5, 4, 1)])
+    rows[0, 2, 1] = math.nan
+    for found in (*cost_of_identity(rows), *cost_of_identity(rows, True, 0.1), stable_gamma(rows)):
+        assert found.isnan().tolist() == [True, False]
+    assert nuclear_stable_rank(rows).isnan().tolist() == [True, False]
+    assert torch.equal(cost_of_identity(rows).cost[1], cost_of_identity(rows[1:]).cost[0])
