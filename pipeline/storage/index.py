@@ -25,7 +25,7 @@ from pipeline.storage.shapes import fault
 from pipeline.storage.summary_shape import SUMMARY, lacks
 
 FILE = ".dnc.index"
-FORM = 1
+FORM = 2
 """Of the file; one of another form is made anew."""
 FEWEST = 20
 """Runs that the file is not written for: reading them takes a fifth of a second."""
@@ -43,6 +43,7 @@ class KeptRun(NamedTuple):
     summary: Mapping[str, Any]
     config: Mapping[str, Any] | None
     overrides: list[str] | None
+    hydra: Mapping[str, Any] | None
 
 
 def kept_runs(folder: Path, runs: Iterable[Path]) -> dict[Path, KeptRun]:
@@ -105,6 +106,7 @@ class _Index:
                     _Summary(run, row["summary"], self),
                     None if config is None else {key: self.value(place, key, _CONFIG) for key, place in config.items()},
                     None if overrides is None else self.value(overrides, "overrides", _OVERRIDES),
+                    None if (hydra := row["hydra"]) is None else self.value(hydra, "hydra", _HYDRA),
                 )
         return None
 
@@ -123,13 +125,14 @@ class _Index:
         return value
 
     def add(self, name: str, stamp: str, *parts: Any) -> None:
-        """Note a run: its summary without `LEFT_OUT`, its configuration and its overrides."""
-        written, config, overrides = parts
+        """Note a run: its summary without `LEFT_OUT`, its configuration, its overrides, where Hydra started it."""
+        written, config, overrides, hydra = parts
         self.rows[name] = {
             "stamp": stamp,
             "summary": {key: None if key in LEFT_OUT else self._place(value) for key, value in written.items()},
             "config": None if config is None else {key: self._place(value) for key, value in config.items()},
             "overrides": None if overrides is None else self._place(overrides),
+            "hydra": None if hydra is None else self._place(hydra),
         }
 
     def add_from(self, old: "_Index", names: Iterable[str]) -> None:
@@ -140,7 +143,7 @@ class _Index:
                 at = lambda place: None if place is None else old.pool[place]  # noqa: E731
                 config = row["config"] and {key: at(place) for key, place in row["config"].items()}
                 written = {key: at(place) for key, place in row["summary"].items()}
-                self.add(name, row["stamp"], written, config, at(row["overrides"]))
+                self.add(name, row["stamp"], written, config, at(row["overrides"]), at(row["hydra"]))
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -155,6 +158,7 @@ class _Index:
 
 
 _CONFIG, _OVERRIDES = settings.CONFIG_SHAPE, {"overrides?": settings.OVERRIDES_SHAPE}
+_HYDRA = {"hydra?": settings.HYDRA_SHAPE["hydra"]}
 
 
 class _Summary(Mapping):
@@ -190,15 +194,21 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _parts(run: Path) -> tuple[Any, Any, Any] | None:
-    """Summary, configuration and overrides of a run; None unless all its files can be used."""
+def _parts(run: Path) -> tuple[Any, Any, Any, Any] | None:
+    """Summary, configuration, overrides of a run, and where it was started; None unless all its files can be used."""
     try:
-        settings.kept_hydra(run)
+        hydra = settings.kept_hydra(run)
         config, overrides = settings.kept_config(run), settings.kept_overrides(run)
     except Unreadable:
         return None
     found = summary.read(run)
-    return None if found.status == summary.UNREADABLE else (found.written, config, overrides)
+    return None if found.status == summary.UNREADABLE else (found.written, config, overrides, _started(hydra))
+
+
+def _started(hydra: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What runs of one sweep have in common of Hydra's own settings: where they were started, by which files."""
+    runtime = (hydra or {}).get("runtime") or {}
+    return None if hydra is None else {"runtime": {key: runtime.get(key) for key in ("cwd", "config_sources")}}
 
 
 def _stamp(run: Path) -> str | None:

@@ -17,7 +17,7 @@ OVERRIDES_SHAPE = [str]
 _SOURCE = {"path": str, "provider": str}
 _RUNTIME = {"cwd?": (str, NULL), "config_sources?": ([_SOURCE], NULL), "choices?": ({"experiment?": (str, NULL)}, NULL)}
 _HYDRA = {"runtime?": (_RUNTIME, NULL), "overrides?": ({"task?": ([str], NULL)}, NULL)}
-_HYDRA = {"hydra": _HYDRA | {"mode?": (str, NULL), "sweep?": ({"dir?": (str, NULL)}, NULL)}}
+HYDRA_SHAPE = {"hydra": _HYDRA | {"mode?": (str, NULL), "sweep?": ({"dir?": (str, NULL)}, NULL)}}
 
 
 def kept_config(folder: Path) -> dict[str, Any] | None:
@@ -35,7 +35,7 @@ def kept_hydra(folder: Path) -> dict[str, Any] | None:
     Raises:
         Unreadable: it cannot be used.
     """
-    found = _kept(folder / HYDRA, _HYDRA)
+    found = _kept(folder / HYDRA, HYDRA_SHAPE)
     return None if found is None else found["hydra"]
 
 

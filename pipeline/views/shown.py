@@ -23,7 +23,7 @@ Names = dict[tuple[str, str], str]
 def panels(summary: RunSummary, rows: "pd.DataFrame") -> list[MetricDisplay]:
     """Metrics of layers to draw: those among ``rows`` that are drawn by default, or else the first of the others."""
     of_layers = rows[rows.layer != ""]
-    present = list(dict.fromkeys(of_layers.metric))
+    present = list(of_layers.metric.unique())
     order = [*(name for name in summary.metrics if name in present), *(n for n in present if n not in summary.metrics)]
     metrics = [summary.metric(name) for name in order if not is_test_twin(name, present)]
     chosen = [metric for metric in metrics if metric.panel] or metrics
@@ -43,12 +43,12 @@ def drawable(rows: "pd.DataFrame", metric: MetricDisplay) -> "pd.Series":
 
 def layers(frame: "pd.DataFrame", stage: str) -> list[str]:
     """Layers of a stage, in the order in which they were measured, which is that of data flow."""
-    return list(dict.fromkeys(frame[(frame.stage == stage) & (frame.layer != "")].layer))
+    return list(frame.layer[(frame.stage == stage) & (frame.layer != "")].unique())
 
 
 def stages_at_the_end(summary: RunSummary, frame: "pd.DataFrame") -> list[Stage]:
     """Stages whose layers make up the result, in the order of data flow; those on the way to it if it has none."""
-    measured = summary.in_order(set(frame[frame.layer != ""].stage))
+    measured = summary.in_order(set(frame.stage[frame.layer != ""].unique()))
     return [stage for stage in measured if not stage.intermediate] or measured
 
 
@@ -84,7 +84,7 @@ def families(rows: "pd.DataFrame") -> dict[str, list[str]]:
     Those of the training and of the test split do.
     """
     found: dict[str, list[str]] = {}
-    for name in dict.fromkeys(rows[rows.layer == ""].metric):
+    for name in rows.metric[rows.layer == ""].unique():
         found.setdefault(name.removeprefix("train_").removeprefix("test_"), []).append(name)
     return found
 

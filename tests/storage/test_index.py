@@ -25,6 +25,8 @@ def write(run: Path, number: int, **more) -> None:
     (run / "summary.json").write_text(json.dumps(content))
     (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"seed": number, "head": {"depth": 3, "width": 8}}))
     (run / ".hydra" / "overrides.yaml").write_text(f"- seed={number}\n")
+    started = {"cwd": "/home/somebody", "config_sources": [{"path": "own", "provider": "command-line"}]}
+    (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": started}}))
 
 
 @pytest.fixture
@@ -45,7 +47,15 @@ def told(run: LocalRun) -> tuple:
     found = run.summary
     return (
         (run.status, run.error, run.protocol, run.subject, run.title, run.headline, dict(run.settings)),
-        (run.overrides, found.further, found.stages, found.sections, found.uses, dict(found.written)),
+        (
+            run.overrides,
+            run.hydra.get("runtime"),
+            found.further,
+            found.stages,
+            found.sections,
+            found.uses,
+            dict(found.written),
+        ),
     )
 
 
@@ -111,10 +121,10 @@ def test_runs_that_cannot_be_used_are_not_kept(many):
         lambda text: text[: len(text) // 2],
         lambda text: text.replace('"completed"', '"interrupted"'),
         lambda text: "[" * 10**5,
-        lambda text: signed('{"form": 1, "pool": [], "runs": [1]}'),
+        lambda text: signed('{"form": 2, "pool": [], "runs": [1]}'),
         lambda text: signed(json.dumps(json.loads(text.partition("\n")[2]) | {"pool": []})),
         lambda text: signed(json.dumps(json.loads(text.partition("\n")[2]) | {"pool": [[[]]] * 1000})),
-        lambda text: signed(text.partition("\n")[2].replace('"form":1', '"form":2')),
+        lambda text: signed(text.partition("\n")[2].replace('"form":2', '"form":1')),
     ],
     ids=["empty", "cut", "changed", "deep", "a list", "no pool", "another pool", "another form"],
 )

@@ -16,11 +16,13 @@ from pipeline.views.html.markup import Html, data, table, tag
 from pipeline.views.html.palette import Pair, ramp
 from pipeline.views.html.runs import LocalRun
 from pipeline.views.html.series import Line, final, lines
-from pipeline.views.shown import layers, leading_stage, panels, place_names
+from pipeline.views.shown import Names, layers, leading_stage, panels, place_names
 from pipeline.views.varying import SUBJECTS, Varied, varied
 
 MOST_WORDS = 60
 """Letters of what a run came to that stand in its row."""
+MOST_CURVES = 100
+"""Runs that are drawn; of more, no curve could be told from its neighbours, and the page would take a minute."""
 MOST_NAMED = 3
 """Settings that go into a run's label, if no more differ."""
 
@@ -114,28 +116,62 @@ def _worst(runs: Sequence[LocalRun], name: str, worst: Callable[[list[float]], f
     return worst(known) if known else None
 
 
+def drawn(runs: Sequence[LocalRun]) -> tuple[set[int], str]:
+    """Places of the runs whose curves are drawn, and which these are if not all; completed ones, with both ends."""
+    if len(runs) <= MOST_CURVES:
+        return set(range(len(runs))), ""
+    name, label = next(iter(Columns.of(runs).numbers.items()), ("", ""))
+    known = [run.known_by(name) for run in runs]
+    numbers = {at: value for at, value in enumerate(known) if isinstance(value, int | float)}
+    order = sorted(numbers, key=numbers.__getitem__) or list(range(len(runs)))
+    last, steps = len(order) - 1, min(MOST_CURVES, len(order)) - 1
+    found = {order[round(step * last / max(steps, 1))] for step in range(steps + 1)}
+    among = f"evenly among those sorted by {label}, with the smallest and the largest" if numbers else "evenly"
+    return found, f"{len(found)} of the {len(runs)} runs are drawn, chosen {among}."
+
+
 @dataclass(frozen=True)
 class Compared:
-    """A run in the comparison: its place among all, what it is called, its colours, its record, its leading stage."""
+    """A run in the comparison: its place among all, what it is called, its colours, its leading stage.
+
+    Of the record: ``frame`` has the leading stage, ``last`` only its last layer and what belongs to no layer, ``ends``
+    only the last step. ``order`` are the stage's layers, ``names`` what all places at the end are called.
+    """
 
     index: int
     name: str
     colors: Pair
     run: LocalRun
-    frame: pd.DataFrame
     stage: Stage
+    frame: pd.DataFrame
+    last: pd.DataFrame
+    ends: pd.DataFrame
+    order: list[str]
+    names: Names
+
+    @classmethod
+    def of(cls, index: int, name: str, colors: Pair, run: LocalRun, record: pd.DataFrame) -> "Compared | None":
+        """The run, if its record has a layer; whatever is asked of the record later is asked of few rows."""
+        stage = leading_stage(run.summary, record)
+        if stage is None:
+            return None
+        frame = record[record.stage == stage.name]
+        order = layers(frame, stage.name)
+        last, ends = frame[frame.layer.isin(["", *order[-1:]])], frame[frame.step == frame.step.max()]
+        return cls(index, name, colors, run, stage, frame, last, ends, order, place_names(run.summary, record))
 
 
-def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) -> Html:
+def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None], which: str = "") -> Html:
     """Metrics of the last layer, loss and gap of all runs over the steps, and the profiles over the layers.
 
-    Of each run its head is shown or, where it has none, the last stage with layers.
+    Of each run its head is shown or, where it has none, the last stage with layers. Without a frame a run is left out;
+    ``which`` says why.
     """
     named = zip(runs, labels(runs), ramp(len(runs)), frames, strict=True)
     shown = [
-        Compared(index, name, colors, run, frame, stage)
+        one
         for index, (run, name, colors, frame) in enumerate(named)
-        if frame is not None and (stage := leading_stage(run.summary, frame))
+        if frame is not None and (one := Compared.of(index, name, colors, run, frame))
     ]
     if not shown:
         return tag("p", "None of the runs has recorded anything of a layer.")
@@ -149,6 +185,7 @@ def together(runs: Sequence[LocalRun], frames: Sequence[pd.DataFrame | None]) ->
     note = "Medians over the seeds, in a band from the smallest to the largest; " + (
         "head layers after the activation." if of_heads else "layers after the activation."
     )
+    note += f" {which}" if which else ""
     figures = tag("div", *(chart.html() for chart in charts if chart is not None), class_="charts")
     legends = tag("div", choice, legend("Runs", "run", entries), class_="legends")
     return tag("section", tag("p", note, class_="note"), legends, figures, class_="panel", aria_label="Comparison")
@@ -162,8 +199,8 @@ def _coloured_by(runs: Sequence[LocalRun]) -> Html:
     palettes = {"run": [list(pair) for pair in ramp(len(runs))]}
     for one in changed:
         order = _values(one)
-        colors = ramp(len(order))
-        palettes[one.key] = [list(colors[order.index(text)]) for text in one.texts()]
+        colors = dict(zip(order, ramp(len(order)), strict=True))
+        palettes[one.key] = [list(colors[text]) for text in one.texts()]
     options = (tag("option", name, value=name) for name in palettes)
     label = tag("label", "coloured by ", tag("select", *options, data_colors=True))
     return tag("div", label, data(palettes, "palettes"), class_="legend choice")
@@ -173,7 +210,7 @@ def _metrics(shown: Sequence[Compared]) -> list[MetricDisplay]:
     """Metrics that any of the runs shows of its leading stage; each once."""
     found: dict[str, MetricDisplay] = {}
     for one in shown:
-        for metric in panels(one.run.summary, one.frame[one.frame.stage == one.stage.name]):
+        for metric in panels(one.run.summary, one.frame):
             found.setdefault(metric.name, metric)
     return list(found.values())
 
@@ -190,9 +227,7 @@ def _over_steps(shown: Sequence[Compared], metric: str, title: str, logarithmic:
 
 def _of_last_layer(one: Compared, metric: str, logarithmic: bool) -> list[Line]:
     """The metric of what enters the last weight matrix, or of the whole stage."""
-    last = layers(one.frame, one.stage.name)[-1:]
-    found = lines(one.frame, one.stage.name, metric, logarithmic=logarithmic)
-    return [line for line in found if line.layer in ("", *last)][-1:]  # before the activation comes first
+    return list(lines(one.last, one.stage.name, metric, logarithmic=logarithmic))[-1:]  # before activation comes first
 
 
 def _profile(shown: Sequence[Compared], metric: MetricDisplay) -> Chart | None:
@@ -204,10 +239,8 @@ def _profile(shown: Sequence[Compared], metric: MetricDisplay) -> Chart | None:
 
 def _entering(one: Compared, metric: str) -> Ends:
     """The metric of what enters each layer of the leading stage: the features, then activations."""
-    order = layers(one.frame, one.stage.name)
-    places = final(one.frame, metric, place_names(one.run.summary, one.frame))
     return [
-        (order.index(place.layer) + 1, place)
-        for place in places
-        if place.stage == one.stage.name and (place.tap == "post" or place.layer == order[0])
+        (one.order.index(place.layer) + 1, place)
+        for place in final(one.ends, metric, one.names)
+        if place.tap == "post" or place.layer == one.order[0]
     ]

@@ -52,7 +52,8 @@ def _single(run: LocalRun) -> Html:
 
 def _several(runs: Sequence[LocalRun]) -> Html:
     anchors = [f"run-{index}" for index in range(len(runs))]
-    records = [run.record() for run in runs]
+    drawn, which = across.drawn(runs)
+    records = [run.record() if index in drawn else (None, None) for index, run in enumerate(runs)]
     in_full = len(runs) <= MOST_IN_FULL
     articles = [
         tag(
@@ -68,7 +69,7 @@ def _several(runs: Sequence[LocalRun]) -> Html:
         tag("h1", f"{len(runs)} runs ({counts})")
         + across.overview(runs, anchors)
         + tag("h2", "Compared")
-        + across.together(runs, [frame for frame, _ in records])
+        + across.together(runs, [frame for frame, _ in records], which)
         + across.heat_maps(runs)
         + across.settings(runs)
         + tag("h2", "Run by run")

@@ -70,8 +70,8 @@ class LocalRun:
 
     @cached_property
     def hydra(self) -> Mapping[str, Any]:
-        """Hydra's own settings of the run (``.hydra/hydra.yaml``)."""
-        return self._settings[HYDRA][0] or {}
+        """Hydra's own settings of the run (``.hydra/hydra.yaml``); of an indexed run, where it was started."""
+        return (self.kept.hydra if self.kept else self._settings[HYDRA][0]) or {}
 
     @cached_property
     def overrides(self) -> list[str] | None:

@@ -36,9 +36,13 @@ def lines(frame: pd.DataFrame, stage: str, metric: str, *, logarithmic: bool = T
     if logarithmic:
         rows = rows[rows.value > 0]
     for (layer, tap), group in rows.groupby(["layer", "tap"], sort=False):
-        found = group.groupby("step").value.agg(["median", "min", "max"])
-        numbers = ([_rounded(value) for value in found[name]] for name in ("median", "min", "max"))
-        yield Line(str(layer), str(tap), [int(step) for step in found.index], *numbers)
+        if group.step.is_unique:  # one seed: a report of a sweep is mostly these
+            found = group.sort_values("step")
+            steps, numbers = found.step, [[_rounded(value) for value in found.value]] * 3
+        else:
+            found = group.groupby("step").value.agg(["median", "min", "max"])
+            steps, numbers = found.index, [[_rounded(value) for value in found[name]] for name in found]
+        yield Line(str(layer), str(tap), [int(step) for step in steps], *numbers)
 
 
 @dataclass(frozen=True)

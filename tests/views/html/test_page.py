@@ -10,7 +10,9 @@ from html import unescape
 import handmade
 import pytest
 
+from pipeline.views.html import across
 from pipeline.views.html.assets import plotly
+from pipeline.views.html.columns import Columns
 from pipeline.views.html.page import page
 from pipeline.views.html.runs import LocalRun, open_runs
 
@@ -116,6 +118,23 @@ def test_curves_can_be_coloured_by_any_setting_that_groups_runs(grid):
     for key in ("seed", "head.depth", "optimizer.lr"):
         colors = {run.config[key]: tuple(pair) for run, pair in zip(grid, palettes[key], strict=True)}
         assert len(set(colors.values())) == len(colors) == len({run.config[key] for run in grid})
+
+
+def test_of_a_crowd_of_runs_some_have_curves_both_ends_among_them_and_the_page_says_which(grid, monkeypatch):
+    monkeypatch.setattr(across, "MOST_CURVES", 5)
+    first = next(iter(Columns.of(grid).numbers))
+    order = sorted(range(len(grid)), key=lambda index: grid[index].known_by(first))
+    found, said = across.drawn(grid)
+    assert found == {order[index] for index in (0, 4, 8, 11, 15)}
+    read = []
+    monkeypatch.setattr(LocalRun, "record", lambda run: (read.append(run.name), record(run))[1])
+    made = told(grid)
+    assert said.startswith("5 of the 16 runs are drawn") and said in made
+    assert sorted(read) == sorted(grid[index].name for index in found), "other records need not be read"
+    assert len(re.findall(r'data-key="run"', page(grid))) == 5
+
+
+record = LocalRun.record
 
 
 @pytest.mark.parametrize("pieces", [("0",), ("0", "1")])
