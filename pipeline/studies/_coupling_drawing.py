@@ -63,8 +63,10 @@ def _overview(results: Sequence[Result]) -> "Figure":
     with Sheet(2, 3, title="Coupling of residual blocks beside collapse", width=1.3) as sheet:
         (over, line, collapse), (depth, beside, accuracy) = sheet.row(0), sheet.row(1)
         five = by_depth(results).get(5, {})
+        made = {float(result.config.optimizer.weight_decay) for result in of_depths(results)}
         for decay, color in COLORS.items():
-            sheet.legend([marks.line(f"decay {decay:g}", color, marker="o")])
+            if decay in made:
+                sheet.legend([marks.line(f"decay {decay:g}", color, marker="o")])
             if (result := five.get(decay)) is None:
                 continue
             values = m_curve(result)

@@ -17,6 +17,7 @@ Provenance: claims read in the paper's abstract; network, start, pixels, AdamW, 
     images about their own means; the paper bounds the population's variance.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -26,7 +27,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from pipeline.studies._crossings import crossing
-from pipeline.studies._family import every
+from pipeline.studies._family import every, undecidable
 from pipeline.studies._measured import CLASSIFIER, COMMON, curve, end, numbers, tables
 from pipeline.studies.engine.claims import ABSTRACT, CONTROL, LATER, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
@@ -78,14 +79,14 @@ def claims(results: Sequence[Result]) -> list[Claim]:
             made += owned(ABSTRACT, _alike(f"{what} after the same time in units of 1/(rate x decay)", scaled))
         grows = all(before < after for before, after in pairwise(collapses))
         text = "the weaker the decay, the later training NC1 of 1, steps"
-        made += owned(ABSTRACT, Claim(text, "rising", numbers(collapses), grows))
+        made += owned(ABSTRACT, _known(Claim(text, "rising", numbers(collapses), grows), collapses))
     if ordered:
         ratios = [late / early for late, early in zip(collapses, fits, strict=True)]
         text = f"collapse comes after fitting, at least {LATE:g} times as late"
-        made += owned(LATER, every(text, [ratio >= LATE for ratio in ratios], numbers(ratios)))
+        made += owned(LATER, _known(every(text, [ratio >= LATE for ratio in ratios], numbers(ratios)), ratios))
         found = [goes_with(result) for result in ordered]
         text = "once fitted, test accuracy rises as the test images' NC1 falls, Spearman <= -0.9"
-        made += owned(ABSTRACT, every(text, [value <= -0.9 for value in found], numbers(found)))
+        made += owned(ABSTRACT, _known(every(text, [value <= -0.9 for value in found], numbers(found)), found))
         ends = [(end(result, CLASSIFIER, "test_dnc1"), end(result, CLASSIFIER, "dnc1")) for result in ordered]
         text = "at the end test images are less collapsed than training images"
         both = "; ".join(f"{test:.3g} against {train:.3g}" for test, train in ends)
@@ -99,24 +100,26 @@ def _controls(result: Result) -> list[Claim]:
     if result.point.name == "no_decay":
         least = min(curve(result, CLASSIFIER, "dnc1"), default=float("nan"))
         fitted = f"fits after {fit(result):.3g} steps, least NC1 {least:.3g}"
-        return [
-            Claim("without decay: fits, and does not collapse", f"NC1 > {COLLAPSED:g}", fitted, _no_collapse(result))
-        ]
+        text, stays = "without decay: fits, and does not collapse", math.isnan(collapse(result))
+        claim = Claim(text, f"NC1 > {COLLAPSED:g}", fitted, stays)
+        return [_known(claim, [fit(result)]) if stays else claim]
     if result.point.name == "usual_start":
         times = f"{generalisation(result):.3g} against {fit(result):.3g} steps"
         text = f"usual start: test accuracy {GENERALISED} no later than training accuracy {FITTED}"
-        return [Claim(text, "no later", times, generalisation(result) <= fit(result))]
+        claim = Claim(text, "no later", times, generalisation(result) <= fit(result))
+        return [_known(claim, [fit(result)])]
     return []
 
 
-def _no_collapse(result: Result) -> bool:
-    return fit(result) == fit(result) and collapse(result) != collapse(result)
-
-
 def _alike(text: str, times: Sequence[float]) -> Claim:
-    """A claim that times are the same; NaN is not."""
-    same = max(times) <= ALIKE * min(times) and all(time == time for time in times)
-    return Claim(text, f"largest <= {ALIKE:g} x smallest", numbers(times), same)
+    """A claim that times are the same."""
+    same = max(times) <= ALIKE * min(times)
+    return _known(Claim(text, f"largest <= {ALIKE:g} x smallest", numbers(times), same), times)
+
+
+def _known(claim: Claim, values: Sequence[float]) -> Claim:
+    """Not decided where one of the values is NaN: what a run does not reach in its time has none."""
+    return undecidable(claim, not any(math.isnan(value) for value in values))
 
 
 def decayed(results: Sequence[Result]) -> list[Result]:
@@ -197,7 +200,10 @@ def _times(axes: "Axes", ordered: Sequence[Result]) -> list:
         (lambda result: collapse(result, "test_"), "test NC1 of 1", style.PURPLE),
     )
     for (time, label, color), marker in zip(kinds, style.MARKERS, strict=False):
-        axes.plot(decays, [time(result) for result in ordered], color=color, marker=marker)
+        times = [time(result) for result in ordered]
+        if all(math.isnan(value) for value in times):
+            continue
+        axes.plot(decays, times, color=color, marker=marker)
         handles.append(marks.line(label, color, marker=marker))
     constants = [1 / _rate(result) for result in ordered]
     axes.plot(decays, constants, **style.OPTIMUM)

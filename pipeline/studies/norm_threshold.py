@@ -183,7 +183,8 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
             marks.dots(ahead, rates, [onset(result) for result in begun], style.BLUE, "s")
             ahead.axhline(LEAD, **style.THRESHOLD)
             ahead.set(xscale="log", xlabel="learning rate", ylabel="epochs")
-        sheet.legend([marks.line(f"rate {rate:g}", color) for rate, color in COLORS.items()])
+        made = {result.config.optimizer.lr for result in results}
+        sheet.legend([marks.line(f"rate {rate:g}", color) for rate, color in COLORS.items() if rate in made])
         sheet.legend([marks.line("mean norm at the onset", **style.OPTIMUM)])
         sheet.legend([marks.line(f"NC1 of {ONSET:g}; lead of {LEAD:g}", **style.THRESHOLD)])
         sheet.legend([marks.dot("lead", style.RED), marks.dot("onset", style.BLUE, "s")])

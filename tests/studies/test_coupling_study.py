@@ -8,7 +8,7 @@ from study_results import one
 
 from pipeline.studies._coupling import matrix, near, rank_correlation
 from pipeline.studies.coupling import STUDY, claims, draw, measurements, tables
-from pipeline.studies.engine.study import CPU
+from pipeline.studies.engine.study import FULL
 
 KEYS = {"line_shape_score": (2.0, 1.5), "ra1_spacing": (0.2, 0.3), "ra3_beyond": (0.3, 0.01)}
 KEYS |= {"ra2_left_right": (0.1, 0.2), "ra4_largest": (3.0, 3.0)}
@@ -21,7 +21,7 @@ def _run(folder, name, m, *, accuracy=0.9, blocks=3, before=1.0):
     for own in names:
         pairs = {f"coupling/with={other}/post": [before, m] for other in names if other != own}
         curves[own, "post"] = {**pairs, **KEYS, "dnc1": [2.0, m / 2]}
-    return result_of(folder, STUDY, point_of(STUDY, CPU, name), curves)
+    return result_of(folder, STUDY, point_of(STUDY, FULL, name), curves)
 
 
 def test_a_matrix_has_the_block_itself_as_its_row_and_the_other_as_its_column(tmp_path):
@@ -34,7 +34,7 @@ def test_a_matrix_has_the_block_itself_as_its_row_and_the_other_as_its_column(tm
         }
         for row, own in enumerate(names)
     }
-    result = result_of(tmp_path, STUDY, point_of(STUDY, CPU, "L5-decay_0"), curves)
+    result = result_of(tmp_path, STUDY, point_of(STUDY, FULL, "L5-decay_0"), curves)
     found = matrix(result)
     assert found[4, 1] == 41 and np.isnan(found.diagonal()).all() and np.nanmax(matrix(result, 0)) == 9
     pairs = [(i, j) for i in range(6) for j in range(6) if 0 < abs(i - j) <= 3]

@@ -53,6 +53,21 @@ def test_claims_hold_where_times_scale_with_the_decay(tmp_path):
     assert len(figure.axes[2].lines) == 5 and figure.axes[0].get_xscale() == "log"
 
 
+def test_what_a_run_does_not_reach_in_its_time_decides_nothing(tmp_path):
+    never = {"fitted": 1000, "generalised": 1000, "collapsed": 1000, "factor": 0.99}
+    results = [
+        *(_run(tmp_path, f"decay_{decay}", **never) for decay in (0.3, 0.2)),
+        _run(tmp_path, "usual_start", 1000),
+    ]
+    results.append(_run(tmp_path, "no_decay", **never))
+    judged = claims(results)
+    decided = [claim for claim in judged if claim.holds is not None]
+    assert len(judged) == 9 and len(decided) == 1 and "less collapsed than training" in decided[0].claim
+    (figure,) = drawn_for("column", lambda: draw(results)).values()
+    assert len(figure.axes[2].lines) == 1  # 1/(rate x decay) alone
+    assert not any("accuracy 0.8" in entry.get_text() for legend in figure.legends for entry in legend.get_texts())
+
+
 def test_claims_fail_where_they_do_not(tmp_path):
     judged = claims(
         [

@@ -56,6 +56,9 @@ def test_claims_hold_for_one_norm_and_times_of_the_rate(tmp_path):
     assert not one(judged, "mnist: it does so 62 epochs before").holds
     (figure,) = drawn_for("column", lambda: draw(results)).values()
     assert len(figure.axes) == 6
+    (figure,) = drawn_for("column", lambda: draw([r for r in results if "lr_0.02" not in r.point.name])).values()
+    entries = [entry.get_text() for legend in figure.legends for entry in legend.get_texts()]
+    assert [entry for entry in entries if "rate" in entry] == ["rate 0.05", "rate 0.1"]  # not what was not run
 
 
 def test_claims_fail_for_norms_and_times_that_differ(tmp_path):
