@@ -30,7 +30,7 @@ class Matrix:
     @cached_property
     def _labels(self) -> np.ndarray:
         """(N,), whole numbers as int64, or text."""
-        return _checked_labels(self.labels, _array(self.labels, LABELS))
+        return _checked_labels(self.labels, _array(self.labels, LABELS, alone=self.labels != self.rows))
 
     def label_names(self) -> tuple[str, ...]:
         """The distinct labels as text, numbers in their order."""
@@ -151,12 +151,13 @@ def read_matrix(files: Matrix) -> Tensor:
     return rows
 
 
-def _array(path: Path, name: str | None) -> np.ndarray:
-    """The array of a .npy file, or of a safetensors file the tensor of that name, by default its only other one."""
+def _array(path: Path, name: str | None, *, alone: bool = False) -> np.ndarray:
+    """The array of a .npy file, or of a safetensors file the tensor of that name (``alone``: or its only one), by
+    default its only other one."""
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        return _tensor(path, name)
+        return _tensor(path, name, alone)
     except DataError:
         raise
     except Exception as error:  # whatever the readers make of damaged bytes
@@ -164,7 +165,7 @@ def _array(path: Path, name: str | None) -> np.ndarray:
         raise DataError(f"{shown(path)} cannot be read ({reason}); allowed: a whole {path.suffix} file.") from error
 
 
-def _tensor(path: Path, name: str | None) -> np.ndarray:
+def _tensor(path: Path, name: str | None, alone: bool) -> np.ndarray:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -178,15 +179,18 @@ def _tensor(path: Path, name: str | None) -> np.ndarray:
                 )
             name = others[0]
         elif name not in names:
-            if len(names) != 1:
-                raise DataError(f"{shown(path)} holds no tensor called {name}: {in_short(sorted(names))}.")
+            if len(names) != 1 or not alone:
+                raise DataError(
+                    f"{shown(path)} holds no tensor called {name} ({in_short(sorted(names)) or 'none at all'}); "
+                    "allowed: one there, or a file of labels as data.labels."
+                )
             name = names[0]
         tensor = file.get_tensor(name)
     return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
 
 
 def _checked_labels(path: Path, found: np.ndarray) -> np.ndarray:
-    if found.ndim != 1:
+    if found.ndim != 1 or not len(found):
         raise DataError(f"{shown(path)} holds an array of shape {found.shape}; {ALLOWED_LABELS}.")
     if found.dtype.kind == "U":
         return found

@@ -69,7 +69,9 @@ def coupling_abs(jacobians: BlockOfStack) -> Tensor:
 @metric(*OWN, title="RA2: left and right singular vectors", target=1.0, scale="linear")
 def ra2_left_right(jacobians: BlockOfStack) -> Tensor:
     """Mean over samples and the first C singular triples of |cos| of the left and the right vector of J_l."""
-    left, _, right = jacobians.decomposed
+    left, values, right = jacobians.decomposed
+    if bool(values.isnan().any()):
+        return values.new_tensor(torch.nan)
     return (left * right.mT).sum(-2).abs()[..., : jacobians.stack.num_classes].mean()
 
 
@@ -77,6 +79,8 @@ def ra2_left_right(jacobians: BlockOfStack) -> Tensor:
 def ra3_rank(jacobians: BlockOfStack) -> Tensor:
     """Number of singular values of J_l above a thousandth of the largest, mean over samples; C at most, says RA3."""
     values = jacobians.decomposed[1]
+    if bool(values.isnan().any()):
+        return values.new_tensor(torch.nan)
     return (values > 1e-3 * values[..., :1]).sum(-1).double().mean()
 
 

@@ -10,7 +10,8 @@ from pipeline.data import ImageData, Split
 from pipeline.measure.blocks import rows_of_blocks, sizes_of_rows, told
 from pipeline.measure.costs import family_bytes
 from pipeline.measure.layers import measure_backbone
-from pipeline.metrics import block_jacobian, stack_alignment
+from pipeline.metrics import block_jacobian, jacobians, stack_alignment
+from pipeline.metrics.engine.block_stack import BlockOfStack, BlockStack
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.networks import Backbone, build_backbone
 
@@ -157,6 +158,15 @@ def test_what_is_undefined_says_why(images) -> None:
     *_, last = measure_backbone(backbone, images, settings=ASKED).layers
     for name, why in (("coupling", "no pair of blocks"), ("ra3_rank", "does not depend"), ("ra1_spacing", "not move")):
         assert last.values[name].isnan() and why in last.reasons[name]
+
+
+def test_jacobians_that_are_not_finite_give_no_number() -> None:
+    stack = torch.eye(3).expand(2, 1, 3, 3).clone()
+    stack[0, 0, 1, 2] = torch.inf
+    broken, whole = (BlockOfStack(BlockStack(stack, torch.zeros(1, 3, 3), 2, 2), at) for at in (0, 1))
+    for metric in (jacobians.ra2_left_right, jacobians.ra3_rank, jacobians.ra3_beyond, jacobians.ra4_largest):
+        assert metric(broken).isnan() and metric(whole).isfinite()
+    assert jacobians.coupling(broken).isnan()
 
 
 def test_costs_are_those_of_the_jacobians_and_their_decompositions() -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pipeline.metrics.functions.block_jacobians import couplings
+from pipeline.metrics.functions.block_jacobians import couplings, singular_triples
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class BlockStack:
 
     @cached_property
     def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """U `(L, n, d, d)`, singular values `(L, n, d)`, V^T of the Jacobians."""
-        return torch.linalg.svd(self.jacobians.double(), full_matrices=False)
+        """U `(L, n, d, d)`, singular values `(L, n, d)` (NaN where a Jacobian is not finite), V^T of the Jacobians."""
+        return singular_triples(self.jacobians.double())
 
     def _coupled(self, *, absolute: bool) -> Tensor:
         return couplings(self.jacobians, min(self.rank, self.jacobians.shape[-1]), absolute).nanmean(-1)

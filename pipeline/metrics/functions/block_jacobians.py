@@ -114,7 +114,7 @@ def couplings(jacobians: Tensor, k: int, absolute: bool = False) -> Tensor:
     check_matrix("jacobians", jacobians, "(L, ..., d, d)")
     _check_k(k, jacobians)
     blocks = jacobians.detach().double()
-    left, values, right = _svd(blocks)
+    left, values, right = singular_triples(blocks)
     own = values[..., :k]
     found = [_distance(blocks, own, left[j], values[j], right[j], k, 2, absolute) for j in range(len(blocks))]
     return torch.stack(found, 1)
@@ -129,7 +129,9 @@ def _coupling(first: Tensor, second: Tensor, k: int, p: float, absolute: bool) -
         raise ValueError(f"first and second must be matrices of one shape, got {shapes}.")
     _check_k(k, first)
     first, second = first.detach().double(), second.detach().double()
-    return _distance(first, torch.linalg.svdvals(finite_part(first))[..., :k], *_svd(second), k, p, absolute)
+    return _distance(
+        first, torch.linalg.svdvals(finite_part(first))[..., :k], *singular_triples(second), k, p, absolute
+    )
 
 
 def _go_together(members: torch.Size, others: torch.Size) -> bool:
@@ -144,7 +146,7 @@ def _check_k(k: int, matrix: Tensor) -> None:
         raise ValueError(f"k must be an int in 1..{largest}, got {k!r}.")
 
 
-def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def singular_triples(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, s and V^T; NaN for s where the matrix is not finite."""
     # U and V of one decomposition: those of J^T J and J J^T would have signs of their own.
     left, values, right = torch.linalg.svd(finite_part(matrix), full_matrices=False)
@@ -248,7 +250,7 @@ def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_c
     k = min(num_classes, blocks.shape[-1])
     _check_k(k, blocks)
     lengths = torch.linalg.vector_norm(_steps(path), dim=-1)
-    left, values, right = _svd(blocks)
+    left, values, right = singular_triples(blocks)
     squares, unknown = values.square(), values[..., 0].isnan()
     left_right = (left * right.mT).sum(-2).abs()[..., :k].mean(-1)
     rank = (values > 1e-3 * values[..., :1]).sum(-1).double()

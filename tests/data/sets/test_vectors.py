@@ -75,7 +75,7 @@ BAD_FILES = {
     "too large": ({"rows": broken(0, 1e39)}, r"beyond float32, first row 0 \(1e\+39\)"),
     "one dimension": ({"rows": ROWS[:, 0]}, r"holds an array of shape \(20,\); allowed: rows \(N, d\)"),
     "images": ({"rows": ROWS.reshape(20, 3, 1, 1)}, r"shape \(20, 3, 1, 1\); allowed: rows"),
-    "nothing": ({"rows": ROWS[:0], "labels": LABELS[:0]}, r"data\.classes=|shape \(0, 3\)"),
+    "nothing": ({"rows": ROWS[:0], "labels": LABELS[:0]}, r"labels\.npy holds an array of shape \(0,\)"),
     "complex": ({"rows": ROWS + 0j}, r"holds complex128 values; allowed: real numbers"),
     "fewer labels": ({"labels": LABELS[1:]}, r"holds 20 rows, but .*labels\.npy 19 labels"),
     "half a label": ({"labels": LABELS + 0.5}, r"the label of row 0 is 0\.5; allowed: whole numbers >= 0"),
@@ -111,6 +111,8 @@ def test_damaged_files_are_refused_and_nothing_is_unpickled(tmp_path):
 def test_names_that_lead_nowhere_are_refused_beforehand(tmp_path):
     root = saved(tmp_path).parent
     save_file({"a": torch.ones(2, 2), "b": torch.ones(2, 2)}, root / "two.safetensors")
+    save_file({"rows": torch.ones(4, 2)}, root / "alone.safetensors")
+    np.save(root / "none_labels.npy", np.zeros(0, dtype=np.int64))
     np.save(root / "wide.npy", np.ones((4, 5)))
     np.save(root / "wide_labels.npy", np.arange(4) % 2)
     np.save(root / "other_labels.npy", np.array([0, 7, 1, 1]))
@@ -123,7 +125,9 @@ def test_names_that_lead_nowhere_are_refused_beforehand(tmp_path):
         ({"root": root / "rows.npy", "labels": "none.npy"}, r"data\.labels: the file .*none\.npy is missing"),
         ({"root": root / "rows.npy", "test_labels": "labels.npy"}, r"data\.test_labels=labels\.npy without"),
         ({"root": root / "rows.npy", "test_file": "rows.npy"}, r"data\.test_file=rows\.npy .* not files of their own"),
-        ({"root": root / "two.safetensors"}, r"two\.safetensors holds no tensor called labels"),
+        ({"root": root / "two.safetensors"}, r"two\.safetensors holds no tensor called labels \(a, b\); allowed"),
+        ({"root": root / "alone.safetensors"}, r"alone\.safetensors holds no tensor called labels \(rows\); allowed"),
+        ({"root": root / "rows.npy", "labels": "none_labels.npy"}, r"none_labels\.npy holds an array of shape \(0,\)"),
     ):
         for call in (validate_request, load_images):
             with pytest.raises(DataError, match=message):
