@@ -119,6 +119,11 @@ def variation(values: Sequence[float]) -> float:
 def claims(results: Sequence[Result]) -> list[Claim]:
     """The norm at the onset, the lead of its fall, and how onset and lead depend on the rate, by pair."""
     made, found = [], pairs([result for result in results if onset(result) == onset(result)])
+    for pair, own in pairs(results).items():
+        if pair not in found or len(found[pair]) < 2:
+            text = f"{pair}: mean feature norm at the onset is one value, standard deviation over mean"
+            said = f"{len(found.pop(pair, []))} of {len(own)} runs get to an onset"
+            made += owned(ABSTRACT, Claim(text, f"< {TIGHT:g}", said, None))
     for pair, own in found.items():
         at, times = [norm_at(result, onset(result)) for result in own], [onset(result) for result in own]
         cov, ahead = variation(at), leads(own)
@@ -178,6 +183,9 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
             path.axhline(ONSET, **style.THRESHOLD)
             path.set(xscale="log", xlabel="mean feature norm", ylabel="NC1")
             over.set(xscale="log", xlabel="epoch", ylabel="mean feature norm")
+            if not begun:
+                sheet.drop(ahead)
+                continue
             rates = [result.config.optimizer.lr for result in begun]
             marks.dots(ahead, rates, leads(begun), style.RED)
             marks.dots(ahead, rates, [onset(result) for result in begun], style.BLUE, "s")
