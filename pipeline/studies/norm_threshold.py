@@ -54,13 +54,15 @@ def _points(pair: str, seeds: Sequence[int], *settings: str) -> tuple[Point, ...
     )
 
 
+RESNET = ("backbone=resnet20", "backbone.hidden=[256,64]")  # the default: a ResNet has no hidden widths
+
 DIGITS = _points("digits", (0, 1), "data=digits", "data.classes=null")
 MNIST = _points("mnist", (0,), "data=mnist", "data.classes=null", "data.samples_per_class=100")
 POINTS = (
     *(_points("mnist_5000", (0, 1, 2), "data=mnist", "data.classes=null", *BIG)),
     *(_points("cifar10_5000", (0, 1, 2), "data=cifar10", "data.classes=null", *BIG)),
-    *(_points("mnist_resnet20", (0, 1, 2), "data=mnist", "data.classes=null", *BIG, "backbone=resnet20")),
-    *(_points("cifar10_resnet20", (0, 1, 2), "data=cifar10", "data.classes=null", *BIG, "backbone=resnet20")),
+    *(_points("mnist_resnet20", (0, 1, 2), "data=mnist", "data.classes=null", *BIG, *RESNET)),
+    *(_points("cifar10_resnet20", (0, 1, 2), "data=cifar10", "data.classes=null", *BIG, *RESNET)),
 )
 AT_ONCE = "where the value is the norm at the onset, fall and onset are one moment but for its spread; the abstract "
 AT_ONCE += "gives no other value"

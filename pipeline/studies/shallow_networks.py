@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 LOSSES = {"mse": "mean squared error", "cross_entropy": "cross-entropy"}
 WIDTHS = (2, 16, 256)
-DIMS, FEW_DIMS = (16, 20, 22, 24, 26, 28, 30, 34, 38, 40, 44), (18, 24, 28, 34, 40)
+DIMS, FEW_DIMS = (16, 18, 20, 22, 24, 26, 28, 30, 34, 38, 40, 44), (18, 24, 28, 34, 40)
 FIRST = (4, 16, 64, 256)
 LAST = 16
 REACHED = 1e-3
