@@ -6,6 +6,7 @@ Reads ``summary.json`` and ``.hydra/config.yaml`` of every run in a folder (a mu
 and writes ``sweep.csv``, ``sweep.md`` and ``sweep.png`` beside them.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ LONGEST_LABEL = 40
 """Letters of a setting or of its value in a figure."""
 MOST_CELLS = 400
 """Of a heat map that has numbers in its cells; of more, whoever wants a number looks into sweep.csv."""
+HIGHEST, WIDEST = 3.0, 1.5
+"""Such a map's sides, in those of a usual panel: cells without numbers need no room for them."""
 GAP = MetricDisplay("gap_to_optimum", "gap to the optimum, worst seed")
 
 
@@ -110,7 +113,9 @@ def sweep_figure(table: pd.DataFrame, settings: Sequence[str], maps: Sequence[Me
     grid = grid if columns else grid.assign(**{"": ""})
     high, wide = grid[rows].nunique(), grid[columns or ""].nunique()
     title = f"{rows} and {columns}" if columns else rows
-    with Sheet(1, len(maps), title=_literal(title), height=max(0.8, 0.2 * high), width=max(1.2, 0.26 * wide)) as sheet:
+    highest, widest = (HIGHEST, WIDEST) if high * wide > MOST_CELLS else (math.inf, math.inf)
+    sides = {"height": min(max(0.8, 0.2 * high), highest), "width": min(max(1.2, 0.26 * wide), widest)}
+    with Sheet(1, len(maps), title=_literal(title), **sides) as sheet:
         for shown, axes in zip(maps, sheet.row(0), strict=True):
             grid[shown.name] = _numeric(grid[shown.name])
             worst = "min" if shown.target == 1 and not shown.logarithmic else "max"

@@ -12,6 +12,7 @@ from commands import dnc
 from matplotlib.image import imread
 
 from pipeline.storage.record import read_record, read_summary
+from pipeline.storage.summary import MetricDisplay
 from pipeline.views.html.command import main
 from pipeline.views.sweep import heat_maps, sweep_figure, sweep_runs, sweep_table, write
 
@@ -100,6 +101,16 @@ def test_settings_that_are_lists_and_settings_that_are_missing_can_be_drawn(tmp_
     figure = sweep_figure(table, ["width", "classes"], heat_maps(sweep_runs(tmp_path)))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["7", "8", "9", "10"]
+
+
+def test_a_map_of_many_cells_is_no_larger_than_a_screen_and_has_a_row_for_every_value():
+    grid = [(lr, decay) for lr in range(1, 51) for decay in range(1, 21)]
+    table = pd.DataFrame({"lr": lr, "decay": decay, "status": "completed", "dnc1": lr / decay} for lr, decay in grid)
+    maps = [MetricDisplay("dnc1", "DNC1")] * 4
+    figure = sweep_figure(table, ["lr", "decay"], maps)
+    assert figure.get_figwidth() < 20 and figure.get_figheight() < 8
+    image = figure.axes[0].images[0].get_array()
+    assert image.shape == (50, 20) and image[49, 0] == 50 and not figure.axes[0].texts
 
 
 def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path, capsys):

@@ -178,7 +178,7 @@ def heat(
     axis = {"type": "category", "automargin": True}
     layout = {
         "xaxis": {**axis, "title": {"text": _name(columns)}},
-        "yaxis": {**axis, "title": {"text": _name(rows)}, "autorange": "reversed"},
+        "yaxis": {**axis, "title": {"text": _name(rows), "standoff": 6}, "autorange": "reversed"},  # beside its ticks
     }
     label = f"{title}: {number(min(known))} to {number(max(known))}, over {rows} and {columns}."
     return Chart(title, label, Figure(layout, [trace]), "Logarithmic colours." if logarithmic else "")

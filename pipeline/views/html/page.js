@@ -72,7 +72,7 @@ function draw(figure) {
   const options = {
     responsive: true,
     displaylogo: false,
-    displayModeBar: touch.matches || figure.matches(".gram") ? false : "hover",
+    displayModeBar: touch.matches || data.some((trace) => trace.type === "heatmap") ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
   drawn.add(figure);
