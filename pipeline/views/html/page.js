@@ -66,17 +66,22 @@ function paletteOf(panel) {
   return choice && JSON.parse(panel.querySelector(".palettes").textContent)[choice.value];
 }
 
-function draw(figure) {
+/** Two of them stand side by side on A4 and letter. A page is laid out for print after its script was asked to draw. */
+const PRINTED = { autosize: false, width: 310, height: 300 };
+
+function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector(".chart-data").textContent);
   const panel = figure.closest(".panel"), hidden = hiddenIn(panel), palette = paletteOf(panel);
   const options = {
-    responsive: true,
+    responsive: !printed,
     displaylogo: false,
     displayModeBar: touch.matches || data.some((trace) => trace.type === "heatmap") ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
   drawn.add(figure);
-  return Plotly.react(figure.querySelector(".plot"), data.map((trace) => shown(trace, hidden, palette)), layoutOf(layout), options);
+  const size = printed && !figure.matches(".gram") ? PRINTED : {};
+  const traces = data.map((trace) => shown(trace, hidden, palette));
+  return Plotly.react(figure.querySelector(".plot"), traces, { ...layoutOf(layout), ...size }, options);
 }
 
 const watcher = new IntersectionObserver((entries) => {
@@ -90,8 +95,10 @@ const watcher = new IntersectionObserver((entries) => {
 
 const figures = [...document.querySelectorAll("figure")];
 figures.forEach((figure) => watcher.observe(figure));
-dark.addEventListener("change", () => drawn.forEach(draw));
-addEventListener("beforeprint", () => figures.forEach(draw));
+const again = () => drawn.forEach((figure) => draw(figure));
+dark.addEventListener("change", again);
+addEventListener("beforeprint", () => figures.forEach((figure) => draw(figure, true)));
+addEventListener("afterprint", again);
 
 document.addEventListener("change", (event) => {
   if (event.target.matches("input[data-key]")) {
