@@ -97,5 +97,5 @@ def test_figures_show_all_kinds_and_every_part(tmp_path):
 
 
 def test_the_full_version_has_the_depths_and_sets_of_the_paper():
-    names = [point.name for point in STUDY.chosen(FULL)]
+    names = [point.name for point in STUDY.chosen(FULL) if point.name.startswith(("mnist-", "cifar10-"))]
     assert len(names) == 2 * 4 * 7 * 5 and "cifar10-two_over_depth-depth_34-seed_4" in names
