@@ -42,7 +42,7 @@ def last_steps(run: Run) -> dict[str, int]:
 
 
 OF_THEIR_OWN = {"leaky", "mean_field"}
-"""Protocols that train networks of their own, and keep what is theirs: tests/runs/protocols."""
+"""Protocols that train networks of their own, by their own settings: tests/runs/protocols has what is asked here."""
 
 
 @pytest.mark.parametrize("protocol", sorted(set(protocol_names()) - OF_THEIR_OWN))

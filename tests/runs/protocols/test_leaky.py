@@ -35,6 +35,14 @@ def test_the_objective_falls_to_a_nearly_stationary_point(tmp_path) -> None:
     assert len(rank) == 3 and rank.notna().all()
 
 
+def test_the_same_settings_record_the_same(tmp_path) -> None:
+    made = config("backbone.epochs=5", "optimizer.iterations=5")
+    for name in ("one", "two"):
+        execute(made, prepare(made), tmp_path / name)
+    one, two = (read_record(tmp_path / name) for name in ("one", "two"))
+    assert len(one) and one.equals(two)
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [
