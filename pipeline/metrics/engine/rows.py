@@ -17,7 +17,7 @@ from pipeline.metrics.engine.statistics import ClassStatistics, distances
 from pipeline.metrics.engine.sums import minus_rows, scratch_for
 from pipeline.metrics.engine.views import unit_rows
 from pipeline.metrics.registry import RowSum, RowValue
-from pipeline.runtime.devices import moved
+from pipeline.runtime.devices import STAYS, moved
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Aim:
     kept: Tensor | None = None
     candidates: Tensor | None = None
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
+    _known: list[_Shared] = field(default_factory=list, init=False, repr=False, compare=False, metadata=STAYS)
 
     def to(self, device: torch.device | str) -> Aim:
         """The same on another device."""
@@ -44,17 +45,24 @@ class Aim:
         """How many rows with these labels count."""
         return len(labels) if self.kept is None else self.kept[labels].sum()
 
+    def shared(self, own: ClassStatistics, reference: ClassStatistics) -> _Shared:
+        """What all batches of one look have in common: of very many class means it takes longer than many a batch."""
+        for known in self._known:
+            if known.is_of(own, reference):
+                return known
+        self._known[:] = [_Shared(own, reference, self)]
+        return self._known[0]
+
     def rows(
-        self, own: ClassStatistics, reference: ClassStatistics, decisions: Tensor | None
-    ) -> tuple[ClassStatistics, ClassStatistics, Tensor | None]:
-        """The same without the rows and classes that do not count."""
+        self, source: tuple[Tensor, Tensor], decisions: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """Features and labels, and decisions on them, without the rows that do not count."""
         if self.kept is None:
-            return own, reference, decisions
-        features, labels = own.source
+            return source, decisions
+        features, labels = source
         counting = self.kept[labels].nonzero().squeeze(-1)
         source = features.index_select(-2, counting), labels.index_select(0, counting)
-        decided = None if decisions is None else decisions.index_select(-1, counting)
-        return replace(own.emptied(self.kept), source=source), reference.emptied(self.candidates), decided
+        return source, None if decisions is None else decisions.index_select(-1, counting)
 
 
 class Rows:
@@ -130,16 +138,25 @@ class _FusedRows(Rows):
 
 
 class _Shared:
-    """What all chunks of one look have in common."""
+    """What all chunks of one look have in common; it keeps no rows."""
 
     def __init__(self, own: ClassStatistics, reference: ClassStatistics, aim: Aim) -> None:
+        self._of = own.anchors, own.drifts, reference.anchors, reference.drifts
+        own, reference = replace(own, source=None), replace(reference, source=None)
+        if aim.kept is not None:
+            own, reference = own.emptied(aim.kept), reference.emptied(aim.candidates)
         self.own, self.reference, self.directions = own, reference, aim.directions
         self._candidates, self.prepared = aim.candidates, aim.prepared
         self._drifts: dict[str, Tensor] = {}
 
-    def chunks(self, kind: type[Rows], decisions: Tensor | None) -> Iterator[Rows]:
-        """The source of `own`, chunk by chunk."""
-        features, labels = self.own.source
+    def is_of(self, own: ClassStatistics, reference: ClassStatistics) -> bool:
+        """Whether it was made of these statistics."""
+        given = own.anchors, own.drifts, reference.anchors, reference.drifts
+        return all(one is other for one, other in zip(given, self._of, strict=True))
+
+    def chunks(self, kind: type[Rows], source: tuple[Tensor, Tensor], decisions: Tensor | None) -> Iterator[Rows]:
+        """Rows and labels, chunk by chunk."""
+        features, labels = source
         slices = chunks_of(features)
         scratch = scratch_for(features[..., slices[0], :])
         for chunk in slices:
@@ -220,14 +237,14 @@ def second_look(
     Returns:
         The numbers of all `row_sums` in their order, float64.
     """
-    width = own.means.shape[-1]
+    width = own.anchors.shape[-1]
     found = own.counts.new_zeros(sum(math.prod(it.size(own.num_classes, width)) for it in row_sums))
     if not row_sums:
         return found
-    own, reference, decisions = aim.rows(own, reference, decisions)
+    source, decisions = aim.rows(own.source, decisions)
     # One product for all of it takes the distances of all anchors to all means.
     kind = Rows if are_many(reference) else _FusedRows
-    for rows in _Shared(own, reference, aim).chunks(kind, decisions):
+    for rows in aim.shared(own, reference).chunks(kind, source, decisions):
         found += torch.cat([_measured(row_sum, rows).to(torch.float64).reshape(-1) for row_sum in row_sums])
     return found
 
@@ -240,10 +257,9 @@ def sums_at_once(
     decisions: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The same by name, `(...)` each, with member dimensions."""
-    own, reference, decisions = aim.rows(own, reference, decisions)
-    shared = _Shared(own, reference, aim)
+    source, decisions = aim.rows(own.source, decisions)
     found: dict[str, Tensor] = {}
-    for rows in shared.chunks(Rows, decisions):
+    for rows in _Shared(own, reference, aim).chunks(Rows, source, decisions):
         for row_sum in row_sums:
             found[row_sum.name] = found.get(row_sum.name, 0) + _measured(row_sum, rows)
     return found
@@ -253,9 +269,9 @@ def values_of_rows(
     row_values: Sequence[RowValue], own: ClassStatistics, reference: ClassStatistics, aim: Aim
 ) -> dict[str, Tensor]:
     """A number of each row that counts, `(..., n)` each, by name."""
-    own, reference, _ = aim.rows(own, reference, None)
+    source, _ = aim.rows(own.source, None)
     found: dict[str, list[Tensor]] = {it.name: [] for it in row_values}
-    for rows in _Shared(own, reference, aim).chunks(Rows, None):
+    for rows in aim.shared(own, reference).chunks(Rows, source, None):
         for it in row_values:
             found[it.name].append(it.measure(rows, rows.prepared(it.name)).to(torch.float64))
     return {name: torch.cat(parts, -1) for name, parts in found.items()}

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from pipeline.metrics import CollapseMetrics
 from pipeline.metrics.engine import nearest
+from pipeline.metrics.engine import rows as rows_module
+from pipeline.metrics.engine.many_classes import MANY
 from pipeline.metrics.engine.nearest import Nearest
 
 
@@ -47,3 +50,26 @@ def test_the_first_of_equally_near_means_is_found_and_products_of_shorter_types_
         assert search.of(means).tolist() == list(range(4)) * 10
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+def test_what_a_second_look_seeks_among_is_prepared_once(monkeypatch):
+    """And anew after further rows, which move the class means."""
+    made = []
+    monkeypatch.setattr(rows_module, "Nearest", lambda *of: made.append(1) or Nearest(*of))
+    source = torch.Generator().manual_seed(0)
+    means = torch.randn(MANY, 5, generator=source)
+    labels = torch.arange(MANY).repeat(2)
+    features = means[labels] + torch.randn(len(labels), 5, generator=source)
+    metric = CollapseMetrics(MANY, 5, metrics=["ncm_accuracy"])
+    for shift, count in ((0.0, 1), (3.0, 2)):
+        shown = features + shift * labels[:, None]
+        metric.update(shown, labels)
+        for batch in torch.arange(len(labels)).split(100):
+            metric.look_again(shown[batch], labels[batch])
+        assert len(made) == count
+        statistics = metric.statistics
+        expected = (
+            torch.cdist(shown.double(), statistics.means, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
+            == labels
+        )
+        assert float(metric.compute()["ncm_accuracy"]) == float(expected.double().mean())
