@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from pipeline.metrics.engine.beyond_rows import BeyondRows
 from pipeline.metrics.engine.checks import (
@@ -23,6 +24,7 @@ from pipeline.metrics.engine.checks import (
 )
 from pipeline.metrics.engine.inputs import Inputs
 from pipeline.metrics.engine.intake import Intake
+from pipeline.metrics.engine.joining import Talk, added
 from pipeline.metrics.engine.packing import merge_packed, pack, shapes_of, unpack
 from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
@@ -54,8 +56,9 @@ class CollapseMetrics(BeyondRows, Metric):
         values = metric.compute(weight=classifier.weight)
 
     The state is one float64 vector, of size O(K d) or, with `covariance`, O(K d + d^2), and one of a few sums for the
-    second look; they stay float64 when the metric, or a model that holds it, is cast. `update` never waits for a GPU;
-    labels out of range raise ValueError at once on a CPU and in `compute()` on a GPU.
+    second look; ranks add these up, so that what each receives does not grow with their number. They stay float64 when
+    the metric, or a model that holds it, is cast. `update` never waits for a GPU; labels out of range raise ValueError
+    at once on a CPU and in `compute()` on a GPU.
 
     Args:
         num_classes: K, at least 2.
@@ -340,6 +343,25 @@ class CollapseMetrics(BeyondRows, Metric):
         # Nothing is there to be merged with the first block; a GPU is not waited for to know that.
         first = self._state.device.type == "cpu" and not so_far.samples
         self._state = pack(batch if first else ClassStatistics.merged([so_far, batch]))
+
+    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any = None) -> None:
+        """Add up over ranks instead of gathering from all, unless another way was asked for."""
+        if dist_sync_fn is not gather_all_tensors:
+            super()._sync_dist(dist_sync_fn, process_group)
+            return
+        reductions, talk = self._reductions, Talk.within(process_group or self.process_group)
+        summed = {"state", "sums", "foreign"} & reductions.keys()
+        self.state = pack(*added([self.statistics], talk))
+        if "sums" in summed:
+            self.sums = talk.total(self.sums.clone())
+        if "foreign" in summed:
+            self.foreign = pack(*added([unpack(self._foreign_shapes, self.foreign)], talk))
+        # Numbers of rows are gathered: there is no sum of them.
+        self._reductions = {name: how for name, how in reductions.items() if name not in summed}
+        try:
+            super()._sync_dist(dist_sync_fn, process_group)
+        finally:
+            self._reductions = reductions
 
     def __getstate__(self) -> dict[str, Any]:
         self._state = self.state  # with what waits

@@ -348,6 +348,7 @@ def test_two_ranks_with_uneven_shards_equal_one_process(tmp_path: Path) -> None:
     done = [rank.end() for rank in ranks]
     assert [rank.code for rank in done] == [0, 0], done
     results = [torch.load(tmp_path / f"result{rank}", weights_only=True) for rank in range(2)]
+    assert [result["gathered"] for result in results] == [0, 0]  # sums are added up, whatever the ranks
     for name, (z, y, _) in cases.items():
         for result in results:
             assert_same(result[name]["once"], layer_metrics(z, y, 3))
