@@ -132,7 +132,11 @@ class DescentConfig:
     lr: float = _knob(0.1, "learning rate", gt=0)
     momentum: float = _knob(0.0, "heavy-ball momentum", ge=0, lt=1)
     seeds: int = _knob(3, "how many initialisations descend at once", ge=1)
-    precision: str = _knob("float64", "arithmetic of the descent", choices=("float64", "float32", "tf32"))
+    precision: str = _knob(
+        "float64",
+        "arithmetic of the descent; auto: of frozen features, products in float32 until their rounding shows",
+        choices=("float64", "float32", "tf32", "auto"),
+    )
     records_per_decade: int = _knob(10, "measurements per factor of ten in steps", ge=1, le=1000)
     polish: bool = _knob(
         False,

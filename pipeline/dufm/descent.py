@@ -15,14 +15,22 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.cost import Anchor, Cost, ObjectiveValue, Point
-from pipeline.dufm.descent_arguments import check_bias_decay, check_choices, check_tensors, count_members, per_member
+from pipeline.dufm.descent_arguments import (
+    check_bias_decay,
+    check_choices,
+    check_mixed,
+    check_tensors,
+    count_members,
+    per_member,
+)
 from pipeline.dufm.descent_native import NativeSteps, why_not_native
+from pipeline.dufm.descent_precision import too_coarse
 from pipeline.dufm.descent_torch import Parameters, Project, Rule, TorchSteps
 from pipeline.dufm.objectives import Objective
 from pipeline.dufm.objectives.mse import MeanSquaredError
 
 CHECK_EVERY = 500
-"""Steps between two looks for diverged members."""
+"""Steps between two looks for diverged members, and for those whose products have to be in float64."""
 DIVERGENCE_FACTOR = 1e6
 """A member has diverged when ||parameters||^2 exceeds this many times (1 + its first value) or is not finite."""
 
@@ -52,12 +60,15 @@ class Descent:
         targets: `(N, K)`, any matrix, instead of the labels.
         anchor: what the free features are tied to.
         bias_decay: mu, of the bias.
+        mixed: begin with products in float32, of float64 tensors and frozen features in the native backend (in the
+            other one, all is float64), see `pipeline.dufm.descent_precision`.
 
     Attributes:
         cost: what is descended on, of all members.
         num_members: S.
         step: steps taken.
         diverged: member -> step at which its divergence was noticed; it was then taken out and reads as NaN.
+        switched: if mixed, member -> step from which on its products are in float64.
         backend: "native" or "torch".
         why_not_native: why it is not the native one; None if it is.
 
@@ -85,11 +96,13 @@ class Descent:
         targets: Tensor | None = None,
         anchor: Anchor | None = None,
         bias_decay: float = 0.0,
+        mixed: bool = False,
     ) -> None:
         dufm.check_activation(activation)
         check_tensors(features, weights, labels, num_classes, bias, targets)
         check_choices(features, feature_decay, momentum, constraint, tf32, backend, anchor)
         check_bias_decay(bias_decay, bias)
+        check_mixed(mixed, features, feature_decay)
         if not weights and feature_decay is None:
             raise ValueError("feature_decay must be a number (0 for none) without weights, or nothing could move")
         members = count_members(features, weights, lr, weight_decay, feature_decay, bias, anchor)
@@ -117,6 +130,10 @@ class Descent:
         self.backend, self.why_not_native = ("torch" if why_not else "native"), why_not
         self.step = 0
         self.diverged: dict[int, int] = {}
+        self.switched: dict[int, int] = {}
+        if mixed and self.backend == "torch":
+            self.switched = dict.fromkeys(range(members), 0)
+        self.mixed = mixed
         self._inputs = self._projected(features.detach())
         self._begin(range(members), self._first_parameters([weight.detach() for weight in weights]))
         self._limit = DIVERGENCE_FACTOR * (1 + self._squared_norms())
@@ -163,6 +180,8 @@ class Descent:
             raise ValueError(f"steps must be at least 0, got {steps}")
         last = self.step + steps
         while self.step < last and self._members:
+            if self.mixed and self.step % CHECK_EVERY == 0:
+                self._switch()
             block = min(CHECK_EVERY - self.step % CHECK_EVERY, last - self.step)
             self._steps.run(block)
             self.step += block
@@ -175,6 +194,7 @@ class Descent:
         return {
             "step": self.step,
             "diverged": dict(self.diverged),
+            "switched": dict(self.switched),
             "limit": self._limit.clone(),
             "features": live.features.contiguous().clone() if self._free else None,
             "weights": [weight.contiguous().clone() for weight in live.weights],
@@ -200,6 +220,7 @@ class Descent:
             raise ValueError(f"state must hold tensors of shapes {like.shapes()}, got {start.shapes()}")
         self.step = state["step"]
         self.diverged = dict(state["diverged"])
+        self.switched = dict(state.get("switched", {}))
         self._limit = state["limit"].to(like.features.device)
         if isinstance(self._rule.constraint, Constraint):
             self._rule.constraint.without_direction = state.get("without_direction", 0)
@@ -234,9 +255,26 @@ class Descent:
         self._steps = None
         self._live = start
         if self._members:
-            kind = NativeSteps if self.backend == "native" else TorchSteps
-            self._steps = kind(start, self._rule.select(self._members))
+            rule = self._rule.select(self._members)
+            native = self.backend == "native"
+            self._steps = NativeSteps(start, rule, self._single) if native else TorchSteps(start, rule)
             self._live = self._steps.parameters
+
+    @property
+    def _single(self) -> list[int]:
+        """Places, among the live members, of those whose products are in float32."""
+        return [i for i, member in enumerate(self._members) if self.mixed and member not in self.switched]
+
+    def _switch(self) -> None:
+        """Let members go on in float64 for whom products in float32 have become too coarse, and write down when."""
+        places = self._single
+        if not places:
+            return
+        coarse = too_coarse(self._live.select(places), self._rule.select([self._members[i] for i in places]))
+        leaving = [self._members[place] for place, found in zip(places, coarse, strict=True) if found]
+        if leaving:
+            self.switched |= dict.fromkeys(leaving, self.step)
+            self._begin(self._members, self._live)
 
     def _squared_norms(self) -> Tensor:
         """||parameters||^2 of the live members. Divergence is read off these rather than off the objective, which

@@ -97,6 +97,13 @@ def check_bias_decay(bias_decay: float, bias: Tensor | None) -> None:
         raise ValueError(f"bias_decay must be 0 without a bias, got {bias_decay}")
 
 
+def check_mixed(mixed: bool, features: Tensor, feature_decay: float | Tensor | None) -> None:
+    """Raise ValueError where products in float32 cannot begin what is to end in float64."""
+    if mixed and (features.dtype != torch.float64 or feature_decay is not None):
+        kind = "frozen" if feature_decay is None else "free"
+        raise ValueError(f"mixed must be off unless features are frozen and float64, got {kind} {features.dtype} ones")
+
+
 def count_members(
     features: Tensor,
     weights: Sequence[Tensor],

@@ -1,5 +1,8 @@
 // Gradient descent on DUFMs, squared error or cross-entropy, each member on one thread and inside its cache.
 //
+// Weights, velocities and the sums that move them are of type W, products and all that samples have are of type T: the
+// same, or double and float for frozen features ("mixed"; a copy of the weights is then rounded once per step).
+//
 // Built once per machine by descent_native.py. Members never wait for each other, and within a member the samples pass
 // in chunks through all layers forward and back before the next chunk is touched, so activations live in L1/L2 only.
 // Every product is C = A B with B and C read and written along rows of whole vectors: tensors come with their rows
@@ -15,6 +18,7 @@
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <type_traits>
 #include <vector>
 #if defined(__SSE__)
 #include <immintrin.h>
@@ -83,6 +87,17 @@ inline typename Vector<T>::type exponential(typename Vector<T>::type x) {
     std::memcpy(&scale, &power, sizeof scale);
     const V result = ((series * r) * r + r + T(1)) * scale;
     return x < E::lowest ? V{} : result;
+}
+
+// at[i] += sum[i], where what is summed may be wider than what is added.
+inline void accumulate(float* at, Vector<float>::type sum) { *reinterpret_cast<Vector<float>::type*>(at) += sum; }
+inline void accumulate(double* at, Vector<double>::type sum) { *reinterpret_cast<Vector<double>::type*>(at) += sum; }
+inline void accumulate(double* at, Vector<float>::type sum) {
+    typedef float Half __attribute__((vector_size(VECTOR_BYTES / 2)));
+    Half halves[2];
+    std::memcpy(halves, &sum, sizeof sum);
+    for (int i = 0; i < 2; ++i) accumulate(at + i * Vector<double>::length,
+                                           __builtin_convertvector(halves[i], Vector<double>::type));
 }
 
 // Rows of `width` numbers, padded to an odd number of cache lines.
@@ -167,9 +182,11 @@ private:
 extern "C" {
 // All tensors are row-major with padded rows; see `padded`.
 struct Problem {
-    Index steps, members, samples, depth, relu, shared_features, threads;
+    Index steps, samples, depth, relu, shared_features, threads;
     Index cross_entropy;         // or else the squared error
     Index nonnegative;           // features are clamped at 0 after every step
+    const Index* chosen;         // of the members, those that descend
+    Index num_chosen;
     const Index* widths;         // d_1..d_L, K
     void* features;              // (S, N, d_1), or (N, d_1) where shared
     void* feature_velocity;      // (S, N, d_1)
@@ -204,24 +221,26 @@ struct Rule {
     }
 };
 
-template <class T>
+template <class T, class W>
 class Member {
     using V = typename Vector<T>::type;
+    static constexpr bool mixed = !std::is_same_v<T, W>;
 
 public:
     Member(const Problem& problem, Index member) : problem_(problem), frozen_(problem.feature_decay == nullptr) {
         const Index depth = problem.depth, samples = problem.samples;
         chunk_ = std::min(samples, CHUNK_ROWS);
-        features_ = at(problem.features, problem.shared_features ? 0 : member * samples * stride(0));
-        feature_velocity_ = at(problem.feature_velocity, member * samples * stride(0));
+        features_ = at<T>(problem.features, problem.shared_features ? 0 : member * samples * stride(0));
+        feature_velocity_ = at<T>(problem.feature_velocity, member * samples * stride(0));
         if (!frozen_) feature_rule_.emplace_back(problem.lr[member], problem.feature_decay[member], problem.momentum);
         Index widest = 0;
         for (Index l = 0; l < depth; ++l) {
-            const Index size = width(l + 1) * stride(l);
-            weights_.push_back(at(problem.weights[l], member * size));
-            velocities_.push_back(at(problem.velocities ? problem.velocities[l] : nullptr, member * size));
+            const Index size = width(l + 1) * padded<W>(width(l));
+            weights_.push_back(at<W>(problem.weights[l], member * size));
+            velocities_.push_back(at<W>(problem.velocities ? problem.velocities[l] : nullptr, member * size));
             transposed_.emplace_back(width(l) * stride(l + 1));
-            gradients_.emplace_back(size);
+            gradients_.emplace_back(width(l + 1) * stride(l));
+            if constexpr (mixed) rounded_.emplace_back(width(l + 1) * stride(l));
             hidden_.emplace_back(chunk_ * stride(l + 1));
             rules_.emplace_back(problem.lr[member], problem.weight_decay[member * depth + l], problem.momentum);
             widest = std::max({widest, stride(l), stride(l + 1)});
@@ -243,15 +262,27 @@ public:
     }
 
 private:
-    static T* at(void* base, Index offset) { return base ? static_cast<T*>(base) + offset : nullptr; }
+    template <class U>
+    static U* at(void* base, Index offset) {
+        return base ? static_cast<U*>(base) + offset : nullptr;
+    }
     Index width(Index l) const { return problem_.widths[l]; }
     Index stride(Index l) const { return padded<T>(problem_.widths[l]); }
     // What enters W_{l+1} (indices count from zero here), rows of the current chunk.
     T* input(Index l, Index row) { return l == 0 ? features_ + row * stride(0) : static_cast<T*>(hidden_[l - 1]); }
 
+    // W_{l+1} as it is multiplied.
+    const T* factor(Index l) const {
+        if constexpr (mixed) return rounded_[l];
+        else return weights_[l];
+    }
+
     void prepare(Index l) {
         const Index rows = width(l + 1), columns = width(l), from = stride(l), to = stride(l + 1);
-        const T* weight = weights_[l];
+        if constexpr (mixed)
+            for (Index i = 0; i < rows; ++i)
+                std::copy_n(weights_[l] + i * padded<W>(columns), columns, rounded_[l] + i * from);
+        const T* weight = factor(l);
         T* transposed = transposed_[l];
         constexpr Index block = 8;
         Index i = 0;
@@ -260,7 +291,7 @@ private:
                 for (Index k = 0; k < block; ++k) transposed[j * to + i + k] = weight[(i + k) * from + j];
         for (; i < rows; ++i)
             for (Index j = 0; j < columns; ++j) transposed[j * to + i] = weight[i * from + j];
-        std::fill_n(static_cast<T*>(gradients_[l]), rows * from, T(0));
+        std::fill_n(static_cast<W*>(gradients_[l]), rows * from, W(0));
     }
 
     void forward(Index row, Index rows) {
@@ -307,13 +338,13 @@ private:
         const T* above = hidden_[problem_.depth - 1];
         for (Index l = problem_.depth - 1; l >= 0; --l) {
             const T* in = input(l, row);
-            T* gradient = gradients_[l];
+            W* gradient = gradients_[l];
             multiply<T>(width(l + 1), whole_vectors<T>(width(l)), rows, {above, 1, stride(l + 1)}, in, stride(l),
-                        stride(l), [=](Index offset, V sum) { *reinterpret_cast<V*>(gradient + offset) += sum; });
+                        stride(l), [=](Index offset, V sum) { accumulate(gradient + offset, sum); });
             if (l == 0 && frozen_) return;
             T* below = below_[l % 2];
             const auto into_below = [&](auto store) {
-                multiply<T>(rows, whole_vectors<T>(width(l)), width(l + 1), {above, stride(l + 1), 1}, weights_[l],
+                multiply<T>(rows, whole_vectors<T>(width(l)), width(l + 1), {above, stride(l + 1), 1}, factor(l),
                             stride(l), stride(l), store);
             };
             if (l == 0) {
@@ -339,11 +370,13 @@ private:
     }
 
     void update(Index l) {
-        const Index size = width(l + 1) * stride(l);
-        for (Index i = 0; i < size; i += Vector<T>::length)
-            rules_[l].apply(*reinterpret_cast<V*>(weights_[l] + i),
-                            velocities_[l] ? reinterpret_cast<V*>(velocities_[l] + i) : nullptr,
-                            *reinterpret_cast<const V*>(gradients_[l] + i));
+        using Wide = typename Vector<W>::type;
+        const Index columns = width(l), from = stride(l), to = padded<W>(columns);
+        for (Index i = 0; i < width(l + 1); ++i)
+            for (Index j = 0; j < columns; j += Vector<W>::length)
+                rules_[l].apply(*reinterpret_cast<Wide*>(weights_[l] + i * to + j),
+                                velocities_[l] ? reinterpret_cast<Wide*>(velocities_[l] + i * to + j) : nullptr,
+                                *reinterpret_cast<const Wide*>(gradients_[l] + i * from + j));
     }
 
     const Problem& problem_;
@@ -351,12 +384,14 @@ private:
     Index chunk_;
     T* features_;
     T* feature_velocity_;
-    std::vector<T*> weights_, velocities_;
-    std::vector<Buffer<T>> transposed_, gradients_, hidden_, below_;
-    std::vector<Rule<T>> rules_, feature_rule_;
+    std::vector<W*> weights_, velocities_;
+    std::vector<Buffer<T>> transposed_, rounded_, hidden_, below_;
+    std::vector<Buffer<W>> gradients_;
+    std::vector<Rule<W>> rules_;
+    std::vector<Rule<T>> feature_rule_;
 };
 
-template <class T>
+template <class T, class W>
 void descend(const Problem& problem) {
     std::atomic<Index> next{0};
     const auto work = [&] {
@@ -365,13 +400,13 @@ void descend(const Problem& problem) {
         const unsigned mode = _mm_getcsr();
         _mm_setcsr(mode | 0x8040);
 #endif
-        for (Index member; (member = next++) < problem.members;) Member<T>(problem, member).run();
+        for (Index place; (place = next++) < problem.num_chosen;) Member<T, W>(problem, problem.chosen[place]).run();
 #if defined(__SSE__)
         _mm_setcsr(mode);
 #endif
     };
     std::vector<std::thread> others;
-    for (Index i = 1; i < std::min(problem.threads, problem.members); ++i) others.emplace_back(work);
+    for (Index i = 1; i < std::min(problem.threads, problem.num_chosen); ++i) others.emplace_back(work);
     work();
     for (auto& thread : others) thread.join();
 }
@@ -379,6 +414,7 @@ void descend(const Problem& problem) {
 }  // namespace
 
 extern "C" {
-void descend_float32(const Problem* problem) { descend<float>(*problem); }
-void descend_float64(const Problem* problem) { descend<double>(*problem); }
+void descend_float32(const Problem* problem) { descend<float, float>(*problem); }
+void descend_float64(const Problem* problem) { descend<double, double>(*problem); }
+void descend_mixed(const Problem* problem) { descend<float, double>(*problem); }
 }

@@ -30,8 +30,10 @@ class _Problem(ctypes.Structure):
     """`struct Problem` of the kernel."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("steps", "members", "samples", "depth", "relu")),
-        *((name, ctypes.c_int64) for name in ("shared_features", "threads", "cross_entropy", "nonnegative")),
+        *((name, ctypes.c_int64) for name in ("steps", "samples", "depth", "relu", "shared_features")),
+        *((name, ctypes.c_int64) for name in ("threads", "cross_entropy", "nonnegative")),
+        ("chosen", ctypes.c_void_p),
+        ("num_chosen", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("widths", "features", "feature_velocity", "weights", "velocities")),
         *((name, ctypes.c_void_p) for name in ("targets", "lr", "weight_decay", "feature_decay")),
         ("momentum", ctypes.c_double),
@@ -39,32 +41,59 @@ class _Problem(ctypes.Structure):
 
 
 class NativeSteps:
-    """Takes steps from `start`, one member per thread; `parameters` are views of where the members are now."""
+    """Takes steps from `start`, one member per thread; `parameters` are views of where the members are now.
 
-    def __init__(self, start: Parameters, rule: Rule) -> None:
-        free = rule.feature_decay is not None
+    Args:
+        start: where the members are.
+        rule: what a step is.
+        single: which of them multiply in float32, though all is float64: weights are rounded once per step, sums of
+            128 samples are added up in float64, and so move the weights. For frozen features.
+    """
+
+    def __init__(self, start: Parameters, rule: Rule, single: Sequence[int] = ()) -> None:
         self.parameters = Parameters(
             _padded(start.features),
             [_padded(weight) for weight in start.weights],
             [_padded(velocity) for velocity in start.velocities],
         )
-        members, samples, depth = len(rule.lr), start.features.shape[-2], len(start.weights)
-        velocities = self.parameters.velocities
-        widths = torch.tensor([*(weight.shape[-1] for weight in start.weights), rule.targets.shape[-1]])
-        weight_pointers, velocity_pointers = _pointers(self.parameters.weights), _pointers(velocities[:depth])
-        tables = [widths, _padded(rule.targets), rule.lr.contiguous(), rule.weight_decay.contiguous()]
+        kernel = library()
+        assert kernel is not None
+        members, own = range(len(rule.lr)), start.features.dtype
+        double = [member for member in members if member not in single]
+        steps = kernel.descend_float64 if own == torch.float64 else kernel.descend_float32
+        self._calls = [(steps, _Call(self.parameters, rule, double, own))] if double else []
+        if single:
+            self._calls.append((kernel.descend_mixed, _Call(self.parameters, rule, single, torch.float32)))
+
+    def run(self, steps: int) -> None:
+        """Take some steps."""
+        for kernel, call in self._calls:
+            call.problem.steps = steps
+            call.problem.threads = torch.get_num_threads()
+            kernel(ctypes.byref(call.problem))
+
+
+class _Call:
+    """The `problem` of some members, whose tensors it keeps alive; products are of `dtype`."""
+
+    def __init__(self, at: Parameters, rule: Rule, chosen: Sequence[int], dtype: torch.dtype) -> None:
+        free, depth, velocities = rule.feature_decay is not None, len(at.weights), at.velocities
+        features = at.features if at.features.dtype == dtype else _padded(at.features.to(dtype))
+        widths = [*(weight.shape[-1] for weight in at.weights), rule.targets.shape[-1]]
+        tables = [torch.tensor(widths), _padded(rule.targets.to(dtype)), rule.lr.contiguous()]
+        tables += [rule.weight_decay.contiguous(), torch.tensor(chosen)]
         feature_decay = rule.feature_decay.contiguous() if free else None
-        self._kept_alive = [weight_pointers, velocity_pointers, feature_decay, *tables]
-        self._problem = _Problem(
-            members=members,
-            samples=samples,
+        weight_pointers, velocity_pointers = _pointers(at.weights), _pointers(velocities[:depth])
+        self._kept_alive = [at, features, weight_pointers, velocity_pointers, feature_decay, *tables]
+        self.problem = _Problem(
+            samples=features.shape[-2],
             depth=depth,
             relu=rule.activation == "relu",
-            shared_features=start.features.dim() == 2,
+            shared_features=features.dim() == 2,
             cross_entropy=rule.loss.kernel == "cross_entropy",
             nonnegative=rule.constraint is not None,
             widths=tables[0].data_ptr(),
-            features=self.parameters.features.data_ptr(),
+            features=features.data_ptr(),
             feature_velocity=velocities[-1].data_ptr() if velocities and free else None,
             weights=ctypes.addressof(weight_pointers),
             velocities=ctypes.addressof(velocity_pointers) if velocities else None,
@@ -73,16 +102,9 @@ class NativeSteps:
             weight_decay=tables[3].data_ptr(),
             feature_decay=feature_decay.data_ptr() if free else None,
             momentum=rule.momentum,
+            chosen=tables[4].data_ptr(),
+            num_chosen=len(chosen),
         )
-        kernel = library()
-        assert kernel is not None
-        self._run = kernel.descend_float64 if start.features.dtype == torch.float64 else kernel.descend_float32
-
-    def run(self, steps: int) -> None:
-        """Take some steps."""
-        self._problem.steps = steps
-        self._problem.threads = torch.get_num_threads()
-        self._run(ctypes.byref(self._problem))
 
 
 def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> str | None:
@@ -109,7 +131,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be had."""
     kernel = built(SOURCE, "gradient descent runs in plain PyTorch")
     if kernel is not None:
-        for function in (kernel.descend_float32, kernel.descend_float64):
+        for function in (kernel.descend_float32, kernel.descend_float64, kernel.descend_mixed):
             function.restype = None
     return kernel
 

@@ -8,21 +8,24 @@ from torch import Tensor
 
 MAYBE = ("features", "bias", "bias_velocity")
 """Tensors of a state (see `pipeline.dufm.descent.Descent.state_dict`) that may be None."""
+STEPS_OF_MEMBERS = ("diverged", "switched")
+"""Of a state, what has happened to members, and at which step."""
 
 
 def joined_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The state of one descent from those of its consecutive parts, all at the same step."""
-    first, diverged, offset = states[0], {}, 0
+    first, steps, offset = states[0], {name: {} for name in STEPS_OF_MEMBERS}, 0
 
     def joined(name: str) -> Tensor | None:
         return None if first[name] is None else torch.cat([state[name] for state in states])
 
     for state in states:
-        diverged |= {offset + member: step for member, step in state["diverged"].items()}
+        for name, found in steps.items():
+            found |= {offset + member: step for member, step in state[name].items()}
         offset += len(state["limit"])
     return {
         "step": first["step"],
-        "diverged": diverged,
+        **steps,
         "limit": torch.cat([state["limit"] for state in states]),
         **{name: joined(name) for name in MAYBE},
         "without_direction": sum(state["without_direction"] for state in states),
@@ -37,7 +40,10 @@ def part_of_state(state: dict[str, Any], members: range) -> dict[str, Any]:
     chosen = [place for place, member in enumerate(live) if member in members]
     return {
         "step": state["step"],
-        "diverged": {m - members.start: step for m, step in state["diverged"].items() if m in members},
+        **{
+            name: {m - members.start: step for m, step in state.get(name, {}).items() if m in members}
+            for name in STEPS_OF_MEMBERS
+        },
         "limit": state["limit"][members.start : members.stop],
         **{name: None if state.get(name) is None else state[name][chosen] for name in MAYBE},
         "without_direction": state.get("without_direction", 0) if members.start == 0 else 0,

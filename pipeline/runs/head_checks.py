@@ -21,7 +21,12 @@ def check_head(config: Config, protocol: Protocol) -> None:
     Raises:
         ConfigError: the first of them.
     """
-    for sentence in (*_of_the_head(config), *_of_features(config, protocol), *_of_images(config, protocol)):
+    for sentence in (
+        *_of_the_head(config),
+        *_of_precision(config, protocol),
+        *_of_features(config, protocol),
+        *_of_images(config, protocol),
+    ):
         raise ConfigError(sentence)
 
 
@@ -110,6 +115,26 @@ def _of_the_head(config: Config) -> Iterator[str]:
         yield f"head.bias={head.bias} does not go with head.depth=0, which has no last layer; allowed: head.bias=none."
     if head.bias_decay and head.bias == "none":
         yield f"head.bias_decay={head.bias_decay} is of a bias, and head.bias=none; allowed: 0, or head.bias=last."
+
+
+def _of_precision(config: Config, protocol: Protocol) -> Iterator[str]:
+    """Why `descent.precision=auto` cannot be had; without a compiler it is float64 from the start."""
+    if config.descent.precision != "auto":
+        return
+    head, device = config.head, config.device.type
+    reasons = {
+        f"protocol={config.protocol.name} has none": not protocol.images or protocol.head != "descent",
+        "head.inputs=free": head.inputs == "free",
+        f"head.bias={head.bias} is not": head.bias != "none",
+        f"head.loss={head.loss} is not": config.objective.kernel is None,
+        f"there is a {device} device": device != "cpu",
+    }
+    for reason, given in reasons.items():
+        if given:
+            yield (
+                "descent.precision=auto is for heads on frozen features, without a bias, that the C++ kernel descends "
+                f"with on a CPU, but {reason}; allowed: float64, float32."
+            )
 
 
 def _of_features(config: Config, protocol: Protocol) -> Iterator[str]:

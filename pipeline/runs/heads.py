@@ -14,6 +14,9 @@ from pipeline.runs.solving import HeadProblem, solve
 from pipeline.runtime.randomness import generator
 from pipeline.storage.stages import STAGES
 
+NEVER = -1
+"""Stands, in a kept stage, for the step at which a member's products did not switch to float64."""
+
 
 def initial_head(run: Run, num_features: int, num_classes: int, seeds: Sequence[int] | None = None) -> list[Tensor]:
     """Random W_1 .. W_L, one member per seed (by default of the descent), each from its own seed; [] at depth 0."""
@@ -73,6 +76,9 @@ def solve_problem(run: Run, problem: HeadProblem, stage: str = "head", given: st
         kept["without_direction"] = torch.tensor(solution.without_direction)
         if solution.polish is not None:
             kept["polish"] = polish_rows(solution.polish)
+        if solution.switched is not None:
+            steps = [solution.switched.get(member, NEVER) for member in range(problem.num_members)]
+            kept["switched"] = torch.tensor(steps)
         return kept | {f"diverged/{member}": torch.tensor(step) for member, step in solution.diverged.items()}
 
     with run.stopwatch.time("solve_head" if stage == "head" else f"solve_{stage}"):
@@ -89,4 +95,7 @@ def solve_problem(run: Run, problem: HeadProblem, stage: str = "head", given: st
         diverged=diverged,
         without_direction=int(kept["without_direction"]),
         polish=polish_of(kept["polish"]) if "polish" in kept else None,
+        switched={m: step for m, step in enumerate(kept["switched"].tolist()) if step != NEVER}
+        if "switched" in kept
+        else None,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,17 +15,22 @@ from pipeline.runs.solutions import Polish
 
 @dataclass(frozen=True)
 class Ending:
-    """Where this rank's members of a descent have ended, diverged ones as NaN; and their polish, if they had any."""
+    """Where this rank's members of a descent have ended, diverged ones as NaN; and their polish, if they had any.
+
+    switched: member -> step from which on its products were in float64; None where all of them were.
+    """
 
     point: Point
     diverged: dict[int, int]
     without_direction: int
     polish: Polish | None = None
+    switched: dict[int, int] | None = None
 
     @classmethod
     def of(cls, descent: Descent) -> "Ending":
         """As descent left it."""
-        return cls(descent.point, dict(descent.diverged), descent.without_direction)
+        switched = dict(descent.switched) if descent.mixed else None
+        return cls(descent.point, dict(descent.diverged), descent.without_direction, switched=switched)
 
 
 def polished(descent: Descent, constraint: str, on_iteration: Callable[[int], None]) -> Ending:
@@ -55,7 +60,7 @@ def polished(descent: Descent, constraint: str, on_iteration: Callable[[int], No
         for member, *how in ends:
             iterations[member], norms[member], steps[member] = how
     how = Polish(descent.step, iterations, norms, steps)
-    return Ending(point, dict(descent.diverged), descent.without_direction, how)
+    return replace(Ending.of(descent), point=point, polish=how)
 
 
 def joined(parts: list[Polish | None]) -> Polish | None:

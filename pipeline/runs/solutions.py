@@ -94,6 +94,7 @@ class HeadSolution:
     terms: Terms = PLAIN
     without_direction: int = 0  # rows of features that a constraint has put on an axis
     polish: Polish | None = None  # None: as descent left it
+    switched: dict[int, int] | None = None  # member -> step from which products were in float64; None: all of them
 
     @classmethod
     def of(
@@ -112,6 +113,7 @@ class HeadSolution:
         terms: Terms = PLAIN,
         without_direction: int = 0,
         polish: Polish | None = None,
+        switched: dict[int, int] | None = None,
     ) -> "HeadSolution":
         """The state of the members with these seeds, by default ``config.seed``, ``config.seed + 1``, ..., and the
         objective that was descended on."""
@@ -150,6 +152,7 @@ class HeadSolution:
             terms,
             without_direction,
             polish,
+            switched,
         )
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent import Descent, descend, log_schedule
-from pipeline.dufm.descent_states import MAYBE, joined_states, part_of_state
+from pipeline.dufm.descent_states import MAYBE, STEPS_OF_MEMBERS, joined_states, part_of_state
 from pipeline.dufm.polish import MOST_ITERATIONS as POLISH_ITERATIONS
 from pipeline.runs.polishing import Ending, joined, polished
 from pipeline.runs.recording import is_collapsed, joined_members, measure_solution, record_solution
@@ -60,7 +60,7 @@ class HeadProblem:
     def descent(self, config: Config, members: range) -> Descent:
         """The descent of some consecutive members."""
         some, device = slice(members.start, members.stop), config.device
-        dtype = torch.float64 if config.descent.precision == "float64" else torch.float32
+        dtype = torch.float32 if config.descent.precision in ("float32", "tf32") else torch.float64
         features = self.features if self.features.dim() == 2 else self.features[some]
         terms, anchor = self.terms, self.terms.anchor
         if anchor is not None:
@@ -82,6 +82,7 @@ class HeadProblem:
             targets=None if terms.targets is None else terms.targets.to(device, dtype),
             anchor=anchor,
             bias_decay=config.head.bias_decay,
+            mixed=config.descent.precision == "auto",
         )
 
     @property
@@ -192,7 +193,7 @@ def _go_on(descent: Descent, members: range, partial: PartialStage) -> int:
     layers = range(1, facts["layers"] + 1)
     state = {
         "step": facts["step"],
-        "diverged": {int(member): step for member, step in facts["diverged"].items()},
+        **{name: {int(member): step for member, step in facts[name].items()} for name in STEPS_OF_MEMBERS},
         "limit": tensors["limit"],
         "features": tensors.get("features"),
         "weights": [tensors[f"weights/{layer}"] for layer in layers],
@@ -213,7 +214,7 @@ def _state(descent: Descent, num_members: int, measured: int) -> tuple[dict[str,
     for name in ("weights", "velocities"):
         tensors |= {f"{name}/{index}": tensor for index, tensor in enumerate(state[name], start=1)}
     facts = {"layers": len(state["weights"]), "velocities": len(state["velocities"]), "measured": measured}
-    return tensors, facts | {name: state[name] for name in ("step", "diverged", "without_direction")}
+    return tensors, facts | {name: state[name] for name in ("step", *STEPS_OF_MEMBERS, "without_direction")}
 
 
 def _on_cpu(value: Any) -> Any:
@@ -233,15 +234,18 @@ def _joined_solution(run: Run, problem: HeadProblem, end: Ending) -> HeadSolutio
         "features": end.point.features if free else None,
         "bias": end.point.bias,
         "diverged": end.diverged,
+        "switched": end.switched,
         "without_direction": end.without_direction,
         "polish": end.polish,
     }
     parts = ranks.gather(_on_cpu(own))[: problem.num_members]
     weights = [torch.cat(same).to(device) for same in zip(*(part["weights"] for part in parts), strict=True)]
     features = torch.cat([part["features"] for part in parts]).to(device) if free else end.point.features
-    diverged, offset = {}, 0
+    diverged, switched, offset = {}, None if end.switched is None else {}, 0
     for part in parts:
         diverged |= {offset + member: step for member, step in part["diverged"].items()}
+        if switched is not None:
+            switched |= {offset + member: step for member, step in part["switched"].items()}
         offset += len(part["weights"][0] if weights else part["features"])
     solution = problem.solution(
         run.config,
@@ -251,6 +255,7 @@ def _joined_solution(run: Run, problem: HeadProblem, end: Ending) -> HeadSolutio
         diverged=diverged,
         without_direction=sum(part["without_direction"] for part in parts),
         polish=joined([part["polish"] for part in parts]),
+        switched=switched,
     )
     _report_divergence(run, solution)
     if solution.without_direction:

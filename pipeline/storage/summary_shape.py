@@ -48,6 +48,7 @@ SUMMARY = {
         "heavy_ball_steps?": [(int, NULL)],
     },
     "diverged?": ({ANY: int}, NULL),
+    "float64_from?": ({ANY: (int, NULL)}, NULL),
     "layers?": [_LAYER],
     "backbone_layers?": ([_LAYER], NULL),
     "accuracy?": ({ANY: _PER_SEED}, NULL),

@@ -46,7 +46,7 @@ BAD = {
     "descent.lr=abc": ("descent.lr", "'abc'", "number > 0"),
     "descent.steps=0": ("descent.steps=0", ">= 1"),
     "descent.seeds=0": ("descent.seeds=0", ">= 1"),
-    "descent.precision=float16": ("descent.precision=float16", "float64, float32, tf32"),
+    "descent.precision=float16": ("descent.precision=float16", "float64, float32, tf32, auto"),
     "optimizer.momentum=1": ("optimizer.momentum=1", "< 1"),
     "optimizer=sgdd": ("optimizer=sgdd", "adamw, lbfgs, sgd"),
     "backbone=resnet21": ("backbone=resnet21", "resnet20"),

@@ -94,6 +94,7 @@ class HeadSection(Section):
             "sits_at": [{"name": it.name, "gap": it.gap} for it in found] or None,
             **({"without_direction": head.without_direction} if "sphere" in head.terms.constraint else {}),
             **({} if head.polish is None else {"polish": asdict(head.polish)}),
+            **({} if head.switched is None else {"float64_from": _switches(head)}),
             "diverged": {str(seeds[member]): step for member, step in head.diverged.items()},
             "layers": layers,
             "backbone_layers": backbone_layers,
@@ -149,6 +150,8 @@ class HeadSection(Section):
         ends = " to ".join(dict.fromkeys(f"{end:.6g}" for end in (min(losses), max(losses))))
         seeds = len(summary["seeds"])
         yield f"Loss of the head: {ends} over {seeds} seed{'s' * (seeds > 1)}; {summary['verdict']['optimum']}."
+        if (switches := summary.get("float64_from")) is not None:
+            yield f"Products of the descent were in float32; in float64 {_when(list(switches.values()))}."
         if how := summary.get("polish"):
             counts = [count for count in how["iterations"] if count is not None]
             norms = [norm for norm in how["gradient_norm"] if norm is not None]
@@ -158,6 +161,20 @@ class HeadSection(Section):
                 f"Polished by L-BFGS from step {how['from_step']}{rolled}, {max(counts)} iterations at most; gradient "
                 f"norm at the end at most {max(norms):.2g}."
             )
+
+
+def _switches(head: HeadSolution) -> dict[str, int | None]:
+    """Seed -> step from which its products were in float64; None for never."""
+    return {str(seed): head.switched.get(member) for member, seed in enumerate(head.seeds)}
+
+
+def _when(steps: list[int | None]) -> str:
+    """Of `_switches`, in words."""
+    known = [step for step in steps if step is not None]
+    if not known:
+        return "never"
+    never = f", never for {len(steps) - len(known)} of {len(steps)} seeds" if None in steps else ""
+    return f"from step {' to '.join(dict.fromkeys((str(min(known)), str(max(known)))))}{never}"
 
 
 def _problem(run: "Run", head: HeadSolution, classes: tuple[str, ...] | None) -> dict[str, Any]:
