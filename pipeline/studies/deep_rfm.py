@@ -45,6 +45,9 @@ DIGITS = (
     *(Point(f"agop-digits-seed_{seed}", (f"seed={seed}",)) for seed in range(2)),
     Point("control-digits-seed_0", (CONTROL,)),
 )
+SMALL = ("data.samples_per_class=50", "backbone.depth=7")
+REAL = shrunk(POINTS, [f"{name}-{data}-seed_0" for data in SETS[:2] for name in MACHINES], SMALL)
+"""500 images of MNIST and of CIFAR-10 each."""
 ROWS = ("x", "projected", "phi")
 WORDS = {"x": "$X$", "projected": r"$X M^{1/2}$", "phi": "random features"}
 LABELS = ("NC1", "NC2: mean squared distance of cosines")
@@ -156,7 +159,11 @@ STUDY = Study(
     name="deep_rfm",
     group=GROUP,
     title="collapse layer by layer in a recursive feature machine",
-    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: shrunk(DIGITS, [point.name for point in DIGITS], COMMON)},
+    versions={
+        FULL: (*DIGITS, *POINTS),
+        CPU: (*DIGITS, *REAL),
+        QUICK: shrunk(DIGITS, [point.name for point in DIGITS], COMMON),
+    },
     draw=draw,
     claims=claims,
     tables=tables("deep_rfm", "dnc1", "nc2_etf_mse", "dnc2"),

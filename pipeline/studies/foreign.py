@@ -52,6 +52,17 @@ POINTS = (
     Point("cifar10-mnist-seed_0", ("data=cifar10", "data.foreign=mnist", *LARGE, *RESNET)),
 )
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], COMMON)
+FEW = {
+    "mnist-cifar10-seed_0": ("data.samples_per_class=200",),
+    "cifar10-mnist-seed_0": (
+        "data.samples_per_class=100",
+        "backbone.epochs=20",
+        "protocol.every=10",
+        "data.augment=none",
+    ),
+}
+REAL = tuple(point for name, smaller in FEW.items() for point in shrunk(POINTS, [name], smaller))
+"""2,000 images of MNIST against CIFAR-10, 1,000 of CIFAR-10 against MNIST; the test images of all."""
 SHOWN = {
     "nc5": "NC5",
     "neco_auroc": "AUROC of the NECO score",
@@ -128,7 +139,7 @@ STUDY = Study(
     name="foreign",
     group=GROUP,
     title="known against foreign images: NC5 and NECO",
-    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *POINTS), CPU: (*DIGITS, *REAL), QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("foreign", "nc5", "neco_auroc", "neco_fpr95", "test_neco_auroc", "dnc1"),

@@ -9,15 +9,15 @@ Evidence: docs/reproduction/measures.md and label_bias*.csv there.
     Command: scripts/reproduce label_bias --quick
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
     Date: 2026-11-26. Commit of the code: the one that brought this file.
-Provenance: the two claims read (abstract); data, groups (inverted images), rates, network and what counts as apart,
-    together and fallen ours. PAPILA, HAM10000 and CheXpert: not here.
+Provenance: the two claims read (abstract); data, classes (digits up to 4 and from 5 on, among others), groups (inverted
+    images), rates, network and what counts as apart, together and fallen ours. PAPILA, HAM10000 and CheXpert: not here.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pipeline.studies._measured import CLASSIFIER, COMMON, GROUP, by_data, curve, drawn, end, figures, numbers, tables
+from pipeline.studies._measured import CLASSIFIER, COMMON, GROUP, curve, drawn, end, numbers, tables
 from pipeline.studies.engine.claims import ABSTRACT, OURS, Claim, owned, reasoned
 from pipeline.studies.engine.results import Point, Result
 from pipeline.studies.engine.study import CPU, FULL, QUICK, Study, shrunk
@@ -46,6 +46,20 @@ POINTS = tuple(
     for data, (old, new) in SETS.items()
     for rate in RATES
 )
+HALVES = ("data.classes=[[0,1,2,3,4],[5,6,7,8,9]]", "data.flip.from=1", "data.flip.to=0")
+"""Two classes: digits up to 4, and from 5 on."""
+MERGED = tuple(
+    Point(f"{data}-halves-rate_{rate:g}", (f"data={data}", *HALVES, f"data.flip.rate={rate:g}"))
+    for data in ("digits", "mnist")
+    for rate in RATES
+)
+SMALL = ("data.samples_per_class=1000", "data.augment=none")
+CPU_POINTS = (
+    *(point for point in MERGED if "digits" in point.name),
+    *shrunk(MERGED, [point.name for point in MERGED if "mnist" in point.name], SMALL),
+    *shrunk(POINTS, [point.name for point in POINTS if "cifar10" in point.name], SMALL),
+)
+"""1,000 images of a class."""
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], COMMON)
 GROUPS = ("0", "1")
 LOOKS = {"color": style.BLUE, "marker": "o"}, {"color": style.RED, "marker": "^"}
@@ -62,7 +76,7 @@ REASONS = {
 
 def claims(results: Sequence[Result]) -> list[Claim]:
     """The groups' NC1 over training, F1 of each group, and how far the groups end apart."""
-    return reasoned((claim for data, own in by_data(results).items() for claim in _claims(data, own)), REASONS)
+    return reasoned((claim for kind, own in _kinds(results).items() for claim in _claims(kind, own)), REASONS)
 
 
 def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
@@ -94,7 +108,8 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """NC1 and F1 of the groups over training at the middle rate; distance over training, F1 over rates."""
-    return figures("label_bias", results, _figure)
+    kinds = _kinds(results)
+    return {"label_bias" if len(kinds) == 1 else f"label_bias_{kind}": _figure(own) for kind, own in kinds.items()}
 
 
 def _figure(results: Sequence[Result]) -> "Figure":
@@ -125,6 +140,15 @@ def _figure(results: Sequence[Result]) -> "Figure":
     return sheet.figure
 
 
+def _kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The runs on each data set with the same classes, by its name."""
+    kinds: dict[str, list[Result]] = {}
+    for result in results:
+        own = result.point.name.rpartition("rate_")[0].removesuffix("-")
+        kinds.setdefault(own or result.config.data.name, []).append(result)
+    return kinds
+
+
 def rate_of(result: Result) -> float:
     """Share of the labels of group 1, class 1 that are given wrongly."""
     return float(result.config.data.flip["rate"])
@@ -145,7 +169,7 @@ STUDY = Study(
     name="label_bias",
     group=GROUP,
     title="wrong labels in one group: collapse and F1 of each",
-    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *MERGED, *POINTS), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables(

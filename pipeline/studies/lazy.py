@@ -1,14 +1,16 @@
 """Lazy neurons: how many activations are not zero, by the labels, the width and the time trained.
 
 Paper: arXiv 2210.06313 (the lazy neuron phenomenon).
-Shows: share of non-zero activations against the epoch and against the width, with true and with random labels.
+Shows: share of non-zero activations against the epoch and against the width, with true labels, with random ones, and
+    with inputs that are noise; layer by layer in transformers.
 Expects: one half before training; it falls in training, whatever the labels, the more the wider the layer.
 Evidence: docs/reproduction/measures.md and lazy*.csv there.
     Command: scripts/reproduce lazy --quick
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
     Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: claims read (abstract, captions); that one half is where it begins derived for symmetric weights without
-    bias; data, networks and epochs of the small versions ours. Random inputs and top-k accuracy: not here.
+    bias; data, networks and epochs of the small versions ours. Random inputs: normal vectors whose labels say nothing
+    of them. Top-k accuracy: not here.
 """
 
 from collections.abc import Sequence
@@ -34,8 +36,28 @@ MLPS = tuple(
     for labels, more in LABELS.items()
     for width in WIDTHS
 )
+NOISE = tuple(
+    Point(
+        f"mlp-noise-width_{width}",
+        (
+            "data=mixture",
+            "data.num_classes=10",
+            "data.dim=64",
+            "data.snr=0",
+            "data.samples_per_class=144",
+            f"backbone.hidden=[{width}]",
+        ),
+    )
+    for width in WIDTHS
+)
+MNIST = tuple(
+    Point(f"mnist-{labels}-width_{width}", ("data=mnist", f"backbone.hidden=[{width}]", *more))
+    for labels, more in LABELS.items()
+    for width in WIDTHS
+)
 TEXT = ("data=pydoc", "data.samples_per_class=null", "measure.positions=true", "optimizer=adamw", "optimizer.lr=3e-3")
 TEXT += ("optimizer.weight_decay=0.1", "optimizer.schedule=one_cycle", "protocol.every=null")
+TEXT += ("backbone.epochs=5", "backbone.batch_size=64")
 TRANSFORMERS = tuple(
     Point(f"transformer-width_{width}", ("backbone=transformer", "backbone.depth=2", f"backbone.width={width}", *TEXT))
     for width in (32, 64)
@@ -45,6 +67,10 @@ POINTS = tuple(
     for labels, more in LABELS.items()
 )
 QUICK_POINTS = shrunk(MLPS, [point.name for point in MLPS], COMMON)
+SMALL = shrunk(MNIST, [point.name for point in MNIST], ("data.samples_per_class=100",))
+"""1,000 images."""
+SHEETS = {"mixture": "digits"}
+"""Data -> with which other data they share a figure."""
 HALF = 0.05
 """How far from one half the share may begin."""
 
@@ -68,8 +94,17 @@ def claims(results: Sequence[Result]) -> list[Claim]:
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """The share over training, and its ends over the width."""
+    sheets: dict[str, list[Result]] = {}
+    for result in results:
+        name = result.config.data.name
+        sheets.setdefault(SHEETS.get(name, name), []).append(result)
+    named = {"lazy" if len(sheets) == 1 else f"lazy_{name}": own for name, own in sheets.items()}
+    return {name: _figure(own) for name, own in named.items()}
+
+
+def _figure(results: Sequence[Result]) -> "Figure":
     kinds = list(dict.fromkeys(kind_of(result) for result in results))
-    title = "Activations that are not zero, over training and by the width, with true and with random labels"
+    title = "Activations that are not zero, over training and by the width"
     with Sheet(1, 2, title=title, alike=True, width=1.7, height=1.4) as sheet:
         over_epochs, over_widths = sheet.row(0)
         for place, (kind, color, marker) in enumerate(zip(kinds, style.PALETTE, style.MARKERS, strict=False)):
@@ -85,7 +120,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
         marks.numbered(over_widths, sorted({width_of(result) for result in results} - {0}))
         over_epochs.axhline(0.5, **style.OPTIMUM)
         sheet.legend([marks.line("one half: theory, before training", **style.OPTIMUM)])
-    return {"lazy": sheet.figure}
+    return sheet.figure
 
 
 def kind_of(result: Result) -> str:
@@ -111,7 +146,12 @@ def changes(result: Result) -> list[float]:
 
 def _said(name: str) -> str:
     """A kind, or a point, in words."""
-    for part, words in (("-true", ", true labels"), ("-random", ", random labels"), ("-width_", ", width ")):
+    for part, words in (
+        ("-true", ", true labels"),
+        ("-random", ", random labels"),
+        ("-noise", ", random inputs"),
+        ("-width_", ", width "),
+    ):
         name = name.replace(part, words)
     return name
 
@@ -130,7 +170,11 @@ STUDY = Study(
     name="lazy",
     group=GROUP,
     title="share of activations that are not zero",
-    versions={FULL: (*MLPS, *TRANSFORMERS, *POINTS), CPU: (*MLPS, *TRANSFORMERS), QUICK: QUICK_POINTS},
+    versions={
+        FULL: (*MLPS, *NOISE, *MNIST, *TRANSFORMERS, *POINTS),
+        CPU: (*MLPS, *NOISE, *SMALL, *TRANSFORMERS),
+        QUICK: QUICK_POINTS,
+    },
     draw=draw,
     claims=claims,
     tables=tables("lazy", "active_share", "dead_share", "always_share", "rate_top10"),

@@ -2,16 +2,17 @@
 
 Paper: arXiv 2410.04887 (wide networks trained with weight decay provably exhibit neural collapse).
 Shows: balance of each pair of the tail against the epoch; NC1 and NC2 of the rows that enter the first and the last
-    linear layer against their number; NC2 along the tail.
+    linear layer against their number; NC2 along the tail; balance and negativity of nonlinear networks by their depth.
 Expects: NC2 of the last layer falls with the number of linear layers, balance below .05, log NC2 a straight line along
-    the tail; the certificate never below the scatter.
+    the tail; the certificate never below the scatter; the deeper, the more balanced and the less negative.
 Evidence: docs/reproduction/measures.md and linear_tail*.csv there.
     Command: scripts/reproduce linear_tail --quick
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
     Date: 2026-11-26. Commit of the code: the one that brought this file.
 Provenance: claims, and settings of the full version, read in a digest of the paper; normalisation of balancedness_op
     recalled; certificate, straight line and rule 2 lr decay t >= 5 derived. Settings of the small versions ours. The
-    number counts the classifier as the last linear layer. The sweep over the nonlinear depth: not here.
+    number counts the classifier as the last linear layer. Depth sweep: decay .016/L read; start scaled by sqrt 6 (He's
+    variance, without which twelve ReLU layers pass nothing on) and rate .08/L of the small version ours.
 """
 
 from collections.abc import Sequence
@@ -50,9 +51,38 @@ FULL_SETTINGS += ("backbone.hidden=[1024,1024,1024,1024,1024]", "optimizer.lr=1e
 POINTS = tuple(
     Point(f"mnist-linear_{count}", (f"backbone.linear_tail={count - 1}", *FULL_SETTINGS)) for count in range(1, 6)
 )
+
+
+def _deep(data: str, depths: Sequence[int], width: int, rate: float, *more: str) -> tuple[Point, ...]:
+    """Networks of nonlinear layers alone, of several depths L; decay .016/L."""
+    return tuple(
+        Point(
+            f"{data}-depth_{depth}",
+            (
+                *more,
+                "backbone.linear_tail=0",
+                f"backbone.hidden=[{','.join([str(width)] * depth)}]",
+                f"optimizer.lr={rate / depth:.6g}",
+                f"optimizer.weight_decay={0.016 / depth:.6g}",
+                f"backbone.init_scale={HE}",
+            ),
+        )
+        for depth in depths
+    )
+
+
+HE = 2.449
+"""Root of 6: from PyTorch's start of a layer to He's variance 2/d."""
+DEEP_DIGITS = _deep("digits", (4, 6, 8), 64, 0.08)
+DEEP = _deep("mnist", range(4, 13), 1024, 0.008, *FULL_SETTINGS[:4])
+SMALL = ("data.samples_per_class=100", "backbone.batch_size=0", "backbone.hidden=[64,64,64]")
+SMALL += ("optimizer.lr=0.02", "optimizer.weight_decay=3e-3")
+"""1,000 images of MNIST in the network of the digits."""
+CPU_POINTS = (*DIGITS, *shrunk(POINTS, [f"mnist-linear_{count}" for count in (1, 2, 3)], SMALL), *DEEP_DIGITS)
 QUICK_POINTS = shrunk(DIGITS, [f"linear_{count}" for count in (1, 2, 3)], ("backbone.epochs=4200", *COMMON))
-BALANCED, ENOUGH, STRAIGHT = 0.05, 4.0, 0.1
-"""Balance that counts as reached; time constants of its decay that a run must last; deviation of log NC2."""
+BALANCED, ENOUGH, STRAIGHT, FITTED = 0.05, 4.0, 0.1, 0.99
+"""Balance that counts as reached; time constants of its decay that a run must last; deviation of log NC2;
+training accuracy from which a deep network decides."""
 
 PAIRS = ("first", "second", "third", "fourth")
 """Of the linear layers, in the order of data flow."""
@@ -62,8 +92,10 @@ REASONS: dict[str, str] = {}
 
 
 def claims(results: Sequence[Result]) -> list[Claim]:
-    """NC2, conditioning and balance by the number of linear layers, the straight line and the certificate."""
-    return reasoned((claim for data, own in by_data(results).items() for claim in _claims(data, own)), REASONS)
+    """NC2, conditioning and balance by the number of linear layers, the straight line and the certificate; depth."""
+    tails, deep = _kinds(results)
+    made = [claim for data, own in by_data(tails).items() for claim in _claims(data, own)]
+    return reasoned((*made, *(claim for data, own in by_data(deep).items() for claim in _of_depth(data, own))), REASONS)
 
 
 def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
@@ -101,9 +133,27 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     return made
 
 
+def _of_depth(data: str, results: Sequence[Result]) -> list[Claim]:
+    """Networks that do not fit their images decide nothing."""
+    ordered = sorted(results, key=depth_of)
+    if len(ordered) < 2:
+        return []
+    fitted = all(end(result, None, "train_accuracy") >= FITTED for result in ordered)
+    depths, made = ", ".join(str(depth_of(result)) for result in ordered), []
+    for name, values in (
+        ("more balanced", [balances(result)[-1] for result in ordered]),
+        ("less negative", [negativities(result)[-1] for result in ordered]),
+    ):
+        falls = all(after < before for before, after in pairwise(values))
+        text = f"{data}: the deeper the nonlinear part, the {name} its last layers (depths {depths})"
+        made += owned(READ, Claim(text, "falling", numbers(values), falls if fitted else None))
+    return made
+
+
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
-    """Balance over training; NC1 and NC2 over the number of linear layers; NC2 along the tail."""
-    return figures("linear_tail", results, _figure)
+    """Balance over training; NC1 and NC2 over the number of linear layers; NC2 along the tail; what depth does."""
+    tails, deep = _kinds(results)
+    return figures("linear_tail", tails, _figure) | figures("linear_tail_depth", deep, _depth_figure)
 
 
 def _figure(results: Sequence[Result]) -> "Figure":
@@ -127,6 +177,51 @@ def _figure(results: Sequence[Result]) -> "Figure":
         along.invert_xaxis()
         marks.numbered(along, range(1, max(counts) + 1))
     return sheet.figure
+
+
+def _depth_figure(results: Sequence[Result]) -> "Figure":
+    ordered = sorted(results, key=depth_of)
+    depths = [depth_of(result) for result in ordered]
+    with Sheet(1, 2, title="Nonlinear networks by their depth: balance and negativity", width=1.5) as sheet:
+        for axes, values_of, label in zip(
+            sheet.row(0),
+            (balances, negativities),
+            ("imbalance of neighbouring layers", "negativity of what enters a ReLU"),
+            strict=True,
+        ):
+            found = [values_of(result) for result in ordered]
+            for name, taken, color, marker in (
+                ("mean over layers", lambda each: sum(each) / len(each), style.BLUE, "o"),
+                ("least of all layers", min, style.GREEN, "s"),
+                ("last layer", lambda each: each[-1], style.RED, "^"),
+            ):
+                axes.plot(depths, [taken(each) for each in found], color=color, marker=marker)
+                sheet.legend([marks.line(name, color, marker=marker)])
+            axes.set(xlabel="nonlinear layers", ylabel=label)
+            marks.numbered(axes, depths)
+    return sheet.figure
+
+
+def _kinds(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Those with linear layers, and those by depth."""
+    deep = ["depth_" in result.point.name for result in results]
+    return tuple([result for result, it in zip(results, deep, strict=True) if it is wanted] for wanted in (False, True))
+
+
+def depth_of(result: Result) -> int:
+    """Nonlinear layers."""
+    return len(result.config.backbone.hidden)
+
+
+def balances(result: Result) -> list[float]:
+    """Imbalance of neighbouring layers at the end, operator norm, in the order of data flow."""
+    found = [end(result, place, "balancedness_op") for place in places(result)]
+    return [value for value in found if value == value]
+
+
+def negativities(result: Result) -> list[float]:
+    """Negativity of what enters each ReLU at the end."""
+    return [end(result, place, "negativity") for place in places(result, "pre")]
 
 
 def count_of(result: Result) -> int:
@@ -176,7 +271,7 @@ STUDY = Study(
     name="linear_tail",
     group=GROUP,
     title="linear layers at the end: conditioning, balance, certificate",
-    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *DEEP_DIGITS, *POINTS, *DEEP), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("linear_tail", "dnc1", "dnc2", "balancedness_op", "kappa_weight", "negativity", "within_bound"),

@@ -51,6 +51,9 @@ POINTS = tuple(
     for gain in (1.0, 0.5, 0.3, 0.1)
 )
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], ("backbone.epochs=100", "measure.every=20", *COMMON))
+SMALL = ("data.samples_per_class=100", "backbone.hidden=[256,256,256]", "backbone.epochs=150")
+CPU_POINTS = (*DIGITS, *shrunk(POINTS, [f"mnist-gain_{gain:g}" for gain in GAINS], SMALL))
+"""1,000 images of MNIST."""
 HIGH, LINEAR = 0.7, 0.8
 """Correlation that counts as high; share of a layer's drop in NC1 that its linear part is said to make."""
 
@@ -138,7 +141,7 @@ STUDY = Study(
     name="nfa",
     group=GROUP,
     title="neural feature ansatz, and what of a layer collapses",
-    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *POINTS), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("nfa", "nfa", "nfa_full", "nfa_cosine", "dnc1", "dnc1_svt"),

@@ -53,6 +53,9 @@ POINTS = tuple(
     )
     for point in _points(data, "data.classes=null", "backbone.epochs=200", *more, name=name)
 )
+SMALL = ("data.samples_per_class=100", "backbone.hidden=[128,128,128]", "backbone.epochs=60")
+MNIST = shrunk(POINTS, [point.name for point in POINTS if "mnist" in point.name], SMALL)
+"""1,000 images."""
 BELOW = 1e-6
 """How far rounding in float32 may take a loss below the optimum, relatively."""
 
@@ -151,7 +154,7 @@ STUDY = Study(
     title="batch norm and weight decay: cosines of features",
     versions={
         FULL: (*CONES, *DIGITS, *POINTS),
-        CPU: (*CONES, *DIGITS),
+        CPU: (*CONES, *DIGITS, *MNIST),
         QUICK: shrunk(CONES, [point.name for point in CONES], COMMON),
     },
     draw=draw,

@@ -49,6 +49,16 @@ POINTS = tuple(
     for decay in DECAYS
 )
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], ("backbone.epochs=10", *COMMON))
+SMALL = (
+    "data.samples_per_class=100",
+    "backbone=resnet20",
+    "backbone.epochs=20",
+    "backbone.batch_size=32",
+    "protocol.every=5",
+)
+SMALL += ("data.augment=none",)
+CPU_POINTS = (*DIGITS, *shrunk(POINTS, [point.name for point in POINTS if "cifar10" in point.name], SMALL))
+"""1,000 images of CIFAR-10."""
 PFC = {"PFC1": "nc1_pinv", "PFC2": "nc2_simplex", "PFC3": "ncm_accuracy"}
 MEANT = {"PFC1": "scatter", "PFC2": "distance to a simplex", "PFC3": "errors of the nearest mean"}
 MOST = 0.8
@@ -118,7 +128,7 @@ STUDY = Study(
     name="progressive",
     group=GROUP,
     title="collapse block by block in residual networks",
-    versions={FULL: (*DIGITS, *POINTS), CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *POINTS), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("progressive", *PFC.values(), "dnc1", "straightness"),
