@@ -28,6 +28,8 @@ LIGHTNINGS = ("csv", "tensorboard", "mlflow")
 """Trackers that are loggers of Lightning's."""
 CENTRES = "centres"
 """A loss of networks alone: fixed centres instead of a classifier."""
+FRAMES = ("orthonormal", "simplex")
+"""What its centres are made of."""
 
 
 @dataclass
@@ -47,7 +49,15 @@ class BackboneConfig(NetworkConfig):
     loss: str = _knob("mse", "training loss of the backbone by itself", choices=lambda: (*known_objectives(), CENTRES))
     centres: int = _knob(20, "loss=centres: unit centres of the largest class; smaller ones have more", ge=1, le=10_000)
     most_centres: int = _knob(100, "loss=centres: of any class", ge=1, le=10_000)
+    frame: str = _knob(
+        "orthonormal",
+        "loss=centres: orthonormal directions; simplex: one centre per class, the vertices of a simplex",
+        choices=FRAMES,
+    )
     angle: float = _knob(0.2, "loss=centres: theta of its centres cos(theta) v_cj + sin(theta) w_c", ge=0, le=1.5708)
+    mixup: float = _knob(
+        0.0, "training mixes images of a batch by a weight from Beta(alpha, alpha): alpha; 0: no", ge=0
+    )
     classifier_bias: bool = _knob(True, "whether the linear classifier that the backbone is trained under has a bias")
     layers: Any = _knob(None, "what is measured: patterns of module names or classes, [layer*,**.attn]; null finds it")
     read: Any = _knob(None, "how layers are read where that is not to be found out, {layer*: nhwc, blocks.*: cls}")

@@ -35,6 +35,7 @@ def checked(cfg: DictConfig) -> Config:
     if protocol.network:
         _check_regularization(config, protocol)
         _check_centres(config, protocol)
+        _check_mixup(config, protocol)
     if config.trainer.callbacks:
         _check_callbacks(config, protocol)
     if protocol.head == "joint":
@@ -99,6 +100,22 @@ def _check_centres(config: Config, protocol: Protocol) -> None:
         what = what if protocol.states else f"protocol={config.protocol.name}"
         raise ConfigError(
             f"backbone.loss={CENTRES} does not go with {what}; allowed: protocol=network, a network that it trains."
+        )
+
+
+def _check_mixup(config: Config, protocol: Protocol) -> None:
+    """Images are mixed for a classifier's training, step by step."""
+    if not config.backbone.mixup:
+        return
+    from pipeline.data.registry import find  # here: it loads PyTorch
+
+    text = find(config.data.name).kind == "text"
+    if protocol.head == "joint" or config.optimizer.name == "lbfgs" or text:
+        what = f"protocol={config.protocol.name}" if protocol.head == "joint" else "optimizer.name=lbfgs"
+        what = f"data={config.data.name}" if text else what
+        raise ConfigError(
+            f"backbone.mixup={config.backbone.mixup:g} does not go with {what}; allowed: 0, or a training under a "
+            "classifier, of images or vectors, by another optimizer."
         )
 
 

@@ -91,6 +91,7 @@ def classifier_of(run: Run, epochs: int) -> "Learner":
             config.backbone.centres,
             config.backbone.most_centres,
             config.backbone.angle,
+            config.backbone.frame,
             config.seed,
             config.optimizer,
             epochs,

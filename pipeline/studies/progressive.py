@@ -54,7 +54,7 @@ SMALL = (
     "backbone=resnet20",
     "backbone.epochs=20",
     "backbone.batch_size=32",
-    "protocol.every=5",
+    "protocol.every=15",
 )
 SMALL += ("data.augment=none",)
 CPU_POINTS = (*DIGITS, *shrunk(POINTS, [point.name for point in POINTS if "cifar10" in point.name], SMALL))

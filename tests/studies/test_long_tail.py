@@ -6,12 +6,12 @@ from readable import drawn_for
 from study_results import one
 
 from pipeline.studies._measured import CLASSIFIER
-from pipeline.studies.engine.study import QUICK
-from pipeline.studies.long_tail import STUDY, accuracy_of, by_loss, claims, draw
+from pipeline.studies.engine.study import CPU, QUICK
+from pipeline.studies.long_tail import STUDY, accuracy_of, alike, by_loss, claims, draw
 
 
-def _run(folder, name, accuracy, above=0.001, away=0.002):
-    point = point_of(STUDY, QUICK, f"{name}-seed_0")
+def _run(folder, name, accuracy, above=0.001, away=0.002, kind="seed_0"):
+    point = point_of(STUDY, QUICK if kind == "seed_0" else CPU, f"{name}-{kind}")
     curves = {"train_loss": [1.0, 0.7 + above], "test_accuracy": [0.1, accuracy]}
     if name != "cross_entropy":
         curves |= {
@@ -38,3 +38,15 @@ def test_a_worse_loss_and_accuracy_fail(tmp_path):
     for part in ("centres_1: loss over", "centres_1: features lie", "centres_1: no loss below", "better than one"):
         assert not one(judged, part).holds
     assert not one(judged, "than cross-entropy").holds and "tiny images" in one(judged, "than cross-entropy").why
+
+
+def test_shorter_tails_and_mixup_are_shown_beside_the_others(tmp_path):
+    runs = [_run(tmp_path, "cross_entropy", 0.8), _run(tmp_path, "simplex", 0.7), _run(tmp_path, "centres_1", 0.75)]
+    runs.append(_run(tmp_path, "centres_20", 0.75))
+    more = [_run(tmp_path, "cross_entropy", 0.85, kind=kind) for kind in ("tau_0.1", "tau_0.2", "mixup")]
+    assert alike([*more, *runs]) == runs
+    judged = claims([*runs, *more])
+    assert one(judged, "mixup makes it better").holds and one(judged, "than a fixed simplex").holds
+    assert not one(judged, "than cross-entropy").holds
+    (figure,) = drawn_for("neurips", lambda: draw([*runs, *more])).values()
+    assert figure.axes[1].lines and len(figure.axes[1].lines[0].get_xdata()) == 3

@@ -14,6 +14,7 @@ from pipeline.metrics import centre_alignment
 from pipeline.networks import Backbone
 from pipeline.runs.training.learners import Learner
 from pipeline.runs.training.objective import WeightPenalty
+from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.randomness import generator
 
 
@@ -35,6 +36,17 @@ def make_centres(counts: Sequence[int], dim: int, angle: float, source: torch.Ge
     angle = torch.tensor(angle, dtype=torch.float64)
     made = [angle.cos() * part + angle.sin() * own[number] for number, part in enumerate(parts)]
     return [F.normalize(part, dim=-1) for part in made]
+
+
+def make_simplex(classes: int, dim: int, source: torch.Generator) -> list[Tensor]:
+    """One unit centre ``(1, dim)`` float64 of every class: the vertices of a simplex, turned at random.
+
+    The fixed classifier of SETF (arXiv 2203.09081, [M]), here with the loss of the centres, 1 - cos.
+    """
+    centring = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    corners = torch.linalg.eigh(centring).eigenvectors[:, 1:]  # (K, K - 1), cosines -1/(K-1)
+    turn = torch.linalg.qr(torch.randn(dim, classes - 1, generator=source, dtype=torch.float64)).Q
+    return list(F.normalize(corners @ turn.mT, dim=-1)[:, None])
 
 
 def least_loss(centres: Sequence[Tensor], shares: Tensor) -> float:
@@ -87,14 +99,29 @@ class CentreLearner(Learner):
         centres: int,
         most: int,
         angle: float,
+        frame: str,
         seed: int,
         optimizer: OptimizerConfig,
         epochs: int,
         penalty: WeightPenalty | None = None,
     ) -> "CentreLearner":
-        """With centres of the seed."""
-        counts = centre_counts(class_sizes, centres, most)
-        made = make_centres(counts, backbone.num_features, angle, generator(seed, "centres"))
+        """With centres of the seed.
+
+        Raises:
+            ConfigError: the features are too few for a simplex.
+        """
+        counts, dim, source = (
+            centre_counts(class_sizes, centres, most),
+            backbone.num_features,
+            generator(seed, "centres"),
+        )
+        if frame == "simplex" and dim < len(counts) - 1:
+            raise ConfigError(
+                f"backbone.frame=simplex needs {len(counts) - 1} features for {len(counts)} classes, and the backbone "
+                f"has {dim}; allowed: backbone.frame=orthonormal, or a wider last layer."
+            )
+        simplex = frame == "simplex"
+        made = make_simplex(len(counts), dim, source) if simplex else make_centres(counts, dim, angle, source)
         return cls(backbone, made, optimizer, epochs, penalty)
 
     def decide(self, features: Tensor) -> Tensor:

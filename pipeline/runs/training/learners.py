@@ -18,6 +18,7 @@ from pipeline.measure.flows import Fitting
 from pipeline.networks import Backbone
 from pipeline.networks.pieces import started
 from pipeline.networks.token_backbone import counted
+from pipeline.runs.training.mixup import Mixed, mixed
 from pipeline.runs.training.objective import WeightPenalty
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.randomness import generator
@@ -41,6 +42,8 @@ class Learner(pl.LightningModule):
     """In an epoch; set before a training."""
     round = ROUND
     """Batches in a step of Lightning's; set before a training."""
+    mixup, seed = 0.0, 0
+    """Alpha of the mixing of images, 0 for none, and what it is drawn with; set before a training."""
     decayed = True
     penalised: WeightPenalty | None = None
 
@@ -51,17 +54,23 @@ class Learner(pl.LightningModule):
         self.fast_backbone: Callable[[Tensor], Tensor] | None = None
         self.automatic_optimization = False
 
-    def forward(self, images: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, share: float = 1.0, mixing: Mixed | None = None) -> Tensor:
         """The loss of standardised images ``(B, C, H, W)`` with labels ``(B,)``, scalar.
 
         Args:
             share: of what is a mean over the batch, see `_share`.
+            mixing: how the images were mixed, if they were.
         """
         features, labels = counted((self.fast_backbone or self.backbone)(images), labels)
         # In half precision the backbone ends: a loss of half precise outputs would have a floor of its own.
         with torch.autocast(images.device.type, enabled=False):
             features = self.entering(features)
-            return share * self.fit(features, self.head(features), labels) + self.penalty_of_weights()
+            outputs = self.head(features)
+            fit = self.fit(features, outputs, labels)
+            if mixing is not None:
+                other = self.fit(features, outputs, labels[mixing.others])
+                fit = mixing.share * fit + (1 - mixing.share) * other
+            return share * fit + self.penalty_of_weights()
 
     def entering(self, features: Tensor) -> Tensor:
         """What the head takes, of features ``(B, d)`` of the backbone."""
@@ -120,7 +129,9 @@ class Learner(pl.LightningModule):
                 loss = self._line_search(optimizer, images, labels)
                 continue
             # Of several processes each has a wrapper around the learner, which averages gradients over them.
-            loss = self.trainer.model(images, labels, self._share(len(labels), number))
+            mixing = self.mixup and mixed(images, self.mixup, self.seed, self.current_epoch, number)
+            images = mixing.images if mixing else images
+            loss = self.trainer.model(images, labels, self._share(len(labels), number), mixing or None)
             if number % CHECK_EVERY == 0 and not torch.isfinite(loss):
                 raise RunError(
                     f"backbone training diverged: the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "

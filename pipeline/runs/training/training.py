@@ -176,7 +176,7 @@ def train(
     ):
         _seed_generators(config)
         loader = _loader(config, images, batch_size)
-        learner.batches = len(loader)
+        learner.batches, learner.mixup, learner.seed = len(loader), settings.mixup, config.seed
         with Progress("backbone", settings.epochs * len(loader), "batch") as progress:
 
             def new_trainer() -> tuple[pl.Trainer, list[pl.Callback]]:

@@ -12,7 +12,7 @@ from pipeline.networks import build_backbone
 from pipeline.runs.checking import checked
 from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
-from pipeline.runs.training.fixed_centres import CentreLearner, centre_counts, least_loss, make_centres
+from pipeline.runs.training.fixed_centres import CentreLearner, centre_counts, least_loss, make_centres, make_simplex
 from pipeline.runtime.errors import ConfigError
 from pipeline.storage.record import read_record, read_summary
 
@@ -52,6 +52,17 @@ def test_orthonormal_centres_have_the_least_loss_of_the_closed_form(count, angle
     of_class = torch.block_diag(*[torch.full((count, count), math.sin(angle) ** 2)] * 3)
     assert torch.allclose(gram, of_class.fill_diagonal_(1).double(), atol=1e-7)
     assert least_loss(centres, torch.full((3,), 1 / 3)) == pytest.approx(loss, abs=1e-7)
+
+
+@pytest.mark.parametrize(("classes", "dim"), [(4, 3), (4, 9), (2, 1)])
+def test_a_simplex_has_one_centre_per_class_and_no_loss_below_zero(classes, dim):
+    centres = make_simplex(classes, dim, torch.Generator().manual_seed(0))
+    gram = torch.cat(centres) @ torch.cat(centres).mT
+    expected = torch.full((classes, classes), -1 / (classes - 1), dtype=torch.float64).fill_diagonal_(1)
+    assert torch.allclose(gram, expected) and least_loss(centres, torch.full((classes,), 1 / classes)) < 1e-12
+    few = build_backbone("mlp", (4, 1, 1), hidden=[2])
+    with pytest.raises(ConfigError, match="needs 3 features for 4 classes, and the backbone has 2"):
+        CentreLearner.drawn(few, [1] * 4, 20, 100, 0.2, "simplex", 0, OptimizerConfig(name="sgd"), 1)
 
 
 def test_beyond_the_dimension_centres_are_of_length_one():
