@@ -46,8 +46,8 @@ DIGITS = (
     Point("control-digits-seed_0", (CONTROL,)),
 )
 SMALL = ("data.samples_per_class=50", "backbone.depth=7")
-REAL = shrunk(POINTS, [f"{name}-{data}-seed_0" for data in SETS[:2] for name in MACHINES], SMALL)
-"""500 images of MNIST and of CIFAR-10 each."""
+REAL = shrunk(POINTS, [f"{name}-{data}-seed_0" for data in SETS[:1] for name in MACHINES], SMALL)
+"""500 images of MNIST."""
 ROWS = ("x", "projected", "phi")
 WORDS = {"x": "$X$", "projected": r"$X M^{1/2}$", "phi": "random features"}
 LABELS = ("NC1", "NC2: mean squared distance of cosines")

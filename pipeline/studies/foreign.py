@@ -56,7 +56,7 @@ FEW = {
     "mnist-cifar10-seed_0": ("data.samples_per_class=200",),
     "cifar10-mnist-seed_0": (
         "data.samples_per_class=100",
-        "backbone.epochs=20",
+        "backbone.epochs=10",
         "protocol.every=10",
         "data.augment=none",
     ),

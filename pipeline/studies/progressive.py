@@ -52,12 +52,12 @@ QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], ("backbone.epoch
 SMALL = (
     "data.samples_per_class=100",
     "backbone=resnet20",
-    "backbone.epochs=20",
+    "backbone.epochs=15",
     "backbone.batch_size=32",
     "protocol.every=15",
 )
 SMALL += ("data.augment=none",)
-CPU_POINTS = (*DIGITS, *shrunk(POINTS, [point.name for point in POINTS if "cifar10" in point.name], SMALL))
+CPU_POINTS = (*DIGITS, *shrunk(POINTS, ["cifar10-decay_0.0005"], SMALL))
 """1,000 images of CIFAR-10."""
 PFC = {"PFC1": "nc1_pinv", "PFC2": "nc2_simplex", "PFC3": "ncm_accuracy"}
 MEANT = {"PFC1": "scatter", "PFC2": "distance to a simplex", "PFC3": "errors of the nearest mean"}
