@@ -36,3 +36,10 @@ def test_both_outcomes_are_told_apart(tmp_path):
     nc1, scores, gaps, rates = figure.axes
     assert [len(axes.lines) for axes in figure.axes] == [3, 2, 2, 2] and scores.get_ylim() == rates.get_ylim()
     assert all("0.25" in axes.texts[0].get_text() for axes in (nc1, scores)) and gaps.get_yscale() == "log"
+
+
+def test_a_training_whose_features_are_all_the_same_decides_nothing(tmp_path):
+    clean = _run(tmp_path / "clean", "0", (1.0, 1.0), (0.98, 0.98), 0.3)
+    dead = _run(tmp_path / "dead", "0.25", (2.0, 1.1), (0.8, 0.7), 1.0)
+    dead.record.loc[dead.record.metric == "dnc1", "value"] = float("nan")
+    assert {claim.holds for claim in claims([clean, dead])} == {None}
