@@ -6,7 +6,7 @@ from pipeline.config import Config
 from pipeline.runs.image_targets import KINDS, LABELS
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import Protocol
-from pipeline.runs.shapes import shape_of
+from pipeline.runs.shapes import Shape, shape_of
 from pipeline.runs.starts import BALANCED, FILE, RANDOM, SPECTRAL, start_named, start_of, structure, terms_of
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import shown
@@ -61,6 +61,7 @@ def check_dufm(config: Config) -> None:
             f"head.depth=0 makes the features the outputs, and head.loss={head.loss} fits {shape.num_outputs} of them, "
             f"but protocol.num_features={protocol.num_features}; allowed: protocol.num_features={shape.num_outputs}."
         )
+    _check_room_for_frame(config, shape)
     terms, how = terms_of(config, shape), start_named(config)
     if protocol.features == BALANCED and how != BALANCED:
         raise ConfigError(
@@ -89,6 +90,25 @@ def check_dufm(config: Config) -> None:
         structure(config, shape, terms)
     if how in (SPECTRAL, FILE) or terms.anchor is not None:
         start_of(config, shape, terms)
+
+
+def _check_room_for_frame(config: Config, shape: Shape) -> None:
+    """Refuse too few dimensions for the closed form of features >= 0, which gives each class one of its own.
+
+    Raises:
+        ConfigError: there are fewer than classes. (Where theory has no closed form anyway, such as with a bias, the
+            head descends without.)
+    """
+    head, constraint, width = config.head, config.features.constraint, config.protocol.num_features
+    plain = head.loss == "cross_entropy" and head.depth == 1 and head.bias == "none" and constraint == "nonnegative"
+    decays = (head.feature_decay, *config.weight_decays)
+    if plain and all(decays) and config.features.anchor == "none" and width < shape.num_outputs:
+        raise ConfigError(
+            f"protocol.num_features={width} is less than the {shape.num_outputs} classes, and each has a dimension "
+            "of its own in the closed form of head.loss=cross_entropy with head.depth=1 and "
+            f"features.constraint=nonnegative; allowed: protocol.num_features from {shape.num_outputs}, or "
+            "features.constraint=none."
+        )
 
 
 def check_images(config: Config, inputs: Inputs) -> None:

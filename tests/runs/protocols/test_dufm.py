@@ -257,6 +257,16 @@ REFUSED = {
     ),
     "frozen": ({"head.inputs": "frozen", "features.constraint": "sphere"}, "features.constraint=sphere binds free"),
     "outputs": ({"head.depth": 0}, "allowed: protocol.num_features=2"),
+    "a frame without room": (
+        {
+            **CE,
+            **ONE,
+            "features.constraint": "nonnegative",
+            "protocol.class_sizes": [3, 2, 2],
+            "protocol.num_features": 2,
+        },
+        "protocol.num_features=2 is less than the 3 classes",
+    ),
     "spectral": ({"protocol.start": "spectral"}, "with head.activation=relu"),
     "spectral, narrow": (
         {"protocol.start": "spectral", "head.activation": "linear", "protocol.class_sizes": [2] * 9, "head.width": 7},
