@@ -5,6 +5,7 @@ import math
 
 import pytest
 import scipy.optimize
+import torch
 from theory_goldens import all_printed, printed
 
 from pipeline.theory import BOUND, Problem, diagnose, frame_reference, lowest, named, references
@@ -121,6 +122,28 @@ def test_the_cost_of_a_group_is_the_minimum_over_its_logits(frame, classes):
 
     least = scipy.optimize.minimize_scalar(cost, bounds=(2, 200), method="bounded", options={"xatol": 1e-10}).fun
     assert known.value == pytest.approx(least + 3 / total * math.log(total), rel=1e-12)
+
+
+@pytest.mark.parametrize(("classes", "dim", "name", "dimension"), [
+    (4, 5, "collapsed", 18), (4, 5, "pairs", 14), (6, 7, "collapsed", 40), (6, 7, "pairs", 30),
+])  # fmt: skip
+def test_at_frames_the_hessian_is_semidefinite_and_its_nullity_is_that_of_stiefel_manifolds(
+    classes, dim, name, dimension
+):
+    """L (r d - r(r+1)/2) at rank r = K-1 and K/2, where arXiv 2410.23169 counts points of Grassmannians."""
+    one = problem(classes, 2, SMALL, samples=1)
+    point = named(references(one), name).construct((dim, dim), torch.Generator().manual_seed(0))
+    parts = [point.features, *point.weights]
+
+    def objective(flat: torch.Tensor) -> torch.Tensor:
+        pieces = zip(flat.split([part.numel() for part in parts]), parts, strict=True)
+        features, first, last = (piece.view(part.shape) for piece, part in pieces)
+        fit = torch.nn.functional.cross_entropy(features @ first.T @ last.T, point.labels)
+        return fit + SMALL / 2 * flat.square().sum()
+
+    table = torch.autograd.functional.hessian(objective, torch.cat([part.flatten() for part in parts]))
+    values = torch.linalg.eigvalsh(table)
+    assert values[0] > -1e-12 and int((values < 1e-9).sum()) == dimension
 
 
 def test_projectors_are_projectors_with_zero_row_sums_and_equal_rows():
