@@ -6,10 +6,10 @@ Shows: NRC1-3 by the product of the decays; singular values of the outputs with 
     (`regression_networks`).
 Expects: the closed form at every decay; NRC1-3 -> 0 below the least target variance; no collapse without decay; above
     it the weakest component of the outputs at zero.
-Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
-    Command: scripts/reproduce regression --quick
+Evidence: the model in full, docs/reproduction (no networks yet): 22 of 22 claims.
+    Command: scripts/reproduce regression --cpu, of which the runs of the model (23 s of CPU)
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: 824b049.
 Provenance: objective, optimum and metrics read; the case of dropped components for correlated targets and the gamma
     that minimises NRC3 derived (`pipeline.theory`, `pipeline.metrics`); targets (a synthetic teacher) and decays ours.
     Networks: MLP 4 x 256, decays 0 to 1e-2, penalties of the model at .01 and .1 read; what they are fitted to
