@@ -35,4 +35,4 @@ def test_a_class_at_zero_is_right_below_the_threshold_only(tmp_path):
     wide = _run(tmp_path, "num_features_16")
     (figure,) = drawn_for("column", lambda: draw([wide, gone, fitted, dead])).values()
     phases = next(axes for axes in figure.axes if "lambda" in axes.get_ylabel())
-    assert [line.get_marker() for line in phases.lines] == ["s", "o", "^"]  # at zero, fitted, dead
+    assert [line.get_marker() for line in phases.lines] == ["s", "o", "v"]  # at zero, fitted, dead
