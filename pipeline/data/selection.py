@@ -1,7 +1,7 @@
 """Which images and which labels: class lists, test splits and balanced subsets, computed from labels alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,10 +50,14 @@ def resolve_classes(classes: Sequence[int | str | Sequence[int | str]] | None, n
     if [] in [list(entry) for entry in classes if _is_list(entry)]:
         raise DataError(f"data.classes={_shown(classes)} has an empty list in it; allowed: lists of classes.")
     entries = [each for entry in classes for each in (entry if _is_list(entry) else [entry])]
-    chosen = [_class_index(entry, names) for entry in entries]
-    for position, index in enumerate(chosen):
-        if index in chosen[:position]:
+    find = _numbered if _are_numbers(names) else _class_index
+    places = {name: index for index, name in reversed([*enumerate(names)])}
+    seen = set()
+    chosen = [find(entry, names, places) for entry in entries]
+    for index in chosen:
+        if index in seen:
             raise DataError(f"data.classes={_shown(classes)} names class {names[index]!r} twice; allowed: once.")
+        seen.add(index)
     if len(classes) < 2:
         raise DataError(
             f"data.classes={_shown(classes)} has {len(classes)} class; allowed: two or more of {in_short(names)}."
@@ -61,13 +65,16 @@ def resolve_classes(classes: Sequence[int | str | Sequence[int | str]] | None, n
     return tuple(chosen)
 
 
-def _class_index(entry: int | float | str, names: Sequence[str]) -> int:
-    in_order = all(name == str(index) for index, name in enumerate(names))  # index and name are the same
-    if not in_order and all(NUMBER.fullmatch(name) for name in names):
-        return _numbered(entry, names)
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether all names are numbers, and not each that of its place."""
+    in_order = all(name == str(index) for index, name in enumerate(names))
+    return not in_order and all(NUMBER.fullmatch(name) for name in names)
+
+
+def _class_index(entry: int | float | str, names: Sequence[str], places: Mapping[str, int]) -> int:
     if isinstance(entry, str):
-        if entry in names:
-            return names.index(entry)
+        if entry in places:
+            return places[entry]
         if entry.isdecimal() and int(entry) < len(names):
             return int(entry)
     elif isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < len(names):
@@ -80,10 +87,10 @@ def _class_index(entry: int | float | str, names: Sequence[str]) -> int:
     )
 
 
-def _numbered(entry: int | float | str, names: Sequence[str]) -> int:
+def _numbered(entry: int | float | str, names: Sequence[str], places: Mapping[str, int]) -> int:
     """The class whose name is this number; where several are (1, 01), the one spelled like it."""
-    if str(entry) in names and not isinstance(entry, bool):
-        return names.index(str(entry))
+    if str(entry) in places and not isinstance(entry, bool):
+        return places[str(entry)]
     if NUMBER.fullmatch(str(entry)):
         same = [index for index, name in enumerate(names) if float(name) == float(entry)]
         if len(same) == 1:
