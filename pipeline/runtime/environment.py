@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,18 @@ def environment(device: str) -> dict[str, Any]:
 
     packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "timm", "numpy")
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})",
         "processes": ranks.world_size(),
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }
+
+
+@cache
+def _version(package: str) -> str:
+    """Of what is installed; read once, as it does not change while it is in use."""
+    return version(package)
 
 
 def _git_commit() -> str | None:
