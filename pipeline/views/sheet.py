@@ -177,7 +177,8 @@ class Sheet:
         for axes in {axes for axes, _ in self._ends}:
             labels.spread([end for own, end in self._ends if own is axes])
         labels.fit_cells(self._cells)
-        self.figure.set_layout_engine("none")  # the layout is done: no need to find it again for every file
+        # The layout is done. With "none" matplotlib would still draw every file twice.
+        self.figure.set_layout_engine(None)
 
     def _fit_labels(self) -> None:
         for axes in self._visible():
