@@ -40,10 +40,20 @@ GRID = tuple(
     for seed in (0, 1, 2)
 )
 SMALL_VIT = ("backbone=vit_small", "backbone.kwargs.patch_size=2", "backbone.kwargs.embed_dim=32")
-SMALL_VIT += ("backbone.kwargs.num_heads=2", "optimizer=adamw", "optimizer.lr=1e-3")
-SMALL_VIT += ("optimizer.weight_decay=5e-2", "protocol.regularization=standard")
-SMALL_VIT += ("protocol.every=600",)
-VIT = tuple(Point(f"vit-n{size}", (*SMALL_VIT, f"data.samples_per_class={size}")) for size in (10, 40))
+SMALL_VIT += ("backbone.kwargs.num_heads=2",)
+AS_USUAL = ("optimizer=adamw", "optimizer.lr=1e-3", "optimizer.weight_decay=5e-2", "protocol.regularization=standard")
+ENDS_ALONE = "protocol.every=600"
+VIT = tuple(
+    Point(f"vit-n{size}", (*SMALL_VIT, *AS_USUAL, ENDS_ALONE, f"data.samples_per_class={size}")) for size in (10, 40)
+)
+VIT_DECAY = tuple(
+    Point(
+        f"vit-n10-decay_{decay:g}",
+        (*SMALL_VIT, "optimizer.lr=1e-3", f"optimizer.weight_decay={decay:g}", ENDS_ALONE, "data.samples_per_class=10"),
+    )
+    for decay in (0.0, STRONG)
+)
+"""Transformers with the decay in the objective, as the residual MLPs have it, by Adam."""
 CIFAR = ("data=cifar10", "data.samples_per_class=null", "backbone.batch_size=128", "protocol.every=30")
 CIFAR += ("backbone.epochs=300", "optimizer.lr=1e-3")
 LARGE = tuple(

@@ -30,7 +30,7 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Matrices before and after training; curves, trends, accuracy."""
     deepest = max((r.config.backbone.depth for r in of_depths(results)), default=0)
     shown = [r for r in of_depths(results) if r.config.backbone.depth == min(deepest, 13)]
-    shown += named(results, "no_skip") + named(results, "vit-")[-1:] + named(results, "cifar10")
+    shown += named(results, "no_skip") + [r for r in named(results, "vit-") if r.point.name != "vit-n10"] + named(results, "cifar10")
     return {"coupling_matrices": _matrices(shown), "coupling": _overview(results)}
 
 
@@ -54,9 +54,10 @@ def _matrices(shown: Sequence[Result]) -> "Figure":
 def _called(result: Result) -> str:
     if "no_skip" in result.point.name:
         return "no skip"
-    if not result.point.name.startswith("L"):
-        return "ViT" if result.point.name.startswith("vit") else result.point.name.removeprefix("cifar10-")
-    return f"decay {result.config.optimizer.weight_decay:g}"
+    decay = f"decay {result.config.optimizer.weight_decay:g}"
+    if result.point.name.startswith("vit"):
+        return "ViT, AdamW" if result.config.optimizer.name == "adamw" else f"ViT, {decay}"
+    return decay if result.point.name.startswith("L") else result.point.name.removeprefix("cifar10-")
 
 
 def _overview(results: Sequence[Result]) -> "Figure":
