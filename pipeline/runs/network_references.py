@@ -1,7 +1,7 @@
 """What theory knows of a network that is trained as it stands: a value below which its objective cannot come.
 
-Two networks end in features of fixed length, so that only their last layers matter to it: an MLP whose last layer is
-normalised by a batch norm without a shift, and a residual MLP with a norm after each block.
+Some networks end in features of fixed length, so that only their last layers matter to it: an MLP whose last layer is
+normalised by a batch norm without a shift, a residual MLP with a norm after each block, a transformer on patches.
 """
 
 import math
@@ -81,8 +81,8 @@ def reference_of(config: Config, backbone: Backbone, images: ImageData) -> tuple
         return None, "the weights of the penalty differ"
     if settings.name == "mlp":
         return _of_mlp(config, backbone, images.num_classes, decay)
-    if settings.name == "residual_mlp" and settings.norm != "none":
-        return _of_residual_mlp(config, backbone, images.num_classes, decay)
+    if settings.name == "patch_transformer" or (settings.name == "residual_mlp" and settings.norm != "none"):
+        return _behind_fixed_norm(config, backbone, images.num_classes, decay)
     return None, "the features are not of fixed length: no norm without a shift ends the network"
 
 
@@ -101,7 +101,7 @@ def _of_mlp(
     return NetworkReference("batch norm before a linear classifier", value, decay, norm), None
 
 
-def _of_residual_mlp(
+def _behind_fixed_norm(
     config: Config, backbone: Backbone, classes: int, decay: float
 ) -> tuple[NetworkReference | None, str | None]:
     settings = config.backbone

@@ -30,7 +30,11 @@ def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Matrices before and after training; curves, trends, accuracy."""
     deepest = max((r.config.backbone.depth for r in of_depths(results)), default=0)
     shown = [r for r in of_depths(results) if r.config.backbone.depth == min(deepest, 13)]
-    shown += named(results, "no_skip") + [r for r in named(results, "vit-") if r.point.name != "vit-n10"] + named(results, "cifar10")
+    shown += (
+        named(results, "no_skip")
+        + [r for r in named(results, "vit-") if r.point.name != "vit-n10"]
+        + named(results, "cifar10")
+    )
     return {"coupling_matrices": _matrices(shown), "coupling": _overview(results)}
 
 

@@ -17,6 +17,7 @@ SMALL = ["protocol=network", "data=digits", "data.samples_per_class=10", "logger
 SMALL += ["trainer.threads=1", "record.figures=false", "backbone.loss=cross_entropy", "backbone.classifier_bias=false"]
 NORMED = ["backbone=mlp", "backbone.hidden=[6,5]", "backbone.norm=batch", "backbone.norm_bias=false"]
 RESIDUAL = ["backbone=residual_mlp", "backbone.depth=2", "backbone.width=64"]
+PATCHES = ["backbone=patch_transformer", "backbone.depth=1", "backbone.width=8"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_where_nothing_is_known_the_reason_is_told(overrides, words, configured)
     assert reference is None and words in reason
 
 
-@pytest.mark.parametrize("network", [NORMED, RESIDUAL], ids=["batch norm", "residual"])
+@pytest.mark.parametrize("network", [NORMED, RESIDUAL, PATCHES], ids=["batch norm", "residual", "patches"])
 def test_a_training_comes_nearer_and_never_below(network, configured, tmp_path):
     config = configured(
         *network, "optimizer=adam", "optimizer.lr=0.02", "optimizer.weight_decay=0.01", "backbone.epochs=20"

@@ -7,8 +7,9 @@ from readable import drawn_for
 from safetensors.torch import save_file
 from study_results import one
 
+from pipeline.studies._depth import decay_of, kind_of, table
 from pipeline.studies._measured import CLASSIFIER
-from pipeline.studies.depth import STUDY, claims, decay_of, draw, kind_of, measurements, table, tables
+from pipeline.studies.depth import STUDY, claims, draw, measurements, tables
 from pipeline.studies.engine.study import CPU, FULL, QUICK
 from pipeline.theory import gufm_optimum
 
@@ -46,6 +47,12 @@ def test_means_that_fall_at_every_step_hold_and_others_do_not(tmp_path):
     assert not one(claims(turned), "NC1 falls with L, one layer").holds
 
 
+def test_a_transformer_has_the_claims_of_one_layer(tmp_path):
+    falling = claims(_series(tmp_path / "a", "transformer", {2: 0.8, 5: 0.4}))
+    assert one(falling, "NC1 falls with L, transformer").holds and not one(falling, "gap to the GUFM falls").holds
+    assert not one(claims(_series(tmp_path / "b", "transformer", {2: 0.4, 5: 0.8})), "NC1 falls with L").holds
+
+
 def test_constant_decay_keeps_more_than_half(tmp_path):
     assert one(claims(_series(tmp_path / "a", "two", {2: 0.6, 21: 0.31})), "less than half").holds
     assert not one(claims(_series(tmp_path / "b", "two", {2: 0.6, 21: 0.29})), "less than half").holds
@@ -58,7 +65,8 @@ def test_an_objective_below_the_optimum_and_a_changed_accuracy_are_told(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("kind", "decay"), [("one", 5e-3), ("two", 5e-3), ("two_over_depth", 1e-3), ("two_twice", 2e-3)]
+    ("kind", "decay"),
+    [("one", 5e-3), ("two", 5e-3), ("two_over_depth", 1e-3), ("two_twice", 2e-3), ("transformer", 5e-3)],
 )
 def test_the_gap_is_that_of_the_decay_before_every_matrix(kind, decay, tmp_path):
     made = _run(tmp_path, kind, 5, 0.5)
@@ -85,17 +93,18 @@ def test_what_was_seen_before_stands_beside_runs_of_its_length_alone(tmp_path):
 def test_figures_show_all_kinds_and_every_part(tmp_path):
     runs = [
         run
-        for kind in ("one", "two", "two_over_depth", "two_twice")
+        for kind in ("one", "two", "two_over_depth", "two_twice", "transformer")
         for run in _series(tmp_path, kind, {2: 0.8, 5: 0.5, 13: 0.3})
     ]
     drawn = drawn_for("column", lambda: draw(runs))
-    assert set(drawn) == {"depth", "depth_gap"}
+    assert set(drawn) == {"depth", "depth_gap", "depth_transformer"}
+    assert [len(axes.lines) for axes in drawn["depth_transformer"].axes] == [2] * 4
     assert [len(axes.lines) for axes in drawn["depth"].axes] == [4] * 3
     parts = drawn["depth_gap"].axes[1]
     assert len(parts.collections) == 3
-    assert len(measurements(runs)) == 4
+    assert len(measurements(runs)) == 5
 
 
 def test_the_full_version_has_the_depths_and_sets_of_the_paper():
     names = [point.name for point in STUDY.chosen(FULL) if point.name.startswith(("mnist-", "cifar10-"))]
-    assert len(names) == 2 * 4 * 7 * 5 and "cifar10-two_over_depth-depth_34-seed_4" in names
+    assert len(names) == 2 * 5 * 7 * 5 and "cifar10-two_over_depth-depth_34-seed_4" in names
