@@ -88,6 +88,9 @@ def _in_training(results: Sequence[Result]) -> list[Claim]:
         values = [(near(matrix(result, 0)), near(matrix(result))) for result in vits]
         text = "transformers: coupling grows in training (m falls)"
         made += owned(READ, every(text, [after < before for before, after in values], _ends(values)))
+        scores = [(start(r, last_of(r), "line_shape_score"), end(r, last_of(r), "line_shape_score")) for r in vits]
+        text = "transformers: the line shape score falls in training"
+        made += owned(READ, every(text, [after < before for before, after in scores], _ends(scores)))
     for result in named(results, "no_skip"):
         value = near(matrix(result))
         made += owned(CONTROL, Claim("without skips blocks stay unrelated: m", ">= 0.9", f"{value:.3g}", value >= 0.9))

@@ -239,7 +239,10 @@ def one_of(name: str, value: object, allowed: tuple) -> None:
 
 def matrix(name: str, value: object) -> Tensor:
     """`value` as a float64 matrix, or a ValueError that names it unless it is one of finite numbers."""
-    table = torch.as_tensor(value)
+    try:
+        table = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # text, None, rows of several lengths
+        raise ValueError(f"{name} is {value!r:.80}, must be a matrix (N, columns) of finite numbers") from None
     if table.ndim != 2 or not table.numel() or table.is_complex() or not table.isfinite().all():
         raise ValueError(f"{name} has the shape {tuple(table.shape)}, must be a matrix (N, columns) of finite numbers")
     return table.detach().to(torch.float64)

@@ -116,7 +116,10 @@ def attainability_probability(num_classes: int, samples_per_class: int, dim: int
 def _programmes(features: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     """t*_k and w_k of every class."""
     rows = matrix("features", features)
-    labels = torch.as_tensor(labels)
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):  # text, None
+        raise ValueError(f"labels is {labels!r:.80}, must be {len(rows)} integers >= 0, one per row") from None
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.shape != rows.shape[:1] or not whole or labels.min() < 0:
         raise ValueError(

@@ -54,19 +54,31 @@ def test_networks_as_the_papers_have_them_hold_every_claim(tmp_path):
         for seed in (0, 1)
         for accuracy in [0.5 + 0.1 * seed + size / 200 - less]
     ]
-    runs += [_run(tmp_path, "vit-n10", 0.9, blocks=2), _run(tmp_path, "L5-decay_0.005-no_skip", 0.99)]
+    runs += [_run(tmp_path, "vit-n10", 0.9, blocks=2)]
+    runs += [_run(tmp_path, f"vit-n10-decay_{decay:g}", 0.9 - 20 * decay, blocks=2) for decay in (0.0, 5e-3)]
+    runs += [_run(tmp_path, "L5-decay_0.005-no_skip", 0.99)]
     judged = claims(runs)
     assert all(claim.holds for claim in judged), [claim.claim for claim in judged if not claim.holds]
-    assert len(measurements(runs)) == 5 and len(tables(runs)["coupling"]) == len(runs)
+    assert len(measurements(runs)) == 7 and len(tables(runs)["coupling"]) == len(runs)
     figures = drawn_for("neurips", lambda: draw(runs))
     assert set(figures) == {"coupling", "coupling_matrices"}
 
 
 def test_what_is_not_so_fails(tmp_path):
-    judged = claims(
-        [_run(tmp_path, "L5-decay_0", 0.5), _run(tmp_path, "L5-decay_0.005", 1.1), _run(tmp_path, "vit-n10", 1.0)]
-    )
-    for part in ("residual MLPs: coupling grows", "L = 5: m falls with decay", "transformers: coupling grows"):
+    after = {
+        "L5-decay_0": 0.5,
+        "L5-decay_0.005": 1.1,
+        "vit-n10": 1.0,
+        "vit-n10-decay_0": 0.5,
+        "vit-n10-decay_0.005": 0.6,
+    }
+    judged = claims([_run(tmp_path, name, m) for name, m in after.items()])
+    for part in (
+        "residual MLPs: coupling grows",
+        "L = 5: m falls with decay",
+        "transformers: coupling grows",
+        "transformers: m falls with decay",
+    ):
         assert one(judged, part).holds is False
 
 

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def check_number(name: str, value: float, *, zero: bool = False) -> None:
+    """A finite positive number, or with `zero` one of at least 0."""
+    try:
+        fits = bool((zero and value == 0) or 0 < value < math.inf)
+    except (TypeError, RuntimeError):  # text, None, several numbers
+        fits = False
+    if not fits:
+        allowed = "number of at least 0" if zero else "positive number"
+        raise ValueError(f"{name} must be a finite {allowed}, got {value!r}.")
 
 
 def check_num_classes(num_classes: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from pipeline.metrics.engine.checks import check_matrix
+from pipeline.metrics.engine.checks import check_matrix, check_number
 
 # Of the free energy's slope, per unit of width: the kernel is then right to about its square root of precision.
 TOLERANCE = 1e-9
@@ -136,12 +136,11 @@ def _is_square(covariance: Tensor, rows: Tensor) -> bool:
 def _check_problem(rows: Tensor, targets: Tensor, *numbers: float) -> None:
     if rows.ndim != 2 or not len(rows):
         raise ValueError(f"rows must have shape (N, d), N at least 1, got {tuple(rows.shape)}.")
-    if not isinstance(targets, Tensor) or targets.shape != rows.shape[:1]:
-        shape = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-        raise ValueError(f"targets must have shape ({len(rows)},), one per row, got {shape}.")
+    if not isinstance(targets, Tensor) or targets.is_complex() or targets.shape != rows.shape[:1]:
+        shape = f"{tuple(targets.shape)} {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise ValueError(f"targets must have shape ({len(rows)},), one real number per row, got {shape}.")
     for name, values in (("rows", rows), ("targets", targets)):
         if not bool(values.isfinite().all()):
             raise ValueError(f"{name} must be finite numbers, got {int((~values.isfinite()).sum())} that are not.")
     for name, number in zip(("width", "weight_variance", "output_variance", "ridge"), numbers, strict=True):
-        if not 0 < number < math.inf:
-            raise ValueError(f"{name} must be a finite positive number, got {number!r}.")
+        check_number(name, number)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline.metrics.engine.checks import check_matrix
+from pipeline.metrics.engine.checks import check_matrix, check_number
 from pipeline.metrics.engine.statistics import finite_part
 
 # A singular value below this share of the largest leaves its vectors arbitrary.
@@ -128,6 +128,8 @@ def _coupling(first: Tensor, second: Tensor, k: int, p: float, absolute: bool) -
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ValueError(f"first and second must be matrices of one shape, got {shapes}.")
     _check_k(k, first)
+    if p != math.inf:
+        check_number("p", p)
     first, second = first.detach().double(), second.detach().double()
     return _distance(
         first, torch.linalg.svdvals(finite_part(first))[..., :k], *singular_triples(second), k, p, absolute
@@ -142,7 +144,7 @@ def _go_together(members: torch.Size, others: torch.Size) -> bool:
 
 def _check_k(k: int, matrix: Tensor) -> None:
     largest = min(matrix.shape[-2:])
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= largest:
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= largest:
         raise ValueError(f"k must be an int in 1..{largest}, got {k!r}.")
 
 
@@ -240,6 +242,8 @@ def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_c
         ValueError: for fewer than two blocks, Jacobians of several shapes, or a path of another length.
     """
     check_matrix("path", path, "(L + 1, d)")
+    if not isinstance(jacobians, Tensor | list | tuple):
+        raise ValueError(f"jacobians must be L >= 2 matrices of one shape, got {type(jacobians).__name__}.")
     depth, shapes = len(jacobians), {tuple(block.shape) for block in jacobians}
     if depth < 2 or len(shapes) > 1 or len(next(iter(shapes))) < 2 or path.shape[-2] != depth + 1:
         raise ValueError(
@@ -247,7 +251,7 @@ def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_c
             f"{depth} of shape {' and '.join(map(str, sorted(shapes))) or 'none'}, and {path.shape[-2]}."
         )
     blocks = torch.stack(tuple(jacobians)).detach().double()
-    k = min(num_classes, blocks.shape[-1])
+    k = min(num_classes, blocks.shape[-1]) if isinstance(num_classes, Integral) else num_classes
     _check_k(k, blocks)
     lengths = torch.linalg.vector_norm(_steps(path), dim=-1)
     left, values, right = singular_triples(blocks)

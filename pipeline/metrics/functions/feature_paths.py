@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.checks import check_matrix
+from pipeline.metrics.engine.checks import check_matrix, check_number
 from pipeline.metrics.engine.statistics import finite_part
 
 
@@ -82,7 +82,7 @@ def hamiltonian(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) 
         momenta: B^T, `(..., N, w)`, B = -(1/lambda) dC/dA with C the fit term including its 1/N.
         depth: Lt, the effective depth.
     """
-    _check_depth(depth)
+    check_number("depth", depth)
     rows, gated = _gated(rows, bias)
     momenta = _momenta(momenta, rows)
     kinetic = torch.linalg.matrix_norm(momenta.mT @ gated).square()
@@ -98,13 +98,13 @@ def kinetic_energy(
     velocity: Tensor, rows: Tensor, depth: float, bias: bool = True, gamma: float | Tensor = 0.0
 ) -> Tensor:
     """1/(2 Lt) ||dA/dp||^2_{K + gamma I}, `(...)`, of (dA/dp)^T `(..., N, w)` as `velocity`."""
-    _check_depth(depth)
+    check_number("depth", depth)
     return kernel_norm(velocity, rows, bias, gamma).cost / (2 * depth)
 
 
 def potential_energy(rows: Tensor, depth: float, bias: bool = True, gamma: float | Tensor = 0.0) -> Tensor:
     """Lt/2 ||A||^2_{K + gamma I}, `(...)`. Kinetic less potential energy is the stable Hamiltonian, nearly constant."""
-    _check_depth(depth)
+    check_number("depth", depth)
     return depth / 2 * cost_of_identity(rows, bias, gamma).cost
 
 
@@ -123,7 +123,7 @@ def stationarity_residual(
     Raises:
         ValueError: for lists of lengths that do not belong together.
     """
-    _check_depth(depth)
+    check_number("depth", depth)
     if not len(weights) == len(momenta) or len(path) not in (len(weights), len(weights) + 1) or not len(weights):
         raise ValueError(
             "weights, momenta and path must be of L, L and L or L + 1 layers, got "
@@ -132,6 +132,7 @@ def stationarity_residual(
     shares = []
     for weight, momentum, rows in zip(weights, momenta, path[: len(weights)], strict=True):
         rows, gated = _gated(rows, bias)
+        check_matrix("weights", weight)
         weight = weight.detach().double()
         expected = depth * _momenta(momentum, rows).mT @ gated
         if weight.shape != expected.shape:
@@ -150,7 +151,10 @@ def _gated(rows: Tensor, bias: bool) -> tuple[Tensor, Tensor]:
 
 def _squared_norm(matrix: Tensor, gated: Tensor, gamma: float | Tensor) -> tuple[Tensor, Tensor]:
     """||M||^2_{K + gamma I} and ||M - W sigma||_F, M^T given."""
-    gamma = torch.as_tensor(gamma, dtype=torch.float64, device=gated.device)
+    try:
+        gamma = torch.as_tensor(gamma, dtype=torch.float64, device=gated.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"gamma must be at least 0 and finite, got {gamma!r}.") from None
     if not bool(((gamma >= 0) & gamma.isfinite()).all()):
         raise ValueError(f"gamma must be at least 0 and finite, got {gamma.tolist()}.")
     members = gated.shape[:-2]
@@ -178,8 +182,3 @@ def _momenta(momenta: Tensor, rows: Tensor) -> Tensor:
     if momenta.shape != rows.shape:
         raise ValueError(f"momenta must have the shape of rows, {tuple(rows.shape)}, got {tuple(momenta.shape)}.")
     return momenta.detach().double()
-
-
-def _check_depth(depth: float) -> None:
-    if not 0 < depth < math.inf:
-        raise ValueError(f"depth must be a finite positive number, got {depth!r}.")

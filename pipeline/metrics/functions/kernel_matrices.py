@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pipeline.metrics.engine.checks import check_labels, check_matrix, check_num_classes
+from pipeline.metrics.engine.checks import check_labels, check_matrix, check_num_classes, check_number
 
 ACTIVATIONS = ("relu", "erf")
 # Share of the kernel's size below which the between-class trace is rounding.
@@ -91,8 +91,7 @@ def _kernels(rows: Tensor, activation: str, weight_variance: float, bias_varianc
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
     for name, value in (("weight_variance", weight_variance), ("bias_variance", bias_variance)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+        check_number(name, value, zero=True)
     check_matrix("rows", rows, "(N, d)")
     exact = rows.detach().double() * math.sqrt(weight_variance / rows.shape[-1])
     inputs = torch.nn.functional.pad(exact, (0, 1), value=math.sqrt(bias_variance))

@@ -5,12 +5,10 @@ Source: Wu & Mondelli, arXiv 2501.19104.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.checks import check_features, check_matrix
+from pipeline.metrics.engine.checks import check_features, check_matrix, check_number
 from pipeline.metrics.engine.inputs import kept_classes
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
@@ -66,8 +64,7 @@ def mean_field_features(hidden: Tensor, targets: Tensor, weight: Tensor, decay: 
         weight: W, `(p, q)`.
         decay: lambda_rho, positive.
     """
-    if not 0 < decay < math.inf:
-        raise ValueError(f"decay must be a finite positive number, got {decay!r}.")
+    check_number("decay", decay)
     hidden, targets, weight = (tensor.detach().double() for tensor in (hidden, targets, weight))
     of_rows, rows = torch.linalg.eigh(hidden @ hidden.mT / (hidden.shape[1] * len(hidden)))
     of_outputs, outputs = torch.linalg.eigh(weight.mT @ weight)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from deterministic import two_clouds
+from torch import Tensor
 
 from pipeline.metrics import adaptive_free_energy, adaptive_kernel, kernel_dnc1, nngp
 
@@ -43,6 +44,38 @@ def test_sigma_solves_the_self_consistent_equation() -> None:
     torch.testing.assert_close(torch.linalg.inv(sigma), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "golden"), [("right", 0.013840970), ("without labels", 0.014457911), ("published", 0.014457162)]
+)
+def test_public_code_solves_an_equation_that_hardly_feels_the_labels(kind: str, golden: float) -> None:
+    """Sigma^-1 = d I + (1/h) grad Tr[A Q1(Sigma)], by damped iteration: A = R - R y y^T R, without its second part, or
+    with ridge E E^T for it, where E_ij = y_j - f_i is broadcast from `(N,)` and `(N, 1)`."""
+    rows, labels = two_clouds(16, 2)
+    targets, eye = 2.0 * labels.double() - 1, torch.eye(16, dtype=torch.float64)
+
+    def kernel_of(sigma: Tensor) -> Tensor:
+        inner = rows @ sigma @ rows.T
+        scale = (1 + 2 * inner.diagonal()).sqrt()
+        return 2 / torch.pi / 128 * torch.arcsin(2 * inner / torch.outer(scale, scale))
+
+    def label_term(kernel: Tensor, resolvent: Tensor) -> Tensor:
+        if kind == "without labels":
+            return resolvent
+        if kind == "right":
+            return resolvent - torch.outer(resolvent @ targets, resolvent @ targets)
+        apart = targets[None, :] - (kernel @ resolvent @ targets)[:, None]
+        return resolvent - 1e-2 * apart @ apart.T
+
+    sigma = eye[:2, :2] / 2
+    for _ in range(300 if kind == "right" else 40):
+        kernel = kernel_of(sigma)
+        held = label_term(kernel, torch.linalg.inv(kernel + 1e-2 * eye))
+        free = sigma.clone().requires_grad_()
+        (slope,) = torch.autograd.grad((held * kernel_of(free)).sum(), free)
+        sigma = sigma / 2 + torch.linalg.inv(2 * eye[:2, :2] + (slope + slope.T) / 2 / 500) / 2
+    assert float(kernel_dnc1(kernel_of(sigma), labels, 2)) == pytest.approx(golden, rel=1e-6, abs=1e-9)
+
+
 def test_a_wide_network_keeps_its_first_kernel() -> None:
     rows, labels = two_clouds(6, 2)
     kernel, sigma = adaptive_kernel(rows, 2.0 * labels - 1, 1e9, weight_variance=1.5, output_variance=1.0)
@@ -55,6 +88,8 @@ def test_a_wide_network_keeps_its_first_kernel() -> None:
     [
         ({"width": 0}, "width must be a finite positive number, got 0"),
         ({"width": 5, "ridge": -1.0}, "ridge"),
+        ({"width": 5, "targets": torch.ones(6) * 1j}, "one real number per row, got .* torch.complex64"),
+        ({"width": "5"}, "width must be a finite positive number, got '5'"),
         ({"width": 5, "targets": torch.ones(3)}, r"targets must have shape \(6,\)"),
         ({"width": 5, "targets": torch.ones(6) / 0}, "targets must be finite numbers, got 6 that are not"),
         ({"width": 5, "rows": torch.full((6, 2), torch.nan)}, "rows must be finite numbers, got 12"),

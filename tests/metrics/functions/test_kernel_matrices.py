@@ -50,6 +50,26 @@ def test_classes_of_different_sizes() -> None:
     assert float(dnc1(rows, labels, 2)) == pytest.approx(16.693776036, rel=1e-9)
 
 
+def test_what_public_code_has_in_their_place() -> None:
+    """Code of arXiv 2406.02105: D.D for the outer product D D^T, and classes of any size weighted alike."""
+    rows, labels = two_clouds(6, 2)
+
+    def published(rows: Tensor) -> Tensor:
+        inner = rows @ rows.T / 2
+        scale = 1 + 2 * inner.diagonal()
+        return nngp(rows, "erf") + inner * 4 / math.pi / (scale @ scale - 4 * inner.square()).sqrt()
+
+    assert float(kernel_dnc1(published(rows), labels, 2)) == pytest.approx(0.022636767, rel=1e-8)
+    twice, both = rows.repeat(2, 1), labels.repeat(2)  # every row twice: the same collapse
+    assert float(kernel_dnc1(ntk(twice, "erf"), both, 2)) == pytest.approx(0.036099843, rel=1e-8)
+    assert abs(float(kernel_dnc1(published(twice), both, 2)) / 0.022636767 - 1) > 0.05
+    rows, labels = waves(5, 2, 1), torch.tensor([0, 0, 1, 1, 1])
+    kernel = rows @ rows.T
+    within = torch.stack([kernel[labels == k][:, labels == k].mean() for k in (0, 1)]).mean()
+    assert float((kernel.trace() / 5 - within) / (within - kernel.mean())) == pytest.approx(11.821459069, rel=1e-8)
+    assert float(kernel_dnc1(kernel, labels, 2)) == pytest.approx(16.693776036, rel=1e-8)
+
+
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 @pytest.mark.parametrize("variances", [(1.0, 0.0), (1.7, 0.3)])
 def test_kernels_are_the_expectations_that_they_claim_to_be(activation: str, variances: tuple[float, float]) -> None:
@@ -107,6 +127,7 @@ def test_collapsed_kernels_are_zero_and_those_without_classes_are_not_a_number()
     [
         (lambda rows: nngp(rows, "gelu"), "activation must be one of relu, erf, got 'gelu'"),
         (lambda rows: ntk(rows, "relu", weight_variance=-1.0), "weight_variance"),
+        (lambda rows: nngp(rows, "erf", "1"), "weight_variance must be a finite number of at least 0, got '1'"),
         (lambda rows: nngp(rows[0], "relu"), r"rows must have shape \(N, d\)"),
         (lambda rows: kernel_dnc1(rows, torch.arange(4) % 2, 2), "kernel must be square"),
         (lambda rows: kernel_dnc1(rows @ rows.T, torch.arange(4), 3), "labels must lie in 0..2"),
