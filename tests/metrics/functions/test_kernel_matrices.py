@@ -59,15 +59,15 @@ def test_what_public_code_has_in_their_place() -> None:
         scale = 1 + 2 * inner.diagonal()
         return nngp(rows, "erf") + inner * 4 / math.pi / (scale @ scale - 4 * inner.square()).sqrt()
 
-    assert float(kernel_dnc1(published(rows), labels, 2)) == pytest.approx(0.022636767, rel=1e-8)
+    assert float(kernel_dnc1(published(rows), labels, 2)) == pytest.approx(0.022636767, rel=1e-7)
     twice, both = rows.repeat(2, 1), labels.repeat(2)  # every row twice: the same collapse
-    assert float(kernel_dnc1(ntk(twice, "erf"), both, 2)) == pytest.approx(0.036099843, rel=1e-8)
+    assert float(kernel_dnc1(ntk(twice, "erf"), both, 2)) == pytest.approx(0.036099843, rel=1e-7)
     assert abs(float(kernel_dnc1(published(twice), both, 2)) / 0.022636767 - 1) > 0.05
     rows, labels = waves(5, 2, 1), torch.tensor([0, 0, 1, 1, 1])
     kernel = rows @ rows.T
     within = torch.stack([kernel[labels == k][:, labels == k].mean() for k in (0, 1)]).mean()
-    assert float((kernel.trace() / 5 - within) / (within - kernel.mean())) == pytest.approx(11.821459069, rel=1e-8)
-    assert float(kernel_dnc1(kernel, labels, 2)) == pytest.approx(16.693776036, rel=1e-8)
+    assert float((kernel.trace() / 5 - within) / (within - kernel.mean())) == pytest.approx(11.821459069, rel=1e-7)
+    assert float(kernel_dnc1(kernel, labels, 2)) == pytest.approx(16.693776036, rel=1e-7)
 
 
 @pytest.mark.parametrize("activation", ["relu", "erf"])
