@@ -9,6 +9,7 @@ from deterministic import two_clouds, waves
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from pipeline.data import load_images
 from pipeline.metrics import derivative_kernel, dnc1, kernel_dnc1, nngp, ntk
 
 GOLDEN = {  # NC1 of X, ReLU NNGP, ReLU NTK, erf NNGP, erf NTK
@@ -32,6 +33,17 @@ def test_golden_collapse_of_kernels(name: str) -> None:
     kernels = (rows @ rows.T, *(kind(rows, phi) for phi in ("relu", "erf") for kind in (nngp, ntk)))
     found = [float(kernel_dnc1(kernel, labels, 2)) for kernel in kernels]
     assert found == pytest.approx(GOLDEN[name], rel=1e-6)
+
+
+def test_on_images_of_mnist_no_kernel_is_more_collapsed_than_they_are(data_root) -> None:
+    """4 against 9, the first 256 of each: NC1 of the images and of the kernels, in the order of `GOLDEN`."""
+    split = load_images("mnist", root=data_root, classes=["4", "9"]).train
+    first = torch.cat([(split.labels == label).nonzero()[:256, 0] for label in (0, 1)])
+    rows = split.images[first].flatten(1).double()
+    rows, labels = (rows - rows.mean()) / rows.std(correction=0), split.labels[first]
+    kernels = (rows @ rows.T, *(kind(rows, phi) for phi in ("relu", "erf") for kind in (nngp, ntk)))
+    found = [float(kernel_dnc1(kernel, labels, 2)) for kernel in kernels]
+    assert found == pytest.approx([18.350, 21.442, 24.716, 19.497, 21.539], abs=5e-4)
 
 
 def test_golden_entries() -> None:
