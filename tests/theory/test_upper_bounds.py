@@ -8,7 +8,6 @@ right to about 1e-6. A point is no proof that nothing is lower.
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
 
 from pipeline.dufm import objective
