@@ -153,6 +153,16 @@ class DescentConfig:
         "at the end L-BFGS in float64 (with ReLU after heavy-ball steps), every seed by itself, and the norm of the "
         "final gradient",
     )
+    sharded: str = _knob(
+        "auto",
+        "frozen features on several processes: each descends on those of its own images, and gradients are added up; "
+        "auto: where all of them would take more than half of a process's memory",
+        choices=("auto", "true", "false"),
+    )
+
+    def __post_init__(self) -> None:
+        # YAML reads them as booleans.
+        self.sharded = {"True": "true", "False": "false"}.get(str(self.sharded), self.sharded)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from pipeline.dufm.descent_precision import too_coarse
 from pipeline.dufm.descent_torch import Parameters, Project, Rule, TorchSteps
 from pipeline.dufm.objectives import Objective
 from pipeline.dufm.objectives.mse import MeanSquaredError
+from pipeline.dufm.shards import Shard, ShardedSteps
 
 CHECK_EVERY = 500
 """Steps between two looks for diverged members, and for those whose products have to be in float64."""
@@ -62,6 +63,8 @@ class Descent:
         bias_decay: mu, of the bias.
         mixed: begin with products in float32, of float64 tensors and frozen features in the native backend (in the
             other one, all is float64), see `pipeline.dufm.descent_precision`.
+        shard: the features and labels are those of this rank, of frozen features that lie on several; the steps are
+            those on all of them, collective, in PyTorch.
 
     Attributes:
         cost: what is descended on, of all members.
@@ -97,6 +100,7 @@ class Descent:
         anchor: Anchor | None = None,
         bias_decay: float = 0.0,
         mixed: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         dufm.check_activation(activation)
         check_tensors(features, weights, labels, num_classes, bias, targets)
@@ -105,10 +109,13 @@ class Descent:
         check_mixed(mixed, features, feature_decay)
         if not weights and feature_decay is None:
             raise ValueError("feature_decay must be a number (0 for none) without weights, or nothing could move")
+        if shard is not None and (feature_decay is not None or not weights):
+            raise ValueError("shard must be None for free features (feature_decay is a number), got one")
         members = count_members(features, weights, lr, weight_decay, feature_decay, bias, anchor)
         self.num_members = members
         if targets is None:
-            targets = dufm.one_hot(labels, num_classes, features.dtype).to(features.device)
+            one_hot = dufm.one_hot if shard is None else shard.targets
+            targets = one_hot(labels, num_classes, features.dtype).to(features.device)
         self._rule = Rule(
             targets=targets,
             lr=per_member("lr", lr, members, zero_allowed=False),
@@ -123,8 +130,10 @@ class Descent:
             bias_decay=bias_decay,
         )
         self.cost: Cost = self._rule.cost
-        self._bias = None if bias is None else bias.detach()
+        self._bias, self._shard = None if bias is None else bias.detach(), shard
         why_not = "asked for torch" if backend == "torch" else why_not_native(features, self._rule, bias)
+        if shard is not None:
+            why_not = "samples are shared out among ranks"
         if backend == "native" and why_not is not None:
             raise ValueError(f"backend='native' cannot take these steps: {why_not}")
         self.backend, self.why_not_native = ("torch" if why_not else "native"), why_not
@@ -171,7 +180,8 @@ class Descent:
 
     def objective(self) -> ObjectiveValue:
         """The objective of every member and its terms, `(S,)` each; NaN for the diverged."""
-        return self.cost.value(self.point)
+        found = self.cost.value(self.point)
+        return found if self._shard is None else self._shard.objective(found)
 
     def advance(self, steps: int) -> None:
         """Take `steps` more steps. How they are split over calls changes no bit; once all members have diverged the
@@ -257,7 +267,10 @@ class Descent:
         if self._members:
             rule = self._rule.select(self._members)
             native = self.backend == "native"
-            self._steps = NativeSteps(start, rule, self._single) if native else TorchSteps(start, rule)
+            if self._shard is not None:
+                self._steps = ShardedSteps(start, rule, self._shard)
+            else:
+                self._steps = NativeSteps(start, rule, self._single) if native else TorchSteps(start, rule)
             self._live = self._steps.parameters
 
     @property

@@ -129,7 +129,7 @@ class TorchSteps:
 
     def run(self, steps: int) -> None:
         """Take some steps; on a GPU in graphs of `GRAPH_STEPS`, without a word from the host in between."""
-        with _matmul_precision(self._rule.tf32):
+        with matmul_precision(self._rule.tf32):
             if self._features.is_cuda and steps >= GRAPH_STEPS and not self._capture_failed:
                 self._graph = self._graph or self._capture()
             if self._graph is not None:
@@ -299,7 +299,8 @@ def _without_host(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _matmul_precision(tf32: bool) -> Iterator[None]:
+def matmul_precision(tf32: bool) -> Iterator[None]:
+    """Within, whether a GPU may multiply float32 matrices in TensorFloat-32."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
     try:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,40 @@ class Block:
         labels, features = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "features"))
         batches = tuple(size for part in parts for size in part.batches)
         return cls(labels, features, rows, parts[0].first, batches, all(part.all_labelled for part in parts))
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """Features of a split, of which this rank has those of consecutive images.
+
+    own: `(n, d)`, n may be 0; images: which these are.
+    """
+
+    own: Tensor
+    images: range
+
+    @classmethod
+    def of(cls, rows: Tensor | None) -> "SplitFeatures":
+        """From what each rank's pass gave, see `run_over`; collective."""
+        told = ranks.gather(None if rows is None else (len(rows), rows[:0].cpu()))
+        counts = [0 if each is None else each[0] for each in told]
+        if rows is None:
+            rows = next(each[1] for each in told if each is not None)
+        first = sum(counts[: ranks.rank()])
+        return cls(rows, range(first, first + len(rows)))
+
+    @classmethod
+    def known(cls, rows: Tensor) -> "SplitFeatures":
+        """Where every rank has all of them already."""
+        own = ranks.share(len(rows))
+        found = cls(rows[own.start : own.stop], own)
+        found.__dict__["all"] = rows
+        return found
+
+    @cached_property
+    def all(self) -> Tensor:
+        """All of them, `(N, d)`, on every rank; collective, the first time."""
+        return ranks.gather_rows(self.own if len(self.own) else None)
 
 
 def backbone_features(backbone: Backbone, images: ImageData, split: Split) -> Tensor:

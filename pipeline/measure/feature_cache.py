@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.data import ImageData
 from pipeline.data.images import PART_BYTES
-from pipeline.measure.extraction import backbone_features, places
+from pipeline.measure.extraction import SplitFeatures, backbone_features, places
 from pipeline.measure.layers import BackboneMeasurement, LayerMeasurement, measure_backbone
 from pipeline.metrics import registry
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
@@ -58,9 +58,10 @@ class FeatureCache:
         path, found = self._find(backbone, images, with_layers=True)
         if found is not None:
             tensors, layers = found
-            return BackboneMeasurement(tensors["train"], tensors["test"], layers)
+            return BackboneMeasurement(*(SplitFeatures.known(tensors[name]) for name in ("train", "test")), layers)
         measured = measure_backbone(backbone, images, pooling=self._pooling, settings=self._settings)
-        self._keep(path, {"train": measured.train, "test": measured.test}, measured.layers)
+        if self._folder is not None:
+            self._keep(path, {"train": measured.train, "test": measured.test}, measured.layers)
         return measured
 
     def _find(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.data import ImageData, Split
 from pipeline.measure.blocks import block_stacks, couplings_with, inputs_of
-from pipeline.measure.extraction import Block, Place, run_over
+from pipeline.measure.extraction import Block, Place, SplitFeatures, run_over
 from pipeline.measure.flows import Fitting, flow_inputs, is_leaky, leaky_layers, more_values
 from pipeline.measure.foreign_look import ForeignLook
 from pipeline.measure.gradients import output_gradients
@@ -30,7 +30,6 @@ from pipeline.metrics.progress import ALONG, falling
 from pipeline.metrics.registry import GROUP, OF_WEIGHTS, TEST
 from pipeline.networks import Backbone
 from pipeline.networks.rows import Rows, each_position
-from pipeline.runtime import ranks
 from pipeline.runtime.devices import moved
 
 log = logging.getLogger(__name__)
@@ -54,11 +53,21 @@ class LayerMeasurement:
 
 @dataclass(frozen=True)
 class BackboneMeasurement:
-    """Features of both splits, ``(N, d)``, and the metrics of every block before and after its activation."""
+    """Features of both splits, as ranks have them, and the metrics of every block before and after its activation."""
 
-    train: Tensor
-    test: Tensor
+    of_train: SplitFeatures
+    of_test: SplitFeatures
     layers: list[LayerMeasurement]
+
+    @property
+    def train(self) -> Tensor:
+        """All features of the training split, ``(N, d)``; collective, the first time."""
+        return self.of_train.all
+
+    @property
+    def test(self) -> Tensor:
+        """The same of the test split."""
+        return self.of_test.all
 
 
 def measure_backbone(
@@ -199,9 +208,9 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _SplitMeasurement:
-    """Features ``(N, d)`` of a split, statistics of its places and parts, and what the looks at the rows came to."""
+    """Features of a split, statistics of its places and parts, and what the looks at the rows came to."""
 
-    features: Tensor
+    features: SplitFeatures
     statistics: dict[Key, ClassStatistics]
     look: SecondLook
     first: FirstLook
@@ -258,7 +267,7 @@ def _measure_split(
         del features  # the same come from the second pass, and are not to be there twice
         features = asked.run_over(split, lambda block: look.add(asked.whole(block)))
     look.join_ranks()
-    return _SplitMeasurement(ranks.gather_rows(features), statistics, look, first)
+    return _SplitMeasurement(SplitFeatures.of(features), statistics, look, first)
 
 
 @torch.inference_mode()

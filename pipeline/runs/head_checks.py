@@ -7,6 +7,7 @@ from pipeline.runs.image_targets import KINDS, LABELS
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.protocols import Protocol
 from pipeline.runs.shapes import Shape, shape_of
+from pipeline.runs.sharding import why_not_sharded
 from pipeline.runs.starts import BALANCED, FILE, RANDOM, SPECTRAL, start_named, start_of, structure, terms_of
 from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.settings import shown
@@ -26,6 +27,7 @@ def check_head(config: Config, protocol: Protocol) -> None:
         *_of_precision(config, protocol),
         *_of_features(config, protocol),
         *_of_images(config, protocol),
+        *_of_shares(config, protocol),
     ):
         raise ConfigError(sentence)
 
@@ -178,6 +180,11 @@ def _of_features(config: Config, protocol: Protocol) -> Iterator[str]:
             f"features.{name}={getattr(features, name)} is of an anchor, and features.anchor=none; allowed: "
             "features.anchor=inputs or a file."
         )
+
+
+def _of_shares(config: Config, protocol: Protocol) -> Iterator[str]:
+    if config.descent.sharded == "true":
+        yield from (f"descent.sharded=true, but {reason}." for reason in why_not_sharded(config, protocol))
 
 
 def _of_images(config: Config, protocol: Protocol) -> Iterator[str]:

@@ -46,7 +46,7 @@ def solve_head(
         weights: W_l ``(S, d_{l+1}, d_l)``.
         labels: ``(N,)``.
         stage: what the record calls it.
-        test: features whose test split is measured too.
+        test: features whose test split is measured too; they say whether all are those of this rank's images alone.
         terms: what the problem has beside them; ``head.bias`` begins at 0.
 
     Raises:
@@ -56,7 +56,8 @@ def solve_head(
     bias = None
     if run.config.head.bias == "last":
         bias = torch.zeros(weights[-1].shape[:2], dtype=torch.float64)
-    return solve_problem(run, HeadProblem(features, weights, labels, feature_decay, test, bias, terms), stage)
+    shard = None if test is None else test.shard
+    return solve_problem(run, HeadProblem(features, weights, labels, feature_decay, test, bias, terms, shard), stage)
 
 
 def solve_problem(run: Run, problem: HeadProblem, stage: str = "head", given: str = "") -> HeadSolution:

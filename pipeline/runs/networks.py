@@ -23,7 +23,7 @@ from pipeline.networks.rows import Layout
 from pipeline.networks.taps import Tap
 from pipeline.networks.token_backbone import counted
 from pipeline.runs.network_references import gap, reference_of
-from pipeline.runs.recording import check_features, has_collapsed_features, measure_training, record_layers
+from pipeline.runs.recording import check_features, has_collapsed_features, measure_training, record_layers, score
 from pipeline.runs.run import TRAINING, Run
 from pipeline.runs.stages import BACKBONE_FILE, backbone_state, classifier_of, say_what_is_read, settle_norms
 from pipeline.runs.stages import train_recorded as train
@@ -210,7 +210,7 @@ def _measure_state(
     decide = decide or _decide(backbone, links, weight, bias, images.num_classes)
     entered = weights_entered(backbone, links, weight, images.num_classes)
     measured = measure_backbone(backbone, images, decide, config.pooling, config.measure.settings, entered)
-    for split, rows in (("train", measured.train), ("test", measured.test)):
+    for split, rows in (("train", measured.of_train), ("test", measured.of_test)):
         check_features(split, rows, "measure_states", trained=False)
     record_layers(run, stage, step, [config.seed], measured.layers)
     numbers = {} if decide is None else _scores(run, measured, decide)
@@ -233,10 +233,15 @@ def _decide(
 
 def _scores(run: Run, measured: BackboneMeasurement, decide: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
     loss, images, found = load_objective(run.config.backbone.loss), run.resident, {}
-    for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
+
+    def of_rows(rows: Tensor, labels: Tensor) -> tuple[float, float]:
         with torch.inference_mode():
-            rows, labels = counted(rows, split.labels.to(rows.device))
+            rows, labels = counted(rows, labels)
             outputs = decide(rows)
-            found[f"{name}_loss"] = [float(loss.on_batch(outputs, labels))]
-            found[f"{name}_accuracy"] = [float((outputs.argmax(dim=1) == labels).double().mean())]
+            right = (outputs.argmax(dim=1) == labels).double().mean()
+            return float(loss.on_batch(outputs, labels)), float(right)
+
+    for name, rows, split in (("train", measured.of_train, images.train), ("test", measured.of_test, images.test)):
+        value, share = score(of_rows, rows, split.labels, loss.needs_labels)
+        found |= {f"{name}_loss": [value], f"{name}_accuracy": [share]}
     return found

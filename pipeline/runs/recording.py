@@ -15,13 +15,16 @@ from pipeline.dufm import forward
 from pipeline.dufm.head_measures import head_regression
 from pipeline.dufm.objectives import load_objective
 from pipeline.dufm.verdict import all_collapsed, features_collapsed, judge
+from pipeline.measure.extraction import SplitFeatures
 from pipeline.measure.heads import measure_head
 from pipeline.measure.layers import BackboneMeasurement, Entered, LayerMeasurement, measure_backbone
 from pipeline.metrics import r_squared
 from pipeline.metrics.registry import CORE
+from pipeline.networks.token_backbone import counted
 from pipeline.runs.known import known_of
 from pipeline.runs.run import Run
 from pipeline.runs.solutions import Features, HeadSolution
+from pipeline.runtime import ranks
 from pipeline.runtime.errors import RunError
 from pipeline.storage.record import Record, Row
 from pipeline.storage.summary import HEAD
@@ -54,10 +57,11 @@ def measure_training(
     fitting = learner.leaky_fit
     measured = measure_backbone(learner.backbone, images, learner.decide, pooling, settings, weights, fitting)
     if epoch == 0:  # nothing that is trained on them would help
-        check_features("train", measured.train, "train_backbone", trained=False)
+        check_features("train", measured.of_train, "train_backbone", trained=False)
     record_layers(run, "backbone", epoch, seeds, measured.layers)
-    for name, rows, split in (("train", measured.train, images.train), ("test", measured.test, images.test)):
-        loss, share = learner.score(rows, split.told.to(rows.device))
+    compares = getattr(learner.loss, "needs_labels", False)
+    for name, rows, split in (("train", measured.of_train, images.train), ("test", measured.of_test, images.test)):
+        loss, share = score(learner.score, rows, split.told, compares)
         numbers |= {f"{name}_loss": [loss]} | ({} if share is None else {f"{name}_accuracy": [share]})
     if learner.penalised is not None:
         numbers |= {name: [value] for name, value in measured_objective(learner, images).items()}
@@ -72,8 +76,35 @@ def measure_training(
     return headline
 
 
-def check_features(split: str, features: Tensor, stage: str, *, trained: bool) -> None:
-    """Refuse features `(N, d)` that are not finite.
+def score(
+    of_rows: Callable[[Tensor, Tensor], tuple[float, float | None]],
+    features: SplitFeatures,
+    labels: Tensor,
+    compares: bool = False,
+) -> tuple[float, float | None]:
+    """Loss and accuracy, None if there is none, on the features of a split, as means over what ranks have of them;
+    collective.
+
+    Args:
+        of_rows: gives both, means over the rows, of features and labels.
+        labels: of all images.
+        compares: whether the loss is no mean over rows, because it compares them: then all are gathered.
+    """
+    if compares or ranks.world_size() == 1:
+        return of_rows(features.all, labels.to(features.all.device))
+    rows, own = features.own, labels[features.images.start : features.images.stop].to(features.own.device)
+    count = len(counted(rows, own)[1])
+    told = ranks.gather((count, *(of_rows(rows, own) if count else (0.0, None))))
+    total = sum(each for each, *_ in told)
+    loss = math.fsum(each * loss for each, loss, _ in told) / total
+    shares = [(each, share) for each, _, share in told if each]
+    if any(share is None for _, share in shares):
+        return loss, None
+    return loss, round(math.fsum(each * share for each, share in shares)) / total
+
+
+def check_features(split: str, features: Tensor | SplitFeatures, stage: str, *, trained: bool) -> None:
+    """Refuse features `(N, d)` that are not finite; as ranks have them collective.
 
     Args:
         trained: whether a training has made them so; otherwise the images or the network's own weights have.
@@ -81,8 +112,11 @@ def check_features(split: str, features: Tensor, stage: str, *, trained: bool) -
     Raises:
         RunError: a feature is NaN or infinite.
     """
-    broken = (~torch.isfinite(features).flatten(1).all(dim=1)).nonzero()
-    if len(broken):
+    own, before = (features, 0) if isinstance(features, Tensor) else (features.own, features.images.start)
+    broken = (before + (~torch.isfinite(own).flatten(1).all(dim=1)).nonzero().flatten()).tolist()
+    if not isinstance(features, Tensor):
+        broken = [image for each in ranks.gather(broken) for image in each]
+    if broken:
         advice = (
             "a smaller optimizer.lr usually helps"
             if trained
@@ -90,7 +124,7 @@ def check_features(split: str, features: Tensor, stage: str, *, trained: bool) -
         )
         raise RunError(
             f"{stage}: the backbone's features of {len(broken)} {split} image(s) hold NaN or infinity, first "
-            f"of image {int(broken[0])}; {advice}."
+            f"of image {broken[0]}; {advice}."
         )
 
 
@@ -104,7 +138,8 @@ class HeadMeasurement:
 
 
 def measure_solution(config: Config, head: HeadSolution, test: Features | None) -> HeadMeasurement:
-    """Losses, distance to the optimum where theory knows it, and every layer of a head."""
+    """Losses, distance to the optimum where theory knows it, and every layer of a head; collective where its samples
+    are shared out."""
     yardstick = known_of(head).yardstick
     losses = {"loss": head.objective.total, "fit": head.objective.fit}
     if yardstick is not None and yardstick.value:
@@ -129,12 +164,14 @@ def measure_solution(config: Config, head: HeadSolution, test: Features | None) 
         how,
         bias=head.bias,
         classifies=head.no_decisions is None,
+        shared_out=head.shard is not None,
     )
-    return HeadMeasurement(
+    found = HeadMeasurement(
         list(head.seeds),
         {name: value.tolist() for name, value in losses.items()},
         [(at.layer, at.tap, {name: value.tolist() for name, value in at.values.items()}, at.reasons) for at in layers],
     )
+    return found if head.shard is None else ranks.broadcast(found)
 
 
 def joined_members(parts: Sequence[HeadMeasurement], num_members: int) -> HeadMeasurement:

@@ -12,6 +12,8 @@ from pipeline.data import ImageData
 from pipeline.dufm import Anchor, ObjectiveValue
 from pipeline.dufm.constraints import mapped
 from pipeline.dufm.objectives import Objective
+from pipeline.dufm.shards import Shard
+from pipeline.measure.extraction import SplitFeatures
 from pipeline.metrics import feature_alignment
 from pipeline.metrics.core import RANK_RTOL
 from pipeline.networks.token_backbone import counted
@@ -19,7 +21,10 @@ from pipeline.networks.token_backbone import counted
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both splits, float64 rows, and their labels."""
+    """Features of both splits, float64 rows, and their labels.
+
+    shard, test_shard: where the rows are those of this rank's images alone; None: of all.
+    """
 
     train: Tensor  # (N, d)
     train_labels: Tensor  # (N,)
@@ -27,6 +32,8 @@ class Features:
     test_labels: Tensor
     goals: Tensor | None = None  # (N, n) float64, what outputs are fitted to instead of the labels
     test_goals: Tensor | None = None
+    shard: Shard | None = None
+    test_shard: Shard | None = None
 
     def constrained(self, constraint: str) -> "Features":
         """As a head takes them, before which they are mapped onto a set."""
@@ -39,6 +46,17 @@ class Features:
         (train, train_labels), (test, test_labels) = (counted(*split) for split in splits)
         goals = (getattr(images, name).goals for name in ("train", "test"))
         return cls(train, train_labels, test, test_labels, *(None if it is None else it.to(device) for it in goals))
+
+    @classmethod
+    def of_rank(cls, parts: Mapping[str, SplitFeatures], images: ImageData, device: torch.device) -> "Features":
+        """This rank's rows of the splits ``train`` and ``test``; collective."""
+        found, shards = [], []
+        for name, part in parts.items():
+            labels = getattr(images, name).targets[part.images.start : part.images.stop].to(device)
+            rows, labels = counted(part.own.to(device).double(), labels)
+            found += [rows, labels]
+            shards.append(Shard.of(labels, images.num_classes))
+        return cls(*found, shard=shards[0], test_shard=shards[1])
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,7 @@ class HeadSolution:
     without_direction: int = 0  # rows of features that a constraint has put on an axis
     polish: Polish | None = None  # None: as descent left it
     switched: dict[int, int] | None = None  # member -> step from which products were in float64; None: all of them
+    shard: Shard | None = None  # features and labels are this rank's; None: all
 
     @classmethod
     def of(
@@ -114,13 +133,17 @@ class HeadSolution:
         without_direction: int = 0,
         polish: Polish | None = None,
         switched: dict[int, int] | None = None,
+        shard: Shard | None = None,
     ) -> "HeadSolution":
         """The state of the members with these seeds, by default ``config.seed``, ``config.seed + 1``, ..., and the
-        objective that was descended on."""
+        objective that was descended on; with a ``shard`` collective."""
         seeds = seeds or tuple(config.seed + member for member in range(dufm.num_members(features, weights)))
         table = torch.tensor(weight_decays, dtype=torch.float64)
         loss, activation = config.objective, config.head.activation
         bias_decay = 0.0 if bias is None else config.head.bias_decay
+        targets = terms.targets
+        if shard is not None:
+            targets = shard.targets(labels, weights[-1].shape[-2], features.dtype)
         value = dufm.objective(
             features,
             weights,
@@ -130,11 +153,12 @@ class HeadSolution:
             activation,
             loss,
             bias=bias,
-            targets=terms.targets,
+            targets=targets,
             num_classes=None if weights else terms.num_classes,
             anchor=terms.anchor,
             bias_decay=bias_decay,
         )
+        value = value if shard is None else shard.objective(value)
         return cls(
             features,
             weights,
@@ -153,6 +177,7 @@ class HeadSolution:
             without_direction,
             polish,
             switched,
+            shard,
         )
 
     @property
@@ -168,6 +193,8 @@ class HeadSolution:
     @property
     def class_sizes(self) -> list[int]:
         """Samples of each class."""
+        if self.shard is not None:
+            return list(self.shard.class_sizes)
         return torch.bincount(self.labels, minlength=self.num_classes).tolist()
 
     @property
@@ -216,16 +243,20 @@ def network_head(
     )
 
 
-def accuracy(config: Config, head: HeadSolution, features: Tensor, labels: Tensor) -> list[float | None] | None:
+def accuracy(
+    config: Config, head: HeadSolution, features: Tensor, labels: Tensor, shard: Shard | None = None
+) -> list[float | None] | None:
     """Share of samples each seed's head decides rightly; None for a diverged seed, and if it decides nothing.
 
     Args:
         features: ``(N, d_1)`` or ``(S, N, d_1)``.
+        shard: where features and labels are those of this rank alone; then collective.
     """
     if head.no_decisions:
         return None
     outputs = dufm.forward(features.to(head.features), head.weights, config.head.activation, head.bias)[-1]
     shares = (outputs.argmax(dim=-1) == labels.to(outputs.device)).double().mean(dim=-1)
+    shares = shares if shard is None else shard.mean(shares)
     return [None if member in head.diverged else share for member, share in enumerate(shares.tolist())]
 
 

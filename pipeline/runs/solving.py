@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent import Descent, descend, log_schedule
 from pipeline.dufm.descent_states import MAYBE, STEPS_OF_MEMBERS, joined_states, part_of_state
 from pipeline.dufm.polish import MOST_ITERATIONS as POLISH_ITERATIONS
+from pipeline.dufm.shards import Shard
 from pipeline.runs.polishing import Ending, joined, polished
 from pipeline.runs.recording import is_collapsed, joined_members, measure_solution, record_solution
 from pipeline.runs.run import Run
@@ -27,6 +28,8 @@ from pipeline.storage.stages import PartialStage
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class HeadProblem:
@@ -37,6 +40,7 @@ class HeadProblem:
     test: features whose test split is measured too.
     bias: of the last layer at the start ``(S, K)``.
     terms: what the problem has beside labels, decays and a loss.
+    shard: features and labels are those of this rank's images alone; then every rank descends with all members.
     """
 
     features: Tensor
@@ -46,6 +50,7 @@ class HeadProblem:
     test: Features | None = None
     bias: Tensor | None = None
     terms: Terms = PLAIN
+    shard: Shard | None = None
 
     @property
     def num_members(self) -> int:
@@ -83,7 +88,18 @@ class HeadProblem:
             anchor=anchor,
             bias_decay=config.head.bias_decay,
             mixed=config.descent.precision == "auto",
+            shard=self.shard,
         )
+
+    @property
+    def own_members(self) -> range:
+        """Those that this rank descends with."""
+        members = self.num_members
+        return range(members) if self.shard is not None else ranks.share(members, whole=members)
+
+    def of_all(self, own: Value) -> list[Value]:
+        """What each part of the members has come to, on every rank; collective."""
+        return [own] if self.shard is not None else ranks.gather(own)[: self.num_members]
 
     @property
     def num_outputs(self) -> int:
@@ -103,6 +119,7 @@ class HeadProblem:
             self.feature_decay,
             config.weight_decays,
             terms=self._terms_of(more.get("seeds"), config),
+            shard=self.shard,
             **more,
         )
 
@@ -117,13 +134,14 @@ class HeadProblem:
 
 
 def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> HeadSolution:
-    """Descend, from the latest checkpoint if there is one; every rank descends with its part of the members.
+    """Descend, from the latest checkpoint if there is one; every rank descends with its part of the members, or, where
+    samples are shared out, of these.
 
     Raises:
         RunError: every member diverged.
         Interrupted: a signal asked the run to end; a checkpoint was kept.
     """
-    config, members = run.config, ranks.share(problem.num_members, whole=problem.num_members)
+    config, members = run.config, problem.own_members
     descent = problem.descent(config, members)
     if descent.why_not_native:
         log.info("%s: the steps are taken in plain PyTorch, %s", stage, descent.why_not_native)
@@ -133,7 +151,7 @@ def solve(run: Run, stage: str, problem: HeadProblem, partial: PartialStage) -> 
     def save_if_due(progress: Progress, step: int) -> None:
         progress.advance_to(step)
         if timer.due():
-            partial.save(*_state(descent, problem.num_members, measured))
+            partial.save(*_state(descent, problem, measured))
             timer.restart_or_exit()
 
     with Progress(stage, steps, "step") as progress, interruption.deferred():
@@ -175,9 +193,9 @@ def _measure(run: Run, stage: str, step: int, problem: HeadProblem, members: ran
         bias=end.point.bias,
         seeds=tuple(run.head_seeds[members.start : members.stop]),
     )
-    found = joined_members(ranks.gather(measure_solution(run.config, own, problem.test)), problem.num_members)
+    found = joined_members(problem.of_all(measure_solution(run.config, own, problem.test)), problem.num_members)
     headline = record_solution(run, stage, step, found)
-    how = joined(ranks.gather(end.polish)[: problem.num_members])
+    how = joined(problem.of_all(end.polish))
     if how is not None:
         norms = [math.nan if norm is None else norm for norm in how.gradient_norm]
         run.record.add(stage, step, run.head_seeds, {"gradient_norm": norms})
@@ -206,10 +224,9 @@ def _go_on(descent: Descent, members: range, partial: PartialStage) -> int:
     return facts["measured"]
 
 
-def _state(descent: Descent, num_members: int, measured: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _state(descent: Descent, problem: HeadProblem, measured: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State of all members as tensors and facts; collective."""
-    parts = ranks.gather(_on_cpu(descent.state_dict()))
-    state = joined_states(parts[: min(num_members, len(parts))])
+    state = joined_states(problem.of_all(_on_cpu(descent.state_dict())))
     tensors = {"limit": state["limit"]} | {name: state[name] for name in MAYBE if state[name] is not None}
     for name in ("weights", "velocities"):
         tensors |= {f"{name}/{index}": tensor for index, tensor in enumerate(state[name], start=1)}
@@ -238,7 +255,7 @@ def _joined_solution(run: Run, problem: HeadProblem, end: Ending) -> HeadSolutio
         "without_direction": end.without_direction,
         "polish": end.polish,
     }
-    parts = ranks.gather(_on_cpu(own))[: problem.num_members]
+    parts = problem.of_all(_on_cpu(own))
     weights = [torch.cat(same).to(device) for same in zip(*(part["weights"] for part in parts), strict=True)]
     features = torch.cat([part["features"] for part in parts]).to(device) if free else end.point.features
     diverged, switched, offset = {}, None if end.switched is None else {}, 0

@@ -10,6 +10,7 @@ up, and a configuration checked, without it.
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,7 @@ from pipeline.dufm.descent import log_schedule
 from pipeline.dufm.objectives import load_objective
 from pipeline.measure import costs
 from pipeline.measure.blocks import told
-from pipeline.measure.extraction import backbone_features, in_words, readings
+from pipeline.measure.extraction import SplitFeatures, backbone_features, in_words, readings, run_over
 from pipeline.measure.layers import BackboneMeasurement, Entered
 from pipeline.metrics.registry import CORE
 from pipeline.networks import Backbone
@@ -68,7 +69,7 @@ def train_backbone(run: Run) -> Backbone:
             train_recorded(run, key, learner, lambda: has_collapsed_features(run))
         else:
             measured = run.feature_cache.measurement(backbone, images)
-            for split, rows in (("train", measured.train), ("test", measured.test)):
+            for split, rows in (("train", measured.of_train), ("test", measured.of_test)):
                 check_features(split, rows, "train_backbone", trained=False)
             record_layers(run, "backbone", 0, [config.seed], measured.layers)
         return backbone_state(backbone)
@@ -200,13 +201,18 @@ def mean_feature(run: Run) -> Tensor:
         return backbone_features(backbone, run.resident, run.resident.train).double().mean(dim=0).clone()
 
 
-def extract_features(run: Run, backbone: Backbone) -> Features:
+def extract_features(run: Run, backbone: Backbone, *, shared_out: bool = False) -> Features:
     """Pass both splits once through the frozen backbone, or find what that gave in ``features.cache``.
+
+    Args:
+        shared_out: every rank gets the features of its own images alone; they are not kept for a run that goes on.
 
     Raises:
         RunError: a feature is NaN or infinite.
     """
     images, device = run.resident, run.config.device
+    if shared_out:
+        return _own_features(run, backbone)
 
     def make() -> dict[str, Tensor]:
         features = run.feature_cache.features(backbone, images)
@@ -219,6 +225,16 @@ def extract_features(run: Run, backbone: Backbone) -> Features:
         kept = run.stage_cache.load_or_run(f"{STAGES}/features.safetensors", key, make, limit)
     # Clones, because tensors born in inference mode may not be descended on.
     return Features.of({name: tensor.to(device).clone() for name, tensor in kept.items()}, images, device)
+
+
+def _own_features(run: Run, backbone: Backbone) -> Features:
+    images, parts = run.resident, {}
+    with run.stopwatch.time("extract_features"):
+        for name in ("train", "test"):
+            found = SplitFeatures.of(run_over(backbone, images, getattr(images, name)))
+            check_features(name, found, "extract_features", trained=run.trains_backbone)
+            parts[name] = replace(found, own=found.own.clone())  # see above
+        return Features.of_rank(parts, images, run.config.device)
 
 
 def say_what_is_read(run: Run) -> None:

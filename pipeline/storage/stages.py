@@ -46,6 +46,7 @@ def fingerprint(config: Config, sections: Sequence[str], *more: str) -> str:
     """SHA-256 of the named sections of the configuration and of ``more``; paths count from where they start."""
     settings = asdict(config) | {"data": config.data.relevant}
     del settings["features"]["cache"]  # where they are found changes nothing
+    del settings["descent"]["sharded"]  # and who computes what no more than the number of processes
     for section, name in PATHS:
         if path := settings[section].get(name):
             settings[section][name] = os.path.abspath(os.path.expanduser(path))

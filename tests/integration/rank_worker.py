@@ -4,6 +4,7 @@ Arguments: folder, numbers of processes to do it with, one after another. The pr
 """
 
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -25,6 +26,7 @@ from pipeline.runs.protocols import perform
 from pipeline.runs.run import Run
 from pipeline.runs.training.training import calibrate_norms
 from pipeline.runtime import ranks
+from pipeline.runtime.interruption import Interrupted, interruption
 from pipeline.storage.record import Record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "running"))
@@ -122,6 +124,38 @@ def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
     return {"rows": values, "names": names, "last": outcome.section("head").head.weights[-1]}
 
 
+def sharded(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything of a descent on frozen features, of which each rank has its own; stopped on the way, and gone on."""
+    more = {"descent__sharded": "true", "descent__precision": "float64", "head__bias": "last", "head__bias_decay": 1e-3}
+    setting = config(protocol__name="frozen_features", backbone__epochs=0, trainer__checkpoint_seconds=0.0, **more)
+    found = {}
+    for name, stops in {"whole": False, "stopped": True, "gone on": False}.items():
+        place = folder / f"sharded-{'whole' if name == 'whole' else 'stopped'}"
+        network = build_backbone("mlp", IMAGES.image_shape, hidden=[12, 7], seed=1)
+        run = Run(setting, Inputs(IMAGES, network), place, Record(place))
+        if stops and ranks.is_first():  # whom a signal reaches, alone
+
+            def signalled(rows) -> None:
+                if any(row.stage == "head" and row.step >= 10 for row in rows):
+                    interruption.received = signal.SIGTERM
+
+            run.record.listeners.append(signalled)
+        try:
+            outcome = perform(run)
+        except Interrupted:
+            interruption.reset()
+            found[f"{name} at"] = max(row.step for row in run.record.rows if row.stage == "head")
+            continue
+        section = outcome.section("head")
+        values = torch.tensor([row.value for row in run.record.rows], dtype=torch.float64)
+        names = [(row.stage, row.step, row.seed, row.layer, row.tap, row.metric) for row in run.record.rows]
+        accuracy = torch.tensor([section.train_accuracy, section.test_accuracy], dtype=torch.float64)
+        head = section.head
+        own = {"rows": values, "names": names, "accuracy": accuracy, "bias": head.bias, "last": head.weights[-1]}
+        found[name] = own | {"features": len(head.features), "sizes": head.class_sizes, "kept": list(outcome.tensors())}
+    return found
+
+
 def work(rank: int, world_size: int, port: int, folder: Path) -> None:
     """All of it, as one rank of several."""
     if world_size > 1:
@@ -134,6 +168,7 @@ def work(rank: int, world_size: int, port: int, folder: Path) -> None:
         "resnet20": measured("resnet20"),
         "own cache": cached(folder / f"cache-{world_size}"),
         "shared cache": cached(folder / "cache"),
+        "sharded": sharded(runs),
         "dufm": descended(runs, head__inputs="free", head__feature_decay=1e-3),
     }
     results |= {f"trained {name}": trained(runs, name) for name in TRAINED}

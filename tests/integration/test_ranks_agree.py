@@ -74,3 +74,24 @@ def test_members_of_a_descent_do_not_depend_on_how_many_ranks_share_them(results
     assert found["names"] == expected["names"]
     assert torch.equal(found["last"], expected["last"])
     torch.testing.assert_close(found["rows"], expected["rows"], rtol=1e-10, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("where", OTHERS)
+def test_a_descent_on_shared_out_samples_is_that_of_one_process(results, where):
+    expected, found = results[1, 0]["sharded"]["whole"], results[where]["sharded"]["whole"]
+    assert found["names"] == expected["names"] and found["sizes"] == expected["sizes"]
+    for name in ("rows", "last", "bias", "accuracy"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-13, equal_nan=True, msg=name)
+    shares = [results[where[0], rank]["sharded"]["whole"]["features"] for rank in range(where[0])]
+    assert sum(shares) == expected["features"] and max(shares) < expected["features"]  # no rank had all
+    assert "features/1" in expected["kept"] and "features/1" not in found["kept"]
+
+
+@pytest.mark.parametrize("where", OTHERS)
+def test_it_gives_the_same_bits_on_every_rank_and_after_a_signal_to_one(results, where):
+    own, first = results[where]["sharded"], results[where[0], 0]["sharded"]
+    assert 10 <= own["stopped at"] == first["stopped at"] < 60
+    for found in (own["whole"], own["gone on"]):
+        assert found["names"] == first["whole"]["names"]
+        for name in ("rows", "last", "bias", "accuracy"):
+            torch.testing.assert_close(found[name], first["whole"][name], rtol=0, atol=0, equal_nan=True, msg=name)

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from pipeline.dufm.descent import Descent
+from pipeline.dufm.shards import Shard
 from pipeline.measure import joining
 from pipeline.metrics import ClassStatistics, registry
 from pipeline.metrics.engine.plan import Plan
@@ -55,7 +57,11 @@ class World:
     def run(self, work: Callable[[int], object]) -> list:
         def as_rank(rank: int) -> object:
             self.own.rank = rank
-            return work(rank)
+            try:
+                return work(rank)
+            except BaseException:
+                self.barrier.abort()  # or the others would wait for it
+                raise
 
         with ThreadPoolExecutor(self.size) as pool:
             return list(pool.map(as_rank, range(self.size)))
@@ -125,3 +131,34 @@ def test_what_64_ranks_reduce_is_what_two_do(monkeypatch):
         (sent[size],), told[size] = set(world.reduced), world.gathered[0]
     assert sent[2] == sent[64] == 8 * (2 * classes * width + 3 * classes + 3)
     assert told[64] < 64 * 300  # the names and sizes of places, of every rank
+
+
+def test_a_step_on_shared_out_samples_sends_what_the_weights_take_whatever_the_ranks(monkeypatch):
+    source = torch.Generator().manual_seed(0)
+    normal = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
+    rows, labels = normal(66, 5), torch.arange(66) % 3
+    weights, bias = [normal(2, 4, 5), normal(2, 3, 4)], normal(2, 3)
+    how = {"num_classes": 3, "lr": 0.1, "weight_decay": 1e-3, "momentum": 0.5, "bias": bias, "bias_decay": 1e-2}
+    alone = Descent(rows, weights, labels, backend="torch", **how)
+    alone.advance(5)
+    for size in (2, 64):
+        # Of 64 ranks the last has no sample, as where there are fewer batches than ranks.
+        own = [slice(0, 20), slice(20, 66)] if size == 2 else [*(slice(at, at + 1) for at in range(62)), slice(62, 66)]
+        own += [slice(66, 66)] * (size - len(own))
+        world = World(monkeypatch, size)
+
+        def descend(rank: int) -> tuple[Descent, int, float]:
+            labels_of_rank = labels[own[rank]]  # noqa: B023
+            shard = Shard.of(labels_of_rank, 3)
+            descent = Descent(rows[own[rank]], weights, labels_of_rank, shard=shard, **how)  # noqa: B023
+            before = world.reduced[rank]  # noqa: B023
+            descent.advance(5)
+            return descent, world.reduced[rank] - before, descent.objective().total  # noqa: B023
+
+        for descent, sent, objective in world.run(descend):
+            assert sent == 5 * 8 * (sum(weight.numel() for weight in weights) + bias.numel())
+            torch.testing.assert_close(objective, alone.objective().total, rtol=1e-12, atol=0)
+            for found, expected in zip([*descent.weights, descent.bias], [*alone.weights, alone.bias], strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+    with pytest.raises(ValueError, match="shard must be None for free features"):
+        Descent(rows, weights, labels, shard=Shard(66, (22, 22, 22)), feature_decay=1e-3, **how)

@@ -9,7 +9,7 @@ rows come, are kept, and are shared by ranks is for the callers; what is done wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -233,8 +233,14 @@ class Plan:
         next_weight: Tensor | None = None,
         decisions: Tensor | None = None,
         more: Mapping[str, object] | None = None,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """`evaluate` of statistics that have their `source` `(..., N, d)` at hand, which gets its second look here."""
+        """`evaluate` of statistics that have their `source` `(..., N, d)` at hand, which gets its second look here.
+
+        Args:
+            total: sums of all ranks, of each rank's, where the source is one rank's part of the rows that the
+                statistics are of; for metrics of class statistics and sums over rows alone, as "core" are.
+        """
         if self.views and statistics.anchors.ndim > 2:
             return one_by_one(self, statistics, reference, weight, next_weight, decisions, more)
         statistics, decisions = self._of_counting_rows(statistics, reference, decisions)
@@ -245,6 +251,9 @@ class Plan:
             training, aim = moved((training, aim), statistics.counts.device)
             sums = sums_at_once(self.row_sums, statistics, training, aim, decisions)
             judged = aim.judged(statistics.source[1])
+            if total is not None:
+                sums = {name: total(own) for name, own in sums.items()}
+                judged = total(torch.as_tensor(judged, dtype=torch.float64))
             more |= self.values_of_rows(statistics, training, aim)
             if more.get("foreign") is not None:
                 more |= self.foreign_values(more["foreign"], training, aim)

@@ -6,6 +6,7 @@ from pipeline.runs.outcome import Outcome
 from pipeline.runs.protocols import Stage, protocol
 from pipeline.runs.run import Run
 from pipeline.runs.sections import HeadSection, NetworkSection
+from pipeline.runs.sharding import is_sharded
 from pipeline.runs.solutions import Terms
 from pipeline.runs.stages import extract_features, train_backbone
 from pipeline.runs.starts import anchor_on
@@ -22,7 +23,8 @@ def frozen_features(run: Run) -> Outcome:
     """The main job. With ``head.inputs=free`` the features are only where the head's own variables start."""
     images = run.inputs.images
     backbone = train_backbone(run)
-    features = extract_features(run, backbone)
+    sharded = is_sharded(run.config, run.protocol, images, backbone.num_features)
+    features = extract_features(run, backbone, shared_out=sharded)
     num_classes = images.num_classes
     weights = initial_head(run, features.train.shape[1], num_classes)
     free, bound = run.config.head.inputs == "free", run.config.features

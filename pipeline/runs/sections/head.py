@@ -48,8 +48,8 @@ class HeadSection(Section):
         """Of a head on the features of the run's images; free inputs of the head stand in for the training features."""
         return cls(
             head,
-            train_accuracy=accuracy(run.config, head, head.features, features.train_labels),
-            test_accuracy=accuracy(run.config, head, features.test, features.test_labels),
+            train_accuracy=accuracy(run.config, head, head.features, features.train_labels, head.shard),
+            test_accuracy=accuracy(run.config, head, features.test, features.test_labels, features.test_shard),
             classes=run.inputs.images.classes if head.terms.has_classes else None,
             relative_gap=relative_gap,
         )
@@ -104,11 +104,13 @@ class HeadSection(Section):
 
     def tensors(self) -> dict[str, Tensor]:
         """``labels`` (N,), ``features/1`` (N, d_1) or (S, N, d_1), ``weights/l`` (S, d_{l+1}, d_l); ``bias`` (S, K),
-        ``targets`` (N, K) and ``anchor`` (N, d_1) or (S, N, d_1), where there are such."""
+        ``targets`` (N, K) and ``anchor`` (N, d_1) or (S, N, d_1), where there are such. Samples that are shared out
+        among ranks leave no ``labels`` and ``features/1``."""
         weights = {f"weights/{layer}": weight for layer, weight in enumerate(self.head.weights, start=1)}
         anchor = self.head.terms.anchor
         more = {"bias": self.head.bias, "targets": self.head.terms.targets, "anchor": anchor and anchor.features}
-        found = {"labels": self.head.labels, "features/1": self.head.features} | weights
+        rows = {} if self.head.shard else {"labels": self.head.labels, "features/1": self.head.features}
+        found = rows | weights
         return found | {name: tensor for name, tensor in more.items() if tensor is not None}
 
     def title(self, summary: Mapping[str, Any]) -> str | None:
