@@ -25,6 +25,9 @@ def test_golden_correlations() -> None:
     found = layer_metrics(H, Y, K, W1, families=("agop",), gradients=GRADIENTS)
     expected = {"nfa": 0.995462036949, "nfa_full": 0.982118600231, "nfa_cosine": 0.985965842279}
     assert {name: float(found[name]) for name in expected} == pytest.approx(expected, rel=1e-9)
+    full = agop(GRADIENTS, W1)
+    cosine = torch.nn.functional.cosine_similarity((W1.T @ W1).flatten(), full.flatten(), dim=0)
+    assert float(cosine) == pytest.approx(0.983598022159, rel=1e-9)
     assert float(found["dnc1_svt"]) == pytest.approx(float(dnc1(H @ W1.T, Y, K)), rel=1e-12)
     singular = torch.linalg.svd(W1, full_matrices=False)
     right = H @ singular.Vh.T * singular.S

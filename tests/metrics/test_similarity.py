@@ -20,6 +20,14 @@ def test_golden_values() -> None:
     )
 
 
+def test_golden_angles_of_the_last_subspaces() -> None:
+    means = torch.stack([H[label == Y].mean(0) for label in range(K)])
+    angles = torch.linalg.svdvals(torch.linalg.svd(W).Vh[:K] @ torch.linalg.svd(means).Vh[:K].T)
+    assert angles.tolist() == pytest.approx([1, 1, 0.168167118015], rel=1e-9)
+    found = layer_metrics(H, Y, K, W, families=("similarity",))["subspace_cosine"]
+    assert float(found) == pytest.approx(float(angles.mean()), rel=1e-12)
+
+
 def test_golden_value_of_two_batches() -> None:
     halves = (slice(0, 6), slice(6, 12))
     parts = [PairStatistics.of_rows(H[half], AFTER[half]) for half in halves]

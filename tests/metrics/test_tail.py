@@ -12,6 +12,7 @@ from golden_ways import measured
 from pipeline.metrics import ClassStatistics, layer_metrics, undefined_reasons
 from pipeline.metrics.registry import statistics
 from pipeline.metrics.tail import measured_scatter
+from pipeline.theory import within_bound
 
 
 def scatter_after(rows: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> float:
@@ -28,6 +29,12 @@ def test_golden_values() -> None:
     }
     assert {name: found[name] for name in golden} == pytest.approx(golden, rel=1e-9)
     assert scatter_after(ROWS, LABELS, INNER) == pytest.approx(3.342726791408, rel=1e-9)
+    goals = torch.eye(K, dtype=torch.float64)[LABELS]
+    error = torch.linalg.matrix_norm(ROWS @ INNER.T @ OUTER.T - goals)
+    unbalanced = torch.linalg.matrix_norm(OUTER.T @ OUTER - INNER @ INNER.T, ord=2)
+    assert (float(error), float(unbalanced)) == pytest.approx((20.103629076125, 2.450801434996), rel=1e-9)
+    from_theory = within_bound(ROWS, INNER, OUTER, goals)
+    assert from_theory == pytest.approx(golden["within_bound"], rel=1e-9)
     last = layer_metrics(ROWS @ INNER.T, LABELS, K, weight=OUTER, families=["tail"])
     assert {name: float(value) for name, value in last.items()} == pytest.approx({"kappa_weight": 3.504776531226})
 

@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 
 from pipeline.config import conf_folder
 from pipeline.config.messages import register
+from pipeline.metrics import layer_metrics
 from pipeline.runs.checking import checked
 from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
@@ -45,6 +46,19 @@ def test_rows_of_a_batch_norm_are_normalised_by_themselves():
     assert found.mean(0).abs().max() < 1e-12
     again = exactly_normalised(3 * rows - 1, gain)
     assert torch.allclose(again, found)
+
+
+def test_golden_rows_behind_a_batch_norm():
+    i, j = torch.meshgrid(torch.arange(12.0).double(), torch.arange(4.0).double(), indexing="ij")
+    labels, gain = torch.tensor([0] * 6 + [1] * 4 + [2] * 2), torch.tensor([1.0, 2.0, 0.5, 1.5]).double()
+    rows = torch.sin(0.7 * i + 1.3 * j + 0.45 * i * j) + 1.5 * (j == labels[:, None])
+    found = exactly_normalised(rows, gain)
+    assert float(found.square().sum(1).mean()) == pytest.approx(7.5, rel=1e-12)
+    eps = torch.nn.functional.batch_norm(rows, None, None, gain, training=True, eps=1e-5)
+    assert float(eps.square().sum(1).mean()) == pytest.approx(7.499895328590, rel=1e-9)
+    cosines = layer_metrics(found, labels, 3, families=("cosine",))
+    assert float(cosines["cos_intra_min"]) == pytest.approx(0.140597539610, rel=1e-9)
+    assert float(cosines["cos_inter_max"]) == pytest.approx(-0.034647944149, rel=1e-9)
 
 
 def test_the_value_is_that_of_theory(configured):
