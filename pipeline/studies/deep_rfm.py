@@ -5,9 +5,9 @@ Shows: NC1 and NC2 against the layer for rows X, X M^1/2 and random features, wi
     of the last layer.
 Expects: NC1 and NC2 fall with depth; the projection does it, the random features undo a little; not so with M = I.
 Evidence: docs/reproduction/measures.md and deep_rfm*.csv there.
-    Command: scripts/reproduce deep_rfm --quick
+    Command: scripts/reproduce deep_rfm --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: machine, width, bandwidth and metrics read; the ridge is that of the public package, which the paper's code
     does not name; the factor per layer and the control ours. The kernel matrix is held in memory, so that the full
     version has 5,000 images where the paper has 50,000.

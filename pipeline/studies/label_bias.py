@@ -6,9 +6,9 @@ Shows: NC1 of each group and F1 of each group on clean test labels against the e
 Expects: NC1 of the groups apart at first and one configuration at the end; F1 falls in all groups once wrong labels are
     memorised.
 Evidence: docs/reproduction/measures.md and label_bias*.csv there.
-    Command: scripts/reproduce label_bias --quick
+    Command: scripts/reproduce label_bias --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: the two claims read (abstract); data, classes (digits up to 4 and from 5 on, among others), groups (inverted
     images), rates, network and what counts as apart, together and fallen ours. PAPILA, HAM10000 and CheXpert: not here.
 """

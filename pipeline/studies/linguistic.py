@@ -5,9 +5,9 @@ Shows: loss on held-out text against log CDNV, variation of the log kernel (GNC2
     agreement with the nearest class mean (NC4), one point per network.
 Expects: all four go with the loss; equinorm and mean duality do not, in large models.
 Evidence: docs/reproduction/measures.md and linguistic*.csv there.
-    Command: scripts/reproduce linguistic --quick
+    Command: scripts/reproduce linguistic --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: definitions and squared correlations (230 models, TinyStories) read in the code and its released table; text
     (Python's reference, 500 words), transformer, optimiser and widths ours. `<unk>` is a class like the others here.
 """

@@ -6,9 +6,9 @@ Shows: correlation of W^T W with the root of the average gradient outer product 
 Expects: W^T W correlates with it; most of a layer's drop in NC1 is made by S V^T, not by the nonlinearity; a small
     start collapses more.
 Evidence: docs/reproduction/measures.md and nfa*.csv there.
-    Command: scripts/reproduce nfa --quick
+    Command: scripts/reproduce nfa --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: quantities, claims and settings of the full version read in the paper's code; images, width and epochs of
     the small one ours, its targets one-hot (the paper's: plus and minus one). The correlation is high before training,
     because the weight stands on both sides: the figure shows where it begins. ResNet-18 and VGG-11: not here.

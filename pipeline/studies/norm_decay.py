@@ -5,9 +5,9 @@ Shows: smallest cosine within a class and largest between classes against the de
     loss of the normalised networks over the optimum of theory.
 Expects: with batch norm the former rises and the latter falls with the decay; more collapse than without.
 Evidence: docs/reproduction/measures.md and norm_decay*.csv there.
-    Command: scripts/reproduce norm_decay --quick
+    Command: scripts/reproduce norm_decay --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: cosines and claims read in a digest (roots of the rates [M], which have no constants, so that no line of a
     bound can be drawn); optimum derived (`pipeline.theory.bn_optimum`); data, network, decays and epochs ours.
 """
