@@ -4,9 +4,9 @@ Paper: arXiv 2310.06823 (NECO: neural collapse based out-of-distribution detecti
 Shows: NC5, and AUROC and false-positive rate of the NECO score, against the epoch and through the layers.
 Expects: NC5 falls in training; foreign rows are told by their share in the leading directions, the better the deeper.
 Evidence: docs/reproduction/measures.md and foreign*.csv there.
-    Command: scripts/reproduce foreign --quick
+    Command: scripts/reproduce foreign --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: NC5 and score read in the code; that features are not centred, and the number of directions (K - 1), ours
     [the official code standardises, recalled]; data of the small version (five digits against the other five), network
     and thresholds ours.
