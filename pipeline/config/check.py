@@ -43,8 +43,7 @@ def settings(cfg: DictConfig) -> Config:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key}=??? is missing; allowed: a value, see --help.")
     # Through a plain container: a typed node would let keys added with `+` pass.
-    typed = OmegaConf.merge(schema_node(), OmegaConf.to_container(cfg))
-    config: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
+    config = from_plain(OmegaConf.to_container(cfg))
     for key, value, entry in _knobs(config):
         check_value(key, value, entry)
     _check_weight_decay(config)
@@ -60,7 +59,26 @@ def settings(cfg: DictConfig) -> Config:
 
 def from_plain(values: dict[str, Any]) -> Config:
     """A configuration from the plain containers that `dataclasses.asdict` makes of one, e.g. in another process."""
-    return OmegaConf.to_object(OmegaConf.merge(schema_node(), values))  # type: ignore[return-value]
+    own = _departing(values, _defaults())
+    return OmegaConf.to_object(OmegaConf.merge(schema_node(), own))  # type: ignore[return-value]
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return OmegaConf.to_container(schema_node())  # type: ignore[return-value]
+
+
+def _departing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What is not the schema's default anyway: to merge nine tenths less takes a third of the time."""
+    own = {}
+    for key, value in values.items():
+        default = defaults.get(key, ...)
+        if isinstance(value, dict) and isinstance(default, dict):
+            if inner := _departing(value, default):
+                own[key] = inner
+        elif isinstance(value, list) or type(value) is not type(default) or value != default:
+            own[key] = value
+    return own
 
 
 def _knobs(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:

@@ -57,6 +57,23 @@ def refusal(base):
     return of
 
 
+UNLIKE = [
+    {},
+    {"seed": 0, "backbone": {"epochs": 7, "hidden": [3, 4], "kwargs": {"a": {"b": [1]}}}},
+    {"descent": {"lr": 1, "momentum": 0}, "head": {"weight_decay": [1, 2.5, 3], "inputs": "free"}},
+    {"data": {"classes": None, "flip": {"rate": 0.5}}, "verdict": {"thresholds": {"dnc1": 1}}},
+    {"head": {"depth": "3", "width": "8"}, "trainer": {"deterministic": "true"}, "descent": {"polish": 1}},
+]
+
+
+@pytest.mark.parametrize("values", UNLIKE, ids=str)
+def test_what_equals_the_default_need_not_be_merged_with_it(values, base):
+    """Values and their types are those that OmegaConf makes of all of them."""
+    plain = OmegaConf.to_container(OmegaConf.merge(base, OmegaConf.create(values)))
+    everything = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    assert repr(from_plain(plain)) == repr(everything)
+
+
 def test_a_configuration_can_be_sent_to_another_process(composed):
     config = composed("head.depth=2", "head.weight_decay=[1e-3,2e-3]", "data.classes=[0,3]")
     assert from_plain(asdict(config)) == config
