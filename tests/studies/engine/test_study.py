@@ -20,8 +20,8 @@ MOST, MOST_NETWORKS = 8, 3
 """Points of a quick version that are run shrunk, and of one that trains networks without a head."""
 ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2"]
 SMALL = ["descent.steps=12", "descent.seeds=2", "protocol.samples_per_class=3", "record.figures=false"]
-
-
+SHORTENED = {"descent.steps", "backbone.epochs", "data.vocabulary"}
+"""What is made small although points differ in it: no figure needs it to differ."""
 WITHOUT_FILES = ["data.download=true", "data.root=."]
 """Spares a configuration the files of data sets that this machine may not have."""
 
@@ -39,6 +39,12 @@ def but_for_the_seed(points: Sequence[Point]) -> list[Point]:
         overrides = (*point.overrides, *point.shrunk)
         kinds.setdefault(tuple(one for one in overrides if not one.startswith("seed=")), point)
     return list(kinds.values())
+
+
+def varying(points: Sequence[Point]) -> set[str]:
+    """The settings in which points differ: shrinking these would make one point of several."""
+    said = [dict(one.split("=", 1) for one in point.overrides) for point in points]
+    return {key for settings in said for key in settings if len({each.get(key) for each in said}) > 1}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +85,10 @@ def test_smaller_versions_do_less(name):
 @pytest.mark.parametrize("name", studies())
 def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path):
     study = studies()[name]
-    varied = {override.partition("=")[0] for point in study.points for override in point.overrides}
     results = []
-    for point in study.chosen(QUICK)[:MOST]:
+    points = study.chosen(QUICK)[:MOST]
+    varied = varying(points) - SHORTENED
+    for point in points:
         protocol = protocol_named(settings_of(name, point)["protocol.name"])
         smaller = [*SMALL, *(ON_DIGITS if protocol.images else [])] if protocol.head else ["protocol.repeats=2"]
         if protocol.images and not protocol.head:
@@ -89,17 +96,14 @@ def test_figures_tables_and_claims_are_made_of_whatever_came_out(name, tmp_path)
                 "rfm": ["data.samples_per_class=20", "backbone.width=16"],
                 "transformer": ["backbone.epochs=0", "data.vocabulary=40"],
                 "leaky": ["optimizer.iterations=2"],
+                "mean_field": ["backbone.epochs=20", "data.samples_per_class=20"],  # what follows what, in several
             }
             usual = few.get(settings_of(name, point)["backbone.name"], ["data.samples_per_class=20"])
             own = few.get(protocol.name, usual)
             smaller = ["backbone.epochs=1", "record.figures=false", *own]
             if len(results) == MOST_NETWORKS:
                 break
-        kept = [
-            override
-            for override in smaller
-            if override.partition("=")[0] not in varied - {"descent.steps", "data.vocabulary"}
-        ]
+        kept = [override for override in smaller if override.partition("=")[0] not in varied]
         job = Job.plan(name, point, kept, tmp_path / point.name)
         assert job.order().perform() is None
         results.append(Result(job.point, job.config, job.folder))
