@@ -1,4 +1,5 @@
-// Gradient descent on DUFMs, squared error or cross-entropy, each member on one thread and inside its cache.
+// Gradient descent on DUFMs, squared error or cross-entropy, each member on one thread and inside its cache; where
+// there are more threads than members, a team of them takes the steps of each.
 //
 // Weights, velocities and the sums that move them are of type W, products and all that samples have are of type T: the
 // same, or double and float for frozen features ("mixed"; a copy of the weights is then rounded once per step).
@@ -163,6 +164,52 @@ struct Free {
     void operator()(void* pointer) const { std::free(pointer); }
 };
 
+// Threads that take the steps of one member together. All of them call `phase` with the same pieces of work in the same
+// order; it returns once these are done. A thread begins with pieces of its own, which its cache knows, and goes on with
+// those that nobody has begun: one that the system has put aside holds the others up for no more than a piece.
+class Team {
+public:
+    explicit Team(Index threads, Index most_pieces) : threads_(threads), begun_(most_pieces) {}
+
+    class Worker {
+    public:
+        Worker(Team& team, Index number) : team_(team), number_(number) {}
+
+        template <class Work>
+        void phase(Index pieces, Work work) {
+            ++phase_;
+            end_ += pieces;
+            const Index first = pieces * number_ / team_.threads_;
+            for (Index i = 0; i < pieces; ++i) {
+                const Index piece = (first + i) % pieces;
+                Index begun = team_.begun_[piece].load(std::memory_order_relaxed);
+                if (begun >= phase_ || !team_.begun_[piece].compare_exchange_strong(begun, phase_)) continue;
+                work(piece);
+                team_.done_.fetch_add(1, std::memory_order_release);
+            }
+            for (int turn = 0; team_.done_.load(std::memory_order_acquire) < end_; ++turn)
+                if (turn < PATIENCE) pause();
+                else std::this_thread::yield();
+        }
+
+    private:
+        static constexpr int PATIENCE = 2000;
+        static void pause() {
+#if defined(__SSE__)
+            _mm_pause();
+#endif
+        }
+
+        Team& team_;
+        Index number_, phase_ = 0, end_ = 0;
+    };
+
+private:
+    Index threads_;
+    std::vector<std::atomic<Index>> begun_;  // the phase in which each piece was last begun
+    alignas(CACHE_LINE) std::atomic<Index> done_{0};
+};
+
 template <class T>
 class Buffer {
 public:
@@ -202,6 +249,15 @@ struct Problem {
 
 namespace {
 
+// Of a step of one member, roughly.
+Index multiply_adds(const Problem& problem) {
+    Index sum = 0;
+    for (Index l = 0; l < problem.depth; ++l) sum += 3 * problem.widths[l] * problem.widths[l + 1];
+    return sum * problem.samples;
+}
+
+constexpr Index WORTH_A_TEAM = 300'000;  // multiply-adds of a step: below, threads would wait longer than they work
+
 // p <- p - lr (g + decay p), or the same through a velocity as torch.optim.SGD does it.
 template <class T>
 struct Rule {
@@ -227,9 +283,10 @@ class Member {
     static constexpr bool mixed = !std::is_same_v<T, W>;
 
 public:
-    Member(const Problem& problem, Index member) : problem_(problem), frozen_(problem.feature_decay == nullptr) {
+    Member(const Problem& problem, Index member, Index threads)
+        : problem_(problem), frozen_(problem.feature_decay == nullptr), parts_(threads > 1 ? 2 * threads : 1) {
         const Index depth = problem.depth, samples = problem.samples;
-        chunk_ = std::min(samples, CHUNK_ROWS);
+        block_ = std::min(samples, CHUNK_ROWS * threads);
         features_ = at<T>(problem.features, problem.shared_features ? 0 : member * samples * stride(0));
         feature_velocity_ = at<T>(problem.feature_velocity, member * samples * stride(0));
         if (!frozen_) feature_rule_.emplace_back(problem.lr[member], problem.feature_decay[member], problem.momentum);
@@ -241,35 +298,91 @@ public:
             transposed_.emplace_back(width(l) * stride(l + 1));
             gradients_.emplace_back(width(l + 1) * stride(l));
             if constexpr (mixed) rounded_.emplace_back(width(l + 1) * stride(l));
-            hidden_.emplace_back(chunk_ * stride(l + 1));
+            hidden_.emplace_back(block_ * stride(l + 1));
             rules_.emplace_back(problem.lr[member], problem.weight_decay[member * depth + l], problem.momentum);
             widest = std::max({widest, stride(l), stride(l + 1)});
         }
-        for (int i = 0; i < 2; ++i) below_.emplace_back(chunk_ * widest);
+        for (Index l = 0; l < (parts_ > 1 ? depth : 2); ++l) below_.emplace_back(block_ * widest);
+        if (parts_ > 1 && !frozen_) feature_gradients_.emplace_back(samples * stride(0));
+        for (Index l = 0; l < depth; ++l) prepare(l, 0, width(l + 1));
     }
 
     void run() {
         for (Index step = 0; step < problem_.steps; ++step) {
-            for (Index l = 0; l < problem_.depth; ++l) prepare(l);
-            for (Index row = 0; row < problem_.samples; row += chunk_) {
-                const Index rows = std::min(chunk_, problem_.samples - row);
-                forward(row, rows);
-                output_gradient(row, rows);
-                backward(row, rows);
+            for (Index row = 0; row < problem_.samples; row += block_) {
+                const Rows rows{row, 0, std::min(block_, problem_.samples - row)};
+                forward(rows);
+                output_gradient(rows);
+                for (Index l = problem_.depth - 1; l >= 0; --l) {
+                    weight_gradient(l, rows, 0, width(l + 1));
+                    if (l > 0) gradient_below(l, rows);
+                    else if (!frozen_) into_below(0, rows, feature_step(rows));
+                }
             }
-            for (Index l = 0; l < problem_.depth; ++l) update(l);
+            for (Index l = 0; l < problem_.depth; ++l) move_weight(l, 0, width(l + 1));
+        }
+    }
+
+    Index most_pieces() const { return problem_.depth * parts_; }
+
+    // The same steps to the bit, by a team. Samples are cut into parts for the way forward and back, and the rows of
+    // weights for their gradients, which are summed in the order of above. Features that all these gradients need are
+    // moved when the next step begins.
+    void run(Team::Worker& team) {
+        for (Index step = 0; step <= problem_.steps; ++step) {
+            const bool last = step == problem_.steps;
+            if (last && frozen_) return;
+            for (Index row = 0; row < problem_.samples; row += block_) {
+                const Index count = std::min(block_, problem_.samples - row);
+                team.phase(parts_, [&](Index part) {
+                    const Index at = cut(count, part), end = cut(count, part + 1);
+                    if (at == end) return;
+                    const Rows rows{row, at, end - at};
+                    if (!frozen_ && step) move_features(rows);
+                    if (last) return;
+                    forward(rows);
+                    output_gradient(rows);
+                    for (Index l = problem_.depth - 1; l > 0; --l) gradient_below(l, rows);
+                    if (!frozen_) into_below(0, rows, feature_gradient(rows));
+                });
+                if (last) continue;
+                team.phase(most_pieces(), [&](Index piece) {
+                    const Index l = piece % problem_.depth, part = piece / problem_.depth;
+                    const Index from = cut(width(l + 1), part), to = cut(width(l + 1), part + 1);
+                    if (from == to) return;
+                    for (Index at = 0; at < count; at += CHUNK_ROWS)
+                        weight_gradient(l, {row, at, std::min(CHUNK_ROWS, count - at)}, from, to);
+                    if (row + block_ >= problem_.samples) move_weight(l, from, to);
+                });
+            }
         }
     }
 
 private:
+    // Samples first + at, ... of which the block that begins at `first` holds what layers put out.
+    struct Rows {
+        Index first, at, count;
+    };
+
+    // Where the parts of so many rows begin, in whole tiles.
+    Index cut(Index rows, Index part) const {
+        return part == parts_ ? rows : std::min(rows, (rows * part / parts_ + TILE_ROWS / 2) / TILE_ROWS * TILE_ROWS);
+    }
     template <class U>
     static U* at(void* base, Index offset) {
         return base ? static_cast<U*>(base) + offset : nullptr;
     }
     Index width(Index l) const { return problem_.widths[l]; }
     Index stride(Index l) const { return padded<T>(problem_.widths[l]); }
-    // What enters W_{l+1} (indices count from zero here), rows of the current chunk.
-    T* input(Index l, Index row) { return l == 0 ? features_ + row * stride(0) : static_cast<T*>(hidden_[l - 1]); }
+    // What enters W_{l+1} (indices count from zero here).
+    T* input(Index l, Rows rows) {
+        return l == 0 ? features_ + (rows.first + rows.at) * stride(0) : hidden_[l - 1] + rows.at * stride(l);
+    }
+    // The gradient of what comes out of it.
+    const T* above(Index l, Rows rows) {
+        return (l + 1 == problem_.depth ? hidden_[l] : below(l + 1)) + rows.at * stride(l + 1);
+    }
+    Buffer<T>& below(Index l) { return below_[parts_ > 1 ? l : l % 2]; }
 
     // W_{l+1} as it is multiplied.
     const T* factor(Index l) const {
@@ -277,41 +390,42 @@ private:
         else return weights_[l];
     }
 
-    void prepare(Index l) {
-        const Index rows = width(l + 1), columns = width(l), from = stride(l), to = stride(l + 1);
+    // Some rows of a weight as products want them, and no gradient yet.
+    void prepare(Index l, Index first, Index rows) {
+        const Index columns = width(l), from = stride(l), to = stride(l + 1);
         if constexpr (mixed)
-            for (Index i = 0; i < rows; ++i)
+            for (Index i = first; i < rows; ++i)
                 std::copy_n(weights_[l] + i * padded<W>(columns), columns, rounded_[l] + i * from);
         const T* weight = factor(l);
         T* transposed = transposed_[l];
         constexpr Index block = 8;
-        Index i = 0;
+        Index i = first;
         for (; i + block <= rows; i += block)
             for (Index j = 0; j < columns; ++j)
                 for (Index k = 0; k < block; ++k) transposed[j * to + i + k] = weight[(i + k) * from + j];
         for (; i < rows; ++i)
             for (Index j = 0; j < columns; ++j) transposed[j * to + i] = weight[i * from + j];
-        std::fill_n(static_cast<W*>(gradients_[l]), rows * from, W(0));
+        std::fill_n(gradients_[l] + first * from, (rows - first) * from, W(0));
     }
 
-    void forward(Index row, Index rows) {
+    void forward(Rows rows) {
         for (Index l = 0; l < problem_.depth; ++l) {
-            T* out = hidden_[l];
+            T* out = hidden_[l] + rows.at * stride(l + 1);
             const bool clip = problem_.relu && l + 1 < problem_.depth;
-            multiply<T>(rows, whole_vectors<T>(width(l + 1)), width(l), {input(l, row), stride(l), 1}, transposed_[l],
-                        stride(l + 1), stride(l + 1), [=](Index offset, V sum) {
+            multiply<T>(rows.count, whole_vectors<T>(width(l + 1)), width(l), {input(l, rows), stride(l), 1},
+                        transposed_[l], stride(l + 1), stride(l + 1), [=](Index offset, V sum) {
                             *reinterpret_cast<V*>(out + offset) = clip ? (sum < 0 ? V{} : sum) : sum;
                         });
         }
     }
 
-    void output_gradient(Index row, Index rows) {
-        const Index length = rows * stride(problem_.depth);
-        const T* target = static_cast<const T*>(problem_.targets) + row * stride(problem_.depth);
-        T* output = hidden_[problem_.depth - 1];
+    void output_gradient(Rows rows) {
+        const Index row = stride(problem_.depth), length = rows.count * row;
+        const T* target = static_cast<const T*>(problem_.targets) + (rows.first + rows.at) * row;
+        T* output = hidden_[problem_.depth - 1] + rows.at * row;
         const T scale = T(1) / T(problem_.samples);
         if (problem_.cross_entropy) {
-            for (Index i = 0; i < length; i += stride(problem_.depth)) softmax_gradient(output + i, target + i, scale);
+            for (Index i = 0; i < length; i += row) softmax_gradient(output + i, target + i, scale);
             return;
         }
         for (Index i = 0; i < length; ++i) output[i] = (output[i] - target[i]) * scale;
@@ -334,81 +448,124 @@ private:
         std::fill(z + classes, z + whole, T(0));
     }
 
-    void backward(Index row, Index rows) {
-        const T* above = hidden_[problem_.depth - 1];
-        for (Index l = problem_.depth - 1; l >= 0; --l) {
-            const T* in = input(l, row);
-            W* gradient = gradients_[l];
-            multiply<T>(width(l + 1), whole_vectors<T>(width(l)), rows, {above, 1, stride(l + 1)}, in, stride(l),
-                        stride(l), [=](Index offset, V sum) { accumulate(gradient + offset, sum); });
-            if (l == 0 && frozen_) return;
-            T* below = below_[l % 2];
-            const auto into_below = [&](auto store) {
-                multiply<T>(rows, whole_vectors<T>(width(l)), width(l + 1), {above, stride(l + 1), 1}, factor(l),
-                            stride(l), stride(l), store);
-            };
-            if (l == 0) {
-                T* feature = features_ + row * stride(0);
-                T* velocity = feature_velocity_ ? feature_velocity_ + row * stride(0) : nullptr;
-                const Rule<T> rule = feature_rule_[0];
-                const bool clip = problem_.nonnegative;
-                into_below([=](Index offset, V sum) {
-                    V& here = *reinterpret_cast<V*>(feature + offset);
-                    rule.apply(here, velocity ? reinterpret_cast<V*>(velocity + offset) : nullptr, sum);
-                    if (clip) here = here < 0 ? V{} : here;
-                });
-            } else if (problem_.relu) {
-                into_below([=](Index offset, V sum) {
-                    *reinterpret_cast<V*>(below + offset) =
-                        *reinterpret_cast<const V*>(in + offset) > 0 ? sum : V{};
-                });
-            } else {
-                into_below([=](Index offset, V sum) { *reinterpret_cast<V*>(below + offset) = sum; });
-            }
-            above = below;
-        }
+    // Of what these samples enter W_{l+1} with, to rows from..to of its gradient.
+    void weight_gradient(Index l, Rows rows, Index from, Index to) {
+        W* gradient = gradients_[l] + from * stride(l);
+        multiply<T>(to - from, whole_vectors<T>(width(l)), rows.count, {above(l, rows) + from, 1, stride(l + 1)},
+                    input(l, rows), stride(l), stride(l),
+                    [=](Index offset, V sum) { accumulate(gradient + offset, sum); });
     }
 
-    void update(Index l) {
+    template <class Store>
+    void into_below(Index l, Rows rows, Store store) {
+        multiply<T>(rows.count, whole_vectors<T>(width(l)), width(l + 1), {above(l, rows), stride(l + 1), 1}, factor(l),
+                    stride(l), stride(l), store);
+    }
+
+    void gradient_below(Index l, Rows rows) {
+        T* out = below(l) + rows.at * stride(l);
+        const T* in = input(l, rows);
+        if (problem_.relu)
+            into_below(l, rows, [=](Index offset, V sum) {
+                *reinterpret_cast<V*>(out + offset) = *reinterpret_cast<const V*>(in + offset) > 0 ? sum : V{};
+            });
+        else
+            into_below(l, rows, [=](Index offset, V sum) { *reinterpret_cast<V*>(out + offset) = sum; });
+    }
+
+    // What moves features at an offset from these rows, given their gradient.
+    auto feature_step(Rows rows) {
+        const Index begin = (rows.first + rows.at) * stride(0);
+        T* feature = features_ + begin;
+        T* velocity = feature_velocity_ ? feature_velocity_ + begin : nullptr;
+        return [feature, velocity, rule = feature_rule_[0], clip = problem_.nonnegative](Index offset, V sum) {
+            V& here = *reinterpret_cast<V*>(feature + offset);
+            rule.apply(here, velocity ? reinterpret_cast<V*>(velocity + offset) : nullptr, sum);
+            if (clip) here = here < 0 ? V{} : here;
+        };
+    }
+
+    auto feature_gradient(Rows rows) {
+        T* gradient = feature_gradients_[0] + (rows.first + rows.at) * stride(0);
+        return [gradient](Index offset, V sum) { *reinterpret_cast<V*>(gradient + offset) = sum; };
+    }
+
+    void move_features(Rows rows) {
+        const T* gradient = feature_gradients_[0] + (rows.first + rows.at) * stride(0);
+        const auto step = feature_step(rows);
+        for (Index i = 0; i < rows.count; ++i)
+            for (Index j = i * stride(0); j < i * stride(0) + width(0); j += Vector<T>::length)
+                step(j, *reinterpret_cast<const V*>(gradient + j));
+    }
+
+    void move_weight(Index l, Index first, Index end) {
         using Wide = typename Vector<W>::type;
         const Index columns = width(l), from = stride(l), to = padded<W>(columns);
-        for (Index i = 0; i < width(l + 1); ++i)
+        for (Index i = first; i < end; ++i)
             for (Index j = 0; j < columns; j += Vector<W>::length)
                 rules_[l].apply(*reinterpret_cast<Wide*>(weights_[l] + i * to + j),
                                 velocities_[l] ? reinterpret_cast<Wide*>(velocities_[l] + i * to + j) : nullptr,
                                 *reinterpret_cast<const Wide*>(gradients_[l] + i * from + j));
+        prepare(l, first, end);
     }
 
     const Problem& problem_;
     const bool frozen_;
-    Index chunk_;
+    const Index parts_;
+    Index block_;
     T* features_;
     T* feature_velocity_;
     std::vector<W*> weights_, velocities_;
-    std::vector<Buffer<T>> transposed_, rounded_, hidden_, below_;
+    std::vector<Buffer<T>> transposed_, rounded_, hidden_, below_, feature_gradients_;
     std::vector<Buffer<W>> gradients_;
     std::vector<Rule<W>> rules_;
     std::vector<Rule<T>> feature_rule_;
 };
 
+// While one lives, subnormal numbers are zero: members decaying towards zero would otherwise crawl through them, a
+// hundred times slower.
+class Flushed {
+#if defined(__SSE__)
+public:
+    Flushed() { _mm_setcsr(mode_ | 0x8040); }
+    ~Flushed() { _mm_setcsr(mode_); }
+
+private:
+    const unsigned mode_ = _mm_getcsr();
+#endif
+};
+
+template <class Work>
+void on_threads(Index threads, Work work) {
+    std::vector<std::thread> others;
+    for (Index i = 1; i < threads; ++i) others.emplace_back(work, i);
+    work(0);
+    for (auto& thread : others) thread.join();
+}
+
 template <class T, class W>
 void descend(const Problem& problem) {
+    const Index team = std::min(problem.threads / problem.num_chosen, problem.samples / TILE_ROWS);
+    if (team > 1 && multiply_adds(problem) >= WORTH_A_TEAM) {
+        std::vector<std::unique_ptr<Member<T, W>>> members;
+        std::vector<std::unique_ptr<Team>> teams;
+        for (Index i = 0; i < problem.num_chosen; ++i) {
+            members.push_back(std::make_unique<Member<T, W>>(problem, problem.chosen[i], team));
+            teams.push_back(std::make_unique<Team>(team, members[i]->most_pieces()));
+        }
+        on_threads(team * problem.num_chosen, [&](Index thread) {
+            const Flushed flushed;
+            Team::Worker worker(*teams[thread / team], thread % team);
+            members[thread / team]->run(worker);
+        });
+        return;
+    }
     std::atomic<Index> next{0};
-    const auto work = [&] {
-#if defined(__SSE__)
-        // Members decaying towards zero would otherwise crawl through subnormal numbers, a hundred times slower.
-        const unsigned mode = _mm_getcsr();
-        _mm_setcsr(mode | 0x8040);
-#endif
-        for (Index place; (place = next++) < problem.num_chosen;) Member<T, W>(problem, problem.chosen[place]).run();
-#if defined(__SSE__)
-        _mm_setcsr(mode);
-#endif
-    };
-    std::vector<std::thread> others;
-    for (Index i = 1; i < std::min(problem.threads, problem.num_chosen); ++i) others.emplace_back(work);
-    work();
-    for (auto& thread : others) thread.join();
+    on_threads(std::min(problem.threads, problem.num_chosen), [&](Index) {
+        const Flushed flushed;
+        for (Index place; (place = next++) < problem.num_chosen;)
+            Member<T, W>(problem, problem.chosen[place], 1).run();
+    });
 }
 
 }  // namespace

@@ -6,7 +6,8 @@ folder. Without a compiler `library()` is None and the steps are taken by `pipel
 """
 
 import ctypes
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -20,6 +21,8 @@ from pipeline.runtime.native import built
 
 SOURCE = Path(__file__).with_name("descent_kernel.cpp")
 CACHE_LINE_BYTES = 64
+LOOK_AGAIN = 16
+"""Blocks of steps after which the slower way of using threads is timed once more."""
 OBJECTIVES = ("squared_error", "cross_entropy")
 """What the kernel can descend on; an objective says by `Objective.kernel` which of these it is."""
 CONSTRAINTS = ("nonnegative",)
@@ -41,7 +44,8 @@ class _Problem(ctypes.Structure):
 
 
 class NativeSteps:
-    """Takes steps from `start`, one member per thread; `parameters` are views of where the members are now.
+    """Takes steps from `start`, one member per thread, or a team of threads for each where there are more threads than
+    members; `parameters` are views of where the members are now.
 
     Args:
         start: where the members are.
@@ -68,9 +72,7 @@ class NativeSteps:
     def run(self, steps: int) -> None:
         """Take some steps."""
         for kernel, call in self._calls:
-            call.problem.steps = steps
-            call.problem.threads = torch.get_num_threads()
-            kernel(ctypes.byref(call.problem))
+            call.run(kernel, steps)
 
 
 class _Call:
@@ -105,6 +107,20 @@ class _Call:
             chosen=tables[4].data_ptr(),
             num_chosen=len(chosen),
         )
+        self._pace: dict[int, float] = {}
+        self._turn = 0
+
+    def run(self, kernel: Callable[..., None], steps: int) -> None:
+        """Take some steps. With threads to spare there are two ways, to the same bits: a team for each member, or one
+        thread, which is faster where other programs keep the team waiting. The clock decides, and looks again."""
+        most, least = torch.get_num_threads(), self.problem.num_chosen
+        ways = [most] if most <= least else sorted((most, least), key=lambda way: self._pace.get(way, 0.0))
+        self._turn += 1
+        threads = ways[-1] if self._turn % LOOK_AGAIN == 0 else ways[0]
+        self.problem.steps, self.problem.threads = steps, threads
+        started = time.perf_counter()
+        kernel(ctypes.byref(self.problem))
+        self._pace[threads] = (time.perf_counter() - started) / max(1, steps)
 
 
 def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from pipeline.dufm.descent_native import NativeSteps
 from pipeline.dufm.descent_torch import Parameters, Rule
@@ -15,6 +16,9 @@ from pipeline.dufm.descent_torch import Parameters, Rule
 MOST_ROUNDING = 1e-2
 """Share of a gradient's norm that float32 products may be off by (our choice). Where the loss nears its floor gradients
 vanish and their rounding does not, so the share grows; before it is about 1e-7."""
+LOOKS = 3
+"""Steps in a row at which it must be. At one of them alone a unit may be next to zero, and rounding decide if it fires,
+which says nothing of other steps."""
 
 
 def too_coarse(start: Parameters, rule: Rule) -> Sequence[bool]:
@@ -25,14 +29,23 @@ def too_coarse(start: Parameters, rule: Rule) -> Sequence[bool]:
         rule: of their steps.
     """
     still, plain = replace(start, velocities=[]), replace(rule, momentum=0.0)
-    double, single = (NativeSteps(still, plain, members) for members in ((), range(len(rule.lr))))
+    coarse = torch.ones(len(rule.lr), dtype=torch.bool)
+    for _ in range(LOOKS):
+        found, still = _rounding(still, plain)
+        coarse &= torch.logical_not(found <= MOST_ROUNDING)  # also where nothing moves, or it is NaN
+    return coarse.tolist()
+
+
+def _rounding(still: Parameters, plain: Rule) -> tuple[Tensor, Parameters]:
+    """What float32 is off by of every member's step, as a share; and where the step in float64 goes."""
+    double, single = (NativeSteps(still, plain, members) for members in ((), range(len(plain.lr))))
     for steps in (double, single):
         steps.run(1)
     off, length = (
         sum((after - before).square().sum(dim=(-2, -1)) for after, before in zip(one, other, strict=True)).sqrt()
         for one, other in (
             (single.parameters.weights, double.parameters.weights),
-            (double.parameters.weights, start.weights),
+            (double.parameters.weights, still.weights),
         )
     )
-    return torch.logical_not(off <= MOST_ROUNDING * length).tolist()  # also where nothing moves, or it is NaN
+    return off / length, double.parameters

@@ -175,3 +175,31 @@ def test_a_projection_or_an_objective_of_ones_own_is_left_to_pytorch():
         assert Descent(features, weights, labels, **settings, **own).backend == "torch"
     known = {"constraint": Constraint("nonnegative"), "loss": CrossEntropy()}
     assert Descent(features, weights, labels, **settings, **known).backend == "native"
+
+
+@pytest.mark.parametrize(
+    ("widths", "classes", "samples"), [((64, 64, 64), 2, 100), ((33, 17), 30, 700), ((40,), 5, 301)]
+)
+@pytest.mark.parametrize("inputs", ["free", "frozen", "mixed"])
+def test_a_team_of_threads_takes_the_steps_of_one_to_the_bit(inputs, widths, classes, samples, monkeypatch):
+    """700 samples are more than a team holds at once, 301 no whole tiles; where inputs are shared, teams share them."""
+    features = initial_features(samples, widths[0], [generator(seed, "features") for seed in range(2)]).float().double()
+    weights = initial_weights(widths, classes, [generator(seed, "weights") for seed in range(2)])
+    settings = {"num_classes": classes, "lr": 0.1, "weight_decay": 1e-3, "momentum": 0.5, "loss": CrossEntropy()}
+    settings |= {"feature_decay": 1e-3} if inputs == "free" else {"mixed": inputs == "mixed"}
+    before, found = torch.get_num_threads(), {}
+    monkeypatch.setattr(descent_native, "LOOK_AGAIN", 2)
+    for threads in (1, 4, 6):
+        torch.set_num_threads(threads)
+        taken = Descent(
+            features if inputs == "free" else features[0], weights, torch.arange(samples) % classes, **settings
+        )
+        for _ in range(3):
+            taken.advance(4)
+        found[threads] = taken
+    torch.set_num_threads(before)
+    for threads in (4, 6):
+        pairs = zip(
+            [found[1].features, *found[1].weights], [found[threads].features, *found[threads].weights], strict=True
+        )
+        assert all(torch.equal(one, other) for one, other in pairs)
