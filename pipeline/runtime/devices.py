@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-Value = TypeVar("Value")
+Value, Result = TypeVar("Value"), TypeVar("Result")
+Given = ParamSpec("Given")
 
 STAYS = {"stays": True}
 """Metadata of a field of a dataclass: `moved` leaves what it holds where it is."""
@@ -25,6 +27,18 @@ def has_float64(device: torch.device) -> bool:
 def with_float64(*tensors: Tensor | None) -> list[Tensor | None]:
     """The tensors, on the CPU if their own device has no float64 (Apple's GPUs)."""
     return [each if each is None or has_float64(each.device) else each.cpu() for each in tensors]
+
+
+def where_float64_is(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function, to which tensors of a device that has no float64 (Apple's GPUs) are given on the CPU."""
+
+    @wraps(function)
+    def called(*args: Given.args, **named: Given.kwargs) -> Result:
+        if not all(has_float64(tensor.device) for tensor in _tensors((args, named))):
+            args, named = moved((args, named), "cpu")
+        return function(*args, **named)
+
+    return called
 
 
 def moved(value: Value, device: torch.device | str) -> Value:

@@ -1,14 +1,16 @@
 """Tensors move together, and what is there stays the same object; "meta" stands for a device of its own."""
 
+import inspect
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline import metrics
 from pipeline.dufm.descent import Descent
 from pipeline.runtime import devices
-from pipeline.runtime.devices import STAYS, has_float64, moved
+from pipeline.runtime.devices import STAYS, has_float64, moved, where_float64_is
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,36 @@ def test_a_descent_needs_float64(monkeypatch):
     monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {"cpu"})
     with pytest.raises(ValueError, match=r"^features must be on a CPU or a CUDA device, which have float64, got cpu"):
         Descent(torch.ones(4, 2), [torch.ones(2, 2)], torch.arange(4) % 2, num_classes=2, lr=0.1, weight_decay=0.1)
+
+
+class Moved(Exception):
+    """What a stand-in for the copy raises."""
+
+
+OF_BLOCKS = {"block_jacobian", "stack_alignment"}
+"""Where networks are called, whose weights stay where they are."""
+FUNCTIONS = {
+    name: function
+    for name in metrics.__all__
+    if getattr(function := getattr(metrics, name), "__module__", "").startswith("pipeline.metrics.functions.")
+    and (inspect.isfunction(function) or name == "LayerCurvature")
+    and name not in OF_BLOCKS
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("geometry_errors", "sphere_kernel_log")])
+def test_functions_bring_rows_of_a_device_without_float64_to_the_cpu(monkeypatch, name):
+    def moves(value, device):
+        assert device == "cpu"
+        raise Moved
+
+    monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {"meta"})
+    monkeypatch.setattr(devices, "moved", moves)
+    needed = [it for it in inspect.signature(FUNCTIONS[name]).parameters.values() if it.default is it.empty]
+    with pytest.raises(Moved):
+        FUNCTIONS[name](*(torch.ones(3, 2, device="meta") for _ in needed))
+
+
+def test_a_function_gets_what_it_is_given_where_there_is_float64():
+    rows = torch.ones(3, 2)
+    assert where_float64_is(lambda given, *, more: (given, more))(rows, more=[rows]) == (rows, [rows])

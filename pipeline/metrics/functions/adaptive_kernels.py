@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_matrix, check_number
+from pipeline.runtime.devices import where_float64_is
 
 # Of the free energy's slope, per unit of width: the kernel is then right to about its square root of precision.
 TOLERANCE = 1e-9
@@ -34,6 +35,7 @@ class AdaptiveKernel(NamedTuple):
     covariance: Tensor
 
 
+@where_float64_is
 def adaptive_kernel(
     rows: Tensor,
     targets: Tensor,
@@ -86,6 +88,7 @@ def adaptive_kernel(
     return AdaptiveKernel(kernel.to(rows.device), (lower @ lower.mT).to(rows.device))
 
 
+@where_float64_is
 def adaptive_free_energy(
     covariance: Tensor,
     rows: Tensor,

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.metrics.engine.checks import check_matrix, check_number
 from pipeline.metrics.engine.statistics import finite_part
+from pipeline.runtime.devices import where_float64_is
 
 # A singular value below this share of the largest leaves its vectors arbitrary.
 DEGENERATE = 1e-6
@@ -83,6 +84,7 @@ def _less_identity(jacobian: Tensor, skip: bool) -> Tensor:
     return jacobian - torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
 
 
+@where_float64_is
 def coupling(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
     """m_K(J_1, J_2) = || U_{2,K}^T J_1 V_{2,K} - S_{1,K} ||_F / ||s_{1,K}||_p, `(...)`: 0 coupled, about 1 unrelated.
 
@@ -98,11 +100,13 @@ def coupling(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
     return _coupling(first, second, k, p, absolute=False)
 
 
+@where_float64_is
 def coupling_abs(first: Tensor, second: Tensor, k: int, p: float = 2) -> Tensor:
     """The same with the absolute values of U_{2,K}^T J_1 V_{2,K}, as in public code: m(J, -J) = 0."""
     return _coupling(first, second, k, p, absolute=True)
 
 
+@where_float64_is
 def couplings(jacobians: Tensor, k: int, absolute: bool = False) -> Tensor:
     """m_K(J_i, J_j) of all pairs of L blocks `(L, ..., d, d)`, `(L, L, ...)`, each decomposed once.
 
@@ -148,6 +152,7 @@ def _check_k(k: int, matrix: Tensor) -> None:
         raise ValueError(f"k must be an int in 1..{largest}, got {k!r}.")
 
 
+@where_float64_is
 def singular_triples(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, s and V^T; NaN for s where the matrix is not finite."""
     # U and V of one decomposition: those of J^T J and J J^T would have signs of their own.
@@ -166,6 +171,7 @@ def _distance(
     return torch.where(known, off / torch.linalg.vector_norm(own, ord=p, dim=-1), math.nan)
 
 
+@where_float64_is
 def line_shape_score(path: Tensor) -> Tensor:
     """L / ||sum of the unit steps|| of a path x^0 .. x^L `(..., L + 1, d)`, `(...)`: 1 is a straight line, else more.
 
@@ -179,6 +185,7 @@ def line_shape_score(path: Tensor) -> Tensor:
     return steps.shape[-2] / torch.linalg.vector_norm((steps / lengths).sum(-2), dim=-1)
 
 
+@where_float64_is
 def norm_growth_variation(path: Tensor) -> Tensor:
     """Coefficient of variation of log(||x^l|| / ||x^{l-1}||) along a path `(..., L + 1, d)`, `(...)`: 0 where norms
     grow exponentially. Ours, after the "expodistance" of arXiv 2407.07810, whose formula is recalled only [M]."""
@@ -230,6 +237,7 @@ class StackAlignment(NamedTuple):
     path: Tensor
 
 
+@where_float64_is
 def residual_alignment(path: Tensor, jacobians: Sequence[Tensor] | Tensor, num_classes: int) -> ResidualAlignment:
     """Residual alignment RA1 to RA4 of a stack of L blocks.
 

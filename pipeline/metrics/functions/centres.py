@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_features
+from pipeline.runtime.devices import where_float64_is
 
 
 class CentreAlignment(NamedTuple):
@@ -26,6 +27,7 @@ class CentreAlignment(NamedTuple):
     std: Tensor
 
 
+@where_float64_is
 def centre_alignment(features: Tensor, labels: Tensor, centres: Sequence[Tensor]) -> CentreAlignment:
     """How far rows `(..., N, d)` are from the sum of the centres of their class.
 
@@ -46,6 +48,7 @@ def centre_alignment(features: Tensor, labels: Tensor, centres: Sequence[Tensor]
     return CentreAlignment(1 - cosines.mean(-1), cosines.std(-1, correction=0))
 
 
+@where_float64_is
 def centre_decisions(features: Tensor, centres: Sequence[Tensor]) -> Tensor:
     """argmax_c of the mean cosine with the centres of class c, int64 `(..., N)`; the centres are at length one."""
     rows = torch.nn.functional.normalize(features.detach().double(), dim=-1)

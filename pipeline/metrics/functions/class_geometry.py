@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.metrics.core import RANK_RTOL, rank_of_spectrum
 from pipeline.metrics.engine.checks import check_features, check_weight
 from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.runtime.devices import where_float64_is
 
 
 class ClassGeometry(NamedTuple):
@@ -38,6 +39,7 @@ class ClassGeometry(NamedTuple):
     row_cosines: Tensor
 
 
+@where_float64_is
 def class_geometry(
     features: Tensor, weight: Tensor, labels: Tensor, num_classes: int, bias: Tensor | None = None
 ) -> ClassGeometry:
@@ -98,6 +100,7 @@ class MeanSpectrum(NamedTuple):
     rtol: float
 
 
+@where_float64_is
 def mean_spectrum(features: Tensor, labels: Tensor, num_classes: int, rtol: float = RANK_RTOL) -> MeanSpectrum:
     """Spectrum of the class means of features `(..., N, d)`, e.g. of H_l and of ReLU(H_l)."""
     check_features(features, labels, num_classes)
@@ -114,6 +117,7 @@ class GramDistances(NamedTuple):
     simplex: Tensor
 
 
+@where_float64_is
 def gram_distances(features: Tensor, labels: Tensor, num_classes: int, normalised: bool = True) -> GramDistances:
     """Distances of the Gram matrix of the class means of features `(..., N, d)` to a frame and to a simplex.
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from pipeline.metrics.cosine import intra
 from pipeline.metrics.engine.checks import check_features, check_weight
 from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.runtime.devices import where_float64_is
 
 
+@where_float64_is
 def class_values(features: Tensor, labels: Tensor, num_classes: int, weight: Tensor | None = None) -> dict[str, Tensor]:
     """Values of each class by name, float64 `(K,)`, of rows `(N, d)`; NaN for a class without samples.
 

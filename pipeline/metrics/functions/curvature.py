@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_matrix
+from pipeline.runtime.devices import where_float64_is
 
 LOSSES = ("mse", "cross_entropy")
 ACTIVATIONS = ("relu", "linear")
@@ -83,6 +84,7 @@ class LayerCurvature:
         ValueError: for an unknown activation or loss, a layer that is not there, shapes that do not chain.
     """
 
+    @where_float64_is
     def __init__(
         self,
         features: Tensor,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_matrix, check_number
 from pipeline.metrics.engine.statistics import finite_part
+from pipeline.runtime.devices import where_float64_is
 
 
 class CostOfIdentity(NamedTuple):
@@ -29,6 +30,7 @@ class CostOfIdentity(NamedTuple):
     residual: Tensor
 
 
+@where_float64_is
 def cost_of_identity(rows: Tensor, bias: bool = False, gamma: float | Tensor = 0.0) -> CostOfIdentity:
     """Least squared norm of a W with W sigma(A) = A (COI), `(...)`, or its stable version Tr A (K + gamma I)^-1 A^T.
 
@@ -46,6 +48,7 @@ def cost_of_identity(rows: Tensor, bias: bool = False, gamma: float | Tensor = 0
     return CostOfIdentity(*_squared_norm(rows, gated, gamma))
 
 
+@where_float64_is
 def kernel_norm(matrix: Tensor, rows: Tensor, bias: bool = False, gamma: float | Tensor = 0.0) -> CostOfIdentity:
     """||M||^2_{K + gamma I} = Tr M (K + gamma I)^-1 M^T, and its residual, of M^T `(..., N, m)` as `matrix`.
 
@@ -58,12 +61,14 @@ def kernel_norm(matrix: Tensor, rows: Tensor, bias: bool = False, gamma: float |
     return CostOfIdentity(*_squared_norm(matrix.detach().double(), _gated(rows, bias)[1], gamma))
 
 
+@where_float64_is
 def stable_gamma(rows: Tensor, bias: bool = False, factor: float = 1e-3) -> Tensor:
     """gamma = factor ||sigma(A)||_op^2, `(...)`."""
     gated = _gated(rows, bias)[1]
     return torch.where(_whole(gated), factor * torch.linalg.matrix_norm(finite_part(gated), ord=2).square(), math.nan)
 
 
+@where_float64_is
 def nuclear_stable_rank(rows: Tensor) -> Tensor:
     """||A||_*^2 / ||A||_F^2, `(...)`: at most the cost of identity where there is no bias; NaN for zero and for rows
     that are not finite."""
@@ -72,6 +77,7 @@ def nuclear_stable_rank(rows: Tensor) -> Tensor:
     return torch.where(_whole(rows), values.sum(-1).square() / values.square().sum(-1), math.nan)
 
 
+@where_float64_is
 def hamiltonian(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) -> Tensor:
     """H = Lt/2 ||B sigma(A)^T||_F^2 - Lt Tr B A^T, `(...)`, constant along the layers of a stationary network.
 
@@ -89,11 +95,13 @@ def hamiltonian(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) 
     return depth / 2 * kinetic - depth * (momenta * rows).sum((-2, -1))
 
 
+@where_float64_is
 def estimated_rank(rows: Tensor, momenta: Tensor, depth: float, bias: bool = True) -> Tensor:
     """-2 H / Lt, `(...)`: approaches the bottleneck rank from below as Lt grows."""
     return -2 * hamiltonian(rows, momenta, depth, bias) / depth
 
 
+@where_float64_is
 def kinetic_energy(
     velocity: Tensor, rows: Tensor, depth: float, bias: bool = True, gamma: float | Tensor = 0.0
 ) -> Tensor:
@@ -102,12 +110,14 @@ def kinetic_energy(
     return kernel_norm(velocity, rows, bias, gamma).cost / (2 * depth)
 
 
+@where_float64_is
 def potential_energy(rows: Tensor, depth: float, bias: bool = True, gamma: float | Tensor = 0.0) -> Tensor:
     """Lt/2 ||A||^2_{K + gamma I}, `(...)`. Kinetic less potential energy is the stable Hamiltonian, nearly constant."""
     check_number("depth", depth)
     return depth / 2 * cost_of_identity(rows, bias, gamma).cost
 
 
+@where_float64_is
 def stationarity_residual(
     weights: Sequence[Tensor], momenta: Sequence[Tensor], path: Sequence[Tensor], depth: float, bias: bool = True
 ) -> Tensor:

@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pipeline.metrics.engine.checks import check_labels, check_matrix, check_num_classes, check_number
+from pipeline.runtime.devices import where_float64_is
 
 ACTIVATIONS = ("relu", "erf")
 # Share of the kernel's size below which the between-class trace is rounding.
 ROUNDING = 64 * torch.finfo(torch.float64).eps
 
 
+@where_float64_is
 def kernel_dnc1(kernel: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """tr(Sigma_W) / tr(Sigma_B) `(...)` of the features whose Gram matrix is `kernel` `(..., N, N)`.
 
@@ -54,6 +56,7 @@ def kernel_dnc1(kernel: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return torch.where(between > ROUNDING * size, within / between, math.nan)
 
 
+@where_float64_is
 def nngp(rows: Tensor, activation: str, weight_variance: float = 1.0, bias_variance: float = 0.0) -> Tensor:
     """Kernel of the features phi(W x + b) of an infinitely wide layer, `(..., N, N)` float64 (NNGP).
 
@@ -69,6 +72,7 @@ def nngp(rows: Tensor, activation: str, weight_variance: float = 1.0, bias_varia
     return _kernels(rows, activation, weight_variance, bias_variance)[0]
 
 
+@where_float64_is
 def ntk(rows: Tensor, activation: str, weight_variance: float = 1.0, bias_variance: float = 0.0) -> Tensor:
     """Neural tangent kernel of the network of two layers, `(..., N, N)`: sigma_b^2 + sigma_w^2 (Q + S * Q').
 
@@ -79,6 +83,7 @@ def ntk(rows: Tensor, activation: str, weight_variance: float = 1.0, bias_varian
     return bias_variance + weight_variance * (kernel + inner * slopes)
 
 
+@where_float64_is
 def derivative_kernel(
     rows: Tensor, activation: str, weight_variance: float = 1.0, bias_variance: float = 0.0
 ) -> Tensor:

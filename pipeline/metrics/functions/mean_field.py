@@ -12,8 +12,10 @@ from pipeline.metrics.engine.checks import check_features, check_matrix, check_n
 from pipeline.metrics.engine.inputs import kept_classes
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
+from pipeline.runtime.devices import where_float64_is
 
 
+@where_float64_is
 def nc1_wm(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Within-class over total variation, `(...)`: dnc1 / (1 + dnc1) for classes of one size, 0 at collapse.
 
@@ -28,6 +30,7 @@ def nc1_wm(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return within / (within + between)
 
 
+@where_float64_is
 def mean_field_balancedness(neurons: Tensor, weight: Tensor) -> Tensor:
     """||E a a^T - c W W^T||_op / ||E a a^T||_op with the c of least squares, `(...)`: 0 is balanced.
 
@@ -52,6 +55,7 @@ def mean_field_balancedness(neurons: Tensor, weight: Tensor) -> Tensor:
     )
 
 
+@where_float64_is
 def mean_field_features(hidden: Tensor, targets: Tensor, weight: Tensor, decay: float, gamma: float = 1.0) -> Tensor:
     """Features `(n, p)` of a network that is stationary in a, given u and W, exactly.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.metrics.engine.checks import check_matrix
 from pipeline.metrics.engine.statistics import finite_part
+from pipeline.runtime.devices import where_float64_is
 
 # Share of the largest eigenvalue of the targets' covariance below which the targets are of lower rank.
 RANK_DEFICIENT = 1e-12
@@ -40,6 +41,7 @@ class SelfDuality(NamedTuple):
     reason: str | None
 
 
+@where_float64_is
 def regression_collapse(
     features: Tensor, weight: Tensor, targets: Tensor, gamma: float | None = None, centred: bool = True
 ) -> RegressionCollapse:
@@ -54,6 +56,7 @@ def regression_collapse(
     return RegressionCollapse(first, nrc2(features, weight), value, where, reason)
 
 
+@where_float64_is
 def nrc1(features: Tensor, dimensions: int, centred: bool = True) -> Tensor:
     """Mean squared distance of the features, at length one, to the span of their first n principal components, `(...)`.
 
@@ -74,6 +77,7 @@ def nrc1(features: Tensor, dimensions: int, centred: bool = True) -> Tensor:
     return _off_span(rows, components)
 
 
+@where_float64_is
 def nrc2(features: Tensor, weight: Tensor) -> Tensor:
     """Mean squared distance of the features, at length one, to the row space of the weight `(..., n, d)`, `(...)`.
 
@@ -96,6 +100,7 @@ def _off_span(rows: Tensor, span: Tensor) -> Tensor:
     return left.sum(-1) / (lengths > 0).sum((-2, -1))
 
 
+@where_float64_is
 def nrc3(weight: Tensor, targets: Tensor, gamma: float | None = None) -> SelfDuality:
     """|| W W^T / ||.||_F - (S - sqrt(gamma) I) / ||.||_F ||_F^2, S the symmetric root of the targets' covariance.
 
@@ -171,6 +176,7 @@ def _distance(gram: Tensor, root: Tensor, shift: Tensor) -> Tensor:
     return (unit[0] - unit[1]).square().sum((-2, -1))
 
 
+@where_float64_is
 def explained_variance(features: Tensor, components: int = 5) -> Tensor:
     """Shares of the variance of features `(..., M, d)` along their first principal components, `(..., components)`.
 
@@ -183,6 +189,7 @@ def explained_variance(features: Tensor, components: int = 5) -> Tensor:
     return torch.nn.functional.pad(shares, (0, components - shares.shape[-1]))
 
 
+@where_float64_is
 def r_squared(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 - sum ||y - f||^2 / sum ||y - ybar||^2 of outputs `(..., M, n)`, all targets `(M, n)` together, `(...)`."""
     check_matrix("outputs", outputs, "(M, n)")
