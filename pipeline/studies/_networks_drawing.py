@@ -19,6 +19,12 @@ def count_of_networks(results: Sequence[Result]) -> str:
     return f"{count} network" + "s" * (count != 1)
 
 
+def summed_up(results: Sequence[Result], several: str) -> str:
+    """What is drawn of every setting: ``several`` with the number of networks in it; one network is drawn as it is."""
+    seeds = {result.config.seed for result in results}
+    return "one network" if len(seeds) == 1 else several.format(count_of_networks(results))
+
+
 def lost(results: Sequence[Result]) -> str:
     """How many of them came to no end, and in which way; empty if all did."""
     failed = [result for result in results if not result.completed]

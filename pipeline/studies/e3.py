@@ -28,7 +28,7 @@ from pipeline.studies._networks import (
     tables,
     variant,
 )
-from pipeline.studies._networks_drawing import count_of_networks, lost, record_of
+from pipeline.studies._networks_drawing import lost, record_of, summed_up
 from pipeline.studies._settings import (
     NEAR,
     NOT_IN_THE_PAPER,
@@ -183,8 +183,8 @@ def over_training(results: Sequence[Result], about: str) -> "Figure":
     variants = _by_variant(results)
     columns = [(name, "head") for name in variants]
     columns += [("frozen_features", "backbone")] if _completed(variants.get("frozen_features", ())) else []
-    title = f"{about}, training images: geometric mean over {count_of_networks(results)}, shaded from the smallest "
-    with Sheet(3, len(columns), title=f"{title}to the largest", alike=True, same_x=True) as sheet:
+    drawn = summed_up(results, "geometric mean over {}, shaded from the smallest to the largest")
+    with Sheet(3, len(columns), title=f"{about}, training images: {drawn}", alike=True, same_x=True) as sheet:
         for place, (name, stage) in enumerate(columns):
             own, column = variants[name], sheet.column(place)
             sheet.tag(column[0], _tag(own, NAMES[name] if stage == "head" else "the backbone that is frozen"))
@@ -209,7 +209,7 @@ def over_training(results: Sequence[Result], about: str) -> "Figure":
 def through_layers(results: Sequence[Result], about: str) -> "Figure":
     """DNC1-3 at the end against the layer, backbone blocks and head layers together, training and test images."""
     variants = _by_variant(results)
-    title = f"{about}, at the end: mean over {count_of_networks(results)}, bars span them"
+    title = f"{about}, at the end: {summed_up(results, 'mean over {}, bars span them')}"
     with Sheet(3, len(variants), title=title, alike=True, same_x=True) as sheet:
         for place, (name, own) in enumerate(variants.items()):
             column = sheet.column(place)

@@ -72,3 +72,9 @@ def test_a_variant_that_diverged_says_so_in_its_column_and_shares_the_ranges_of_
         assert notes == ["1 of 1 diverged"] * 3
         tags = [text.get_text().replace("\n", " ") for axes in figure.axes for text in axes.texts]
         assert "backbone under a fixed head (1 of 2 diverged)" in tags
+
+
+@pytest.mark.parametrize(("seeds", "drawn"), [((3,), "one network"), ((0, 1), "mean over 2 networks")])
+def test_the_title_says_over_how_many_networks_was_averaged(network, seeds, drawn):
+    for figure in draw([network(seed=seed) for seed in seeds]).values():
+        assert drawn in figure.get_suptitle().replace("\n", " ")
