@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from pipeline.cli.sweep_end import states_told, tell_sweep
 from pipeline.cli.trust import check_kept
 from pipeline.config.overrides import quoted
 from pipeline.config.paths import PATHS, absolute_override, absolute_setting, elsewhere
@@ -76,7 +75,7 @@ class UnfinishedOnly(Launcher):
         if left:
             jobs = [job_overrides[number - initial_job_idx] for number in left]
             here = type(self._launcher).__name__ == "BasicLauncher"  # its jobs tell of themselves
-            watched = nullcontext() if here else states_told(self._file.parent, len(left))
+            watched = nullcontext() if here else _states_told(self._file.parent, len(left))
             with _environment(own_package()), watched:
                 launched = self._launcher.launch(jobs, _Numbers(left))
             returned.update(zip(left, launched, strict=True))
@@ -119,6 +118,12 @@ class UnfinishedOnly(Launcher):
             self._file.unlink(missing_ok=True)
         else:
             self._file.write_bytes(self._before)
+
+
+def _states_told(folder: Path, jobs: int) -> AbstractContextManager[None]:
+    from pipeline.cli.sweep_end import states_told
+
+    return states_told(folder, jobs)
 
 
 @contextmanager
@@ -168,8 +173,11 @@ def completed_jobs_skipped() -> Iterator[None]:
         yield
     finally:
         del plugins.instantiate_launcher
-        for sweep in sweeps:
-            tell_sweep(sweep)
+        if sweeps:
+            from pipeline.cli.sweep_end import tell_sweep  # here: one run, and what is refused, need no tables
+
+            for sweep in sweeps:
+                tell_sweep(sweep)
 
 
 def is_sweep(folder: Path) -> bool:

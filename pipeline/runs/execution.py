@@ -23,6 +23,7 @@ from pipeline.runtime import ranks
 from pipeline.runtime.console import QUIET, VERBOSE, console, verbosity
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import remove_temporaries
+from pipeline.runtime.startup import collect_as_usual
 from pipeline.storage.ownership import FOLDERS, remove_intermediate
 from pipeline.storage.record import read_record, write_summary
 from pipeline.storage.summary import COMPLETED
@@ -41,6 +42,7 @@ def execute(config: Config, inputs: Inputs, folder: Path) -> None:
         RunError: for a reason the user can mend; the summary's status is then ``failed``.
         Interrupted: a signal asked the run to end; its status is then ``interrupted``.
     """
+    collect_as_usual()
     _quiet_libraries()
     log.debug("run in %s on %s, %d device(s)", folder, config.device, config.trainer.devices)
     if config.trainer.threads:

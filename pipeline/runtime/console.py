@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from pipeline.runtime.text import printable_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 VARIABLE = "DNC_VERBOSITY"
 QUIET, NORMAL, VERBOSE = "quiet", "normal", "verbose"
@@ -98,15 +99,10 @@ class PlainFormatter(logging.Formatter):
         return printable_lines(super().format(record))
 
 
-class PlainConsole(Console):
-    """Text that is printed is text; rich itself writes what commands the terminal."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(printable_lines(one) if isinstance(one, str) else one for one in objects), **options)
-
-
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> "Console":
     """Standard output or error; control characters only for a terminal that understands them, whatever is forced."""
+    from pipeline.runtime.plain_console import PlainConsole  # here: --help and refused arguments need no rich
+
     stream = sys.stderr if stderr else sys.stdout
     terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
     # Names of classes and folders are no markup.

@@ -48,6 +48,8 @@ def own_settings_of(package: str, decorator: str) -> dict[str, type | None]:
 
 
 def _settings(module: str, decorator: str) -> type | None:
+    if "settings=" not in _text(module):  # most give none, and need not be parsed
+        return None
     for _, call in _under(_tree(module), decorator):
         for keyword in call.keywords if isinstance(call, ast.Call) else ():
             if keyword.arg == "settings" and not isinstance(keyword.value, ast.Constant):
@@ -96,7 +98,8 @@ class _LoaderOfPart(SourceFileLoader):
 def _needed(tree: ast.Module, name: str) -> tuple[list[ast.stmt], set[str]]:
     """The statements of a module that one of its names depends on, in order, and the names in them."""
     wanted, kept = {name}, set()
-    while fresh := [statement for statement in tree.body if statement not in kept and _bound(statement) & wanted]:
+    bound = {statement: _bound(statement) for statement in tree.body}
+    while fresh := [statement for statement in tree.body if statement not in kept and bound[statement] & wanted]:
         kept |= set(fresh)
         names = (node for statement in fresh for node in ast.walk(statement) if isinstance(node, ast.Name))
         wanted |= {node.id for node in names if isinstance(node.ctx, ast.Load)}
@@ -112,18 +115,20 @@ def _bound(statement: ast.stmt) -> set[str]:
     """Names that a statement gives a meaning."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    names = {
-        (node.asname or node.name).partition(".")[0] for node in ast.walk(statement) if isinstance(node, ast.alias)
-    }
-    return names | {
-        node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    nodes = list(ast.walk(statement))
+    names = {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    return names | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 @cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse(_file(module).read_text(encoding="utf-8"), str(_file(module)))
+    return ast.parse(_text(module), str(_file(module)))
 
 
+def _text(module: str) -> str:
+    return _file(module).read_text(encoding="utf-8")
+
+
+@cache
 def _file(module: str) -> Path:
     return Path(find_spec(module).origin)

@@ -1,11 +1,14 @@
 """What is imported before there is anything to do with it: counted in modules, not in seconds."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+
+from pipeline.runtime.startup import RARELY
 
 TORCH_FREE = {
     "--version": ["--version"],
@@ -20,7 +23,7 @@ TORCH_FREE = {
 RUN = ["protocol=dufm", "descent.steps=2", "descent.seeds=1", "head.depth=2", "head.width=3", "logger=none"]
 RUN += ["protocol.samples_per_class=2", "protocol.num_features=3", "record.figures=false", "hydra.run.dir=run"]
 SCRIPT = """
-import contextlib, io, json, os, sys
+import contextlib, gc, io, json, os, sys
 import pipeline.__main__ as command
 
 seen, told = set(sys.modules), []
@@ -32,7 +35,7 @@ for arguments in json.loads(sys.argv[1]):
             code = 0
         except SystemExit as end:
             code = end.code
-    told.append([code, sorted({name.partition(".")[0] for name in set(sys.modules) - seen})])
+    told.append([code, gc.get_threshold(), sorted({name.partition(".")[0] for name in set(sys.modules) - seen})])
     seen = set(sys.modules)
 print(json.dumps(told))
 """
@@ -40,7 +43,8 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """What each command line, after those before it, imports: its exit code and the libraries."""
+    """What each command line, after those before it, imports: its exit code, what the collector of cycles was set to
+    when it ended, and the libraries."""
     lines = {**TORCH_FREE, "a run": RUN}
     environment = os.environ | {"COMP_LINE": "dnc head.", "COMP_POINT": "9", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -56,15 +60,18 @@ def imported(tmp_path_factory):
 
 @pytest.mark.parametrize("asked", TORCH_FREE)
 def test_what_needs_no_tensors_imports_no_library_of_numbers(imported, asked):
-    code, libraries = imported[asked]
+    code, collector, libraries = imported[asked]
+    assert tuple(collector) == RARELY  # what is loaded and composed is no garbage
     assert code == (2 if asked.startswith(("an ", "a ")) else 0)
     heavy = {"torch", "numpy", "scipy", "pandas", "matplotlib", "wandb", "timm"} & set(libraries)
+    heavy |= {"rich"} & set(libraries) if asked != "list" else set()  # only tables are drawn with it
     assert heavy == set(), "imported by the schema: what settings and their choices are made of must not need PyTorch"
 
 
 def test_a_run_without_figures_images_and_tracker_imports_nothing_for_them(imported):
-    code, libraries = imported["a run"]
+    code, collector, libraries = imported["a run"]
     assert code == 0 and "torch" in libraries
+    assert tuple(collector) == gc.get_threshold() != RARELY  # Python's own, or tensors in cycles would stay
     heavy = {"matplotlib", "pandas", "wandb", "torchvision", "timm", "scipy", "torchmetrics", "pytorch_lightning"}
     assert heavy.isdisjoint(libraries)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,12 +157,9 @@ def sharded(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def work(rank: int, world_size: int, port: int, folder: Path) -> None:
+def work(folder: Path) -> None:
     """All of it, as one rank of several."""
-    if world_size > 1:
-        place = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
-        ranks.connect("gloo")
+    rank, world_size = ranks.rank(), ranks.world_size()
     runs = folder / f"world-{world_size}"
     results = {
         "mlp": measured("mlp", hidden=[12, 7]),
@@ -175,31 +173,40 @@ def work(rank: int, world_size: int, port: int, folder: Path) -> None:
     if world_size == 1:
         results |= {f"float64 {name}": in_float64(name) for name in TRAINED}
     torch.save(results, folder / f"{world_size}-{rank}.pt")
-    ranks.disconnect()
 
 
-def fork(rank: int, world_size: int, port: int, folder: Path) -> int:
+def join(rank: int, world_size: int, port: int) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    ranks.connect("gloo")
+
+
+def fork(rank: int, world_size: int, port: int, job: Callable[[], None]) -> int:
     pid = os.fork()
     if pid:
         return pid
     try:
-        work(rank, world_size, port, folder)
+        if world_size > 1:
+            join(rank, world_size, port)
+        job()
+        ranks.disconnect()
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
-def main(folder: Path, worlds: list[int]) -> None:
+def in_ranks(world_size: int, job: Callable[[], None]) -> None:
+    """Have every rank of that many do a job; exit with a sentence if one fails."""
     torch.set_num_threads(1)
-    for world_size in worlds:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        children = [fork(rank, world_size, port, folder) for rank in range(world_size)]
-        if any(os.waitpid(child, 0)[1] for child in children):
-            sys.exit(f"a rank of {world_size} failed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = [fork(rank, world_size, port, job) for rank in range(world_size)]
+    if any(os.waitpid(child, 0)[1] for child in children):
+        sys.exit(f"a rank of {world_size} failed")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(argument) for argument in sys.argv[2:]])
+    for world_size in map(int, sys.argv[2:]):
+        in_ranks(world_size, lambda: work(Path(sys.argv[1])))
