@@ -6,6 +6,7 @@ from pipeline.config import BackboneConfig, Config, HeadConfig, check_backbone, 
 from pipeline.config.schema import CENTRES
 from pipeline.runs.protocols import Protocol, protocol_named, protocol_names
 from pipeline.runtime.errors import ConfigError
+from pipeline.runtime.interruption import interruption
 from pipeline.views.wandb.limits import check_environment
 
 
@@ -21,6 +22,7 @@ def checked(cfg: DictConfig) -> Config:
         OmegaConfBaseException: an unknown key, a wrong type, a value that is missing (see `pipeline.config.messages`).
     """
     config = settings(cfg)
+    _load_torch()
     protocol = protocol_named(config.protocol.name)
     if protocol.images:
         check_data(config)
@@ -49,6 +51,17 @@ def checked(cfg: DictConfig) -> Config:
     if "wandb" in (config.logger.name, *config.logger.also):
         check_environment()
     return config
+
+
+def _load_torch() -> None:
+    """Import PyTorch, whose C code drops what a signal raises in it, and leaves half of NumPy.
+
+    Raises:
+        Interrupted: a signal came meanwhile.
+    """
+    with interruption.deferred():
+        import torch  # noqa: F401
+    interruption.exit_if_signalled()
 
 
 def _check_callbacks(config: Config, protocol: Protocol) -> None:

@@ -1,5 +1,6 @@
 """The command refuses bad configurations before anything is written, and says why in one sentence."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,26 @@ def test_every_group_of_the_schema_has_its_folder_of_choices():
     conf = Path(__file__).parents[2] / "conf"
     for group in ("data", "backbone", "optimizer", "head", "descent", "protocol", "trainer", "logger"):
         assert list((conf / group).glob("*.yaml"))
+
+
+SWALLOWS = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    pass
+"""
+
+
+def test_ctrl_c_while_pytorch_loads_ends_the_run_although_its_c_code_drops_errors(tmp_path):
+    (tmp_path / "torch.py").write_text(SWALLOWS)
+    repository = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.__main__ import main; main()"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{repository}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "interrupted")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["torch.py"]
