@@ -131,7 +131,7 @@ def _note(table: pd.DataFrame, over: Sequence[str]) -> str:
     of_run = "metrics: medians over a run's seeds"
     said = [f"a cell is the worst over {', '.join(over)}; {of_run}" if over else of_run]
     if lost := int((table.status != COMPLETED).sum()):
-        said.append(f"{lost} of {len(table)} runs did not complete and are left out")
+        said.append(f"{lost} of {len(table)} runs did not complete and {'is' if lost == 1 else 'are'} left out")
     return "; ".join(said)
 
 
