@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LINE_HEIGHT = 1.4
 """Of lines of text, in units of their size."""
+APART, SYMBOLS_APART = 0.6, 0.4
+"""Between labels side by side, in units of their size; symbols (W_1 W_2) do not read as one word."""
 LEAST_HEIGHT = 40
 """Points that the label of a y axis may take, however low the panel."""
 
@@ -57,7 +59,8 @@ def _thinned(axes: "Axes", axis: "Axis", labels: Sequence[str], text: float) -> 
     tall = text * LINE_HEIGHT * max(label.count("\n") + 1 for label in labels)
     sizes = [tall] * len(labels)
     if along == 0:
-        sizes = [max(text_width(line, text) for line in label.split("\n")) + 0.6 * text for label in labels]
+        apart_by = text * (SYMBOLS_APART if all(label.startswith("$") for label in labels) else APART)
+        sizes = [max(text_width(line, text) for line in label.split("\n")) + apart_by for label in labels]
         turned = max(sizes) > gap and not _are_numbers(labels)
         axis.set_tick_params(labelrotation=90 if turned else 0)
         sizes = [tall] * len(labels) if turned else sizes

@@ -36,6 +36,16 @@ def test_whatever_is_written_stays_within_and_apart(medium, alike):
     assert bool(figure.get_suptitle()) == (medium == "screen")
 
 
+@pytest.mark.parametrize("medium", style.MEDIA)
+def test_four_weights_in_the_panels_of_a_run_are_named_level(medium):
+    with style.drawn_for(medium), Sheet(1, 4, alike=False) as sheet:
+        for axes in sheet.row(0):
+            marks.dots(axes, range(4), [0.6, 0.3, 0.27, 0.16], style.BLUE)
+            marks.named(axes, [style.weight_name(number) for number in range(1, 5)])
+            axes.set(yscale="log", ylim=(0.04, 0.7), xlabel="layer", ylabel="DNC3")
+    assert {label.get_rotation() for axes in sheet.figure.axes for label in axes.get_xticklabels()} == {0}
+
+
 def one_tick(axes) -> None:
     axes.set(yscale="log", ylim=(1.1, 1.9))
     axes.yaxis.set(major_locator=FixedLocator([1.5, 9.0]), major_formatter=FixedFormatter(["1.5", "9"]))
