@@ -45,15 +45,15 @@ def overview(runs: Sequence[LocalRun], anchors: Sequence[str]) -> Html:
     kinds = {"protocol": [run.protocol for run in runs], "data / backbone": [run.subject for run in runs]}
     shared = [f"{name} {values[0]}" for name, values in kinds.items() if len(set(values)) == 1 and values[0]]
     kinds = {name: values for name, values in kinds.items() if len(set(values)) > 1}
-    head = ["run", *(one.label for one in changed), *columns.numbers.values(), columns.words, "status", *kinds]
+    head = ["run", *(one.label for one in changed), "status", *columns.numbers.values(), columns.words, *kinds]
     swept = [one.texts() for one in changed]
     rows = [
         [
             tag("a", run.name, href=f"#{anchor}"),
             *(texts[index] for texts in swept),
+            run.status,
             *columns.cells(run),
             tag("span", one_line(columns.rest(run), MOST_WORDS), title=run.title),
-            run.status,
             *(values[index] for values in kinds.values()),
         ]
         for index, (run, anchor) in enumerate(zip(runs, anchors, strict=True))

@@ -31,7 +31,7 @@ def table(caption: str, head: Sequence[object], rows: Iterable[Sequence[object]]
     """A table that scrolls within itself; the first cell of every row is its header."""
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = (tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in rest)) for first, *rest in rows)
-    inner = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", *body), class_=class_)
+    inner = tag("table", tag("caption", tag("span", caption)), tag("thead", top), tag("tbody", *body), class_=class_)
     return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 

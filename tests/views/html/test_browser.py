@@ -277,4 +277,8 @@ def test_the_first_curve_of_many_runs_is_within_two_screens_of_a_phone(browser, 
     write_page(open_runs([tmp_path]), path)
     seen = Visit(browser, path, width=400)
     assert seen.page.evaluate("document.querySelector('.plot').getBoundingClientRect().top") < 2 * 800
+    said, table = (
+        f"document.querySelector('.overview{part}').getBoundingClientRect().right" for part in (" caption span", "")
+    )
+    assert seen.page.evaluate(said) <= 400 < seen.page.evaluate(table)  # which scrolls under it
     seen.close()

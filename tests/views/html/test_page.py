@@ -81,7 +81,7 @@ def test_of_many_runs_rows_tell_settings_first_and_are_not_all_drawn(grid):
     made = page(grid)
     head = re.search(r'<table class="overview sortable">.*?<thead>(.*?)</thead>', made, re.S)[1]
     labels = re.findall(r"<th[^>]*>([^<]*)</th>", head)
-    assert labels[:4] == ["run", "seed", "depth", "lr"] and "DNC1" in labels and "protocol" not in labels
+    assert labels[:5] == ["run", "seed", "depth", "lr", "status"] and "DNC1" in labels and "protocol" not in labels
     assert "16 are too many for one page" in told(grid) and made.count("<article") == 16
     assert len(charts(grid)) < 20
     text = told(grid)
