@@ -5,10 +5,10 @@ Shows: singular values of the outputs over the steps from a spectral start, by d
     the outputs and the share of collapsed seeds, against depth and width.
 Expects: singular values drift apart once they differ, the more the deeper; equal ones stay. Rank and share of collapse
     fall with depth; the share rises with width.
-Evidence: none recorded of the full version; the quick one: docs/reproduction/README.md.
-    Command: scripts/reproduce softmax_codes --quick
+Evidence: the full version, docs/reproduction: 6 of 8 claims.
+    Command: scripts/reproduce softmax_codes
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: 824b049.
 Provenance: the trends read in the abstract, nothing else of the paper; that a spectral start keeps its singular vectors
     is derived (`pipeline.dufm.spectral_start`); sizes, scales, thresholds and steps ours.
 """
