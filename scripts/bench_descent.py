@@ -10,6 +10,7 @@ that row is left out.
 """
 
 import argparse
+import ctypes
 import importlib.util
 import os
 import platform
@@ -17,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +34,7 @@ from torch import Tensor
 from pipeline import dufm
 from pipeline.dufm.descent import Descent, log_schedule
 from pipeline.measure.heads import measure_head
+from pipeline.runtime.native import built
 from pipeline.runtime.randomness import generator
 
 LR, DECAY, DEPTH, WIDTH, NUM_CLASSES = 0.1, 5e-4, 4, 64, 2
@@ -199,6 +202,7 @@ class Result:
     threads: dict[str, int]
     gemm: float
     gemm_shape: tuple[int, int, int]
+    peak: float  # multiply-adds that stay in registers, on as many threads as ours, FLOP/s; NaN without a compiler
 
     def ratio(self, other: str) -> float:
         return self.rates[OURS] / self.rates[other] if other in self.rates else float("nan")
@@ -206,6 +210,10 @@ class Result:
     @property
     def share_of_gemm(self) -> float:
         return self.rates[OURS] * self.case.flops_per_seed_step / self.gemm
+
+    @property
+    def share_of_peak(self) -> float:
+        return self.rates[OURS] * self.case.flops_per_seed_step / self.peak
 
 
 def contenders(case: Case, quick: bool) -> dict[str, Contender]:
@@ -236,12 +244,13 @@ def measure(case: Case, rounds: int, seconds: float, quick: bool) -> Result:
         torch.set_num_threads(threads[name])
         steps[name] = _steps_lasting(seconds, contender)
     gemms = {shape: _gemm(shape, case.dtype) for shape in GEMM_SHAPES}
-    gemm_rates = {shape: [] for shape in gemms}
+    gemm_rates, peaks = {shape: [] for shape in gemms}, []
     for _ in range(rounds):
         for name, contender in found.items():
             torch.set_num_threads(threads[name])
             members = 1 if isinstance(contender, PlainTorch) else case.members
             rates[name].append(members * steps[name] / _seconds(lambda c=contender, n=steps[name]: c.advance(n)))
+        peaks.append(_peak(case.dtype, threads[OURS], seconds))
         torch.set_num_threads(ALL_THREADS)
         for shape, multiply in gemms.items():
             repeats = max(1, round(seconds * 1e10 / (2 * shape[0] * shape[1] * shape[2])))
@@ -250,7 +259,7 @@ def measure(case: Case, rounds: int, seconds: float, quick: bool) -> Result:
     medians = {shape: statistics.median(values) for shape, values in gemm_rates.items()}
     best = max(medians, key=medians.__getitem__)
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    return Result(case, middle, threads, medians[best], best)
+    return Result(case, middle, threads, medians[best], best, statistics.median(peaks))
 
 
 def _four_steps(case: Case) -> Tensor:
@@ -287,6 +296,21 @@ def _gemm(shape: tuple[int, int, int], dtype: torch.dtype) -> Callable[[], Tenso
     return lambda: torch.mm(left, right, out=out)
 
 
+def _peak(dtype: torch.dtype, threads: int, seconds: float) -> float:
+    """FLOP/s of `fma_peak.cpp`, on some threads at once."""
+    library = built(Path(__file__).with_name("fma_peak.cpp"), "the multiply-add peak is left out")
+    if library is None:
+        return float("nan")
+    name = str(dtype).removeprefix("torch.")
+    number = ctypes.c_double if dtype == torch.float64 else ctypes.c_float
+    run, rounds = library[f"peak_{name}"], round(seconds * 1e8)
+    run.restype, run.argtypes = ctypes.c_double, [ctypes.c_int64, number, ctypes.c_void_p]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter's lock
+        done = list(pool.map(lambda out: run(rounds, 1.0, ctypes.addressof(out)), [number() for _ in range(threads)]))
+    return sum(done) / (time.perf_counter() - started)
+
+
 def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -306,6 +330,16 @@ def rate_rows(results: Sequence[Result]) -> list[list[str]]:
                 f"{gflops:.1f}",
                 f"{share:.0%}",
                 f"{result.ratio(name):.2f}x",
+            ]
+            rows.append([result.case.name, precision, name, *numbers])
+        name = "multiply-adds in registers"
+        if result.peak == result.peak:
+            numbers = [
+                str(result.threads[OURS]),
+                "",
+                f"{result.peak / 1e9:.1f}",
+                f"{result.peak / result.gemm:.0%}",
+                "",
             ]
             rows.append([result.case.name, precision, name, *numbers])
         shape = " x ".join(str(size) for size in result.gemm_shape)
@@ -336,6 +370,8 @@ def target_rows(results: Sequence[Result], measurement: float) -> list[list[str]
         ("float64, 10 seeds: over (a), decay by the optimizer", 9.0, double.ratio(DECAY_BY_OPTIMIZER)),
         ("float64, 10 seeds: over (d)", 2.5, double.ratio("(d) JAX jit + scan + vmap")),
         ("float64, 10 seeds: share of the GEMM rate", 0.5, double.share_of_gemm),
+        ("float64, 10 seeds: share of the multiply-add peak", 0.8, double.share_of_peak),
+        ("float32, 10 seeds: share of the multiply-add peak", 0.8, single.share_of_peak),
         ("float32, 10 seeds: over (a), penalty in the loss", 14.0, single.ratio(PENALTY_IN_LOSS)),
         ("float32, 10 seeds: over (a), decay by the optimizer", 14.0, single.ratio(DECAY_BY_OPTIMIZER)),
     ]
