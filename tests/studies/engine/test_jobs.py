@@ -52,7 +52,8 @@ def shrunk(experiment: str, folder: Path) -> Job:
     found = plan(experiment, folder, "data.download=true", f"data.root={folder}")
     protocol = protocol_named(found.config.protocol.name)
     if protocol.name == "network":
-        few = FEW[1:] if found.config.data.name == "pydoc" else FEW  # a text has no samples of classes
+        text = found.config.data.name == "pydoc"
+        few = ["data.vocabulary=40", *FEW[1:]] if text else FEW  # a text has no samples of classes
         thin = ["backbone.width=16"] if found.config.backbone.name in ("rfm", "transformer") else []
         here = (
             ["data=digits", "data.classes=null", "data.standardize=none"]
