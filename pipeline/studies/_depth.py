@@ -53,6 +53,9 @@ POINTS = tuple(
     )
 )
 DIGITS = _points(DEPTHS, 2)
+DEEP_TRANSFORMERS = (f"{TRANSFORMER}-depth_13-seed_1", f"{TRANSFORMER}-depth_21")
+CPU_POINTS = tuple(point for point in DIGITS if not point.name.startswith(DEEP_TRANSFORMERS))
+"""Without those that take longest: one transformer of L = 13, none of L = 21."""
 LONGEST = ("_21-", f"{TRANSFORMER}-depth_13")
 QUICK_POINTS = shrunk(
     DIGITS,

@@ -23,6 +23,7 @@ import pandas as pd
 
 from pipeline.studies._depth import (
     COLUMNS,
+    CPU_POINTS,
     DIGITS,
     KINDS,
     MEASURES,
@@ -131,7 +132,7 @@ STUDY = Study(
     name="depth",
     group=GROUP,
     title="residual networks and transformers: collapse against depth, for blocks of one and two layers",
-    versions={FULL: (*POINTS, *DIGITS), CPU: DIGITS, QUICK: QUICK_POINTS},
+    versions={FULL: (*POINTS, *DIGITS), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     measurements=measurements,
