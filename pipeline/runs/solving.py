@@ -211,7 +211,7 @@ def _go_on(descent: Descent, members: range, partial: PartialStage) -> int:
     layers = range(1, facts["layers"] + 1)
     state = {
         "step": facts["step"],
-        **{name: {int(member): step for member, step in facts[name].items()} for name in STEPS_OF_MEMBERS},
+        **{name: {int(member): step for member, step in facts.get(name, {}).items()} for name in STEPS_OF_MEMBERS},
         "limit": tensors["limit"],
         "features": tensors.get("features"),
         "weights": [tensors[f"weights/{layer}"] for layer in layers],
