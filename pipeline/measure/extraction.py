@@ -77,7 +77,9 @@ class SplitFeatures:
     @classmethod
     def of(cls, rows: Tensor | None) -> "SplitFeatures":
         """From what each rank's pass gave, see `run_over`; collective."""
-        told = ranks.gather(None if rows is None else (len(rows), rows[:0].cpu()))
+        # An empty tensor is made on the CPU: even a copy of nothing would have a GPU waited for.
+        empty = None if rows is None else torch.empty(0, *rows.shape[1:], dtype=rows.dtype)
+        told = ranks.gather(None if rows is None else (len(rows), empty))
         counts = [0 if each is None else each[0] for each in told]
         if rows is None:
             rows = next(each[1] for each in told if each is not None)

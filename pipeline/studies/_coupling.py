@@ -113,12 +113,13 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], draws: int
 
     def spearman(one: np.ndarray, other: np.ndarray) -> float:
         ranks = rankdata(one), rankdata(other)
-        return np.corrcoef(*ranks)[0, 1] if np.ptp(ranks[0]) and np.ptp(ranks[1]) else np.nan
+        return float(np.corrcoef(*ranks)[0, 1]) if np.ptp(ranks[0]) and np.ptp(ranks[1]) else np.nan
 
     one, other = np.asarray(first), np.asarray(second)
     chosen = np.random.default_rng(0).integers(len(one), size=(draws, len(one)))
     found = [spearman(one[at], other[at]) for at in chosen]
-    return (spearman(one, other), *np.nanpercentile(found, (2.5, 97.5)))
+    low, high = np.nanpercentile(found, (2.5, 97.5))
+    return spearman(one, other), float(low), float(high)
 
 
 def by_depth(results: Sequence[Result]) -> dict[int, dict[float, Result]]:

@@ -34,9 +34,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "running"))
 
 from float64_training import smoothed, trained_in_float64
 
-extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
-joining.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
-
 TRAINED = {"mlp": {"backbone__epochs": 2}, "resnet20": {"optimizer__lr": 1e-3, "backbone__epochs": 1}}
 """Networks that are trained, and their settings."""
 HIDDEN = {"backbone.hidden": [12, 7]}
@@ -128,6 +125,7 @@ def descended(folder: Path, **changes) -> dict[str, torch.Tensor]:
 def sharded(folder: Path) -> dict[str, torch.Tensor]:
     """Everything of a descent on frozen features, of which each rank has its own; stopped on the way, and gone on."""
     more = {"descent__sharded": "true", "descent__precision": "float64", "head__bias": "last", "head__bias_decay": 1e-3}
+    more |= {"descent__steps": 20}
     setting = config(protocol__name="frozen_features", backbone__epochs=0, trainer__checkpoint_seconds=0.0, **more)
     found = {}
     for name, stops in {"whole": False, "stopped": True, "gone on": False}.items():
@@ -159,6 +157,8 @@ def sharded(folder: Path) -> dict[str, torch.Tensor]:
 
 def work(folder: Path) -> None:
     """All of it, as one rank of several."""
+    extraction.EVAL_BATCH = 16  # so that the few images make uneven numbers of batches
+    joining.SENT_BYTES = 2_000  # so that places are sent in several groups, some by themselves
     rank, world_size = ranks.rank(), ranks.world_size()
     runs = folder / f"world-{world_size}"
     results = {

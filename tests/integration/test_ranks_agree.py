@@ -90,7 +90,7 @@ def test_a_descent_on_shared_out_samples_is_that_of_one_process(results, where):
 @pytest.mark.parametrize("where", OTHERS)
 def test_it_gives_the_same_bits_on_every_rank_and_after_a_signal_to_one(results, where):
     own, first = results[where]["sharded"], results[where[0], 0]["sharded"]
-    assert 10 <= own["stopped at"] == first["stopped at"] < 60
+    assert 10 <= own["stopped at"] == first["stopped at"] < 20
     for found in (own["whole"], own["gone on"]):
         assert found["names"] == first["whole"]["names"]
         for name in ("rows", "last", "bias", "accuracy"):

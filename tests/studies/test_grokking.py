@@ -34,7 +34,7 @@ def _controls(folder):
 
 
 def test_times_are_steps_and_what_never_happens_has_none(tmp_path):
-    result = _run(tmp_path, "decay_0.3")
+    result = _run(tmp_path, "decay_0.2")
     assert collapse(result) == pytest.approx(10 * BATCHES) and collapse(result, "test_") == pytest.approx(11 * BATCHES)
     assert 2 * BATCHES < fit(result) <= 3 * BATCHES and 11 * BATCHES < generalisation(result) <= 12 * BATCHES
     never = _controls(tmp_path)[0]
@@ -43,8 +43,8 @@ def test_times_are_steps_and_what_never_happens_has_none(tmp_path):
 
 def test_claims_hold_where_times_scale_with_the_decay(tmp_path):
     results = [
-        _run(tmp_path, "decay_0.3"),
-        _run(tmp_path, "decay_0.2", generalised=18, collapsed=15),
+        _run(tmp_path, "decay_0.2"),
+        _run(tmp_path, "decay_0.1", generalised=24, collapsed=20),
         *_controls(tmp_path),
     ]
     judged = claims(results)
@@ -56,7 +56,7 @@ def test_claims_hold_where_times_scale_with_the_decay(tmp_path):
 def test_what_a_run_does_not_reach_in_its_time_decides_nothing(tmp_path):
     never = {"fitted": 1000, "generalised": 1000, "collapsed": 1000, "factor": 0.99}
     results = [
-        *(_run(tmp_path, f"decay_{decay}", **never) for decay in (0.3, 0.2)),
+        *(_run(tmp_path, f"decay_{decay}", **never) for decay in (0.2, 0.1)),
         _run(tmp_path, "usual_start", 1000),
     ]
     results.append(_run(tmp_path, "no_decay", **never))
@@ -71,8 +71,8 @@ def test_what_a_run_does_not_reach_in_its_time_decides_nothing(tmp_path):
 def test_claims_fail_where_they_do_not(tmp_path):
     judged = claims(
         [
-            _run(tmp_path, "decay_0.3", fitted=3, generalised=30, collapsed=20),
-            _run(tmp_path, "decay_0.2", fitted=9, generalised=10, collapsed=10),
+            _run(tmp_path, "decay_0.2", fitted=3, generalised=30, collapsed=20),
+            _run(tmp_path, "decay_0.1", fitted=9, generalised=10, collapsed=10),
             _run(tmp_path, "no_decay"),
             _run(tmp_path, "usual_start", fitted=2, generalised=5),
         ]
