@@ -11,6 +11,7 @@ from pipeline.views.html.runs import LocalRun
 
 SUBJECTS = ("protocol.name", "data.name", "backbone.name")
 """Settings that a run is known by anyway."""
+SEED = "seed"
 ASIDE = ("logger", "hydra", "resume", "protocol=", "data=", "backbone=")
 """Sections that say nothing of a result, and groups that stand among the settings by their names."""
 
@@ -40,7 +41,7 @@ class Varied:
 
 
 def varied(runs: Sequence[LocalRun]) -> list[Varied]:
-    """Settings that differ between runs, the one with the most values first.
+    """Settings that differ between runs, the one with the most values first; seeds, which only repeat a run, last.
 
     Those that a command line said count and, where these do not tell the runs apart, all others too; but not between
     runs of different kinds, which differ in dozens of settings that say no more than the kind does.
@@ -53,7 +54,7 @@ def varied(runs: Sequence[LocalRun]) -> list[Varied]:
         found |= _differing((key for config in configs for key in config), configs, said)
     ends = Counter(_end(key) for key in found)
     made = [Varied(key, _end(key) if ends[_end(key)] == 1 else key, values) for key, values in found.items()]
-    return sorted(made, key=lambda one: -len({_comparable(value) for value in one.values}))
+    return sorted(made, key=lambda one: (one.key == SEED, -len({_comparable(value) for value in one.values})))
 
 
 def _differing(

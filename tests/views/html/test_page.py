@@ -81,11 +81,11 @@ def test_of_many_runs_rows_tell_settings_first_and_are_not_all_drawn(grid):
     made = page(grid)
     head = re.search(r'<table class="overview sortable">.*?<thead>(.*?)</thead>', made, re.S)[1]
     labels = re.findall(r"<th[^>]*>([^<]*)</th>", head)
-    assert labels[:5] == ["run", "seed", "depth", "lr", "status"] and "DNC1" in labels and "protocol" not in labels
+    assert labels[:5] == ["run", "depth", "lr", "seed", "status"] and "DNC1" in labels and "protocol" not in labels
     assert "16 are too many for one page" in told(grid) and made.count("<article") == 16
     assert len(charts(grid)) < 20
     text = told(grid)
-    assert "head.depth 10 (8 runs), 9 (8 runs)" in text and "A cell is the worst run over optimizer.lr" in text
+    assert "head.depth 10 (8 runs), 9 (8 runs)" in text and "A cell is the worst run over seed" in text
 
 
 def test_a_heat_map_has_the_worst_number_of_each_cell_in_the_order_of_the_settings(grid):
@@ -99,22 +99,23 @@ def test_a_heat_map_has_the_worst_number_of_each_cell_in_the_order_of_the_settin
     runs = [LocalRun(run.folder, run.name) for run in grid]
     maps = [chart for chart in charts(runs) if chart["data"][0]["meta"]["role"] == "heat"]
     chart = next(chart for chart in maps if chart["data"][0]["text"][0][0] not in ("", "1.09", "0.955", "0.932"))
-    rows = {"seed": [0, 1, 2, 3], "head.depth": [9, 10]}
-    assert chart["layout"]["yaxis"]["title"]["text"] == "seed" and chart["data"][0]["y"] == ["0", "1", "2", "3"]
-    assert chart["data"][0]["x"] == ["9", "10"]
+    # Over seeds, which have more values than either setting, but only repeat a run.
+    rows = {"head.depth": [9, 10], "optimizer.lr": [0.003, 0.1]}
+    assert chart["layout"]["yaxis"]["title"]["text"] == "head.depth" and chart["data"][0]["y"] == ["9", "10"]
+    assert chart["data"][0]["x"] == ["0.003", "0.1"]
 
-    def worst(seed: int, depth: int) -> str:
-        inside = (run for run in runs if (run.config["seed"], run.config["head.depth"]) == (seed, depth))
+    def worst(depth: int, rate: float) -> str:
+        inside = (run for run in runs if (run.config["head.depth"], run.config["optimizer.lr"]) == (depth, rate))
         return f"{max(run.known_by('dnc1') for run in inside):.3g}"
 
-    wanted = [[worst(seed, depth) for depth in rows["head.depth"]] for seed in rows["seed"]]
+    wanted = [[worst(depth, rate) for rate in rows["optimizer.lr"]] for depth in rows["head.depth"]]
     assert chart["data"][0]["text"] == wanted
 
 
 def test_curves_can_be_coloured_by_any_setting_that_groups_runs(grid):
     (found,) = re.findall(r'class="palettes">(.*?)</script>', page(grid), re.S)
     palettes = json.loads(found)
-    assert list(palettes) == ["run", "seed", "head.depth", "optimizer.lr"]
+    assert list(palettes) == ["run", "head.depth", "optimizer.lr", "seed"]
     for key in ("seed", "head.depth", "optimizer.lr"):
         colors = {run.config[key]: tuple(pair) for run, pair in zip(grid, palettes[key], strict=True)}
         assert len(set(colors.values())) == len(colors) == len({run.config[key] for run in grid})
