@@ -10,7 +10,8 @@ Evidence: docs/reproduction/real.md and e3*.csv there, of --cpu. DNC1 of the las
     optimum in 5 of 12 settings, in 11 of 12 apart from what the head cannot see of the features.
     Command: scripts/reproduce e3 --cpu --jobs 2 data.root=DATA
     Machine: 2 cores of an Intel Xeon (AVX-512, model not named), 24 GiB, no GPU, torch 2.14.1; 93 min with E4.
-    Date: committed 2026-11-24. Commit of the code: not recorded. The full version (300 networks) was not run.
+    Date: committed 2026-11-24. Commit of the code: not recorded. The figures show the networks of L = 5 trained anew
+    on 2026-11-26 and 27, commit 0064776. The full version (300 networks) was not run.
 """
 
 from collections.abc import Sequence
