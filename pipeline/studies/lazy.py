@@ -57,15 +57,16 @@ MNIST = tuple(
 )
 TEXT = ("data=pydoc", "data.samples_per_class=null", "measure.positions=true", "optimizer=adamw", "optimizer.lr=3e-3")
 TEXT += ("optimizer.weight_decay=0.1", "optimizer.schedule=one_cycle", "protocol.every=null")
-TEXT += ("backbone.epochs=5", "backbone.batch_size=64")
+ACTIVATIONS = "backbone.layers=['blocks.*.mlp.act']"
+"""Where transformers are read: a block's own output is the stream past its ReLU, in which nothing is zero."""
+TEXT += ("backbone.epochs=5", "backbone.batch_size=64", ACTIVATIONS)
 TRANSFORMERS = tuple(
     Point(f"transformer-width_{width}", ("backbone=transformer", "backbone.depth=2", f"backbone.width={width}", *TEXT))
     for width in (32, 64)
 )
-POINTS = tuple(
-    Point(f"vit-{labels}", ("data=cifar10", "data.classes=null", "backbone=vit_small", "backbone.epochs=300", *more))
-    for labels, more in LABELS.items()
-)
+VIT = ("data=cifar10", "data.classes=null", "backbone=vit_small", "backbone.epochs=300", ACTIVATIONS)
+VIT += ("+backbone.kwargs.act_layer=relu",)
+POINTS = tuple(Point(f"vit-{labels}", (*VIT, *more)) for labels, more in LABELS.items())
 QUICK_POINTS = shrunk(MLPS, [point.name for point in MLPS], COMMON)
 SMALL = shrunk(MNIST, [point.name for point in MNIST if "256" not in point.name], ("data.samples_per_class=100",))
 """1,000 images."""
