@@ -6,8 +6,8 @@ Shows: the loss of runs that start near collapse and near pairs, with their mean
     images loss, DNC1 and singular values (`deep_ce_networks`).
 Expects: collapse stays (a critical point with positive semidefinite Hessian) at .0907, pairs at .0800; the best frame
     loses rank with depth; random starts end at ranks 5..9, more often at collapse in wider heads.
-Evidence: the model in full, docs/reproduction (no networks yet): 7 of 7 claims.
-    Command: scripts/reproduce deep_ce --cpu, of which the runs of the model (144 s of CPU)
+Evidence: --cpu, the model in full and small networks, docs/reproduction: 12 of 13 claims, 4 open.
+    Command: scripts/reproduce deep_ce --cpu (144 s of CPU, networks 417 s)
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
     Date: 2026-11-27. Commit of the code: 824b049.
 Provenance: settings and theorems read; values of frames and the sharper bound at K = 5 derived (`pipeline.theory`); the

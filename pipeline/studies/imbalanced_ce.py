@@ -6,8 +6,9 @@ Shows: margins and norms against n_k with the closed form; where seeds end again
     (`imbalanced_ce_networks`).
 Expects: larger classes with larger margins, smaller features and larger weights; wide features at the optimum, narrow
     ones with dead classes; a class at zero (minority collapse) exactly below the threshold.
-Evidence: the model in full, docs/reproduction (no networks yet): 6 of 15 claims, the others because small classes die.
-    Command: scripts/reproduce imbalanced_ce --cpu, of which the runs of the model (41 s of CPU)
+Evidence: --cpu, the model in full and small networks, docs/reproduction: 9 of 25 claims; small classes die, and
+    networks trained too shortly.
+    Command: scripts/reproduce imbalanced_ce --cpu (41 s of CPU, networks 286 s)
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
     Date: 2026-11-27. Commit of the code: 824b049.
 Provenance: objective read; closed form, threshold and dead classes derived and tested (`pipeline.theory`); metrics of

@@ -5,9 +5,9 @@ Shows: share of non-zero activations against the epoch and against the width, wi
     with inputs that are noise; layer by layer in transformers.
 Expects: one half before training; it falls in training, whatever the labels, the more the wider the layer.
 Evidence: docs/reproduction/measures.md and lazy*.csv there.
-    Command: scripts/reproduce lazy --quick
+    Command: scripts/reproduce lazy --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: 3c16d59, of transformers 8b47e4a.
 Provenance: claims read (abstract, captions); that one half is where it begins derived for symmetric weights without
     bias; data, networks and epochs of the small versions ours. Random inputs: normal vectors whose labels say nothing
     of them. Top-k accuracy: not here.

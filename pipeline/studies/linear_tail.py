@@ -6,9 +6,9 @@ Shows: balance of each pair of the tail against the epoch; NC1 and NC2 of the ro
 Expects: NC2 of the last layer falls with the number of linear layers, balance below .05, log NC2 a straight line along
     the tail; the certificate never below the scatter; the deeper, the more balanced and the less negative.
 Evidence: docs/reproduction/measures.md and linear_tail*.csv there.
-    Command: scripts/reproduce linear_tail --quick
+    Command: scripts/reproduce linear_tail --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: 3c16d59.
 Provenance: claims, and settings of the full version, read in a digest of the paper; normalisation of balancedness_op
     recalled; certificate, straight line and rule 2 lr decay t >= 5 derived. Settings of the small versions ours. The
     number counts the classifier as the last linear layer. Depth sweep: decay .016/L read; start scaled by sqrt 6 (He's

@@ -5,9 +5,9 @@ Shows: accuracy on a balanced test split by the loss and the number of centres, 
     of features to the sum of their centres against the epoch; NC1 of the features.
 Expects: features collapse onto the sums of the centres; better than cross-entropy, and the more centres the better.
 Evidence: docs/reproduction/measures.md and long_tail*.csv there.
-    Command: scripts/reproduce long_tail --quick
+    Command: scripts/reproduce long_tail --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: 3c16d59.
 Provenance: shape of the centres and their number (20, angle .2) from captions; loss, decision, centres per class and
     the measure of collapse ours, because the paper's were not readable. In an unconstrained model this loss moves the
     prototype and nothing more: features end on one direction per class (derived). Fixed simplex classifiers (SETF):

@@ -6,8 +6,8 @@ Shows: loss over the steps with the values of collapse and of SRG; DNC1 of every
     networks on images loss, DNC1 and singular values (`low_rank_networks`).
 Expects: seeds below collapse, DNC1 -> 0, hidden ranks below K, which fall with the decay; SRG above collapse at L = 3,
     below it at L = 4 and 5 from r = 4 on.
-Evidence: the model in full, docs/reproduction (no networks yet): 6 of 7 claims.
-    Command: scripts/reproduce low_rank --cpu, of which the runs of the model (199 s of CPU)
+Evidence: --cpu, the model in full and small networks, docs/reproduction: 7 of 10 claims, 3 open.
+    Command: scripts/reproduce low_rank --cpu (199 s of CPU, networks 499 s)
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
     Date: 2026-11-27. Commit of the code: 824b049.
 Provenance: K, L, decays, lr and width of the main run read in a caption; SRG as a construction read, its algebra and

@@ -5,9 +5,9 @@ Shows: PFC1 (nc1_pinv), PFC2 (nc2_simplex) and PFC3 (1 - ncm_accuracy) against t
     training, with and without decay; straightness of the samples' ways against the epoch.
 Expects: all three fall along the blocks of a trained network, and not of an untrained one; ways get straighter.
 Evidence: docs/reproduction/measures.md and progressive*.csv there.
-    Command: scripts/reproduce progressive --quick
+    Command: scripts/reproduce progressive --cpu
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float32, torch 2.14.1.
-    Date: 2026-11-26. Commit of the code: the one that brought this file.
+    Date: 2026-11-27. Commit of the code: 3c16d59.
 Provenance: that the metrics fall read (abstract), their definitions recalled; straightness ours, after the claim of
     arXiv 2102.09235 that ways are lines; data and epochs of the small version ours. Blocks of different width are not
     comparable as points, and untrained networks fall with the width of the stage; maps are averaged over positions.

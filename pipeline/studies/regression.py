@@ -6,8 +6,8 @@ Shows: NRC1-3 by the product of the decays; singular values of the outputs with 
     (`regression_networks`).
 Expects: the closed form at every decay; NRC1-3 -> 0 below the least target variance; no collapse without decay; above
     it the weakest component of the outputs at zero.
-Evidence: the model in full, docs/reproduction (no networks yet): 22 of 22 claims.
-    Command: scripts/reproduce regression --cpu, of which the runs of the model (23 s of CPU)
+Evidence: --cpu, the model in full and small networks, docs/reproduction: 35 of 42 claims, 3 open.
+    Command: scripts/reproduce regression --cpu (23 s of CPU, networks 431 s)
     Machine: one of 2 shared cores of an x86-64 processor, no GPU, float64, torch 2.14.1.
     Date: 2026-11-27. Commit of the code: 824b049.
 Provenance: objective, optimum and metrics read; the case of dropped components for correlated targets and the gamma
