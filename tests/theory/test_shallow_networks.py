@@ -138,8 +138,16 @@ def test_descents_reach_the_bound_where_it_is_attainable_and_nowhere_else():
     value, features = next(reached)  # a third of the starts get there
     assert value == printed("0.047789795")
     assert float(dnc1(torch.from_numpy(features), torch.arange(2).repeat_interleave(6), 2)) < 1e-8
-    # d = 8 is not attainable. 0.054272470 was the best of six starts before; seed 0 here finds 0.053524335.
+    # d = 8 is not attainable. 0.054272470 was the best of six starts before; one of these finds 0.053524335.
     assert 1.05 * bound < min(descended(8, seed)[0] for seed in range(3)) < 0.0545
+
+
+@pytest.mark.parametrize(("dim", "best"), [(7, 0.056880365), (6, 0.067475507)])
+def test_starts_that_cannot_reach_the_bound_end_near_the_best_that_was_found(dim, best):
+    # Searched, not proven: other starts end up to .4 % above, and .04 % below.
+    values = [descended(dim, seed)[0] for seed in range(2)]
+    assert min(values) > 1.1 * ufm_nonnegative(2, 6, 1e-2, 1e-2).loss
+    assert values == pytest.approx([best, best], rel=5e-3)
 
 
 def test_unattainable_and_unequal_classes_have_no_network():
