@@ -254,7 +254,10 @@ def test_rows_are_sorted_by_any_column_and_curves_take_the_colours_of_a_setting(
     path = tmp_path / "report.html"
     write_page(open_runs([tmp_path]), path)
     seen = Visit(browser, path).draw_all()
-    column = "() => [...document.querySelectorAll('.sortable tbody tr')].map((row) => row.cells[2].textContent)"
+    column = """() => {
+      const at = [...document.querySelectorAll('.sortable thead th')].findIndex((head) => head.textContent === 'width');
+      return [...document.querySelectorAll('.sortable tbody tr')].map((row) => row.cells[at].textContent);
+    }"""
     seen.page.get_by_role("button", name="width").click()
     assert seen.page.evaluate(column) == ["9", "9", "10", "100"]
     seen.page.get_by_role("button", name="width").click()
