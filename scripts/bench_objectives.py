@@ -2,9 +2,11 @@
 """How fast descents on cross-entropy and with features >= 0 are, and polishing: CPU seconds on one core, in turns.
 
     taskset -c 0 python scripts/bench_objectives.py [--rounds 5]
+    python scripts/bench_objectives.py --clock [--rounds 5]
 
 Takes a few minutes of one core. CPU seconds rather than time, so that a busy machine can run it; the median over the
-rounds counts. Needs the `bench` extra for JAX; without it that column is empty.
+rounds counts. With `--clock` all cores, which nothing else may use, and seconds of the clock: JAX has its own threads,
+the others those they are fastest with (one or all). Needs the `bench` extra for JAX; without it that column is empty.
 """
 
 import argparse
@@ -149,13 +151,32 @@ def jax_scan(case: Case) -> Callable[[int], Tensor]:
     return advance
 
 
-def seconds(work: Callable[[], object]) -> float:
+Timer = Callable[[Callable[[], object]], float]
+
+
+def processor(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
-def descents(case: Case, rounds: int) -> list[str]:
+def clock(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def fastest(threads: tuple[int, ...], seconds: Timer, work: Callable[[], object]) -> int:
+    """Of the numbers of threads the one `work` takes the least time with (of three turns each)."""
+    least = {}
+    for count in threads:
+        torch.set_num_threads(count)
+        work()
+        least[count] = min(seconds(work) for _ in range(3))
+    return min(least, key=least.__getitem__)
+
+
+def descents(case: Case, rounds: int, seconds: Timer, threads: tuple[int, ...]) -> list[str]:
     """A row: microseconds per seed-step of each way, and the ratios to ours."""
     descent = ours(case)
     ways: dict[str, tuple[Callable[[int], object], int]] = {"ours": (descent.advance, case.members)}
@@ -165,8 +186,10 @@ def descents(case: Case, rounds: int) -> list[str]:
     reached = [advance(4) for advance, _ in ways.values()][1:]
     if max(float((end - descent.weights[-1][0]).abs().max()) for end in reached) > 1e-12:
         raise RuntimeError(f"{case.name}: the ways solve different problems")
-    steps, taken = {}, {name: [] for name in ways}
+    steps, taken, count = {}, {name: [] for name in ways}, {}
     for name, (advance, _) in ways.items():
+        count[name] = fastest(threads, seconds, lambda a=advance: a(8))
+        torch.set_num_threads(count[name])
         steps[name] = 8
         advance(steps[name])
         while seconds(lambda a=advance, n=steps[name]: a(n)) < 0.1:
@@ -174,6 +197,7 @@ def descents(case: Case, rounds: int) -> list[str]:
             advance(steps[name])  # once outside the clock: JAX compiles a scan of another length anew
     for _ in range(rounds):
         for name, (advance, members) in ways.items():
+            torch.set_num_threads(count[name])
             taken[name].append(seconds(lambda a=advance, n=steps[name]: a(n)) / steps[name] / members * 1e6)
     middle = {name: statistics.median(values) for name, values in taken.items()}
     others = []
@@ -207,12 +231,14 @@ def lbfgs(descent: Descent, member: int) -> float:
     return float(cost.value(Point(moving[0].detach(), tuple(t.detach() for t in moving[1:]))).total)
 
 
-def polishing(case: Case) -> list[str]:
-    """A row: CPU seconds of all seeds and the highest objective at the end, both ways, from the same points."""
+def polishing(case: Case, seconds: Timer, threads: tuple[int, ...]) -> list[str]:
+    """A row: seconds of all seeds and the highest objective at the end, both ways, from the same points."""
     descent = ours(case, lr=0.5)
     descent.advance(2000)
     found, theirs = [], []
+    torch.set_num_threads(max(threads))
     own = seconds(lambda: found.append(polish(descent.cost, descent.point, lr=descent.lr, tolerance=GRADIENT)))
+    torch.set_num_threads(1)  # what `torch.optim.LBFGS` is fastest with, one seed at a time
     other = seconds(lambda: theirs.extend(lbfgs(descent, member) for member in range(case.members)))
     ends = descent.cost.value(found[0].point).total
     return [case.name, f"{own:.1f}", f"{ends.max():.12g}", f"{other:.1f}", f"{max(theirs):.12g}", f"{other / own:.1f}x"]
@@ -221,15 +247,16 @@ def polishing(case: Case) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", action="store_true", help="seconds of the clock on all cores (quiet ones)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    seconds, threads = (clock, (1, torch.get_num_threads())) if options.clock else (processor, (1,))
     print("| problem | ours by | us per seed-step | JAX | ours is | Module loop | ours is |\n" + "| --- " * 7 + "|")
     for case in CASES:
-        print("| " + " | ".join(descents(case, options.rounds)) + " |", flush=True)
+        print("| " + " | ".join(descents(case, options.rounds, seconds, threads)) + " |", flush=True)
     print("\n| problem | polish, s | ends at most at | torch.optim.LBFGS, s | ends at most at | ours is |")
     print("| --- " * 6 + "|")
     for case in POLISHED:
-        print("| " + " | ".join(polishing(case)) + " |", flush=True)
+        print("| " + " | ".join(polishing(case, seconds, threads)) + " |", flush=True)
 
 
 if __name__ == "__main__":
