@@ -1,7 +1,7 @@
 """Steps of gradient descent on a batch of DUFMs by the C++ kernel `descent_kernel.cpp`, on a CPU: squared error or
 cross-entropy, features free, frozen or not negative.
 
-The kernel is compiled on first use by whatever C++ compiler there is (a few seconds) and kept in the user's cache
+The kernel is compiled on first use by whatever C++ compiler there is (some 20 seconds) and kept in the user's cache
 folder. Without a compiler `library()` is None and the steps are taken by `pipeline.dufm.descent_torch`.
 """
 
@@ -29,16 +29,25 @@ CONSTRAINTS = ("nonnegative",)
 """Of `pipeline.dufm.CONSTRAINTS`, what the kernel can keep free features in."""
 
 
+class Shape(ctypes.Structure):
+    """`struct Shape` of the kernels."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("samples", "depth", "relu", "cross_entropy")),
+        *((name, ctypes.c_void_p) for name in ("widths", "targets")),
+    )
+
+
 class _Problem(ctypes.Structure):
     """`struct Problem` of the kernel."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("steps", "samples", "depth", "relu", "shared_features")),
-        *((name, ctypes.c_int64) for name in ("threads", "cross_entropy", "nonnegative")),
+        ("shape", Shape),
+        *((name, ctypes.c_int64) for name in ("steps", "shared_features", "threads", "nonnegative")),
         ("chosen", ctypes.c_void_p),
         ("num_chosen", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("widths", "features", "feature_velocity", "weights", "velocities")),
-        *((name, ctypes.c_void_p) for name in ("targets", "lr", "weight_decay", "feature_decay")),
+        *((name, ctypes.c_void_p) for name in ("features", "feature_velocity", "weights", "velocities")),
+        *((name, ctypes.c_void_p) for name in ("lr", "weight_decay", "feature_decay")),
         ("momentum", ctypes.c_double),
     )
 
@@ -88,18 +97,20 @@ class _Call:
         weight_pointers, velocity_pointers = _pointers(at.weights), _pointers(velocities[:depth])
         self._kept_alive = [at, features, weight_pointers, velocity_pointers, feature_decay, *tables]
         self.problem = _Problem(
-            samples=features.shape[-2],
-            depth=depth,
-            relu=rule.activation == "relu",
+            shape=Shape(
+                samples=features.shape[-2],
+                depth=depth,
+                relu=rule.activation == "relu",
+                cross_entropy=rule.loss.kernel == "cross_entropy",
+                widths=tables[0].data_ptr(),
+                targets=tables[1].data_ptr(),
+            ),
             shared_features=features.dim() == 2,
-            cross_entropy=rule.loss.kernel == "cross_entropy",
             nonnegative=rule.constraint is not None,
-            widths=tables[0].data_ptr(),
             features=features.data_ptr(),
             feature_velocity=velocities[-1].data_ptr() if velocities and free else None,
             weights=ctypes.addressof(weight_pointers),
             velocities=ctypes.addressof(velocity_pointers) if velocities else None,
-            targets=tables[1].data_ptr(),
             lr=tables[2].data_ptr(),
             weight_decay=tables[3].data_ptr(),
             feature_decay=feature_decay.data_ptr() if free else None,

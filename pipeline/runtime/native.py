@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
+
+INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +32,10 @@ def built(source: Path, otherwise: str) -> ctypes.CDLL | None:
 
 
 def _compiled(source: Path, compiler: str) -> Path:
-    """Path of the shared library; its name stands for the source, the flags, the compiler and this processor."""
-    key = hashlib.sha256(source.read_bytes() + repr((compiler, FLAGS)).encode() + _macros(compiler)).hexdigest()[:16]
+    """Path of the shared library; its name stands for the source with what it includes, the flags, the compiler
+    and this processor."""
+    text = b"".join(path.read_bytes() for path in (source, *_included(source)))
+    key = hashlib.sha256(text + repr((compiler, FLAGS)).encode() + _macros(compiler)).hexdigest()[:16]
     folder = _cache_folder()
     path = folder / f"{source.stem}_{key}.so"
     if not path.exists():
@@ -43,6 +48,18 @@ def _compiled(source: Path, compiler: str) -> Path:
         finally:
             Path(unfinished).unlink(missing_ok=True)
     return path
+
+
+def _included(source: Path) -> list[Path]:
+    """The files that it includes by a path from its own folder, and those that these include, once each."""
+    found, left = [], [source]
+    while left:
+        file = left.pop()
+        names = INCLUDE.findall(file.read_text())
+        new = [path for name in names if (path := file.parent / name).is_file() and path not in found]
+        found += new
+        left += new
+    return found
 
 
 @cache

@@ -83,7 +83,8 @@ def test_every_step_is_that_of_pytorch(loss, constraint, widths, classes, sample
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_probabilities_and_frozen_features_descend_alike(momentum):
     targets = torch.rand(21, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(dim=-1)
-    assert_same_steps(labels=None, targets=targets, momentum=momentum)
+    for activation in ("relu", "linear"):
+        assert_same_steps(labels=None, targets=targets, momentum=momentum, activation=activation)
     assert_same_steps(feature_decay=None, momentum=momentum)
 
 

@@ -30,6 +30,16 @@ def test_a_kernel_is_compiled_once_for_each_text(tmp_path: Path, monkeypatch: py
     assert len(list((tmp_path / "cache").rglob("*"))) == 3  # the folder and two kernels, no unfinished file
 
 
+def test_a_kernel_is_compiled_anew_when_a_file_that_it_includes_changes(tmp_path: Path) -> None:
+    source = written(tmp_path, '#include "one.hpp"\nextern "C" int twice(int x) { return FACTOR * x; }')
+    (tmp_path / "one.hpp").write_text('#pragma once\n#include "two.hpp"')
+    for factor in (2, 3):
+        (tmp_path / "two.hpp").write_text(f'#include "one.hpp"\n#define FACTOR {factor}')
+        if (kernel := native.built(source, "")) is None:
+            pytest.skip("no working C++ compiler")
+        assert kernel.twice(5) == 5 * factor
+
+
 @pytest.mark.parametrize("text", ["no C++", None])
 def test_what_does_not_build_is_none_and_says_why(
     text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

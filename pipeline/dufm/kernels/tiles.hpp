@@ -1,0 +1,190 @@
+// Vectors, products and what else the kernels of this package are made of.
+//
+// Every product is C = A B with B and C read and written along rows of whole vectors: tensors come with their rows
+// zero-padded to whole cache lines (an odd number of them, so that columns do not fall into the same cache sets).
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Index = std::int64_t;
+
+#if defined(__AVX512F__)
+constexpr Index VECTOR_BYTES = 64, TILE_ROWS = 8;  // 16 sums + 2 of B in 32 registers
+#elif defined(__AVX__)
+constexpr Index VECTOR_BYTES = 32, TILE_ROWS = 6;  // 12 sums + 2 of B + 1 of A in 16 registers
+#else
+constexpr Index VECTOR_BYTES = 16, TILE_ROWS = 6;
+#endif
+constexpr Index CACHE_LINE = 64;
+
+template <class T>
+struct Vector {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES), may_alias));
+    static constexpr Index length = VECTOR_BYTES / sizeof(T);
+};
+
+// exp x = 2^n exp r with n = round(x / log 2), r = x - n log 2. The upper part of log 2 ends in zeros, so that n times
+// it is exact; adding `magic` rounds x / log 2 to an integer that then stands in the low bits; the Taylor series of
+// exp r for |r| <= 0.35 is cut where the rest is far below rounding. `lowest` is where 2^n would become subnormal.
+template <class T>
+struct Exponential;
+
+template <>
+struct Exponential<double> {
+    typedef std::int64_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+    static constexpr double magic = 0x1.8p52, log2_upper = 0x1.62e42feep-1, log2_lower = 0x1.a39ef35793c76p-33;
+    static constexpr double lowest = -708;
+    static constexpr int bias = 1023, mantissa = 52, terms = 13;
+};
+
+template <>
+struct Exponential<float> {
+    typedef std::int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+    static constexpr float magic = 0x1.8p23f, log2_upper = 0x1.63p-1f, log2_lower = -0x1.bd0106p-13f;
+    static constexpr float lowest = -87;
+    static constexpr int bias = 127, mantissa = 23, terms = 7;
+};
+
+// exp x for x <= 0, within 1 ulp; 0 below `lowest`, NaN for NaN.
+template <class T>
+inline typename Vector<T>::type exponential(typename Vector<T>::type x) {
+    using V = typename Vector<T>::type;
+    using E = Exponential<T>;
+    const V bounded = x < E::lowest ? V{} + E::lowest : x;
+    const V shifted = bounded * T(1.4426950408889634) + E::magic;
+    const V n = shifted - E::magic;
+    const V r = (bounded - n * E::log2_upper) - n * E::log2_lower;
+    T factorial[E::terms + 1] = {1};
+    for (int i = 1; i <= E::terms; ++i) factorial[i] = factorial[i - 1] * T(i);
+    V series = V{} + 1 / factorial[E::terms];
+#pragma GCC unroll 16
+    for (int i = E::terms - 1; i >= 2; --i) series = series * r + 1 / factorial[i];
+    typename E::Bits power;
+    std::memcpy(&power, &shifted, sizeof power);
+    power = (power + E::bias) << E::mantissa;
+    V scale;
+    std::memcpy(&scale, &power, sizeof scale);
+    const V result = ((series * r) * r + r + T(1)) * scale;
+    return x < E::lowest ? V{} : result;
+}
+
+// at[i] += sum[i], where what is summed may be wider than what is added.
+inline void accumulate(float* at, Vector<float>::type sum) { *reinterpret_cast<Vector<float>::type*>(at) += sum; }
+inline void accumulate(double* at, Vector<double>::type sum) { *reinterpret_cast<Vector<double>::type*>(at) += sum; }
+inline void accumulate(double* at, Vector<float>::type sum) {
+    typedef float Half __attribute__((vector_size(VECTOR_BYTES / 2)));
+    Half halves[2];
+    std::memcpy(halves, &sum, sizeof sum);
+    for (int i = 0; i < 2; ++i) accumulate(at + i * Vector<double>::length,
+                                           __builtin_convertvector(halves[i], Vector<double>::type));
+}
+
+// Rows of `width` numbers, padded to an odd number of cache lines.
+template <class T>
+Index padded(Index width) {
+    const Index per_line = CACHE_LINE / sizeof(T);
+    return ((width + per_line - 1) / per_line | 1) * per_line;
+}
+
+template <class T>
+Index whole_vectors(Index width) {
+    return (width + Vector<T>::length - 1) / Vector<T>::length * Vector<T>::length;
+}
+
+template <class T>
+struct Operand {  // element (i, k) is data[i * row + k * column]
+    const T* data;
+    Index row, column;
+};
+
+// ROWS x VECTORS vectors of A B at (row, column), handed to `store(offset into C, sum)` while still in registers.
+template <class T, Index ROWS, Index VECTORS, class Store>
+inline void tile(Operand<T> a, const T* b, Index b_row, Index depth, Index offset, Index c_row, Store store) {
+    using V = typename Vector<T>::type;
+    V sum[ROWS][VECTORS] = {};
+    for (Index k = 0; k < depth; ++k) {
+        V right[VECTORS];
+        for (Index j = 0; j < VECTORS; ++j)
+            right[j] = *reinterpret_cast<const V*>(b + k * b_row + j * Vector<T>::length);
+#pragma GCC unroll 8
+        for (Index i = 0; i < ROWS; ++i) {
+            const T left = a.data[i * a.row + k * a.column];
+#pragma GCC unroll 2
+            for (Index j = 0; j < VECTORS; ++j) sum[i][j] += left * right[j];
+        }
+    }
+#pragma GCC unroll 8
+    for (Index i = 0; i < ROWS; ++i)
+#pragma GCC unroll 2
+        for (Index j = 0; j < VECTORS; ++j) store(offset + i * c_row + j * Vector<T>::length, sum[i][j]);
+}
+
+template <class T, Index ROWS, Index VECTORS, class Store>
+inline void strip(Index row, Index rows, Operand<T> a, const T* b, Index b_row, Index depth, Index column, Index c_row,
+                  Store store) {
+    for (; row + ROWS <= rows; row += ROWS)
+        tile<T, ROWS, VECTORS>({a.data + row * a.row, a.row, a.column}, b, b_row, depth, row * c_row + column, c_row,
+                               store);
+    if constexpr (ROWS > 1) strip<T, ROWS - 1, VECTORS>(row, rows, a, b, b_row, depth, column, c_row, store);
+}
+
+// C = A B, C (rows x columns), inner dimension `depth`; C is known to `store` alone.
+template <class T, class Store>
+void multiply(Index rows, Index columns, Index depth, Operand<T> a, const T* b, Index b_row, Index c_row, Store store) {
+    constexpr Index length = Vector<T>::length;
+    Index column = 0;
+    for (; column + length < columns; column += 2 * length)
+        strip<T, TILE_ROWS, 2>(0, rows, a, b + column, b_row, depth, column, c_row, store);
+    if (column < columns) strip<T, TILE_ROWS, 1>(0, rows, a, b + column, b_row, depth, column, c_row, store);
+}
+
+struct Free {
+    void operator()(void* pointer) const { std::free(pointer); }
+};
+
+template <class T>
+class Buffer {
+public:
+    explicit Buffer(Index size) {
+        const std::size_t bytes = (size * sizeof(T) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+        data_.reset(static_cast<T*>(std::aligned_alloc(CACHE_LINE, bytes)));
+        std::fill_n(data_.get(), size, T(0));
+    }
+    operator T*() const { return data_.get(); }
+
+private:
+    std::unique_ptr<T, Free> data_;
+};
+
+// While one lives, subnormal numbers are zero: members decaying towards zero would otherwise crawl through them, a
+// hundred times slower.
+class Flushed {
+#if defined(__SSE__)
+public:
+    Flushed() { _mm_setcsr(mode_ | 0x8040); }
+    ~Flushed() { _mm_setcsr(mode_); }
+
+private:
+    const unsigned mode_ = _mm_getcsr();
+#endif
+};
+
+template <class Work>
+void on_threads(Index threads, Work work) {
+    std::vector<std::thread> others;
+    for (Index i = 1; i < threads; ++i) others.emplace_back(work, i);
+    work(0);
+    for (auto& thread : others) thread.join();
+}
+
+}  // namespace
