@@ -1,7 +1,7 @@
 """Measure deep neural collapse, layer by layer, in real networks and in the deep unconstrained features model.
 
-Public: `CollapseTracker`, `CollapseCallback`, `Reading`, `Taps` and `read_record` from here, and `pipeline.metrics`,
-`pipeline.theory` and `pipeline.data.load_images`. Everything else may move.
+Public: `CollapseTracker`, `CollapseCallback`, `Reading`, `Taps`, `read_record` and `read_classes` from here, and
+`pipeline.metrics`, `pipeline.theory` and `pipeline.data.load_images`. Everything else may move.
 """
 
 import signal
@@ -13,6 +13,7 @@ PUBLIC = {
     "CollapseTracker": "pipeline.measure.tracker",
     "Reading": "pipeline.networks.reading",
     "Taps": "pipeline.networks.taps",
+    "read_classes": "pipeline.storage.classes",
     "read_record": "pipeline.storage.record",
 }
 """Names that can be imported from the package, and where they are."""
@@ -22,7 +23,7 @@ if _begun_as.split(".")[0] == __name__ and signal.getsignal(signal.SIGINT) is si
     # ``python -m pipeline...``: until a program listens, Ctrl-C ends it silently, in the middle of its imports.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-__all__ = ["CollapseCallback", "CollapseTracker", "Reading", "Taps", "read_record"]
+__all__ = ["CollapseCallback", "CollapseTracker", "Reading", "Taps", "read_classes", "read_record"]
 
 
 def __getattr__(name: str) -> object:

@@ -53,7 +53,7 @@ def measure_head(
     decisions: list[Tensor | None] = [None] * len(splits)
     if classifies:
         decisions = [dufm.forward(inputs, weights, activation, bias)[-1].argmax(dim=-1) for inputs, _ in splits]
-    plan = Plan.full((*BEYOND_A_LAYER, *(() if classifies else ("decisions",))), settings)
+    plan = Plan.full((*BEYOND_A_LAYER, *(() if classifies else ("decisions",))), settings, each_class=True)
     members = dufm.num_members(features, weights)
     matrices = moved(list(weights), "cpu")  # as formulas take them
     of_all, total = (_of_all_ranks, _total) if shared_out else (lambda own: own, None)

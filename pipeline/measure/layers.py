@@ -43,7 +43,8 @@ CLASSIFIER: Place = ("classifier", "pre")
 
 @dataclass(frozen=True)
 class LayerMeasurement:
-    """Metrics of one place: ``values`` name -> ``(S,)`` float64, ``reasons`` why some of them are undefined."""
+    """Metrics of one place: ``values`` name -> ``(S,)`` float64, or ``(S, K)`` of each class as ``NAME/class=``;
+    ``reasons`` why some of them are undefined."""
 
     layer: str
     tap: str
@@ -102,7 +103,7 @@ def measure_backbone(
         "foreign": images.foreign is not None,
         "gradients": decide is not None and bool(entered),
     }
-    plan = Plan.full([*lacking, *(name for name, given in there.items() if not given)], settings)
+    plan = Plan.full([*lacking, *(name for name, given in there.items() if not given)], settings, each_class=True)
     asked = _Asked(backbone, images, decide, pooling, entered or {})
     train = _measure_split(asked, images.train, plan)
     test = _measure_split(asked, images.test, plan.of_rows, train)
@@ -137,7 +138,7 @@ def _layer(
     """``beside``: what formulas take of the place that is of the training images alone; ``further``: more values."""
     found = [(*split.of(place, foreign, beside), prefix) for split, prefix in ((train, ""), (test, TEST))]
     found.append((further, {}, ""))
-    values = {f"{prefix}{name}": value.cpu().reshape(1) for own, _, prefix in found for name, value in own.items()}
+    values = {f"{prefix}{name}": value.cpu()[None] for own, _, prefix in found for name, value in own.items()}
     reasons = {f"{prefix}{name}": why for _, own, prefix in found for name, why in own.items()}
     return LayerMeasurement(*place, values, reasons)
 

@@ -1,8 +1,9 @@
 """Spectra of each class about its mean; takes K d^2 numbers.
 
-Means over classes here; `pipeline.metrics.class_spectra` gives every class. Stable rank is ||A||_F^2 / ||A||_2^2 of the
-deviations A; one widely used code divides the top eigenvalue, but not the Frobenius norm, by n_c: its values are n_c
-times too large [read]. A class of one row, or a collapsed one, has rank 1: its zero deviations point nowhere.
+Means over classes are metrics, values of each class stand beside them (`pipeline.metrics.class_spectra` gives these of
+rows at hand). Stable rank is ||A||_F^2 / ||A||_2^2 of the deviations A; one widely used code divides the top
+eigenvalue, but not the Frobenius norm, by n_c: its values are n_c times too large [read]. A class of one row, or a
+collapsed one, has rank 1: its zero deviations point nowhere.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.cases import MEANS_EXIST
+from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST
 from pipeline.metrics.engine.chunks import Chunk
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import metric, optional, statistic
+from pipeline.metrics.registry import class_value, metric, optional, statistic
 from pipeline.metrics.spectrum import effective_rank_of, eigenvalues, participation_of, stable_rank_of
 
 optional(__name__)
@@ -66,3 +67,24 @@ def participation_class(statistics: ClassStatistics, class_scatters: Tensor) -> 
 def stable_rank_class(statistics: ClassStatistics, class_scatters: Tensor) -> Tensor:
     """Mean over classes of the stable rank of the deviations of a class from its mean."""
     return spectra_of(statistics, class_scatters)["stable_rank"].mean(-1)
+
+
+# --- of each class ---------------------------------------------------------------------------------------------------
+
+
+@class_value("erank", *CLASSES_COUNT, title="Effective rank of the class")
+def eranks(statistics: ClassStatistics, class_scatters: Tensor) -> Tensor:
+    """Effective rank of the class about its mean."""
+    return spectra_of(statistics, class_scatters)["erank"]
+
+
+@class_value("participation", *CLASSES_COUNT, title="Participation ratio of the class")
+def participations(statistics: ClassStatistics, class_scatters: Tensor) -> Tensor:
+    """Participation ratio of the class about its mean."""
+    return spectra_of(statistics, class_scatters)["participation"]
+
+
+@class_value("stable_rank", *CLASSES_COUNT, title="Stable rank of the class")
+def stable_ranks(statistics: ClassStatistics, class_scatters: Tensor) -> Tensor:
+    """Stable rank of the deviations of the class from its mean."""
+    return spectra_of(statistics, class_scatters)["stable_rank"]

@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.cases import MEANS_EXIST, NOT_FINITE, WEIGHT_EXISTS
+from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST, NOT_FINITE, WEIGHT_EXISTS
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import Exceptional
 from pipeline.metrics.engine.views import unit_rows
-from pipeline.metrics.registry import metric, optional, row_sum
+from pipeline.metrics.registry import class_value, metric, optional, row_sum
 
 optional(__name__)
 
@@ -33,6 +33,9 @@ NO_CENTRED = Exceptional(
     lambda statistics, units: (units[..., -1] == 0).any(-1),
 )
 ZERO_ROW = Exceptional("a row of the weight is zero", lambda *a: (torch.linalg.vector_norm(a[-1], dim=-1) == 0).any(-1))
+NO_DIRECTION = Exceptional("no row of the class has a direction", lambda unit, *_: unit.counts == 0)
+ONE_ROW = Exceptional("the class has one row with a direction", lambda unit, *_: unit.counts < 2)
+AT_MEAN = Exceptional("no row of the class differs from the mean of all rows", lambda _, units: units[..., -1] == 0)
 
 
 def intra(unit: ClassStatistics) -> Tensor:
@@ -200,3 +203,36 @@ def cos_centred_inter_max(statistics: ClassStatistics, centred_units: Tensor) ->
 def cos_centred_inter_mean(statistics: ClassStatistics, centred_units: Tensor) -> Tensor:
     """`cos_inter_mean` of rows less the mean of all rows; -1/(K-1) for a simplex."""
     return _centred_inter(statistics, centred_units).mean(-1)
+
+
+# --- of each class ---------------------------------------------------------------------------------------------------
+
+
+@class_value("cos_intra", *CLASSES_COUNT, of_class=(NO_DIRECTION,), title="Mean cosine within the class", target=1.0)
+def intra_of_classes(unit: ClassStatistics) -> Tensor:
+    """Mean cosine of two rows of the class, pairs of a row with itself included."""
+    return intra(unit)
+
+
+@class_value(
+    "cos_intra_off",
+    *CLASSES_COUNT,
+    of_class=(NO_DIRECTION, ONE_ROW),
+    title="Mean cosine of different rows of the class",
+    target=1.0,
+)
+def intra_off_of_classes(unit: ClassStatistics) -> Tensor:
+    """Mean cosine of two different rows of the class."""
+    return intra_off(unit)
+
+
+@class_value(
+    "cos_centred_intra",
+    *CLASSES_COUNT,
+    of_class=(AT_MEAN,),
+    title="Mean cosine within the class, about the mean",
+    target=1.0,
+)
+def centred_intra_of_classes(statistics: ClassStatistics, centred_units: Tensor) -> Tensor:
+    """`cos_intra` of rows less the mean of all rows."""
+    return _centred_means(centred_units).square().sum(-1)

@@ -14,11 +14,11 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.cases import MEANS_EXIST, NO_BETWEEN_SCATTER, NOT_FINITE
+from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST, NO_BETWEEN_SCATTER, NOT_FINITE
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import Exceptional
-from pipeline.metrics.registry import metric, optional, row_sum
+from pipeline.metrics.registry import class_value, metric, optional, row_sum
 
 optional(__name__)
 
@@ -32,6 +32,15 @@ NOT_IN_TWO = Exceptional(
     "no class has samples in two groups",
     lambda statistics, groups: torch.as_tensor(not any(bool(both.any()) for *_, both in _pairs(groups))),
 )
+NO_COSINE = Exceptional(
+    "every class has a mean of zero in all groups but one",
+    lambda statistics, groups: group_cosines(statistics, groups).isnan().all(-1),
+)
+LACKING = Exceptional(
+    "the class has samples in fewer than two groups, or a mean of zero there",
+    lambda statistics, groups: group_cosines(statistics, groups).isnan(),
+)
+UNJUDGED = Exceptional("no sample of the class is judged", lambda *a: a[-1][..., 2, :] == 0)
 NOT_JUDGED = Exceptional("no sample is judged", lambda *a: a[-1][..., 2, :].sum(-1) == 0)
 NO_POSITIVES = Exceptional("the class that counts has no samples", lambda *a: _one_class(a[-1])[..., 2, :].sum(-1) == 0)
 
@@ -73,6 +82,7 @@ def group_gap(statistics: ClassStatistics, groups: Sequence[ClassStatistics]) ->
 @metric(
     *MEANS_EXIST,
     NOT_IN_TWO,
+    NO_COSINE,
     title="Cosine of the means of groups",
     target=1.0,
     scale="linear",
@@ -84,14 +94,14 @@ def group_cosine(statistics: ClassStatistics, groups: Sequence[ClassStatistics])
 
 
 def group_cosines(statistics: ClassStatistics, groups: Sequence[ClassStatistics]) -> Tensor:
-    """cos(mu_c0, mu_c1) of every class, `(..., K)`; NaN for a class that one of the groups lacks."""
+    """cos(mu_c0, mu_c1) of every class, `(..., K)`; NaN for one that all but a group lack, or have means of zero of."""
     found = [
         (torch.nn.functional.cosine_similarity(one.means, other.means, dim=-1, eps=0.0), both)
         for one, other, both in _pairs(groups)
     ]
     if not found:
         return torch.full_like(statistics.scatter, float("nan"))
-    return _mean_of_pairs([(cosine.nan_to_num(nan=0.0), both) for cosine, both in found])
+    return _mean_of_pairs([(cosine.nan_to_num(nan=0.0), both & ~cosine.isnan()) for cosine, both in found])
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------
@@ -168,3 +178,18 @@ def ncm_f1(statistics: ClassStatistics, ncm_confusion: Tensor) -> Tensor:
 def samples(statistics: ClassStatistics) -> Tensor:
     """Number of samples of the classes that count."""
     return torch.zeros_like(statistics.active) + statistics.counts.sum()
+
+
+# --- of each class ---------------------------------------------------------------------------------------------------
+
+
+@class_value("group_cosine", *CLASSES_COUNT, of_class=(LACKING,), title="Cosine of the means of groups", target=1.0)
+def cosines_of_groups(statistics: ClassStatistics, groups: Sequence[ClassStatistics]) -> Tensor:
+    """cos(mu_c0, mu_c1), mean over pairs of groups that both have the class."""
+    return group_cosines(statistics, groups)
+
+
+@class_value("true_positive_rate", of_class=(UNJUDGED,), title="True-positive rate of the class", target=1.0)
+def recalls(confusion: Tensor) -> Tensor:
+    """Share of the samples of the class that the network tells."""
+    return confusion[..., 0, :] / confusion[..., 2, :]

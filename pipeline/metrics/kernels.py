@@ -13,11 +13,11 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.cases import MEANS_EXIST, NO_BETWEEN_SCATTER, WEIGHT_EXISTS
+from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST, NO_BETWEEN_SCATTER, WEIGHT_EXISTS
 from pipeline.metrics.engine.pairs import directions, median_cdnv, pair_summary, tiles
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import Exceptional
-from pipeline.metrics.registry import metric, optional
+from pipeline.metrics.registry import class_value, metric, optional
 
 optional(__name__)
 
@@ -35,6 +35,11 @@ ONE_DIRECTION = Exceptional(
 )
 PLANE = Exceptional("the Riesz kernel of d = 2 is the logarithm: kernel_log", lambda s, *_: _of_width(s, 2))
 NO_DUAL = Exceptional("a row of the weight is zero", lambda s, w: (torch.linalg.vector_norm(w, dim=-1) == 0).any(-1))
+CENTRAL = Exceptional(
+    "the class mean is the mean of all class means, and has no direction from it",
+    lambda s, *_: s.balanced_means.square().sum(-1) <= s.noise_floor[..., None],
+)
+ZERO_ROW = Exceptional("the row of the weight is zero", lambda s, w: torch.linalg.vector_norm(w, dim=-1) == 0)
 DIRECTIONS = (*MEANS_EXIST, NO_BETWEEN_SCATTER, AT_CENTRE)
 KERNELS = (*DIRECTIONS, ONE_DIRECTION)
 DUALITY = (*DIRECTIONS, *WEIGHT_EXISTS, NO_DUAL)
@@ -209,3 +214,31 @@ def nc3_structure(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
         found = classifier[..., rows, :] @ means.mT / size[..., None, None]
         off = off + (found - simplex / math.sqrt(classes - 1)).square().sum((-2, -1))
     return off.sqrt()
+
+
+# --- of each class ---------------------------------------------------------------------------------------------------
+
+
+@class_value("variance", *CLASSES_COUNT, title="Variance $v_c$ of the class", scale="log", target=0.0)
+def variances(statistics: ClassStatistics) -> Tensor:
+    """v_c, the mean of ||z - mu_c||^2 over the class; 0 for one row."""
+    return statistics.scatter / statistics.counts.clamp(min=1)
+
+
+@class_value("norm", *CLASSES_COUNT, title=r"Norm $\|M_c\|$ of the class mean", scale="log")
+def norms_of_means(statistics: ClassStatistics) -> Tensor:
+    """||M_c||, M_c the class mean less the unweighted mean of all class means."""
+    return torch.linalg.vector_norm(statistics.balanced_means, dim=-1)
+
+
+@class_value(
+    "dual",
+    *CLASSES_COUNT,
+    *WEIGHT_EXISTS,
+    of_class=(CENTRAL, ZERO_ROW),
+    title="Cosine of the row and the class mean",
+    target=1.0,
+)
+def duals(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
+    """cos(w_c, M_c)."""
+    return _dual(statistics, classifier)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.cases import NO_SAMPLES, NOT_FINITE
+from pipeline.metrics.engine.cases import CLASSES_COUNT, NO_SAMPLES, NOT_FINITE
 from pipeline.metrics.engine.chunks import Chunk
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import Exceptional
-from pipeline.metrics.registry import metric, optional, statistic
+from pipeline.metrics.registry import class_value, metric, optional, statistic
 
 optional(__name__)
 
@@ -50,3 +50,9 @@ def feature_norm_cov(statistics: ClassStatistics, lengths: Tensor) -> Tensor:
     count = statistics.counts.sum()
     mean, square = (lengths[..., part].sum(-1) / count for part in (0, 1))
     return (square - mean.square()).clamp(min=0).sqrt() / mean
+
+
+@class_value("feature_norm", *CLASSES_COUNT, title=r"Mean norm $\|h\|$ of rows of the class", scale="log")
+def norms_of_classes(statistics: ClassStatistics, lengths: Tensor) -> Tensor:
+    """(1/n_c) sum_i ||z_i|| over the class."""
+    return lengths[..., 0] / statistics.counts

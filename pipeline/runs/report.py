@@ -16,6 +16,7 @@ from pipeline.runs.outcome import Headline, Outcome
 from pipeline.runs.run import Run
 from pipeline.runtime.command_line import installed_command, own_command
 from pipeline.runtime.environment import environment
+from pipeline.storage.classes import FILE as CLASSES
 from pipeline.storage.record import COMPLETED, SCHEMA_VERSION, finite_or_none
 from pipeline.storage.stages import CHECKPOINT
 from pipeline.storage.tensors import FILE as TENSORS
@@ -213,6 +214,7 @@ def files_left(folder: Path) -> Iterator[str]:
     """What a run has left in its folder, one line each, and the commands that make something of it."""
     names = {
         "record": "record.csv",
+        "classes": CLASSES,
         "summary": "summary.json",
         "tensors": TENSORS,
         "figures": "figures/collapse.png",

@@ -13,6 +13,7 @@ from pipeline.runs.inputs import Inputs, trains_backbone
 from pipeline.runs.protocols import Protocol, protocol_named
 from pipeline.runs.training.acceleration import decide
 from pipeline.runtime.environment import Stopwatch
+from pipeline.storage.classes import ClassTable
 from pipeline.storage.record import Record
 from pipeline.storage.stages import StageCache, fingerprint
 
@@ -41,7 +42,8 @@ class Run:
         """A run with an empty record."""
         stages = protocol_named(config.protocol.name).stages
         numbered = frozenset(name for name, stage in stages.items() if stage.layers == "numbered")
-        return cls(config, inputs, folder, Record(folder, numbered=numbered))
+        names = () if inputs.images is None else inputs.images.classes
+        return cls(config, inputs, folder, Record(folder, numbered=numbered, classes=ClassTable(names=names)))
 
     @cached_property
     def protocol(self) -> Protocol:

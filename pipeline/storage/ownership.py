@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.runtime import tensor_files
+from pipeline.storage.classes import FILE as CLASSES
 from pipeline.storage.reading import Unreadable
 from pipeline.storage.settings_files import CONFIG, HYDRA, OVERRIDES, kept_config
 from pipeline.storage.stages import CHECKPOINT, STAGES, previous_checkpoint
@@ -14,7 +15,7 @@ from pipeline.storage.tensors import FILE as TENSORS
 FOLDERS = ("", ".hydra", "checkpoints", "figures", STAGES, "wandb")
 """Those within which a run writes."""
 SETTINGS = (CONFIG, HYDRA, OVERRIDES)
-RESULTS = (FILE, "record.csv", TENSORS, "figures/collapse.png", "figures/collapse.pdf")
+RESULTS = (FILE, "record.csv", CLASSES, TENSORS, "figures/collapse.png", "figures/collapse.pdf")
 RESULTS += (CHECKPOINT, "checkpoints/backbone.safetensors", "wandb/run.json", "csv/metrics.csv", "mlflow/run.json")
 _CALLBACK = b"TrainingCheckpoints"
 """Stands in every checkpoint of a training, as the name under which it finds its own state again."""

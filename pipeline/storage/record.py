@@ -1,6 +1,7 @@
 """The run folder: the one source of every number shown anywhere.
 
     record.csv             tidy: stage,step,seed,layer,tap,metric,value
+    classes.csv            values of each class, where classes are many (see `pipeline.storage.classes`)
     summary.json           what the run used, what it came to (title, headline, every section's part), environment
     tensors.safetensors    what the sections keep of the final state, e.g. labels, features/1 and weights/1..L of a head
     figures/  checkpoints/
@@ -23,8 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline.metrics.registry.classes import CLASS, FEW_CLASSES
 from pipeline.runtime.files import atomic
 from pipeline.runtime.settings import LARGEST_INTEGER
+from pipeline.storage.classes import LEFT_OUT, ClassTable
 from pipeline.storage.reading import MOST_BYTES, Unreadable, check_file
 from pipeline.storage.summary import COMPLETED as COMPLETED
 from pipeline.storage.summary import UNREADABLE, read
@@ -62,6 +65,7 @@ class Record:
     """Rows as they are measured, mirrored to listeners (trackers) and kept in ``folder``.
 
     numbered: the stages whose layers are numbers, as those of a head are; elsewhere they have names.
+    classes: values of each class where there are more than `FEW_CLASSES`; fewer have rows, as ``cos_intra/class=NAME``.
     asides: by stage and step, numbers for listeners alone, noted before that step's rows: how it was trained, which is
     no measurement.
     """
@@ -72,6 +76,7 @@ class Record:
     undefined: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
     numbered: frozenset[str] = frozenset({"head"})
     asides: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
+    classes: ClassTable = field(default_factory=ClassTable)
 
     def add(
         self,
@@ -87,9 +92,14 @@ class Record:
         """Append one row per metric and seed.
 
         Args:
-            metrics: name -> tensor or sequence of shape ``(len(seeds),)``.
+            metrics: name -> tensor or sequence of shape ``(len(seeds),)``, or ``(len(seeds), K)`` of each class, whose
+                name ends with `CLASS`.
             reasons: name -> why the latest value of that metric is undefined (NaN).
         """
+        of_classes = {name: values for name, values in metrics.items() if name.endswith(CLASS)}
+        if of_classes:
+            whole = {name: values for name, values in metrics.items() if name not in of_classes}
+            metrics, reasons = self._with_classes(whole, (stage, step, layer, tap), seeds, of_classes, reasons or {})
         new = [
             Row(stage, step, seed, layer, tap, name, float(value))
             for name, values in metrics.items()
@@ -101,6 +111,34 @@ class Record:
         self.rows.extend(new)
         for listener in self.listeners:
             listener(new)
+
+    def _with_classes(
+        self,
+        metrics: Mapping[str, Any],
+        place: tuple[str, int, str, str],
+        seeds: list[int],
+        of_classes: Mapping[str, Any],
+        reasons: Mapping[str, str],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Values and reasons for rows, with those of each class where they are few; those of many go into the table."""
+        import numpy as np
+
+        arrays = {name: np.asarray(values, dtype=np.float64) for name, values in of_classes.items()}
+        told = {name: why for name, why in reasons.items() if CLASS in name}
+        reasons, rows = {name: why for name, why in reasons.items() if name not in told}, dict(metrics)
+        if next(iter(arrays.values())).shape[1] > FEW_CLASSES:
+            stage, step, layer, tap = place
+            for number, seed in enumerate(seeds):
+                own = {name.removesuffix(CLASS): values[number] for name, values in arrays.items()}
+                self.classes.add((stage, seed, layer, tap), step, own, told)
+            return rows, reasons
+        for name, values in arrays.items():
+            for number, of_class in enumerate(values.T):
+                own = f"{name}{self.classes.name_of(number)}"
+                rows[own] = of_class
+                if not np.isfinite(of_class).all():
+                    reasons[own] = told.get(f"{name}{number}", LEFT_OUT)
+        return rows, reasons
 
     def note(self, stage: str, step: int, **values: float) -> None:
         """Add to `asides`."""
@@ -126,12 +164,13 @@ class Record:
             listener(rows)
 
     def save(self) -> None:
-        """Write ``record.csv`` with full precision; NaN is spelled ``nan``."""
+        """Write ``record.csv``, and ``classes.csv`` if there is one, with full precision; NaN is spelled ``nan``."""
         # By hand: a run without figures has no other use for pandas, which takes a third of PyTorch's time to load.
         with atomic(self.folder / "record.csv") as path, open(path, "w", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(Row._fields)
             table.writerows(self.rows)
+        self.classes.save(self.folder)
 
     def final_layers(self, stage: str, seeds: list[int]) -> list[dict[str, Any]]:
         """The last measurement of every (layer, tap): ``{layer, tap, metric: [value per seed], ...}``.

@@ -21,6 +21,7 @@ from pipeline.config import Config
 from pipeline.runtime import ranks, tensor_files
 from pipeline.runtime.files import atomic
 from pipeline.runtime.tensor_files import TensorsAndMetadata
+from pipeline.storage import classes
 from pipeline.storage.record import Record, Row
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,9 @@ class StageCache:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stage().items()}
         small = max_mb is None or sum(tensor.nbytes for tensor in tensors.values()) <= max_mb * 2**20
         if ranks.is_first() and small:
+            of_classes, metadata = _kept(self.record, start, key)
             with atomic(path) as temporary:
-                temporary.write_bytes(tensor_files.serialised(tensors, _metadata(self.record, start, key)))
+                temporary.write_bytes(tensor_files.serialised(tensors | of_classes, metadata))
         return tensors
 
     def partial(self, file: str, key: str) -> "PartialStage":
@@ -141,8 +143,9 @@ class PartialStage:
     def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Replace the latest checkpoint (on the first rank), which becomes the previous one."""
         if ranks.is_first():
-            metadata = _metadata(self.record, self.start, self.key) | {"facts": facts}
-            save_keeping_previous(self.path, tensor_files.serialised(tensors, metadata))
+            of_classes, metadata = _kept(self.record, self.start, self.key)
+            content = tensor_files.serialised(tensors | of_classes, metadata | {"facts": facts})
+            save_keeping_previous(self.path, content)
 
 
 def parsed_rows(rows: list[list], undefined: list[list[str]]) -> tuple[list[Row], dict[tuple[str, ...], str]]:
@@ -166,14 +169,18 @@ _KINDS = (str, int, int, str, str, str, int | float)
 """Of the values of a `Row`."""
 
 
-def _metadata(record: Record, start: int, key: str) -> dict[str, Any]:
+def _kept(record: Record, start: int, key: str) -> TensorsAndMetadata:
+    """What of the record goes into the file of a stage: the table of classes as tensors, all else as metadata."""
     undefined = [[*where, why] for where, why in record.undefined.items()]
     metadata = {"key": key, "rows": record.rows[start:], "undefined": undefined}
-    return metadata | ({"noted": record.noted} if record.asides else {})
+    metadata |= {"noted": record.noted} if record.asides else {}
+    tensors, told = record.classes.kept()
+    return tensors, metadata | ({"classes": told} if told else {})
 
 
 def _restore(record: Record, metadata: dict[str, Any]) -> None:
     record.note_again(metadata.get("noted"))
+    record.classes.parts.update(metadata.get("classes", {}))
     record.restore(*parsed_rows(metadata["rows"], metadata["undefined"]))
 
 
@@ -190,4 +197,20 @@ def _read(path: Path, key: str, otherwise: str, *, partial: bool = False) -> Ten
         if partial and not isinstance(metadata["facts"], dict):
             raise TypeError("its facts are none")
 
-    return tensor_files.read(path, key, otherwise, check)
+    found = tensor_files.read(path, key, otherwise, check)
+    return None if found is None else _with_classes(path, otherwise, *found)
+
+
+def _with_classes(
+    path: Path, otherwise: str, tensors: dict[str, Tensor], metadata: dict[str, Any]
+) -> TensorsAndMetadata | None:
+    """The tensors without those of the table of classes, which is put together again in the metadata."""
+    if "classes" not in metadata:
+        return tensors, metadata
+    try:
+        parts = classes.parsed(tensors, metadata["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("%s is unreadable: %s; %s", path, error, otherwise)
+        return None
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(classes.PREFIX)}
+    return own, metadata | {"classes": parts}

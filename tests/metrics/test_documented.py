@@ -25,6 +25,9 @@ SMALL += ["backbone.epochs=1", "data.samples_per_class=10"]
 def test_every_registered_metric_and_family_is_named_in_the_pages() -> None:
     named = set(re.findall(r"`(\w+)`", PAGE + (DOCS / "metrics.md").read_text()))
     assert set(registry.metrics()) <= named
+    for value in registry.class_values().values():
+        (line,) = re.findall(rf"^\| {value.family} \|.*`{value.name}`.*$", PAGE, re.M)
+        assert line.startswith(f"| {value.family} | `")
     titles = re.findall(r"^## (\w+)$", PAGE, re.M)
     assert titles[0] == registry.CORE and set(titles) == set(registry.families())
 

@@ -14,11 +14,12 @@ from pipeline.metrics import layer_metrics
 from pipeline.networks import build_backbone
 from pipeline.networks.beside import axis_of, naturally, position_in
 from pipeline.networks.links import CLASSIFIER, find_links
-from pipeline.runs import networks
+from pipeline.runs import execution, networks
 from pipeline.runs.checking import checked
 from pipeline.runs.execution import execute
 from pipeline.runs.inputs import prepare
 from pipeline.runtime.errors import ConfigError, RunError
+from pipeline.storage.classes import read_classes
 from pipeline.storage.record import read_record, read_summary
 
 SMALL = ["protocol=network", "data=digits", "data.classes=[0,1,2]", "data.samples_per_class=12", "backbone=mlp"]
@@ -192,3 +193,36 @@ def test_every_position_of_a_text_is_a_row_with_the_token_that_follows(configure
     outputs = kept["features/1"].float() @ kept["weights/1"].mT
     share = (outputs.argmax(1) == kept["labels"]).double().mean()
     assert summary["accuracy"]["train"][0] == pytest.approx(float(share))
+
+
+MANY = ["data=mixture", "data.classes=null", "data.num_classes=21", "data.dim=21", "data.samples_per_class=3"]
+MANY += ["backbone.hidden=[6]", "backbone.epochs=2", "measure.families=[core,cosine,kernels]"]
+
+
+def test_many_classes_have_a_table_which_a_run_that_goes_on_writes_once(configured, tmp_path, monkeypatch):
+    """The values of each class are those that the record has the mean of; a crash after training adds no line."""
+    config = configured(*SMALL, *MANY)
+    with monkeypatch.context() as broken:
+        broken.setattr(execution, "write_tensors", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            execute(config, prepare(config), tmp_path)
+    first = (tmp_path / "classes.csv").read_bytes()
+    execute(config, prepare(config), tmp_path)
+    assert (tmp_path / "classes.csv").read_bytes() == first
+    record, table = read_record(tmp_path), read_classes(tmp_path)
+    assert not record.metric.str.contains("/class=").any()
+    assert not table.duplicated(["stage", "seed", "layer", "tap", "class"]).any() and set(table.step) == {2}
+    last = record[(record.step == 2) & (record.layer == "classifier")].set_index("metric").value
+    own = table[table.layer == "classifier"]
+    assert own["class"].tolist() == list(range(21)) and set(own.samples) == {3}
+    for name in ("cos_intra", "test_cos_intra", "cos_intra_off", "cos_centred_intra", "dual"):
+        mean = name if name.endswith("off") else f"{name}_mean"
+        assert own[name].mean() == pytest.approx(last[mean], rel=1e-9), name
+
+
+def test_a_few_classes_are_rows_by_their_names(configured, tmp_path):
+    summary, record = performed(configured, tmp_path, "measure.families=[core,cosine]")
+    own = [f"cos_intra/class={name}" for name in ("0", "1", "2")]
+    assert set(own) <= set(record.metric) and not (tmp_path / "classes.csv").exists()
+    place = summary["backbone_layers"][-1]
+    assert place["cos_intra_mean"][0] == pytest.approx(sum(place[name][0] for name in own) / 3)

@@ -7,6 +7,8 @@ from html import escape
 
 import pandas as pd
 
+from pipeline.metrics.registry import CLASS
+
 
 def summary(model: str, num_classes: int, layers: Iterable[str], history: pd.DataFrame) -> str:
     """One line: the network, its classes, what is measured, and how often that was done."""
@@ -20,6 +22,7 @@ def as_html(line: str, history: pd.DataFrame) -> str:
     if history.empty:
         return f"<p>{escape(line)}</p>"
     last = history[history.step == history.step.iloc[-1]].drop_duplicates(["layer", "tap", "metric"], keep="last")
+    last = last[~last.metric.str.contains(CLASS, regex=False)]  # they have a table of their own
     table = pd.DataFrame(index=pd.MultiIndex.from_frame(last[["layer", "tap"]].drop_duplicates()))
     for metric, rows in last.groupby("metric", sort=False):
         table[metric] = rows.set_index(["layer", "tap"])["value"]

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from pipeline.measure.extraction import Block
 from pipeline.measure.gradients import GradientLook
 from pipeline.measure.looks import FirstLook, of_pairs
+from pipeline.measure.tracker.classes import of_few_classes
 from pipeline.measure.tracker.evaluation import flat_weight
 from pipeline.metrics.engine.checks import check_labels
 from pipeline.metrics.engine.plan import Plan
@@ -48,6 +49,7 @@ class Measurement:
     Attributes:
         looks_again: whether some metric needs a second look.
         needs_decisions: whether that needs the decisions of the network.
+        classes: what `compute` has found of each class, by place: values `(K,)` as "cos_intra/class=", and reasons.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Measurement:
         self._metrics: dict[Place, CollapseMetrics] = {}
         self._statistics: dict[Place, ClassStatistics] = {}
         self._reference: dict[Place, ClassStatistics] = {}
+        self.classes: dict[Place, tuple[dict[str, Tensor], dict[str, str]]] = {}
         self._kept: list[tuple[Mapping[Place, Rows], Tensor, Tensor | None]] | None = []
         self._kept_bytes = self._added = self._judged = 0
 
@@ -185,6 +188,11 @@ class Measurement:
             )
             values |= {(*place, name): float(value) for name, value in (found | others[0]).items()}
             reasons |= {(*place, name): why for name, why in (metric.undefined | others[1]).items()}
+            if metric.classes:
+                self.classes[place] = metric.classes, metric.why_of_classes
+                few, why = of_few_classes(*self.classes[place])
+                values |= {(*place, name): value for name, value in few.items()}
+                reasons |= {(*place, name): reason for name, reason in why.items()}
         self._tell_progress(values, reasons)
         return values, reasons
 

@@ -48,6 +48,9 @@ def _ticked(ax: Axes) -> Axes:
 def _title(metric: str, known: registry.Metric | None) -> str:
     if known is None:
         return metric
+    if registry.CLASS in metric:
+        title = f"{known.title} ({metric.partition(registry.CLASS)[2]}"
+        return f"{title}, test)" if metric.startswith(registry.TEST) else f"{title})"
     return known.title if metric == known.name else f"{known.title} (test)"
 
 

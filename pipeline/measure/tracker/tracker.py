@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from pipeline.measure.tracker.classes import OfClasses, merged, of_test
+from pipeline.measure.tracker.classes import table as class_table
 from pipeline.measure.tracker.evaluation import Feed, Split, batches, call, device_of, evaluation, foreign_inputs
 from pipeline.measure.tracker.labels import class_numbers
 from pipeline.measure.tracker.layers import Read, find_places, plain
@@ -130,6 +132,7 @@ class CollapseTracker:
         self._told, self._groups = False, tuple(groups)
         self._told_nan: set[str] = set()
         self._rows: list[tuple] = []
+        self._classes: dict[Place, OfClasses] = {}
         self._listened = self._new_measurement()
 
     def measure(
@@ -167,22 +170,27 @@ class CollapseTracker:
         """As `measure`, on several loaders, each under a prefix of its own before the names of layers."""
         values: dict[Quantity, float] = {}
         reasons: dict[Quantity, str] = {}
+        self._classes = {}
         for prefix, feed in feeds.items():
-            for found, into in zip(self._on(feed, test, foreign), (values, reasons), strict=True):
+            *both, classes = self._on(feed, test, foreign)
+            for found, into in zip(both, (values, reasons), strict=True):
                 into |= {(f"{prefix}{layer}", tap, metric): it for (layer, tap, metric), it in found.items()}
+            self._classes |= {(f"{prefix}{layer}", tap): own for (layer, tap), own in classes.items()}
         return self._close(values, reasons, step)
 
     def _on(
         self, feed: Feed, test: Feed | None, foreign: Feed | None
-    ) -> tuple[dict[Quantity, float], dict[Quantity, str]]:
+    ) -> tuple[dict[Quantity, float], dict[Quantity, str], dict[Place, OfClasses]]:
         found = self._measured(feed, foreign=foreign)
         self._tell_left_out(found)
-        values, reasons = found.compute()
+        (values, reasons), classes = found.compute(), found.classes
         if test is not None:
-            values_of_test, reasons_of_test = self._measured(test, found, foreign).compute()
+            measured = self._measured(test, found, foreign)
+            values_of_test, reasons_of_test = measured.compute()
             values |= _of_test(values_of_test)
             reasons |= _of_test(reasons_of_test)
-        return values, reasons
+            classes = merged(classes, of_test(measured.classes))
+        return values, reasons, classes
 
     @contextmanager
     def listen(self, labels: Tensor, groups: Tensor | None = None) -> Iterator[None]:
@@ -210,7 +218,9 @@ class CollapseTracker:
         found.settle(device_of(self.model))
         found.judge_kept()
         self._tell_left_out(found)
-        return self._close(*found.compute(), step)
+        values, reasons = found.compute()
+        self._classes = found.classes
+        return self._close(values, reasons, step)
 
     @property
     def reads(self) -> dict[str, str]:
@@ -226,6 +236,15 @@ class CollapseTracker:
     def history(self) -> pd.DataFrame:
         """All measurements, one number a row (step, layer, tap, metric, value); layers stand in running order."""
         return _table(self._rows)
+
+    @property
+    def classes(self) -> pd.DataFrame:
+        """Values of each class in the last measurement, where families have such: a row for each class at each layer
+        (step, layer, tap, class), a column for each value, samples first; NaN for a class without one.
+
+        Of 20 classes or fewer they stand in all tables, too, as "cos_intra/class=3".
+        """
+        return class_table(self._rows[-1][0] if self._rows else 0, self._classes)
 
     def plot(self, metric: str = "dnc1", ax: Axes | None = None) -> Axes:
         """A metric against the step, one line per layer, on `ax` or new axes."""
@@ -372,7 +391,8 @@ class CollapseTracker:
     def _tell_nan(self) -> None:
         """Warn of values that are NaN, once for each."""
         new: dict[str, list[str]] = {}
-        for key in (key for key, value in self.latest.items() if isnan(value) and key not in self._told_nan):
+        unknown = [key for key, value in self.latest.items() if isnan(value) and registry.CLASS not in key]
+        for key in (key for key in unknown if key not in self._told_nan):
             new.setdefault(self.undefined.get(key, "the features are not finite"), []).append(key)
         for why, keys in new.items():
             log.warning("NaN for %s: %s.", ", ".join(keys), why.rstrip("."))
@@ -397,9 +417,8 @@ def _table(rows: list[tuple]) -> pd.DataFrame:
 
 def _of_test(found: dict[Quantity, object]) -> dict[Quantity, object]:
     """Under the names of the test split, without what does not depend on the split."""
-    known = registry.metrics()
     return {
         (*place, f"{registry.TEST}{name}"): it
         for (*place, name), it in found.items()
-        if known[registry.base_name(name)].of_rows
+        if registry.entry(name).of_rows or registry.CLASS in name
     }

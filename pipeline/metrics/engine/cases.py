@@ -1,7 +1,8 @@
 """Cases in which metrics have no finite value, to be named in `@metric(...)`; the first that holds counts.
 
 Cases of the features get the class statistics first; cases of a weight get it last. `MEANS_EXIST` begins the list of
-every metric of class means, `WEIGHT_EXISTS` stands in that of every metric that divides by the size of a weight.
+every metric of class means, `CLASSES_COUNT` that of every value of each class; `WEIGHT_EXISTS` stands in that of every
+metric that divides by the size of a weight.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ DEPENDENT_MEANS = Exceptional(
     lambda s, *_: s.mean_singular_values[..., -1] <= s.negligible(s.mean_singular_values[..., 0]),
     value=float("inf"),
 )
-MEANS_EXIST = (NOT_FINITE, NO_SAMPLES, ONE_CLASS, TOO_FEW, EMPTY_CLASS)
+CLASSES_COUNT = (NOT_FINITE, NO_SAMPLES, ONE_CLASS, TOO_FEW)
+MEANS_EXIST = (*CLASSES_COUNT, EMPTY_CLASS)
 
 
 def left_out_sentence(

@@ -30,6 +30,9 @@ class Inputs:
         judged: how many rows they are of.
         more: other inputs by name (`registry.INPUTS`), and numbers of each row.
         settings: with the sizes of classes that are left out: of the statistics, and of the rows of a classifier.
+
+    Attributes:
+        counting: the classes that count, int64 `(K',)`; all where fewer than two do, of which nothing is measured.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Inputs:
         kept, candidates = kept_classes(settings, statistics, reference)
         num_classes = statistics.num_classes
         self._raw, statistics = statistics, statistics.counting(kept)
+        everyone = torch.arange(num_classes)
+        self.counting = everyone if statistics.num_classes == num_classes else everyone[kept]
         if statistics.num_classes < num_classes:
             self.sums = {name: _of_kept(name, found, kept, statistics) for name, found in self.sums.items()}
         reference = statistics if reference is None else reference.counting(candidates)
@@ -77,6 +82,16 @@ class Inputs:
                 own = own.index_select(-2, kept.nonzero().squeeze(-1))
             self._values["classifier"] = own if last else None
             self._beside_rows = own
+
+    @property
+    def counts(self) -> Tensor:
+        """How many rows each class has, `(K,)`, those left out included."""
+        return self._raw.counts
+
+    def of_all_classes(self, found: Tensor) -> Tensor:
+        """Values `(..., K')` of the classes that count among those of all, `(..., K)`; NaN for the others."""
+        whole = found.new_full((*found.shape[:-1], self._raw.num_classes), float("nan"))
+        return whole.index_copy(-1, self.counting, found)
 
     def offers(self, names: Iterable[str]) -> bool:
         """Whether all of these are there."""

@@ -20,11 +20,12 @@ from pipeline.metrics import registry
 from pipeline.metrics.engine.inputs import MIXED, Inputs, kept_classes
 from pipeline.metrics.engine.members import one_by_one
 from pipeline.metrics.engine.needs import check_inputs, check_of_runs, needs_of
+from pipeline.metrics.engine.of_classes import values_of_classes
 from pipeline.metrics.engine.rows import Aim, second_look, sums_at_once, values_of_rows
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import reason_of
-from pipeline.metrics.registry import Metric, RowSum, RowValue, Statistic
+from pipeline.metrics.registry import ClassValue, Metric, RowSum, RowValue, Statistic
 from pipeline.runtime.devices import moved
 
 
@@ -37,15 +38,23 @@ class Plan:
         substitutes: whether sums over rows come from accumulated statistics instead of a second look, where they can.
         lacking: what there is not, and no metric takes or needs.
         settings: how they are measured; its families are those that the metrics have been chosen from.
+        each_class: whether values of each class are measured beside them, as `NAME/class=` (`registry.of_classes`).
     """
 
     metrics: tuple[Metric, ...]
     substitutes: bool = False
     settings: MeasureSettings = DEFAULT
     lacking: frozenset[str] = frozenset()
+    each_class: bool = False
 
     @classmethod
-    def full(cls, without: Iterable[str] = (), settings: MeasureSettings = DEFAULT, strict: bool = False) -> Plan:
+    def full(
+        cls,
+        without: Iterable[str] = (),
+        settings: MeasureSettings = DEFAULT,
+        strict: bool = False,
+        each_class: bool = False,
+    ) -> Plan:
         """All metrics of the families of `settings` but those that take or need one of `without`.
 
         Args:
@@ -59,7 +68,12 @@ class Plan:
         kept = tuple(metric for metric in chosen if not lacking & needs_of(metric))
         if strict:
             check_inputs(settings.families, chosen, kept, lacking)
-        return cls(kept, settings=settings, lacking=frozenset(lacking))
+        return cls(kept, settings=settings, lacking=frozenset(lacking), each_class=each_class)
+
+    @cached_property
+    def class_values(self) -> tuple[ClassValue, ...]:
+        """What is measured of each class: what the families have that the metrics are of."""
+        return registry.class_values_of(self.settings.families) if self.each_class else ()
 
     def takes(self, name: str) -> bool:
         """Whether some metric takes the input."""
@@ -103,7 +117,7 @@ class Plan:
         if "groups" in lacking and "groups" not in settings.families:  # what is told of decisions is told of groups
             taken = [metric for metric in taken if metric.family != "groups"]
         kept = tuple(it for it in taken if it.name not in core or passes(it))
-        return cls(kept, substitutes, settings, frozenset(lacking))
+        return cls(kept, substitutes, settings, frozenset(lacking), each_class=True)
 
     def of_input(self, name: str) -> Plan:
         """The metrics that take this input alone."""
@@ -285,7 +299,9 @@ class Plan:
             at.sums[row_sum.name] = row_sum.instead(*(at[name] for name in row_sum.instead_takes))
         calls = {m.name: (m.formula, *at.arguments(m)) for m in self.metrics if at.offers(m.takes)}
         values, reasons = _evaluated(calls)
-        return values, reasons | {name: MIXED for name in reasons if at.is_mixed(self, name)}
+        reasons |= {name: MIXED for name in reasons if at.is_mixed(self, name)}
+        of_classes, why = values_of_classes(self.class_values, at)
+        return values | of_classes, reasons | why
 
 
 def _evaluated(calls: Mapping[str, tuple]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -31,7 +31,7 @@ from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.rows import Aim
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.metrics.engine.statistics import ClassStatistics
-from pipeline.metrics.registry import GROUP, OF_NETWORKS
+from pipeline.metrics.registry import CLASS, GROUP, OF_NETWORKS
 from pipeline.runtime.devices import has_float64, with_float64
 
 NOT_JUDGED = "the rows have not been shown a second time (look_again)"
@@ -78,6 +78,8 @@ class CollapseMetrics(BeyondRows, Metric):
 
     Attributes:
         undefined: reasons for the metrics that were not finite in the last `compute()`, by name.
+        classes: what families have of each class in it, as "cos_intra/class=", `(K,)` each.
+        why_of_classes: reasons for those that are not finite, as "cos_intra/class=3".
 
     Raises:
         ValueError: for arguments out of range, unknown metrics, and malformed features or labels.
@@ -128,6 +130,8 @@ class CollapseMetrics(BeyondRows, Metric):
         self._merged: ClassStatistics | None = None
         self._aim: Aim | None = None
         self.undefined: dict[str, str] = {}
+        self.classes: dict[str, Tensor] = {}
+        self.why_of_classes: dict[str, str] = {}
         self._pending = Intake(self._plan, num_classes, num_features)
         # One state, so that the means, about which scatter is taken, are merged in the same step as the scatter.
         nothing = self._plan.first_look(torch.zeros(0, num_features), torch.zeros(0, dtype=torch.int64), num_classes)
@@ -254,7 +258,10 @@ class CollapseMetrics(BeyondRows, Metric):
         more = self._beyond(pair, gradients)
         inputs = Inputs(statistics, reference, weight, next_weight, looked, judged, self.settings, more)
         values, self.undefined = self._plan.evaluate(inputs)
+        self.classes = {name: values.pop(name) for name in list(values) if name.endswith(CLASS)}
+        self.why_of_classes = {name: self.undefined.pop(name) for name in list(self.undefined) if CLASS in name}
         if names and not judged:
+            self._forget_classes_of(names)
             waiting = [it.name for it in self._plan.metrics if set(it.takes) & set(names) and it.name in values]
             values |= {name: torch.full_like(values[name], float("nan")) for name in waiting}
             known = {} if self._aim is None else self.undefined  # of rows that were shown, but do not count
@@ -291,7 +298,7 @@ class CollapseMetrics(BeyondRows, Metric):
         super().reset()
         for part in self._parts:
             part.reset()
-        self.undefined = {}
+        self.undefined, self.classes, self.why_of_classes = {}, {}, {}
         self._forget_second_look()
 
     def set_dtype(self, dst_type: str | torch.dtype) -> CollapseMetrics:
@@ -401,6 +408,11 @@ class CollapseMetrics(BeyondRows, Metric):
         strays = int(statistics.samples - statistics.counts.sum())
         if strays:
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {strays} of them outside.")
+
+    def _forget_classes_of(self, names: Sequence[str]) -> None:
+        """Drop what takes these, of rows that have not been shown a second time."""
+        unknown = {f"{own.name}{CLASS}" for own in self._plan.class_values if set(own.takes) & set(names)}
+        self.classes = {name: value for name, value in self.classes.items() if name not in unknown}
 
     def _forget_second_look(self) -> None:
         if self._merged is not None or self._aim is not None:

@@ -13,6 +13,8 @@ whether the test split has its twin, what has to be accumulated for it. It may t
 * a *sum over rows* that some family declares with `@row_sum`: what the rows come to once class means are known, in a
   second look.
 
+`@class_value` registers what there is of every class beside a family's metrics (see `registry.of_classes`).
+
 A file that says `optional(__name__)` is measured only if its family is asked for, and what it alone takes is then not
 accumulated either.
 
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 from pipeline.runtime.on_demand import passes_on
 
 if TYPE_CHECKING:
+    from pipeline.metrics.registry.classes import CLASS, FEW_CLASSES
     from pipeline.metrics.registry.entries import (
         BEYOND_A_LAYER,
         FOREIGN,
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from pipeline.metrics.registry.listing import (
         base_name,
         chosen,
+        class_values,
+        class_values_of,
         entry,
         families,
         metrics,
@@ -59,11 +64,14 @@ if TYPE_CHECKING:
         statistics,
         table,
     )
+    from pipeline.metrics.registry.of_classes import ClassValue, class_value
 
 __all__ = [
     "ALL",
     "BEYOND_A_LAYER",
+    "CLASS",
     "CORE",
+    "FEW_CLASSES",
     "FOREIGN",
     "GIVEN",
     "GROUP",
@@ -74,6 +82,7 @@ __all__ = [
     "OF_WEIGHTS",
     "TEST",
     "VIEWS",
+    "ClassValue",
     "Family",
     "Metric",
     "RowSum",
@@ -81,6 +90,9 @@ __all__ = [
     "Statistic",
     "base_name",
     "chosen",
+    "class_value",
+    "class_values",
+    "class_values_of",
     "entry",
     "families",
     "known_families",

@@ -176,12 +176,12 @@ class RowSum(Named):
     @property
     def prepare_takes(self) -> tuple[str, ...]:
         """Names of what `prepare` takes."""
-        return () if self.prepare is None else _parameters(self.prepare)
+        return () if self.prepare is None else parameters_of(self.prepare)
 
     @property
     def instead_takes(self) -> tuple[str, ...]:
         """Names of what `instead` takes."""
-        return () if self.instead is None else _parameters(self.instead)
+        return () if self.instead is None else parameters_of(self.instead)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class RowValue(Named):
     @property
     def prepare_takes(self) -> tuple[str, ...]:
         """Names of what `prepare` takes."""
-        return _parameters(self.prepare)
+        return parameters_of(self.prepare)
 
 
 METRICS: dict[str, Metric] = {}
@@ -237,10 +237,10 @@ def metric(
         if name.startswith(TEST):
             raise ValueError(f"a metric's name must not begin with {TEST!r}, got {name!r}: the test split's names do.")
         guarded = except_when(*undefined)(formula)
-        family, takes = formula.__module__.rpartition(".")[2], _parameters(formula)
+        family, takes = formula.__module__.rpartition(".")[2], parameters_of(formula)
         summary = (inspect.getdoc(formula) or "").partition("\n\n")[0].replace("\n", " ")
         own = Metric(name, title, target, scale, panel, invariant, version, family, guarded, takes, summary)
-        _add(METRICS, own, formula)
+        add(METRICS, own, formula)
         return guarded
 
     return register
@@ -259,7 +259,7 @@ def statistic(
 
     def register(measure: Callable[[Chunk], Tensor]) -> Statistic:
         own = Statistic(measure.__name__, shape, measure, merge, within, of_all_rows, of_sums)
-        return _add(STATISTICS, own, measure)
+        return add(STATISTICS, own, measure)
 
     return register
 
@@ -280,7 +280,7 @@ def row_sum(
     _check_among("needs", needs, NEEDS)
 
     def register(measure: Callable[..., Tensor]) -> RowSum:
-        return _add(ROW_SUMS, RowSum(measure.__name__, measure, needs, along, prepare, shape, instead), measure)
+        return add(ROW_SUMS, RowSum(measure.__name__, measure, needs, along, prepare, shape, instead), measure)
 
     return register
 
@@ -293,7 +293,7 @@ def row_value(*, prepare: Callable[..., Tensor]) -> Callable[[Callable[..., Tens
     """
 
     def register(measure: Callable[..., Tensor]) -> RowValue:
-        return _add(ROW_VALUES, RowValue(measure.__name__, measure, prepare), measure)
+        return add(ROW_VALUES, RowValue(measure.__name__, measure, prepare), measure)
 
     return register
 
@@ -312,20 +312,24 @@ def _registered(kind: str, name: str) -> Named:
         "Statistic": listing.statistics,
         "RowSum": listing.row_sums,
         "RowValue": listing.row_values,
+        "ClassValue": listing.class_values,
     }
     return known[kind]()[name]
 
 
-def _add(entries: dict[str, Entry], entry: Entry, function: Callable) -> Entry:
-    """Enter it; the same function of the same module again, as in a notebook, replaces what it was."""
-    name, home = entry.name, f"{function.__module__}.{function.__qualname__}"
+def add(entries: dict[str, Entry], entry: Entry, function: Callable, known_as: str | None = None) -> Entry:
+    """Enter it; the same function of the same module again, as in a notebook, replaces what it was.
+
+    `known_as`: what must be nobody else's, by default the name.
+    """
+    name, home = known_as or entry.name, f"{function.__module__}.{function.__qualname__}"
     if name in INPUTS or _homes.setdefault(name, home) != home:
         raise ValueError(f"the name {name!r} is taken by {_homes.get(name, 'an input of formulas')}; got {home}.")
-    entries[name] = entry
+    entries[entry.name] = entry
     return entry
 
 
-def _parameters(function: Callable) -> tuple[str, ...]:
+def parameters_of(function: Callable) -> tuple[str, ...]:
     """Names of the parameters without a default."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)

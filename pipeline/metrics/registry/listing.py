@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from pipeline.metrics.registry.classes import CLASS
 from pipeline.metrics.registry.entries import (
     FOREIGN,
     INPUTS,
@@ -22,6 +23,7 @@ from pipeline.metrics.registry.entries import (
     Statistic,
 )
 from pipeline.metrics.registry.family import ALL, CORE, Family, check_families, families_of, is_optional
+from pipeline.metrics.registry.of_classes import CLASS_VALUES, ClassValue
 from pipeline.runtime.discovery import modules_in
 from pipeline.runtime.suggestions import did_you_mean
 
@@ -70,6 +72,20 @@ def row_values() -> dict[str, RowValue]:
     return dict(ROW_VALUES)
 
 
+def class_values() -> dict[str, ClassValue]:
+    """All registered values of each class, by name."""
+    _load()
+    return dict(CLASS_VALUES)
+
+
+def class_values_of(names: Iterable[str]) -> tuple[ClassValue, ...]:
+    """Those of these families ("all": of every one), in the order of the families."""
+    known, names = families(), set(names)
+    wanted = [name for name in known if ALL in names or name in names]
+    own = [value for family in wanted for value in CLASS_VALUES.values() if value.family == family]
+    return tuple(own)
+
+
 def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
     """The metrics of these names, in the order in which they are recorded.
 
@@ -86,8 +102,10 @@ def chosen(names: Iterable[str]) -> tuple[Metric, ...]:
 
 
 def entry(name: str) -> Metric | None:
-    """The metric of this name, with or without the prefix of the test split and a suffix; None if there is none."""
-    return metrics().get(base_name(name))
+    """The metric of this name, with or without the prefix of the test split and a suffix, or the value of a class; None
+    if there is none."""
+    of_class = class_values() if CLASS in name else {}
+    return of_class.get(base_name(name)) or metrics().get(base_name(name))
 
 
 def base_name(name: str) -> str:
@@ -98,7 +116,9 @@ def base_name(name: str) -> str:
 def signature(names: Iterable[str] = (CORE,)) -> str:
     """Digest of the names and versions of all metrics of these families: what is kept under another one has to be
     measured anew."""
+    names = tuple(names)
     facts = sorted(f"{metric.name} {metric.version}" for metric in of_families(names))
+    facts += sorted(f"{value.name}{CLASS} {value.version}" for value in class_values_of(names))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
@@ -133,7 +153,7 @@ _last: list[_Listing] = []
 
 def _listed() -> _Listing:
     _load()
-    entries = [entry for kind in (METRICS, STATISTICS, ROW_SUMS, ROW_VALUES) for entry in kind.values()]
+    entries = [entry for kind in (METRICS, STATISTICS, ROW_SUMS, ROW_VALUES, CLASS_VALUES) for entry in kind.values()]
     if not _last or _last[0].entries != entries:  # quick, as the same ones are the same objects
         _check()
         # Stable, so that a family keeps its own order, however its metrics came to be imported.
@@ -147,6 +167,7 @@ def _check() -> None:
     of_foreign = {f"{FOREIGN}{name}" for name in ROW_VALUES}
     known = {**INPUTS, **STATISTICS, **ROW_SUMS, **ROW_VALUES, **dict.fromkeys(of_foreign)}
     takes = [(metric.name, name) for metric in METRICS.values() for name in metric.takes]
+    takes += [(value.name, name) for value in CLASS_VALUES.values() for name in value.takes]
     takes += [(sums.name, name) for sums in ROW_SUMS.values() for name in (*sums.instead_takes, *sums.prepare_takes)]
     takes += [(values.name, name) for values in ROW_VALUES.values() for name in values.prepare_takes]
     for owner, name in takes:

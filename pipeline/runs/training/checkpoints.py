@@ -21,6 +21,7 @@ from pipeline.runtime.errors import RunError
 from pipeline.runtime.files import atomic
 from pipeline.runtime.interruption import interruption
 from pipeline.runtime.text import printable
+from pipeline.storage.classes import Part, Place, parsed
 from pipeline.storage.reading import check_file
 from pipeline.storage.record import Record
 from pipeline.storage.shapes import ANY, fault
@@ -133,6 +134,8 @@ class TrainingCheckpoints(Checkpoint):
         undefined = [[*where, why] for where, why in self.record.undefined.items()]
         own = {"key": self.key, "rows": rows, "undefined": undefined, "generators": generators}
         own |= {"noted": self.record.noted, "round": self.round or ROUND}
+        tensors, told = self.record.classes.kept()
+        own |= {"classes": told, "class_tensors": tensors} if told else {}
         own |= {"generators_of_others": others} if others else {}
         return own | {"ended": self.ended} if self.ended else own
 
@@ -159,6 +162,7 @@ class TrainingCheckpoints(Checkpoint):
         else:  # an older version's, of rank 0 alone; what this one draws is at least not what that one does
             log.warning("the checkpoint lacks the generators of rank %d, which begin anew", ranks.rank())
         self.record.note_again(self._kept.get("noted"))
+        self.record.classes.parts.update(_classes(self._kept))
         self.record.restore(*parsed_rows(self._kept["rows"], self._kept["undefined"]))
         self._kept = None
 
@@ -246,8 +250,14 @@ def _check_own(state: dict[str, Any]) -> None:
         raise DamagedCheckpoint("its steps have no length")
     try:
         parsed_rows(state["rows"], state["undefined"])
+        _classes(state)
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpoint("its rows are none of a record") from error
+
+
+def _classes(state: dict[str, Any]) -> dict[Place, Part]:
+    """The table of classes that was kept with the rows, if there was one."""
+    return parsed(state.get("class_tensors", {}), state.get("classes", []))
 
 
 def _reason(error: Exception) -> str:

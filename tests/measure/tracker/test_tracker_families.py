@@ -114,3 +114,24 @@ def test_all_pairs_of_layers_are_compared_where_that_is_asked_for(
     assert "5/post/cka" not in tracker.latest
     with pytest.raises(ValueError, match=r"pairs must be one of consecutive, all, got 'each'"):
         CollapseTracker(model, CLASSES, LAYERS, pairs="each")
+
+
+def test_values_of_each_class_are_a_table_and_among_all_others_where_classes_are_few() -> None:
+    generator = torch.Generator().manual_seed(2)
+    for classes in (3, 21):
+        labels = torch.arange(4 * classes) % classes
+        rows = torch.randn(len(labels), 6, generator=generator)
+        tracker = CollapseTracker(nn.Sequential(nn.Linear(6, classes)), classes, "0:pre", families=["kernels", "norms"])
+        assert tracker.classes.empty
+        loader = list(zip(rows.split(7), labels.split(7), strict=True))
+        tracker.measure(loader, step=4, test=loader[:-1])
+        table = tracker.classes
+        assert table["class"].tolist() == list(range(classes)) and set(table.step) == {4}
+        assert table.dual.mean() == pytest.approx(tracker.latest["0/pre/dual_mean"])
+        assert table.test_samples.sum() == len(loader) * 7 - 7 and list(table.samples) == [4] * classes
+        few = {key: value for key, value in tracker.latest.items() if "/class=" in key}
+        assert bool(few) == (classes == 3)
+        if few:
+            assert few["0/pre/test_feature_norm/class=2"] == table.test_feature_norm[2]
+            assert "/class=" not in tracker._repr_html_()
+            assert "2" in tracker.plot("test_feature_norm/class=2").get_title()
