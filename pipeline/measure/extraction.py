@@ -193,7 +193,7 @@ def run_over(
 
     began = time.monotonic()
     with evaluating(backbone):
-        arrange = _channels_last if cached and _takes_channels_last(backbone, images, split) else _as_it_is
+        arrange = channels_last if cached and takes_channels_last(backbone, images, split) else _as_it_is
         # On a rank without batches nothing fires, and that is no fault of the taps.
         with (
             Taps(backbone, places(backbone, pooling) if listen and len(own) else {}, on_activation, units=units),
@@ -221,7 +221,7 @@ def _as_it_is(images: Tensor) -> Tensor:
     return images
 
 
-def _channels_last(images: Tensor) -> Tensor:
+def channels_last(images: Tensor) -> Tensor:
     """The same images with the channels of a pixel side by side; convolutions then hand on their maps that way.
 
     Twice as fast on a CPU. A copy into an empty tensor, because images of one channel would count as arranged already.
@@ -229,12 +229,12 @@ def _channels_last(images: Tensor) -> Tensor:
     return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
 
 
-def _takes_channels_last(backbone: nn.Module, images: ImageData, split: Split) -> bool:
+def takes_channels_last(backbone: nn.Module, images: ImageData, split: Split) -> bool:
     """Whether a network's features are the same up to rounding: one that reads its maps by `view` cannot."""
     batch = images.standardise(split.images[:2].to(next(backbone.parameters()).device))
     expected = backbone(batch)
     try:
-        found = backbone(_channels_last(batch))
+        found = backbone(channels_last(batch))
     except RuntimeError:
         return False
     largest = float(expected.nan_to_num(posinf=0.0, neginf=0.0).abs().max())

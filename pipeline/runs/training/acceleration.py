@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 from pipeline.config import Config
 from pipeline.data import ImageData
+from pipeline.measure.extraction import takes_channels_last
+from pipeline.runs.training import native_norm
+from pipeline.runs.training.native_norm import ChannelsLast
 from pipeline.runtime import ranks
 from pipeline.runtime.modes import evaluating
 
@@ -49,17 +52,20 @@ class Acceleration:
     wider.
     compiled: whether to compile the backbone. deterministic: as `trainer.deterministic`.
     why: one clause about precision and compiling.
+    channels_last: whether to lay out maps channels last in eager training on a CPU, with norms of our own.
     """
 
     precision: str
     compiled: bool
     deterministic: bool
     why: str
+    channels_last: bool = False
 
     @property
     def key(self) -> str:
         """What of this the numbers of a training depend on."""
-        return f"{self.precision}, compiled={self.compiled}, deterministic={self.deterministic}"
+        layout = ", channels_last" if self.channels_last and not self.compiled else ""
+        return f"{self.precision}, compiled={self.compiled}, deterministic={self.deterministic}{layout}"
 
     @property
     def lightning(self) -> str:
@@ -70,8 +76,8 @@ class Acceleration:
     def applied(self, learner: "Learner", images: ImageData, batch_size: int) -> Iterator[None]:
         """Within, the learner, which is on its device already, trains this way; one line in the log says how.
 
-        On GPUs and in compiled code memory is laid out as channels_last, which is faster there. Not on a CPU otherwise:
-        its batch norm sums such maps naively in float32, and its gradients lose two digits.
+        Memory is laid out as channels_last, which is faster, on GPUs, in compiled code, and elsewhere on a CPU with
+        norms of our own: PyTorch's sum such maps naively in float32 there, and gradients lose two digits.
         """
         outcome, others = self.why, ranks.world_size() - 1
         compiling = self.compiled and not others
@@ -84,6 +90,8 @@ class Acceleration:
                 outcome = self._compile(learner, (batch_size, *images.image_shape))
                 if learner.fast_backbone is None and learner.device.type == "cpu":
                     learner.backbone.to(memory_format=torch.contiguous_format)
+            if learner.fast_backbone is None and all(ranks.gather(self.channels_last)):  # norms talk to one another
+                learner.fast_backbone = ChannelsLast(learner.backbone)
             log.info("training in %s", outcome)
             yield
         finally:
@@ -136,7 +144,8 @@ def decide(config: Config, backbone: nn.Module, images: ImageData) -> Accelerati
         precision = "bf16" if has_native_bf16(config.device) else "float32"
     reason = _why_not_compiled(config, backbone, images)
     why = precision if reason is None else f"{precision}, not compiled: {reason}"
-    return Acceleration(precision, reason is None, settings.deterministic, why)
+    channels_last = config.device.type == "cpu" and precision != "float64" and _trains_channels_last(backbone, images)
+    return Acceleration(precision, reason is None, settings.deterministic, why, channels_last)
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -227,6 +236,15 @@ def training_flops(backbone: nn.Module, images: ImageData, epochs: int) -> float
 
 def _has_convolutions(backbone: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv2d) for part in backbone.modules())
+
+
+@torch.no_grad()
+def _trains_channels_last(backbone: nn.Module, images: ImageData) -> bool:
+    """Whether the network can, with norms of our own."""
+    if not _has_convolutions(backbone) or native_norm.why_not(backbone) is not None:
+        return False
+    with evaluating(backbone):
+        return takes_channels_last(backbone, images, images.train)
 
 
 @torch.no_grad()

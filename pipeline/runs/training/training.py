@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,6 +23,7 @@ from pipeline.runtime import ranks
 from pipeline.runtime.console import VERBOSE, verbosity
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import interruption
+from pipeline.runtime.memory import freed_memory_kept
 from pipeline.runtime.modes import evaluating, modes_kept
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.randomness import generator
@@ -171,6 +172,7 @@ def train(
     learner.to(config.device).train()
     with (
         torch.random.fork_rng(devices=[config.device] if config.device.type == "cuda" else []),
+        freed_memory_kept() if config.device.type == "cpu" else nullcontext(),
         synchronised_norms(learner),
         acceleration.applied(learner, images, batch_size),
     ):

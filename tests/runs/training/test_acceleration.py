@@ -19,7 +19,7 @@ from pipeline.measure.layers import measure_backbone
 from pipeline.networks import Backbone, build_backbone
 from pipeline.runs.inputs import Inputs
 from pipeline.runs.run import Run
-from pipeline.runs.training import acceleration, learners
+from pipeline.runs.training import acceleration, learners, native_norm
 from pipeline.runs.training.acceleration import (
     decide,
     determinism,
@@ -139,6 +139,19 @@ def test_a_compiled_training_is_as_near_to_float64_as_the_plain_one(tmp_path, im
     assert_as_near(trained_values(fast, quickly), trained_values(plain, plainly), exact)
     for (_, dnc1), (_, expected) in zip(quickly, plainly, strict=True):
         assert dnc1 == pytest.approx(expected, rel=1e-3)
+
+
+def test_norms_of_our_own_train_as_near_to_float64_as_pytorchs(tmp_path, images, monkeypatch):
+    if native_norm.library() is None:
+        pytest.skip("no C++ compiler")
+    fast, quickly = fit(tmp_path / "fast", images, config())
+    assert decide(config(), fast.backbone, images).key.endswith(", channels_last") and fast.fast_backbone is None
+    monkeypatch.setattr(native_norm, "library", lambda: None)
+    plain, plainly = fit(tmp_path / "plain", images, config())
+    assert "channels_last" not in decide(config(), plain.backbone, images).key
+    assert quickly[0] == plainly[0] and not torch.equal(weights(fast), weights(plain))
+    exact = trained_in_float64(config(), images, backbone_of(Small, images), start_norms=False)
+    assert_as_near(trained_values(fast, quickly), trained_values(plain, plainly), exact)
 
 
 def test_measuring_and_the_smaller_last_batch_compile_nothing_anew(tmp_path, images, traced):

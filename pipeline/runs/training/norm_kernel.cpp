@@ -1,0 +1,332 @@
+// Batch norm of maps whose channels lie side by side in memory: what native_norm.py calls, forward and backward.
+//
+// A map is `rows` positions (of all images) with `channels` numbers each, float32 or bfloat16. All sums are of float64,
+// of pieces of rows each by itself and of these in their order, so that bits do not depend on the threads. PyTorch's own
+// norm sums maps in this layout one after the other in float32.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+using Index = std::int64_t;
+using Half = std::uint16_t;  // the upper half of a float32
+
+#if defined(__AVX512F__)
+constexpr int LANES = 8;
+#elif defined(__AVX__)
+constexpr int LANES = 4;
+#else
+constexpr int LANES = 2;
+#endif
+constexpr Index PIECE_NUMBERS = 4096, PIECE_ROWS = 16;  // of a piece: it stays in the cache; rows at least
+
+// OpenMP's own entry, of the library that PyTorch runs its threads with: runs a function on so many threads.
+using Launch = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+struct Norm {
+    Index rows, channels, threads;
+    Index half;       // whether maps are of bfloat16
+    Index rectified;  // whether a ReLU follows
+    Index given;      // whether mean and variance are constants
+    Launch launch;    // or null
+    const void *input, *gradient;
+    void* output;                // or the gradient of the input
+    const float *weight, *bias;  // or null
+    double *mean, *variance;     // (channels); the variance is the biased one
+    double *sums;                // (2, channels): see `moments` and `gradient_sums`
+    float *weight_gradient, *bias_gradient;  // or null
+    float *running_mean, *running_variance;  // or null
+    double count, epsilon, momentum;         // count: rows of all ranks
+};
+
+template <int L>
+struct Lanes {
+    typedef float F __attribute__((vector_size(L * sizeof(float))));
+    typedef double D __attribute__((vector_size(L * sizeof(double))));
+    typedef std::int32_t I __attribute__((vector_size(L * sizeof(std::int32_t))));
+    typedef std::uint32_t U __attribute__((vector_size(L * sizeof(std::uint32_t))));
+    typedef Half H __attribute__((vector_size(L * sizeof(Half))));
+};
+
+template <class V, class T>
+inline V raw(const T* from) {
+    V value;
+    std::memcpy(&value, from, sizeof(V));
+    return value;
+}
+
+template <int L>
+inline typename Lanes<L>::F load(const float* from) {
+    return raw<typename Lanes<L>::F>(from);
+}
+
+template <int L>
+inline typename Lanes<L>::F load(const Half* from) {
+    using U = typename Lanes<L>::U;
+    return (typename Lanes<L>::F)(__builtin_convertvector(raw<typename Lanes<L>::H>(from), U) << 16);
+}
+
+template <int L>
+inline void store(float* to, typename Lanes<L>::F value) {
+    std::memcpy(to, &value, sizeof(value));
+}
+
+template <int L>
+inline void store(Half* to, typename Lanes<L>::F value) {  // rounded to the nearest, ties to even; NaN stays NaN
+    using U = typename Lanes<L>::U;
+    const U bits = (U)value, is_number = (U)(value == value);
+    const U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const auto narrow = __builtin_convertvector((rounded & is_number) | (~is_number & 0x7fc0), typename Lanes<L>::H);
+    std::memcpy(to, &narrow, sizeof(narrow));
+}
+
+template <int L>
+inline typename Lanes<L>::D wide(typename Lanes<L>::F value) {
+    return __builtin_convertvector(value, typename Lanes<L>::D);
+}
+
+// y = (x - centre) scale + offset: what of the mean and the scale float32 cannot hold is in the offset.
+struct Coefficients {
+    std::vector<float> centre, scale, offset;
+
+    explicit Coefficients(const Norm& norm) : centre(norm.channels), scale(norm.channels), offset(norm.channels) {
+        for (Index c = 0; c < norm.channels; ++c) {
+            const double exact = factor(norm, c);
+            centre[c] = float(norm.mean[c]);
+            scale[c] = float(exact);
+            offset[c] = float((double(centre[c]) - norm.mean[c]) * exact + (norm.bias ? double(norm.bias[c]) : 0.0));
+        }
+    }
+
+    static double factor(const Norm& norm, Index c) {
+        return (norm.weight ? double(norm.weight[c]) : 1.0) / std::sqrt(norm.variance[c] + norm.epsilon);
+    }
+};
+
+// The same before its ReLU, of some channels of a row.
+template <int L>
+struct Affine {
+    typename Lanes<L>::F centre, scale, offset;
+
+    Affine(const Coefficients& of, Index c)
+        : centre(load<L>(&of.centre[c])), scale(load<L>(&of.scale[c])), offset(load<L>(&of.offset[c])) {}
+
+    typename Lanes<L>::F operator()(typename Lanes<L>::F x) const { return (x - centre) * scale + offset; }
+
+    // A value, or its gradient, where the ReLU lets it through, and 0 elsewhere; NaN goes through, as in PyTorch.
+    static typename Lanes<L>::F let_through(typename Lanes<L>::F value, typename Lanes<L>::F where) {
+        return (typename Lanes<L>::F)((typename Lanes<L>::I)value & ~(typename Lanes<L>::I)(where <= 0.0f));
+    }
+};
+
+template <class Work>
+void over_pieces(const Norm& norm, Index pieces, const Work& work) {
+    struct Shared {
+        std::atomic<Index> next{0};
+        Index pieces;
+        const Work& work;
+    } shared{{0}, pieces, work};
+    const auto run = [](void* pointer) {
+        auto& own = *static_cast<Shared*>(pointer);
+        for (Index piece; (piece = own.next.fetch_add(1, std::memory_order_relaxed)) < own.pieces;) own.work(piece);
+    };
+    const Index threads = std::min(norm.threads, pieces);
+    if (threads <= 1) {
+        run(&shared);
+    } else if (norm.launch) {
+        norm.launch(run, &shared, unsigned(threads), 0);
+    } else {
+        std::vector<std::thread> others;
+        for (Index thread = 1; thread < threads; ++thread) others.emplace_back(run, &shared);
+        run(&shared);
+        for (auto& other : others) other.join();
+    }
+}
+
+Index rows_of_piece(const Norm& norm) { return std::max(PIECE_ROWS, PIECE_NUMBERS / std::max<Index>(1, norm.channels)); }
+
+// Calls work(number of lanes, first channel) for all channels.
+template <class Work>
+void over_channels(Index channels, const Work& work) {
+    Index c = 0;
+    for (; c + LANES <= channels; c += LANES) work(std::integral_constant<int, LANES>(), c);
+    for (; c < channels; ++c) work(std::integral_constant<int, 1>(), c);
+}
+
+// Both sums of a piece of rows are written by work(lanes, channel, first row, rows, where to, where to); `sums` gets
+// those of all rows.
+template <class Work>
+void summed(const Norm& norm, const Work& work) {
+    const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
+    thread_local std::vector<double> kept;  // memory is dear to get anew
+    if (Index(kept.size()) < 2 * channels * pieces) kept.resize(2 * channels * pieces);
+    double* const parts = kept.data();
+    over_pieces(norm, pieces, [&](Index piece) {
+        const Index row = piece * most, rows = std::min(most, norm.rows - row);
+        double* part = parts + 2 * channels * piece;
+        over_channels(channels, [&](auto lanes, Index c) { work(lanes, c, row, rows, part + c, part + channels + c); });
+    });
+    std::fill_n(norm.sums, 2 * channels, 0.0);
+    for (Index piece = 0; piece < pieces; ++piece)
+        for (Index i = 0; i < 2 * channels; ++i) norm.sums[i] += parts[2 * channels * piece + i];
+}
+
+template <class T>
+void moments(const Norm& norm) {
+    const Index channels = norm.channels;
+    const T* input = static_cast<const T*>(norm.input);
+    std::vector<double> shift(channels);  // the first row, so that no digit of a small variance is lost
+    for (Index c = 0; c < channels; ++c) shift[c] = load<1>(input + c)[0];
+    summed(norm, [&](auto lanes, Index c, Index row, Index rows, double* first, double* second) {
+        constexpr int L = lanes.value;
+        using D = typename Lanes<L>::D;
+        const T* x = input + row * channels + c;
+        const D by = raw<D>(&shift[c]);
+        D sum[2] = {}, square[2] = {};
+        for (Index r = 0; r + 1 < rows; r += 2, x += 2 * channels) {
+            for (int i = 0; i < 2; ++i) {
+                const D off = wide<L>(load<L>(x + i * channels)) - by;
+                sum[i] += off;
+                square[i] += off * off;
+            }
+        }
+        if (rows % 2) {
+            const D off = wide<L>(load<L>(x)) - by;
+            sum[0] += off;
+            square[0] += off * off;
+        }
+        const D sums = sum[0] + sum[1], squares = square[0] + square[1];
+        std::memcpy(first, &sums, sizeof(D));
+        std::memcpy(second, &squares, sizeof(D));
+    });
+    for (Index c = 0; c < channels; ++c) {
+        const double off = norm.sums[c] / double(norm.rows);
+        norm.sums[c] = shift[c] + off;
+        norm.sums[channels + c] = std::max(0.0, norm.sums[channels + c] / double(norm.rows) - off * off);
+    }
+}
+
+template <class T>
+void gradient_sums(const Norm& norm) {
+    const Index channels = norm.channels;
+    const T *input = static_cast<const T*>(norm.input), *gradient = static_cast<const T*>(norm.gradient);
+    const Coefficients coefficients(norm);
+    const bool rectified = norm.rectified;
+    summed(norm, [&](auto lanes, Index c, Index row, Index rows, double* first, double* second) {
+        constexpr int L = lanes.value;
+        using D = typename Lanes<L>::D;
+        const Affine<L> affine(coefficients, c);
+        const D mean = raw<D>(&norm.mean[c]);
+        D sum[2] = {}, product[2] = {};
+        const auto add = [&](Index at, int i) {
+            const auto x = load<L>(input + at);
+            auto own = load<L>(gradient + at);
+            if (rectified) own = affine.let_through(own, affine(x));
+            const D exact = wide<L>(own);
+            sum[i] += exact;
+            product[i] += exact * (wide<L>(x) - mean);
+        };
+        Index at = row * channels + c;
+        for (Index r = 0; r + 1 < rows; r += 2, at += 2 * channels) {
+            add(at, 0);
+            add(at + channels, 1);
+        }
+        if (rows % 2) add(at, 0);
+        const D sums = sum[0] + sum[1], products = product[0] + product[1];
+        std::memcpy(first, &sums, sizeof(D));
+        std::memcpy(second, &products, sizeof(D));
+    });
+    for (Index c = 0; c < channels; ++c) {
+        const double root = std::sqrt(norm.variance[c] + norm.epsilon);
+        if (norm.bias_gradient) norm.bias_gradient[c] = float(norm.sums[c]);
+        if (norm.weight_gradient) norm.weight_gradient[c] = float(norm.sums[channels + c] / root);
+    }
+}
+
+template <class T>
+void normalise(const Norm& norm) {
+    const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
+    const Coefficients coefficients(norm);
+    const bool rectified = norm.rectified;
+    over_pieces(norm, pieces, [&](Index piece) {
+        const Index row = piece * most, rows = std::min(most, norm.rows - row);
+        over_channels(channels, [&](auto lanes, Index c) {
+            constexpr int L = lanes.value;
+            const Affine<L> affine(coefficients, c);
+            const T* x = static_cast<const T*>(norm.input) + row * channels + c;
+            T* y = static_cast<T*>(norm.output) + row * channels + c;
+            for (Index r = 0; r < rows; ++r, x += channels, y += channels) {
+                const auto value = affine(load<L>(x));
+                store<L>(y, rectified ? affine.let_through(value, value) : value);
+            }
+        });
+    });
+}
+
+// dx = scale (g - mean g - (x - mean) k), with k = mean(g (x - mean)) / (variance + epsilon).
+template <class T>
+void gradient_of_input(const Norm& norm) {
+    const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
+    const Coefficients coefficients(norm);
+    const bool rectified = norm.rectified;
+    std::vector<float> level(channels), slope(channels), rest(channels);
+    for (Index c = 0; c < channels && !norm.given; ++c) {
+        const double mean = norm.sums[c] / norm.count;
+        const double k = norm.sums[channels + c] / norm.count / (norm.variance[c] + norm.epsilon);
+        level[c] = float(mean);
+        slope[c] = float(k);
+        const double off = double(level[c]) - mean - k * (double(coefficients.centre[c]) - norm.mean[c]);
+        rest[c] = float(Coefficients::factor(norm, c) * off);
+    }
+    over_pieces(norm, pieces, [&](Index piece) {
+        const Index row = piece * most, rows = std::min(most, norm.rows - row);
+        over_channels(channels, [&](auto lanes, Index c) {
+            constexpr int L = lanes.value;
+            const Affine<L> affine(coefficients, c);
+            const auto low = load<L>(&level[c]), steep = load<L>(&slope[c]), more = load<L>(&rest[c]);
+            const T* input = static_cast<const T*>(norm.input) + row * channels + c;
+            const T* gradient = static_cast<const T*>(norm.gradient) + row * channels + c;
+            T* output = static_cast<T*>(norm.output) + row * channels + c;
+            for (Index at = 0; at < rows * channels; at += channels) {
+                const auto x = load<L>(input + at);
+                auto own = load<L>(gradient + at);
+                if (rectified) own = affine.let_through(own, affine(x));
+                store<L>(output + at, ((own - low) - (x - affine.centre) * steep) * affine.scale + more);
+            }
+        });
+    });
+}
+
+}  // namespace
+
+extern "C" {
+
+// Mean and variance of the rows of this rank: `sums`.
+void norm_moments(const Norm* norm) { norm->half ? moments<Half>(*norm) : moments<float>(*norm); }
+
+// `output` from mean and variance; running statistics move towards them.
+void norm_forward(const Norm* norm) {
+    norm->half ? normalise<Half>(*norm) : normalise<float>(*norm);
+    const double own = norm->momentum, kept = 1 - own;
+    for (Index c = 0; c < norm->channels && norm->running_mean; ++c) {
+        const double unbiased = norm->variance[c] * norm->count / std::max(1.0, norm->count - 1);
+        norm->running_mean[c] = float(own * norm->mean[c] + kept * double(norm->running_mean[c]));
+        norm->running_variance[c] = float(own * unbiased + kept * double(norm->running_variance[c]));
+    }
+}
+
+// The sums of the gradient, and of it times what is off the mean, over the rows of this rank: `sums`; from these the
+// gradients of weight and bias.
+void norm_gradient_sums(const Norm* norm) { norm->half ? gradient_sums<Half>(*norm) : gradient_sums<float>(*norm); }
+
+// The gradient of the input, from the sums over all ranks.
+void norm_backward(const Norm* norm) {
+    norm->half ? gradient_of_input<Half>(*norm) : gradient_of_input<float>(*norm);
+}
+}
