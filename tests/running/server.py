@@ -18,6 +18,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -26,7 +27,13 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO
+
+LATE = ("scipy.linalg.blas", "timm", "torchvision.datasets", "pytorch_lightning", "torch.nn.parallel.distributed")
+LATE += ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "mpl_toolkits.mplot3d")
+LATE += ("wandb.sdk.launch", "requests", "hydra._internal.logging_config", "omegaconf._impl", "importlib.resources")
+"""What libraries, or we, import when it is needed."""
 
 
 def main() -> None:
@@ -63,21 +70,26 @@ def _load() -> None:
     import hydra.core.plugins
     import yaml
 
+    import pipeline
     from pipeline.networks import build_backbone
-    from pipeline.runtime.discovery import modules_in
 
-    for name in ("__main__", "cli.app", "runs.execution", "runs.stages", "views.figures", "views.wandb.tracker"):
-        importlib.import_module(f"pipeline.{name}")
-    for package in ("metrics", "data.sets", "dufm.objectives", "networks.architectures", "runs.protocols"):
-        modules_in(f"pipeline.{package}")
-    for name in ("scipy.linalg.blas", "timm", "torchvision.datasets", "wandb.sdk.launch"):
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        if module.name == "pipeline.__main__" or not _is_a_program(module):
+            importlib.import_module(module.name)
+    for name in LATE:
         importlib.import_module(name)
+    importlib.import_module("PIL.Image").init()  # all formats
     yaml.SafeLoader = yaml.CSafeLoader
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None
     hydra.core.plugins.Plugins.instance()
     build_backbone("resnet20", (1, 8, 8))
     gc.collect()
     gc.freeze()  # or every child would walk through all of it, and copy it by doing so
+
+
+def _is_a_program(module: pkgutil.ModuleInfo) -> bool:
+    """Whether it is run with ``-m``, which Python does not want of a module that is loaded."""
+    return '__name__ == "__main__"' in Path(module.module_finder.find_spec(module.name).origin).read_text()
 
 
 def _answer(visitor: socket.socket) -> None:
