@@ -21,7 +21,8 @@ class Overlay:
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self.folder = folder
         for part in ("pipeline", "conf"):
-            shutil.copytree(REPO / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            # With what is compiled already, which holds for copies too; what is just being compiled is not there yet.
+            shutil.copytree(REPO / part, folder / part, ignore=shutil.ignore_patterns("*.pyc.*"))
         for name, text in files.items():
             assert not (folder / name).exists(), name
             (folder / name).write_text(text)

@@ -64,13 +64,17 @@ def _load() -> None:
     """Import what runs import, most of it late, and let Hydra find its plugins.
 
     Two shortcuts save half of the time: YAML is read by the same parser's C version, and Hydra does not compose the
-    configuration twice, the first time only to look at ``hydra.mode``.
+    configuration twice, the first time only to look at ``hydra.mode``. What is found when a configuration is composed
+    is found here, once.
     """
     import hydra._internal.hydra
     import hydra.core.plugins
     import yaml
+    from hydra import compose, initialize_config_dir
 
     import pipeline
+    from pipeline.config import conf_folder, settings
+    from pipeline.config.messages import register
     from pipeline.networks import build_backbone
 
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
@@ -83,6 +87,9 @@ def _load() -> None:
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None
     hydra.core.plugins.Plugins.instance()
     build_backbone("resnet20", (1, 8, 8))
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        settings(compose("main", ["head.width=8"]))  # which fills the caches of Hydra's parser and of our schema
     gc.collect()
     gc.freeze()  # or every child would walk through all of it, and copy it by doing so
 
