@@ -65,9 +65,9 @@ class NativeSteps:
 
     def __init__(self, start: Parameters, rule: Rule, single: Sequence[int] = ()) -> None:
         self.parameters = Parameters(
-            _padded(start.features),
-            [_padded(weight) for weight in start.weights],
-            [_padded(velocity) for velocity in start.velocities],
+            padded(start.features),
+            [padded(weight) for weight in start.weights],
+            [padded(velocity) for velocity in start.velocities],
         )
         kernel = library()
         assert kernel is not None
@@ -89,9 +89,9 @@ class _Call:
 
     def __init__(self, at: Parameters, rule: Rule, chosen: Sequence[int], dtype: torch.dtype) -> None:
         free, depth, velocities = rule.feature_decay is not None, len(at.weights), at.velocities
-        features = at.features if at.features.dtype == dtype else _padded(at.features.to(dtype))
+        features = at.features if at.features.dtype == dtype else padded(at.features.to(dtype))
         widths = [*(weight.shape[-1] for weight in at.weights), rule.targets.shape[-1]]
-        tables = [torch.tensor(widths), _padded(rule.targets.to(dtype)), rule.lr.contiguous()]
+        tables = [torch.tensor(widths), padded(rule.targets.to(dtype)), rule.lr.contiguous()]
         tables += [rule.weight_decay.contiguous(), torch.tensor(chosen)]
         feature_decay = rule.feature_decay.contiguous() if free else None
         weight_pointers, velocity_pointers = _pointers(at.weights), _pointers(velocities[:depth])
@@ -163,7 +163,7 @@ def library() -> ctypes.CDLL | None:
     return kernel
 
 
-def _padded(rows: Tensor) -> Tensor:
+def padded(rows: Tensor) -> Tensor:
     """A copy whose rows are zero-padded to an odd number of cache lines, as the kernel wants them."""
     per_line = CACHE_LINE_BYTES // rows.element_size()
     width = rows.shape[-1]

@@ -44,6 +44,15 @@ class Search:
         self.keep((self._slope.norm(dim=-1) > tolerance) & (self._idle < PATIENCE))
         return len(self.rows) > 0
 
+    def advance(self, iterations: int, tolerance: float) -> int:
+        """Up to so many iterations of every member that is not done; returns the most that one has taken."""
+        for count in range(iterations):
+            if not self.retire(tolerance):
+                return count
+            self.iterate()
+        self.retire(tolerance)
+        return iterations
+
     def keep(self, going: Tensor) -> None:
         """Let the other members stay where they are."""
         self.position[self.rows] = self._at

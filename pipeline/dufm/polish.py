@@ -20,6 +20,7 @@ from pipeline.dufm.charts import Chart
 from pipeline.dufm.cost import Cost, Point
 from pipeline.dufm.heavy_ball import rolled
 from pipeline.dufm.lbfgs import Search
+from pipeline.dufm.lbfgs_native import NativeSearch, can_search
 
 MOST_ITERATIONS = 5000
 FREE, FIXED = 200, 500
@@ -31,7 +32,8 @@ ON_THEIR_WAY = ((0.3, 0.5), (0.1, 0.5), (0.5, 0.5), (1e-2, 0.0))
 """What is taken to be on its way to 0, in turn: activations below a share of the largest of their layer, or of the
 largest of their own unit. A guess: it is kept only where the function itself is no higher there."""
 LOOK = 50
-"""Iterations with a fixed pattern between two looks whether the function itself has become higher."""
+"""Iterations between two calls of `on_iteration` and, with a fixed pattern, two looks whether the function itself has
+become higher."""
 SLACK = 1e-12
 """Relative to the objective: how far the function and the one with a fixed pattern may differ to be the same."""
 
@@ -74,25 +76,22 @@ def polish(
         tolerance: a member is done when its gradient's norm is at most this.
         constraint: a name of `pipeline.dufm.CONSTRAINTS`; the features are then moved along their set.
         lr: `(S,)`, step sizes that suit plain descent; used where ReLU puts the minimum on kinks.
-        on_iteration: called with the number of iterations done, after each.
+        on_iteration: called with the number of iterations done, after every `LOOK` at the latest.
     """
-    polishing = _Polishing(_in_float64(cost), Chart(point, constraint, free=cost.feature_decay is not None), constraint)
+    polishing = _Polishing(_in_float64(cost), point, constraint)
     has_kinks = cost.activation == "relu" and len(point.weights) > 1
     rolls = has_kinks and lr is not None
     left, done, round_ = list(range(len(polishing.position))), 0, 0
 
-    def search(members: list[int], at_most: int, masks: list[Tensor] | None = None) -> Search:
+    def search(members: list[int], at_most: int, masks: list[Tensor] | None = None) -> Search | NativeSearch:
         nonlocal done
-        found = polishing.search(members, masks)
-        for count in range(min(at_most, iterations - done)):
-            if masks is not None and count and count % LOOK == 0:
+        found, last = polishing.search(members, masks), min(done + at_most, iterations)
+        while len(found.rows) and done < last:
+            if taken := found.advance(min(LOOK, last - done), tolerance):
+                done += taken
+                on_iteration(done)
+            if masks is not None and len(found.rows) and done < last:
                 found.keep(polishing.no_higher(members, found))
-            if not found.retire(tolerance):
-                break
-            found.iterate()
-            done += 1
-            on_iteration(done)
-        found.retire(tolerance)
         return found
 
     while left and done < iterations and not (rolls and round_ == len(ROLLS)):
@@ -112,15 +111,22 @@ def polish(
 class _Polishing:
     """Where all members are, how far they have come, and the pattern of those that ended on kinks."""
 
-    def __init__(self, cost: Cost, chart: Chart, constraint: str) -> None:
-        self._cost, self._chart, self._constraint = cost, chart, constraint
+    def __init__(self, cost: Cost, point: Point, constraint: str) -> None:
+        self._cost, self._constraint = cost, constraint
+        self._chart = chart = Chart(point, constraint, free=cost.feature_decay is not None)
+        self._native = can_search(cost, point, constraint)
+        self._widths = [weight.shape[-1] for weight in point.weights]
         self.position = chart.start
         self._iterations, self._steps = [0] * len(self.position), [0] * len(self.position)
         self._norms = torch.full_like(self.position[:, 0], torch.nan)
 
-    def search(self, members: list[int], masks: list[Tensor] | None) -> Search:
+    def search(self, members: list[int], masks: list[Tensor] | None) -> Search | NativeSearch:
         """A search of some members from where they are, with the pattern `masks` if one is given."""
         own = self._own(members)
+        if self._native:
+            return NativeSearch(
+                self._cost.select(members), self._widths, self.position[members], self._constraint, masks
+            )
 
         def evaluate(at: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             chosen = own[rows]
@@ -131,7 +137,7 @@ class _Polishing:
 
         return Search(evaluate, self.position[members])
 
-    def settle(self, members: list[int], found: Search) -> None:
+    def settle(self, members: list[int], found: Search | NativeSearch) -> None:
         """Take over where some members have come to."""
         self.position[members] = found.position
         for member, count in zip(members, found.iterations, strict=True):
@@ -153,7 +159,7 @@ class _Polishing:
         point = self._chart.point(self.position[members], self._own(members))
         return self._cost.select(members).pattern(point, least, own_least)
 
-    def no_higher(self, members: list[int], found: Search) -> Tensor:
+    def no_higher(self, members: list[int], found: Search | NativeSearch) -> Tensor:
         """Of the rows that are still searched: whether the function itself is no higher than before the search."""
         some = [members[row] for row in found.rows.tolist()]
         cost, own = self._cost.select(some), self._own(some)
@@ -163,7 +169,7 @@ class _Polishing:
     def _own(self, members: list[int]) -> Tensor:
         return torch.tensor(members, device=self.position.device)
 
-    def agree(self, members: list[int], masks: list[Tensor], found: Search) -> list[bool]:
+    def agree(self, members: list[int], masks: list[Tensor], found: Search | NativeSearch) -> list[bool]:
         """Take over the ends of a search with a fixed pattern where the function itself is no higher than before; which
         of them have converged, to a point where it has the same value."""
         own = self._own(members)
