@@ -30,7 +30,10 @@ NO_MEANS = Exceptional(
     "the class means coincide in what the weight gives",
     lambda statistics, pooled, weight: _between(statistics, weight) <= statistics.noise_floor * _size(weight),
 )
-CASES = (GRADIENTS_NOT_FINITE, NO_GRADIENT, *WEIGHT_EXISTS)
+NO_MEAN_OF_SQUARES = Exceptional(
+    "the gradients are no mean of g g^T: their trace is negative", lambda g, _: g.diagonal(dim1=-2, dim2=-1).sum(-1) < 0
+)
+CASES = (GRADIENTS_NOT_FINITE, NO_GRADIENT, NO_MEAN_OF_SQUARES, *WEIGHT_EXISTS)
 
 
 def agop(gradients: Tensor, weight: Tensor) -> Tensor:

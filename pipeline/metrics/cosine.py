@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST, NOT_FINITE, WEIGHT_EXISTS
+from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST, NOT_FINITE, TOO_FEW, WEIGHT_EXISTS
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import Exceptional
@@ -26,6 +26,15 @@ ANY_MOTION = (*ABOUT_ZERO, "translation")
 
 NEAR = 0.05
 """How far a cosine may be from -1 or 0 to count as opposite or orthogonal; ours."""
+
+NOBODY = Exceptional("no row has a direction: there are none, or all are zero", lambda unit, *_: unit.occupied == 0)
+ALONE = Exceptional(
+    "the data hold one class only", lambda unit, *_: (unit.occupied == 1) & torch.tensor(unit.counted is not None)
+)
+NO_ROW = Exceptional("no row of some class has a direction", lambda unit, *_: unit.occupied < unit.num_classes)
+UNITS_COUNT = (NOT_FINITE, NOBODY, ALONE, TOO_FEW)
+UNITS_EXIST = (*UNITS_COUNT, NO_ROW)
+"""In place of `MEANS_EXIST`, of the statistics of unit rows."""
 
 NO_PAIR = Exceptional("no class has two rows with a direction", lambda unit, *_: (unit.counts < 2).all())
 NO_CENTRED = Exceptional(
@@ -60,20 +69,20 @@ def _of_pairs(means: Tensor, pairs: Tensor) -> Tensor:
     return (means @ means.mT)[..., first, second]
 
 
-@metric(*MEANS_EXIST, title="Smallest cosine within a class", target=1.0, scale="linear", invariant=ABOUT_ZERO)
+@metric(*UNITS_EXIST, title="Smallest cosine within a class", target=1.0, scale="linear", invariant=ABOUT_ZERO)
 def cos_intra_min(unit: ClassStatistics) -> Tensor:
     """Smallest over classes of the mean cosine of two rows of a class, pairs of a row with itself included."""
     return intra(unit).amin(-1)
 
 
-@metric(*MEANS_EXIST, title="Mean cosine within classes", target=1.0, scale="linear", invariant=ABOUT_ZERO)
+@metric(*UNITS_EXIST, title="Mean cosine within classes", target=1.0, scale="linear", invariant=ABOUT_ZERO)
 def cos_intra_mean(unit: ClassStatistics) -> Tensor:
     """Mean over classes of the mean cosine of two rows of a class, pairs of a row with itself included."""
     return intra(unit).mean(-1)
 
 
 @metric(
-    *MEANS_EXIST,
+    *UNITS_EXIST,
     NO_PAIR,
     title="Mean cosine of different rows of a class",
     target=1.0,
@@ -85,25 +94,25 @@ def cos_intra_off(unit: ClassStatistics) -> Tensor:
     return intra_off(unit).nanmean(-1)
 
 
-@metric(*MEANS_EXIST, title="Largest cosine between classes", scale="linear", invariant=ABOUT_ZERO)
+@metric(*UNITS_EXIST, title="Largest cosine between classes", scale="linear", invariant=ABOUT_ZERO)
 def cos_inter_max(unit: ClassStatistics) -> Tensor:
     """Largest over pairs of classes of the mean cosine of rows of the two; at least 0 for rows after a ReLU."""
     return inter(unit).amax(-1)
 
 
-@metric(*MEANS_EXIST, title="Mean cosine between classes", scale="linear", invariant=ABOUT_ZERO)
+@metric(*UNITS_EXIST, title="Mean cosine between classes", scale="linear", invariant=ABOUT_ZERO)
 def cos_inter_mean(unit: ClassStatistics) -> Tensor:
     """Mean over pairs of classes of the mean cosine of rows of the two; -1/(K-1) for a simplex."""
     return inter(unit).mean(-1)
 
 
-@metric(*MEANS_EXIST, title="Share of opposite pairs of classes", scale="linear", invariant=ABOUT_ZERO)
+@metric(*UNITS_EXIST, title="Share of opposite pairs of classes", scale="linear", invariant=ABOUT_ZERO)
 def opposite_pairs(unit: ClassStatistics) -> Tensor:
     """Share of pairs of classes whose rows have a mean cosine within `NEAR` of -1."""
     return (inter(unit) <= NEAR - 1).double().mean(-1)
 
 
-@metric(*MEANS_EXIST, title="Share of orthogonal pairs of classes", scale="linear", invariant=ABOUT_ZERO)
+@metric(*UNITS_EXIST, title="Share of orthogonal pairs of classes", scale="linear", invariant=ABOUT_ZERO)
 def orthogonal_pairs(unit: ClassStatistics) -> Tensor:
     """Share of pairs of classes whose rows have a mean cosine within `NEAR` of 0."""
     return (inter(unit).abs() <= NEAR).double().mean(-1)
@@ -116,7 +125,7 @@ def zero_rows(statistics: ClassStatistics, unit: ClassStatistics) -> Tensor:
 
 
 @metric(
-    *MEANS_EXIST,
+    *UNITS_EXIST,
     *WEIGHT_EXISTS,
     ZERO_ROW,
     title="NC3: mean cosine of features with their row of $W$",
@@ -208,7 +217,7 @@ def cos_centred_inter_mean(statistics: ClassStatistics, centred_units: Tensor) -
 # --- of each class ---------------------------------------------------------------------------------------------------
 
 
-@class_value("cos_intra", *CLASSES_COUNT, of_class=(NO_DIRECTION,), title="Mean cosine within the class", target=1.0)
+@class_value("cos_intra", *UNITS_COUNT, of_class=(NO_DIRECTION,), title="Mean cosine within the class", target=1.0)
 def intra_of_classes(unit: ClassStatistics) -> Tensor:
     """Mean cosine of two rows of the class, pairs of a row with itself included."""
     return intra(unit)
@@ -216,7 +225,7 @@ def intra_of_classes(unit: ClassStatistics) -> Tensor:
 
 @class_value(
     "cos_intra_off",
-    *CLASSES_COUNT,
+    *UNITS_COUNT,
     of_class=(NO_DIRECTION, ONE_ROW),
     title="Mean cosine of different rows of the class",
     target=1.0,

@@ -97,5 +97,7 @@ def neco_auroc(neco: Tensor, foreign_neco: Tensor) -> Tensor:
 def neco_fpr95(neco: Tensor, foreign_neco: Tensor) -> Tensor:
     """Share of foreign rows with at least the largest score that keeps 95 % of the known rows."""
     known = neco.shape[-1]
+    if not known:
+        return neco.new_full(neco.shape[:-1], float("nan"))
     threshold = neco.sort(-1, descending=True).values[..., max(0, -int(-KEPT * known // 1)) - 1 :][..., :1]
     return (foreign_neco >= threshold - TIE).to(torch.float64).mean(-1)

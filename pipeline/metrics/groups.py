@@ -18,6 +18,7 @@ from pipeline.metrics.engine.cases import CLASSES_COUNT, MEANS_EXIST, NO_BETWEEN
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.undefined import Exceptional
+from pipeline.metrics.engine.views import unit_rows
 from pipeline.metrics.registry import class_value, metric, optional, row_sum
 
 optional(__name__)
@@ -95,13 +96,16 @@ def group_cosine(statistics: ClassStatistics, groups: Sequence[ClassStatistics])
 
 def group_cosines(statistics: ClassStatistics, groups: Sequence[ClassStatistics]) -> Tensor:
     """cos(mu_c0, mu_c1) of every class, `(..., K)`; NaN for one that all but a group lack, or have means of zero of."""
-    found = [
-        (torch.nn.functional.cosine_similarity(one.means, other.means, dim=-1, eps=0.0), both)
-        for one, other, both in _pairs(groups)
-    ]
+    found = [(_cosines(one.means, other.means), both) for one, other, both in _pairs(groups)]
     if not found:
         return torch.full_like(statistics.scatter, float("nan"))
     return _mean_of_pairs([(cosine.nan_to_num(nan=0.0), both & ~cosine.isnan()) for cosine, both in found])
+
+
+def _cosines(means: Tensor, others: Tensor) -> Tensor:
+    """Of rows one by one, `(..., K)`; NaN for a row of zero."""
+    (one, has), (other, have) = unit_rows(means), unit_rows(others)
+    return torch.where(has & have, (one * other).sum(-1), float("nan"))
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------

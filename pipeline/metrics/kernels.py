@@ -40,6 +40,8 @@ CENTRAL = Exceptional(
     lambda s, *_: s.balanced_means.square().sum(-1) <= s.noise_floor[..., None],
 )
 ZERO_ROW = Exceptional("the row of the weight is zero", lambda s, w: torch.linalg.vector_norm(w, dim=-1) == 0)
+NO_LOGARITHM = Exceptional("the logarithms average to zero", lambda s, *_: pair_summary(s).logarithm.mean == 0)
+NO_COSINE = Exceptional("the cosines average to zero", lambda s, w: _dual(s, w).mean(-1) == 0)
 DIRECTIONS = (*MEANS_EXIST, NO_BETWEEN_SCATTER, AT_CENTRE)
 KERNELS = (*DIRECTIONS, ONE_DIRECTION)
 DUALITY = (*DIRECTIONS, *WEIGHT_EXISTS, NO_DUAL)
@@ -126,7 +128,7 @@ def kernel_log_var(statistics: ClassStatistics) -> Tensor:
     return pair_summary(statistics).logarithm.variance
 
 
-@metric(*KERNELS, title="GNC2: variation of the log kernel", target=0.0, invariant=ANY_MOTION)
+@metric(*KERNELS, NO_LOGARITHM, title="GNC2: variation of the log kernel", target=0.0, invariant=ANY_MOTION)
 def kernel_log_cov(statistics: ClassStatistics) -> Tensor:
     """Standard deviation over |mean| of -log ||m_i - m_j||."""
     return pair_summary(statistics).logarithm.variation
@@ -188,7 +190,9 @@ def dual_var(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
     return _dual(statistics, classifier).var(-1, correction=0)
 
 
-@metric(*DUALITY, title="UNC3: variation of cosines of rows and class means", target=0.0, invariant=ANY_MOTION)
+@metric(
+    *DUALITY, NO_COSINE, title="UNC3: variation of cosines of rows and class means", target=0.0, invariant=ANY_MOTION
+)
 def dual_cov(statistics: ClassStatistics, classifier: Tensor) -> Tensor:
     """Standard deviation over |mean| of cos(w_c, M_c)."""
     cosines = _dual(statistics, classifier)

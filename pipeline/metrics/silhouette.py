@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from pipeline.metrics.cosine import UNITS_EXIST
 from pipeline.metrics.engine.cases import MEANS_EXIST
 from pipeline.metrics.engine.rows import Rows
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
@@ -67,7 +68,7 @@ def silhouette_sqeuclidean(statistics: ClassStatistics, silhouettes_sqeuclidean:
     return silhouettes_sqeuclidean / statistics.counts.sum()
 
 
-@metric(*MEANS_EXIST, title="Silhouette, cosine", target=1.0, scale="linear", invariant=("rotation", "scaling"))
+@metric(*UNITS_EXIST, title="Silhouette, cosine", target=1.0, scale="linear", invariant=("rotation", "scaling"))
 def silhouette_cosine(unit: ClassStatistics, silhouettes_cosine: Tensor) -> Tensor:
     """The same for the cosine distance 1 - cos, of the rows that have a direction."""
     return silhouettes_cosine / unit.counts.sum()

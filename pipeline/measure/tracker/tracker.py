@@ -19,7 +19,7 @@ from pipeline.measure.tracker.measurement import KEPT_BYTES, Measurement, Quanti
 from pipeline.metrics import registry
 from pipeline.metrics.engine.cases import left_out_sentence
 from pipeline.metrics.engine.checks import check_num_classes
-from pipeline.metrics.engine.settings import MeasureSettings
+from pipeline.metrics.engine.settings import MeasureSettings, listed
 from pipeline.networks.patterns import Pattern
 from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Place, Taps
@@ -114,7 +114,7 @@ class CollapseTracker:
     ) -> None:
         check_num_classes(num_classes)
         self._settings = MeasureSettings(
-            (families,) if isinstance(families, str) else tuple(families),
+            listed(families),
             min_samples,
             max_samples,
             pairs,

@@ -21,7 +21,7 @@ from pipeline.metrics.engine.checks import (
 )
 from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
-from pipeline.metrics.engine.settings import MeasureSettings
+from pipeline.metrics.engine.settings import MeasureSettings, listed
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.runtime.devices import with_float64
 
@@ -100,7 +100,7 @@ def settings_of(families: Sequence[str], *others: object) -> MeasureSettings:
     """Settings of families, smallest and largest size of a class, the probe's penalty, and foreign directions."""
     min_samples, max_samples, probe_ridge, foreign_directions = others
     return MeasureSettings(
-        (families,) if isinstance(families, str) else tuple(families),
+        listed(families),
         min_samples,
         max_samples,
         probe_ridge=probe_ridge,

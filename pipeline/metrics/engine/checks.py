@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+MOST_GROUPS = 10_000
+"""Of which each gets values of its own."""
+
 
 def check_number(name: str, value: float, *, zero: bool = False) -> None:
     """A finite positive number, or with `zero` one of at least 0."""
@@ -51,6 +54,8 @@ def check_groups(groups: Tensor, features: Tensor) -> None:
         raise ValueError(f"groups must be an int64 tensor ({features.shape[-2]},), one per sample, got {got}.")
     if groups.numel() and int(groups.min()) < 0:
         raise ValueError(f"groups must be at least 0, got {int(groups.min())}.")
+    if groups.numel() and int(groups.max()) >= MOST_GROUPS:
+        raise ValueError(f"groups must be numbers below {MOST_GROUPS}, each is measured, got {int(groups.max())}.")
 
 
 def check_label_range(labels: Tensor, num_classes: int) -> None:

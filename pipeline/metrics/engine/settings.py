@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PAIRS = ("consecutive", "all")
@@ -37,8 +39,9 @@ class MeasureSettings:
         _check_max_samples(self.max_samples, self.min_samples)
         if self.pairs not in PAIRS:
             raise ValueError(f"pairs must be one of {', '.join(PAIRS)}, got {self.pairs!r}.")
-        if isinstance(self.probe_ridge, bool) or not isinstance(self.probe_ridge, int | float) or self.probe_ridge <= 0:
-            raise ValueError(f"probe_ridge must be a number > 0, got {self.probe_ridge!r}.")
+        is_number = isinstance(self.probe_ridge, int | float) and not isinstance(self.probe_ridge, bool)
+        if not is_number or not 0 < self.probe_ridge < math.inf:
+            raise ValueError(f"probe_ridge must be a finite number > 0, got {self.probe_ridge!r}.")
         _check_directions(self.foreign_directions)
         for name in ("jacobian_samples", "coupling_rank"):
             value = getattr(self, name)
@@ -69,6 +72,17 @@ def _check_max_samples(max_samples: int | None, min_samples: int) -> None:
 def _check_directions(directions: int | None) -> None:
     if directions is not None and (isinstance(directions, bool) or not isinstance(directions, int) or directions < 1):
         raise ValueError(f"foreign_directions must be an int of at least 1 or None, got {directions!r}.")
+
+
+def listed(families: Iterable[str] | str) -> tuple[str, ...]:
+    """Names of families as a tuple; one may stand alone.
+
+    Raises:
+        ValueError: for what is no list.
+    """
+    if not isinstance(families, Iterable):
+        raise ValueError(f"families must be a list of names such as 'core', got {families!r}.")
+    return (families,) if isinstance(families, str) else tuple(families)
 
 
 DEFAULT = MeasureSettings()

@@ -29,7 +29,7 @@ from pipeline.metrics.engine.packing import merge_packed, pack, shapes_of, unpac
 from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.rows import Aim
-from pipeline.metrics.engine.settings import MeasureSettings
+from pipeline.metrics.engine.settings import MeasureSettings, listed
 from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.registry import CLASS, GROUP, OF_NETWORKS
 from pipeline.runtime.devices import has_float64, with_float64
@@ -116,7 +116,7 @@ class CollapseMetrics(BeyondRows, Metric):
         self._names = None if metrics is None else tuple(metrics)
         self.min_samples = min_samples
         self.settings = MeasureSettings(
-            (families,) if isinstance(families, str) else tuple(families),
+            listed(families),
             min_samples,
             max_samples,
             probe_ridge=probe_ridge,
