@@ -66,7 +66,7 @@ def test_what_is_undefined_says_why() -> None:
     rows = H.clone()
     rows[Y == 2] = 0
     for_zero = undefined_reasons(rows, Y, K, W, families=("cosine",))
-    assert for_zero["cos_intra_min"] == "a class has no samples"
+    assert for_zero["cos_intra_min"] == "no row of some class has a direction"
     weight = W.clone()
     weight[1] = 0
     assert undefined_reasons(H, Y, K, weight, families=("cosine",)) == {"nc3_cosine": "a row of the weight is zero"}
