@@ -20,6 +20,7 @@ MOST, MOST_NETWORKS = 8, 3
 """Points of a quick version that are run shrunk, and of one that trains networks without a head."""
 ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2"]
 SMALL = ["descent.steps=12", "descent.seeds=2", "protocol.samples_per_class=3", "record.figures=false"]
+SMALL += ["descent.polish=false"]
 SHORTENED = {"descent.steps", "backbone.epochs", "data.vocabulary"}
 """What is made small although points differ in it: no figure needs it to differ."""
 WITHOUT_FILES = ["data.download=true", "data.root=."]
