@@ -7,23 +7,20 @@ them are gigabytes), no objects and no interpolations that are resolved; values 
 
 import json
 import math
-import re
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from pipeline.runtime.text import printable
+from pipeline.storage.plain_yaml import DEEPEST, plain_yaml
 from pipeline.storage.shapes import Shape, fault
 
-DEEPEST = 50
-"""Lists and mappings within one another; those who show them call themselves for each."""
 MOST_BYTES = {".yaml": 2**20, ".json": 2**26, ".csv": 2**30, ".index": 2**28}
-MOST_NODES = 100_000
-"""Values in a YAML file; a configuration has some hundred."""
 LONGEST = 300
 """Characters of a reason."""
+PLAIN = frozenset({dict, list, str, float, bool, type(None)})
+"""What can be shown whatever its value is."""
+CONTAINERS = frozenset({dict, list})
 
 
 class Unreadable(ValueError):
@@ -97,30 +94,6 @@ def yaml_of(path: Path, shape: Shape) -> Any:
     return _checked(path, value, shape)
 
 
-def plain_yaml(text: str) -> Any:
-    """YAML as plain values.
-
-    Raises:
-        ValueError: it holds aliases, or too much.
-        Exception: whatever PyYAML makes of what is no YAML.
-    """
-    depth = nodes = 0
-    for event in yaml.parse(text, Loader=_Loader):  # one by one: nothing is built before all is known to be small
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        nodes += isinstance(event, yaml.NodeEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it holds aliases (*name)")
-        if depth > DEEPEST:
-            raise ValueError(f"it nests deeper than {DEEPEST}")
-        if nodes > MOST_NODES:
-            raise ValueError(f"it holds more than {MOST_NODES} values")
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
 def _checked(path: Path, value: Any, shape: Shape) -> Any:
     why = fault(value, shape) or not_plain(value)
     if why:
@@ -134,15 +107,18 @@ def not_plain(value: Any) -> str | None:
     while level:
         if depth > DEEPEST:
             return f"it nests deeper than {DEEPEST}"
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item)
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-            elif why := _not_plain_scalar(item):
+        kinds = set(map(type, level))
+        for item in level if kinds - PLAIN else ():
+            if type(item) not in PLAIN and (why := _not_plain_scalar(item)):
                 return why
+        below: list[Any] = []
+        for item in level if kinds & CONTAINERS else ():
+            kind = type(item)
+            if kind is dict:
+                below += item
+                below += item.values()
+            elif kind is list:
+                below += item
         level, depth = below, depth + 1
     return None
 
@@ -157,16 +133,3 @@ def _not_plain_scalar(value: Any) -> str | None:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, for which 1e-3 is a number and 2024-01-01 a text, as for OmegaConf."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")
-)

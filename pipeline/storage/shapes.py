@@ -5,7 +5,7 @@ a dict are required unless they end in ``?``; `ANY` stands for all keys that are
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NULL = type(None)
@@ -19,10 +19,14 @@ Shape = Any
 
 def fault(value: Any, shape: Shape, where: str = "it") -> str | None:
     """The first thing that is wrong with ``value``, which stands at ``where``; None if its shape is right."""
+    return None if _test(shape)(value) else _said(value, shape, where)
+
+
+def _said(value: Any, shape: Shape, where: str) -> str | None:
     if isinstance(shape, tuple):
         faults = []
         for one in shape:
-            if (said := fault(value, one, where)) is None:
+            if (said := _said(value, one, where)) is None:
                 return None
             faults.append(said)
         # If the kind is right, what is wrong lies within it, and that is what there is to say.
@@ -31,7 +35,7 @@ def fault(value: Any, shape: Shape, where: str = "it") -> str | None:
     if isinstance(shape, list):
         if not isinstance(value, list):
             return f"{where} is {_told(value)}, not {_name(shape)}"
-        return next(filter(None, (fault(item, shape[0], f"{where}[{i}]") for i, item in enumerate(value))), None)
+        return next(filter(None, (_said(item, shape[0], f"{where}[{i}]") for i, item in enumerate(value))), None)
     if isinstance(shape, dict):
         return _fault_of_mapping(value, shape, where)
     return None if _is_a(value, shape) else f"{where} is {_told(value)}, not {_name(shape)}"
@@ -46,9 +50,55 @@ def _fault_of_mapping(value: Any, shape: Mapping[str, Shape], where: str) -> str
             return f"{where} lacks {key}"
     for key, item in value.items():
         expected = known.get(key, shape.get(ANY))
-        if expected is not None and (said := fault(item, expected, key if where == "it" else f"{where}.{key}")):
+        if expected is not None and (said := _said(item, expected, key if where == "it" else f"{where}.{key}")):
             return said
     return None
+
+
+Test = Callable[[Any], bool]
+_tests: dict[int, tuple[Shape, Test]] = {}
+"""By the shape's identity, with the shape itself, so that nothing else can get its identity."""
+
+
+def _test(shape: Shape) -> Test:
+    """Whether a value has the shape, as a function that is made once: lists of runs ask this of thousands of files,
+    and almost always of nothing wrong."""
+    if id(shape) not in _tests:
+        _tests[id(shape)] = shape, _made(shape)
+    return _tests[id(shape)][1]
+
+
+def _made(shape: Shape) -> Test:
+    if isinstance(shape, tuple):
+        tests = [_made(one) for one in shape]
+        return lambda value: any(test(value) for test in tests)
+    if isinstance(shape, list):
+        of_item = _made(shape[0])
+        return lambda value: isinstance(value, list) and all(map(of_item, value))
+    if isinstance(shape, dict):
+        return _of_mappings(shape)
+    if shape is NUMBER:
+        return lambda value: math.isfinite(value) if type(value) is float else _is_a(value, NUMBER)
+    return lambda value: _is_a(value, shape)
+
+
+def _of_mappings(shape: Mapping[str, Shape]) -> Test:
+    required = {key for key in shape if key != ANY and not key.endswith("?")}
+    known = {key.removesuffix("?"): _made(one) for key, one in shape.items() if key != ANY}
+    others = _made(shape[ANY]) if ANY in shape else None
+
+    def test(value: Any) -> bool:
+        if not (type(value) is dict or isinstance(value, Mapping)) or not required <= value.keys():
+            return False
+        if not known and others is None:
+            return True
+        for key, item in value.items():
+            own = known.get(key, others)
+            if own is not None and not own(item):
+                return False
+        return True
+
+    return test
 
 
 def _is_a(value: Any, kind: type) -> bool:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pipeline.metrics.engine.native_nearest import PackedMeans, library
 from pipeline.metrics.engine.pairs import TILE
 
 UNIT = torch.finfo(torch.float32).eps / 2
@@ -28,7 +29,13 @@ class Nearest:
         self._means, self._half = means, half
         largest = means.abs().amax()
         self._scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-        self._means32 = (means / self._scale).float() if means.ndim == 2 else None
+        self._means32 = self._packed = None
+        if means.ndim == 2:
+            scaled = (means / self._scale).float()
+            if means.device.type == "cpu" and library() is not None:
+                self._packed = PackedMeans(scaled)
+            else:
+                self._means32 = scaled
         self._longest = torch.linalg.vector_norm(means / self._scale, dim=-1).amax()
 
     def of(self, rows: Tensor) -> Tensor:
@@ -48,6 +55,8 @@ class Nearest:
 
     def _quick(self, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
         """The class of the least score in float32, and how far off the next one is, `(n,)` each."""
+        if self._packed is not None:
+            return self._packed.nearest(rows, half)
         least, second = rows.new_full((2, len(rows)), math.inf)
         found = torch.zeros(len(rows), dtype=torch.int64)
         for start in range(0, len(self._means32), TILE):

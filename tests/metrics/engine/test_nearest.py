@@ -6,15 +6,43 @@ import pytest
 import torch
 
 from pipeline.metrics import CollapseMetrics
-from pipeline.metrics.engine import nearest
+from pipeline.metrics.engine import native_nearest, nearest
 from pipeline.metrics.engine import rows as rows_module
 from pipeline.metrics.engine.many_classes import MANY
 from pipeline.metrics.engine.nearest import Nearest
 
 
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch):
+@pytest.fixture(autouse=True, params=["kernel", "PyTorch"])
+def way(monkeypatch, request):
+    """Both ways of products in float32."""
     monkeypatch.setattr(nearest, "TILE", 16)
+    if request.param == "PyTorch":
+        monkeypatch.setattr(nearest, "library", lambda: None)
+    elif native_nearest.library() is None:
+        pytest.skip("no working C++ compiler")
+    return request.param
+
+
+@pytest.mark.parametrize(("classes", "width", "count"), [(1, 1, 1), (33, 3, 7), (64, 17, 8), (200, 40, 131)])
+def test_any_number_of_rows_and_classes_gives_the_two_least_scores(classes, width, count):
+    generator = torch.Generator().manual_seed(classes)
+    means, rows = (torch.randn(size, width, generator=generator) for size in (classes, count))
+    half = torch.rand(classes, generator=generator)
+    half[0] = math.inf if classes > 1 else 0.5
+    search = Nearest(means.double(), torch.zeros(1, classes, dtype=torch.float64))
+    found, apart = search._quick(rows, half / search._scale.float())
+    scores = half.double() / search._scale - rows.double() @ (means.double() / search._scale).T
+    least = scores.sort(-1).values
+    assert torch.equal(found, scores.argmin(-1))
+    expected = least[:, 1] - least[:, 0] if classes > 1 else torch.full((count,), math.inf, dtype=torch.float64)
+    torch.testing.assert_close(apart, expected, rtol=0, atol=1e-5)
+
+
+def test_what_is_no_number_is_sure_of_nothing():
+    means = torch.eye(40, dtype=torch.float64)
+    means[3] = math.nan
+    search = Nearest(means, torch.zeros(1, 40, dtype=torch.float64))
+    assert search.of(means[:2]).tolist() == search._exact(means[:2]).tolist()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
