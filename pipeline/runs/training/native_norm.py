@@ -94,7 +94,7 @@ class _Problem(ctypes.Structure):
     """`struct Norm` of the kernel."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "channels", "threads", "half", "rectified", "given")),
+        *((name, ctypes.c_int64) for name in ("rows", "channels", "threads", "half", "given")),
         *((name, ctypes.c_void_p) for name in ("launch", "input", "gradient", "output", "weight", "bias")),
         *((name, ctypes.c_void_p) for name in ("mean", "variance", "sums", "weight_gradient", "bias_gradient")),
         *((name, ctypes.c_void_p) for name in ("running_mean", "running_variance")),

@@ -32,7 +32,6 @@ using Launch = void (*)(void (*)(void*), void*, unsigned, unsigned);
 struct Norm {
     Index rows, channels, threads;
     Index half;       // whether maps are of bfloat16
-    Index rectified;  // whether a ReLU follows
     Index given;      // whether mean and variance are constants
     Launch launch;    // or null
     const void *input, *gradient;
@@ -86,11 +85,6 @@ inline void store(Half* to, typename Lanes<L>::F value) {  // rounded to the nea
     std::memcpy(to, &narrow, sizeof(narrow));
 }
 
-template <int L>
-inline typename Lanes<L>::D wide(typename Lanes<L>::F value) {
-    return __builtin_convertvector(value, typename Lanes<L>::D);
-}
-
 // y = (x - centre) scale + offset: what of the mean and the scale float32 cannot hold is in the offset.
 struct Coefficients {
     std::vector<float> centre, scale, offset;
@@ -109,7 +103,7 @@ struct Coefficients {
     }
 };
 
-// The same before its ReLU, of some channels of a row.
+// The same of some channels of a row.
 template <int L>
 struct Affine {
     typename Lanes<L>::F centre, scale, offset;
@@ -118,11 +112,6 @@ struct Affine {
         : centre(load<L>(&of.centre[c])), scale(load<L>(&of.scale[c])), offset(load<L>(&of.offset[c])) {}
 
     typename Lanes<L>::F operator()(typename Lanes<L>::F x) const { return (x - centre) * scale + offset; }
-
-    // A value, or its gradient, where the ReLU lets it through, and 0 elsewhere; NaN goes through, as in PyTorch.
-    static typename Lanes<L>::F let_through(typename Lanes<L>::F value, typename Lanes<L>::F where) {
-        return (typename Lanes<L>::F)((typename Lanes<L>::I)value & ~(typename Lanes<L>::I)(where <= 0.0f));
-    }
 };
 
 template <class Work>
@@ -151,26 +140,63 @@ void over_pieces(const Norm& norm, Index pieces, const Work& work) {
 
 Index rows_of_piece(const Norm& norm) { return std::max(PIECE_ROWS, PIECE_NUMBERS / std::max<Index>(1, norm.channels)); }
 
+// How sums over rows are taken: of float32 numbers in float64; of bfloat16 ones in float32, as many at a time as are added
+// without losing a digit that these have, and then in float64.
+template <class T>
+struct Summing {
+    static constexpr bool half = std::is_same_v<T, Half>;
+    static constexpr int lanes = half ? 2 * LANES : LANES;
+    static constexpr Index rows = half ? 32 : PIECE_NUMBERS;
+    template <int L>
+    using Sum = std::conditional_t<half, typename Lanes<L>::F, typename Lanes<L>::D>;
+
+    template <int L>
+    static Sum<L> exact(typename Lanes<L>::F value) {
+        if constexpr (half) return value;
+        else return __builtin_convertvector(value, typename Lanes<L>::D);
+    }
+};
+
 // Calls work(number of lanes, first channel) for all channels.
-template <class Work>
+template <int L, class Work>
 void over_channels(Index channels, const Work& work) {
     Index c = 0;
-    for (; c + LANES <= channels; c += LANES) work(std::integral_constant<int, LANES>(), c);
+    for (; c + L <= channels; c += L) work(std::integral_constant<int, L>(), c);
     for (; c < channels; ++c) work(std::integral_constant<int, 1>(), c);
 }
 
-// Both sums of a piece of rows are written by work(lanes, channel, first row, rows, where to, where to); `sums` gets
-// those of all rows.
-template <class Work>
+// Two sums for each channel over all rows, into `sums`. work(lanes, channel) returns a function of where a row's numbers
+// for these channels are, and of two sums, to which it adds.
+template <class T, class Work>
 void summed(const Norm& norm, const Work& work) {
     const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
     thread_local std::vector<double> kept;  // memory is dear to get anew
     if (Index(kept.size()) < 2 * channels * pieces) kept.resize(2 * channels * pieces);
     double* const parts = kept.data();
     over_pieces(norm, pieces, [&](Index piece) {
-        const Index row = piece * most, rows = std::min(most, norm.rows - row);
-        double* part = parts + 2 * channels * piece;
-        over_channels(channels, [&](auto lanes, Index c) { work(lanes, c, row, rows, part + c, part + channels + c); });
+        const Index first = piece * most, end = std::min(norm.rows, first + most);
+        double* const part = parts + 2 * channels * piece;
+        std::fill_n(part, 2 * channels, 0.0);
+        over_channels<Summing<T>::lanes>(channels, [&](auto lanes, Index c) {
+            constexpr int L = lanes.value;
+            using Sum = typename Summing<T>::template Sum<L>;
+            const auto add = work(lanes, c);
+            for (Index from = first; from < end; from += Summing<T>::rows) {
+                const Index to = std::min(end, from + Summing<T>::rows);
+                Sum one[2] = {}, other[2] = {};  // two of each, for an addition waits for the one before it
+                Index row = from;
+                for (; row + 1 < to; row += 2) {
+                    add(row * channels + c, one[0], other[0]);
+                    add((row + 1) * channels + c, one[1], other[1]);
+                }
+                if (row < to) add(row * channels + c, one[0], other[0]);
+                const Sum ones = one[0] + one[1], others = other[0] + other[1];
+                for (int lane = 0; lane < L; ++lane) {
+                    part[c + lane] += double(ones[lane]);
+                    part[channels + c + lane] += double(others[lane]);
+                }
+            }
+        });
     });
     std::fill_n(norm.sums, 2 * channels, 0.0);
     for (Index piece = 0; piece < pieces; ++piece)
@@ -181,29 +207,17 @@ template <class T>
 void moments(const Norm& norm) {
     const Index channels = norm.channels;
     const T* input = static_cast<const T*>(norm.input);
-    std::vector<double> shift(channels);  // the first row, so that no digit of a small variance is lost
+    std::vector<float> shift(channels);  // the first row, so that no digit of a small variance is lost
     for (Index c = 0; c < channels; ++c) shift[c] = load<1>(input + c)[0];
-    summed(norm, [&](auto lanes, Index c, Index row, Index rows, double* first, double* second) {
+    summed<T>(norm, [&](auto lanes, Index c) {
         constexpr int L = lanes.value;
-        using D = typename Lanes<L>::D;
-        const T* x = input + row * channels + c;
-        const D by = raw<D>(&shift[c]);
-        D sum[2] = {}, square[2] = {};
-        for (Index r = 0; r + 1 < rows; r += 2, x += 2 * channels) {
-            for (int i = 0; i < 2; ++i) {
-                const D off = wide<L>(load<L>(x + i * channels)) - by;
-                sum[i] += off;
-                square[i] += off * off;
-            }
-        }
-        if (rows % 2) {
-            const D off = wide<L>(load<L>(x)) - by;
-            sum[0] += off;
-            square[0] += off * off;
-        }
-        const D sums = sum[0] + sum[1], squares = square[0] + square[1];
-        std::memcpy(first, &sums, sizeof(D));
-        std::memcpy(second, &squares, sizeof(D));
+        using Sum = typename Summing<T>::template Sum<L>;
+        const Sum by = Summing<T>::template exact<L>(load<L>(&shift[c]));
+        return [input, by](Index at, Sum& sum, Sum& square) {
+            const Sum off = Summing<T>::template exact<L>(load<L>(input + at)) - by;
+            sum += off;
+            square += off * off;
+        };
     });
     for (Index c = 0; c < channels; ++c) {
         const double off = norm.sums[c] / double(norm.rows);
@@ -217,33 +231,19 @@ void gradient_sums(const Norm& norm) {
     const Index channels = norm.channels;
     const T *input = static_cast<const T*>(norm.input), *gradient = static_cast<const T*>(norm.gradient);
     const Coefficients coefficients(norm);
-    const bool rectified = norm.rectified;
-    summed(norm, [&](auto lanes, Index c, Index row, Index rows, double* first, double* second) {
+    summed<T>(norm, [&](auto lanes, Index c) {
         constexpr int L = lanes.value;
-        using D = typename Lanes<L>::D;
-        const Affine<L> affine(coefficients, c);
-        const D mean = raw<D>(&norm.mean[c]);
-        D sum[2] = {}, product[2] = {};
-        const auto add = [&](Index at, int i) {
-            const auto x = load<L>(input + at);
-            auto own = load<L>(gradient + at);
-            if (rectified) own = affine.let_through(own, affine(x));
-            const D exact = wide<L>(own);
-            sum[i] += exact;
-            product[i] += exact * (wide<L>(x) - mean);
+        using Sum = typename Summing<T>::template Sum<L>;
+        const Sum centre = Summing<T>::template exact<L>(load<L>(&coefficients.centre[c]));
+        return [input, gradient, centre](Index at, Sum& sum, Sum& product) {
+            const Sum own = Summing<T>::template exact<L>(load<L>(gradient + at));
+            sum += own;
+            product += own * (Summing<T>::template exact<L>(load<L>(input + at)) - centre);
         };
-        Index at = row * channels + c;
-        for (Index r = 0; r + 1 < rows; r += 2, at += 2 * channels) {
-            add(at, 0);
-            add(at + channels, 1);
-        }
-        if (rows % 2) add(at, 0);
-        const D sums = sum[0] + sum[1], products = product[0] + product[1];
-        std::memcpy(first, &sums, sizeof(D));
-        std::memcpy(second, &products, sizeof(D));
     });
     for (Index c = 0; c < channels; ++c) {
         const double root = std::sqrt(norm.variance[c] + norm.epsilon);
+        norm.sums[channels + c] += (double(coefficients.centre[c]) - norm.mean[c]) * norm.sums[c];
         if (norm.bias_gradient) norm.bias_gradient[c] = float(norm.sums[c]);
         if (norm.weight_gradient) norm.weight_gradient[c] = float(norm.sums[channels + c] / root);
     }
@@ -253,18 +253,14 @@ template <class T>
 void normalise(const Norm& norm) {
     const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
     const Coefficients coefficients(norm);
-    const bool rectified = norm.rectified;
     over_pieces(norm, pieces, [&](Index piece) {
         const Index row = piece * most, rows = std::min(most, norm.rows - row);
-        over_channels(channels, [&](auto lanes, Index c) {
+        over_channels<2 * LANES>(channels, [&](auto lanes, Index c) {
             constexpr int L = lanes.value;
             const Affine<L> affine(coefficients, c);
             const T* x = static_cast<const T*>(norm.input) + row * channels + c;
             T* y = static_cast<T*>(norm.output) + row * channels + c;
-            for (Index r = 0; r < rows; ++r, x += channels, y += channels) {
-                const auto value = affine(load<L>(x));
-                store<L>(y, rectified ? affine.let_through(value, value) : value);
-            }
+            for (Index r = 0; r < rows; ++r, x += channels, y += channels) store<L>(y, affine(load<L>(x)));
         });
     });
 }
@@ -274,7 +270,6 @@ template <class T>
 void gradient_of_input(const Norm& norm) {
     const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
     const Coefficients coefficients(norm);
-    const bool rectified = norm.rectified;
     std::vector<float> level(channels), slope(channels), rest(channels);
     for (Index c = 0; c < channels && !norm.given; ++c) {
         const double mean = norm.sums[c] / norm.count;
@@ -286,7 +281,7 @@ void gradient_of_input(const Norm& norm) {
     }
     over_pieces(norm, pieces, [&](Index piece) {
         const Index row = piece * most, rows = std::min(most, norm.rows - row);
-        over_channels(channels, [&](auto lanes, Index c) {
+        over_channels<2 * LANES>(channels, [&](auto lanes, Index c) {
             constexpr int L = lanes.value;
             const Affine<L> affine(coefficients, c);
             const auto low = load<L>(&level[c]), steep = load<L>(&slope[c]), more = load<L>(&rest[c]);
@@ -295,8 +290,7 @@ void gradient_of_input(const Norm& norm) {
             T* output = static_cast<T*>(norm.output) + row * channels + c;
             for (Index at = 0; at < rows * channels; at += channels) {
                 const auto x = load<L>(input + at);
-                auto own = load<L>(gradient + at);
-                if (rectified) own = affine.let_through(own, affine(x));
+                const auto own = load<L>(gradient + at);
                 store<L>(output + at, ((own - low) - (x - affine.centre) * steep) * affine.scale + more);
             }
         });
