@@ -13,6 +13,7 @@ weights: what they show costs nothing else.
 """
 
 import argparse
+import inspect
 import os
 import re
 import subprocess
@@ -113,9 +114,10 @@ def timed(functions: dict[tuple[object, str], str], spent: Counter) -> Iterator[
         setattr(owner, name, wrapped(before[owner, name], what))
     passing = measuring.run_over
 
-    def run_over_timed(*arguments: object) -> object:
-        *others, listen = arguments
-        return passing(*others, wrapped(listen, "statistics"))
+    def run_over_timed(*arguments: object, **more: object) -> object:
+        call = inspect.signature(passing).bind(*arguments, **more)
+        call.arguments["listen"] = wrapped(call.arguments["listen"], "statistics")
+        return passing(*call.args, **call.kwargs)
 
     measuring.run_over = run_over_timed
     try:

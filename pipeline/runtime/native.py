@@ -31,6 +31,15 @@ def built(source: Path, otherwise: str) -> ctypes.CDLL | None:
         return None
 
 
+@cache
+def openmp() -> int | None:
+    """The entry of the OpenMP that PyTorch runs its threads with, for `pieces.h`; None where it is another library."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
 def _compiled(source: Path, compiler: str) -> Path:
     """Path of the shared library; its name stands for the source with what it includes, the flags, the compiler
     and this processor."""

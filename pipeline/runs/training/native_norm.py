@@ -21,7 +21,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pipeline.measure.extraction import channels_last
 from pipeline.runtime import ranks
-from pipeline.runtime.native import built
+from pipeline.runtime.native import built, openmp
 
 SOURCE = Path(__file__).with_name("norm_kernel.cpp")
 OTHERS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LocalResponseNorm)
@@ -193,7 +193,7 @@ def _problem(
         threads=torch.get_num_threads(),
         half=inputs.dtype == torch.bfloat16,
         given=given,
-        launch=_launch(),
+        launch=openmp(),
         input=inputs.data_ptr(),
         weight=_pointer(weight),
         bias=_pointer(bias),
@@ -221,15 +221,6 @@ def _join_moments(statistics: Tensor, rows: int) -> float:
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-@cache
-def _launch() -> int | None:
-    """The entry of the OpenMP that PyTorch runs its threads with; without it the kernel starts threads of its own."""
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
-    except (AttributeError, OSError, TypeError):
-        return None
 
 
 @cache

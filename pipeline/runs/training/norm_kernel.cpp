@@ -4,17 +4,17 @@
 // of pieces of rows each by itself and of these in their order, so that bits do not depend on the threads. PyTorch's own
 // norm sums maps in this layout one after the other in float32.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
+#include "../../runtime/pieces.h"
+
 namespace {
 
-using Index = std::int64_t;
+using pieces::Index;
 using Half = std::uint16_t;  // the upper half of a float32
 
 #if defined(__AVX512F__)
@@ -26,14 +26,11 @@ constexpr int LANES = 2;
 #endif
 constexpr Index PIECE_NUMBERS = 4096, PIECE_ROWS = 16;  // of a piece: it stays in the cache; rows at least
 
-// OpenMP's own entry, of the library that PyTorch runs its threads with: runs a function on so many threads.
-using Launch = void (*)(void (*)(void*), void*, unsigned, unsigned);
-
 struct Norm {
     Index rows, channels, threads;
     Index half;       // whether maps are of bfloat16
     Index given;      // whether mean and variance are constants
-    Launch launch;    // or null
+    pieces::Launch launch;  // or null
     const void *input, *gradient;
     void* output;                // or the gradient of the input
     const float *weight, *bias;  // or null
@@ -115,27 +112,8 @@ struct Affine {
 };
 
 template <class Work>
-void over_pieces(const Norm& norm, Index pieces, const Work& work) {
-    struct Shared {
-        std::atomic<Index> next{0};
-        Index pieces;
-        const Work& work;
-    } shared{{0}, pieces, work};
-    const auto run = [](void* pointer) {
-        auto& own = *static_cast<Shared*>(pointer);
-        for (Index piece; (piece = own.next.fetch_add(1, std::memory_order_relaxed)) < own.pieces;) own.work(piece);
-    };
-    const Index threads = std::min(norm.threads, pieces);
-    if (threads <= 1) {
-        run(&shared);
-    } else if (norm.launch) {
-        norm.launch(run, &shared, unsigned(threads), 0);
-    } else {
-        std::vector<std::thread> others;
-        for (Index thread = 1; thread < threads; ++thread) others.emplace_back(run, &shared);
-        run(&shared);
-        for (auto& other : others) other.join();
-    }
+void over_pieces(const Norm& norm, Index count, const Work& work) {
+    pieces::over(count, norm.threads, norm.launch, work);
 }
 
 Index rows_of_piece(const Norm& norm) { return std::max(PIECE_ROWS, PIECE_NUMBERS / std::max<Index>(1, norm.channels)); }
@@ -169,11 +147,11 @@ void over_channels(Index channels, const Work& work) {
 // for these channels are, and of two sums, to which it adds.
 template <class T, class Work>
 void summed(const Norm& norm, const Work& work) {
-    const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
+    const Index channels = norm.channels, most = rows_of_piece(norm), count = (norm.rows + most - 1) / most;
     thread_local std::vector<double> kept;  // memory is dear to get anew
-    if (Index(kept.size()) < 2 * channels * pieces) kept.resize(2 * channels * pieces);
+    if (Index(kept.size()) < 2 * channels * count) kept.resize(2 * channels * count);
     double* const parts = kept.data();
-    over_pieces(norm, pieces, [&](Index piece) {
+    over_pieces(norm, count, [&](Index piece) {
         const Index first = piece * most, end = std::min(norm.rows, first + most);
         double* const part = parts + 2 * channels * piece;
         std::fill_n(part, 2 * channels, 0.0);
@@ -199,7 +177,7 @@ void summed(const Norm& norm, const Work& work) {
         });
     });
     std::fill_n(norm.sums, 2 * channels, 0.0);
-    for (Index piece = 0; piece < pieces; ++piece)
+    for (Index piece = 0; piece < count; ++piece)
         for (Index i = 0; i < 2 * channels; ++i) norm.sums[i] += parts[2 * channels * piece + i];
 }
 
@@ -251,9 +229,9 @@ void gradient_sums(const Norm& norm) {
 
 template <class T>
 void normalise(const Norm& norm) {
-    const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
+    const Index channels = norm.channels, most = rows_of_piece(norm), count = (norm.rows + most - 1) / most;
     const Coefficients coefficients(norm);
-    over_pieces(norm, pieces, [&](Index piece) {
+    over_pieces(norm, count, [&](Index piece) {
         const Index row = piece * most, rows = std::min(most, norm.rows - row);
         over_channels<2 * LANES>(channels, [&](auto lanes, Index c) {
             constexpr int L = lanes.value;
@@ -268,7 +246,7 @@ void normalise(const Norm& norm) {
 // dx = scale (g - mean g - (x - mean) k), with k = mean(g (x - mean)) / (variance + epsilon).
 template <class T>
 void gradient_of_input(const Norm& norm) {
-    const Index channels = norm.channels, most = rows_of_piece(norm), pieces = (norm.rows + most - 1) / most;
+    const Index channels = norm.channels, most = rows_of_piece(norm), count = (norm.rows + most - 1) / most;
     const Coefficients coefficients(norm);
     std::vector<float> level(channels), slope(channels), rest(channels);
     for (Index c = 0; c < channels && !norm.given; ++c) {
@@ -279,7 +257,7 @@ void gradient_of_input(const Norm& norm) {
         const double off = double(level[c]) - mean - k * (double(coefficients.centre[c]) - norm.mean[c]);
         rest[c] = float(Coefficients::factor(norm, c) * off);
     }
-    over_pieces(norm, pieces, [&](Index piece) {
+    over_pieces(norm, count, [&](Index piece) {
         const Index row = piece * most, rows = std::min(most, norm.rows - row);
         over_channels<2 * LANES>(channels, [&](auto lanes, Index c) {
             constexpr int L = lanes.value;
