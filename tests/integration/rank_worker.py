@@ -128,7 +128,7 @@ def sharded(folder: Path) -> dict[str, torch.Tensor]:
     """Everything of a descent on frozen features, of which each rank has its own; stopped on the way, and gone on."""
     more = {"descent__sharded": "true", "descent__precision": "float64", "head__bias": "last", "head__bias_decay": 1e-3}
     more |= {"descent__steps": 20}
-    more |= {"descent__records_per_decade": 4}
+    more |= {"descent__records_per_decade": 4, "head__depth": 2, "descent__seeds": 2}
     setting = config(protocol__name="frozen_features", backbone__epochs=0, trainer__checkpoint_seconds=0.0, **more)
     found = {}
     for name, stops in {"whole": False, "stopped": True, "gone on": False}.items():
