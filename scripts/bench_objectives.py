@@ -247,7 +247,7 @@ def polishing(case: Case, seconds: Timer, threads: tuple[int, ...]) -> list[str]
     torch.set_num_threads(1)  # what `torch.optim.LBFGS` is fastest with, one seed at a time
     other = seconds(lambda: theirs.extend(lbfgs(descent, member) for member in range(case.members)))
     ends = descent.cost.value(found[0].point).total
-    return [case.name, f"{own:.1f}", f"{ends.max():.12g}", f"{other:.1f}", f"{max(theirs):.12g}", f"{other / own:.1f}x"]
+    return [case.name, f"{own:.2f}", f"{ends.max():.12g}", f"{other:.1f}", f"{max(theirs):.12g}", f"{other / own:.1f}x"]
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def polished(descent: Descent, constraint: str, on_iteration: Callable[[int], No
 
     Args:
         constraint: of the features, a name of `pipeline.dufm.CONSTRAINTS`.
-        on_iteration: called after each iteration, with how many are done.
+        on_iteration: called every few iterations, with how many are done.
     """
     alive = [member for member in range(descent.num_members) if member not in descent.diverged]
     end, (norms, iterations, steps) = descent.point, ([None] * descent.num_members for _ in range(3))

@@ -19,13 +19,17 @@ constexpr Index DOT_ROWS = 4, DOT_COLUMNS = 4;
 constexpr Index DOT_ROWS = 2, DOT_COLUMNS = 4;
 #endif
 
-template <class T>
-inline T lanes(typename Vector<T>::type v) {
-    T part[Vector<T>::length];
-    std::memcpy(part, &v, sizeof v);
-    for (Index half = Vector<T>::length / 2; half; half /= 2)
-        for (Index i = 0; i < half; ++i) part[i] += part[i + half];
-    return part[0];
+// The sum of the numbers of a vector of so many bytes, by halves.
+template <class T, Index BYTES = VECTOR_BYTES, class Numbers>
+inline T lanes(Numbers v) {
+    if constexpr (BYTES == sizeof(T)) {
+        return v[0];
+    } else {
+        typedef T Half __attribute__((vector_size(BYTES / 2)));
+        Half halves[2];
+        std::memcpy(halves, &v, sizeof v);
+        return lanes<T, BYTES / 2>(halves[0] + halves[1]);
+    }
 }
 
 // Products of rows of A and B, C = A B^T (rows x columns), of so many numbers: `store(i, j, sum)`.
@@ -177,7 +181,8 @@ private:
                 sum += power;
                 z(k) = power;
             }
-            for (Index k = 0; k < classes_; ++k) z(k) = (z(k) / sum - target(k)) * scale;
+            const V share = scale / sum;  // one division, and not one a class
+            for (Index k = 0; k < classes_; ++k) z(k) = z(k) * share - target(k) * scale;
             if constexpr (VALUE)
                 for (Index lane = 0; lane < Vector<T>::length; ++lane)
                     if (all[lane] != 0) logarithms += all[lane] * std::log(double(sum[lane]));
