@@ -51,6 +51,14 @@ FULL_SETTINGS += ("backbone.hidden=[1024,1024,1024,1024,1024]", "optimizer.lr=1e
 POINTS = tuple(
     Point(f"mnist-linear_{count}", (f"backbone.linear_tail={count - 1}", *FULL_SETTINGS)) for count in range(1, 6)
 )
+MLP_ALONE = "backbone.hidden=[256,64]"
+"""The default: others than an MLP have no hidden widths."""
+NINE = (*FULL_SETTINGS[:-1], "backbone.linear_tail=3", "optimizer.weight_decay=1.8e-3", "backbone.epochs=10000")
+RESNET = ("data=cifar10", *FULL_SETTINGS[1:4], "backbone=resnet20", MLP_ALONE, "backbone.linear_tail=2")
+RESNET += FULL_SETTINGS[5:]
+SINGLE = (Point("mnist-nine_layers", NINE), Point("cifar10-resnet20", RESNET))
+"""Networks of their own, of which there is one: five ReLU layers and four linear ones; ResNet-20 with three linear
+layers (the paper's has three ReLU layers between)."""
 
 
 def _deep(data: str, depths: Sequence[int], width: int, rate: float, *more: str) -> tuple[Point, ...]:
@@ -93,8 +101,10 @@ REASONS: dict[str, str] = {}
 
 def claims(results: Sequence[Result]) -> list[Claim]:
     """NC2, conditioning and balance by the number of linear layers, the straight line and the certificate; depth."""
+    results, single = _without_single(results)
     tails, deep = _kinds(results)
-    made = [claim for data, own in by_data(tails).items() for claim in _claims(data, own)]
+    made = [claim for result in single for claim in _claims(result.point.name, [result])]
+    made += [claim for data, own in by_data(tails).items() for claim in _claims(data, own)]
     return reasoned((*made, *(claim for data, own in by_data(deep).items() for claim in _of_depth(data, own))), REASONS)
 
 
@@ -152,8 +162,10 @@ def _of_depth(data: str, results: Sequence[Result]) -> list[Claim]:
 
 def draw(results: Sequence[Result]) -> "dict[str, Figure]":
     """Balance over training; NC1 and NC2 over the number of linear layers; NC2 along the tail; what depth does."""
+    results, single = _without_single(results)
     tails, deep = _kinds(results)
-    return figures("linear_tail", tails, _figure) | figures("linear_tail_depth", deep, _depth_figure)
+    drawn_alone = {f"linear_tail_{result.point.name}": _figure([result]) for result in single}
+    return figures("linear_tail", tails, _figure) | figures("linear_tail_depth", deep, _depth_figure) | drawn_alone
 
 
 def _figure(results: Sequence[Result]) -> "Figure":
@@ -200,6 +212,14 @@ def _depth_figure(results: Sequence[Result]) -> "Figure":
             axes.set(xlabel="nonlinear layers", ylabel=label)
             marks.numbered(axes, depths)
     return sheet.figure
+
+
+def _without_single(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Those that are compared, and networks of their own."""
+    names = [point.name for point in SINGLE]
+    alone = [result.point.name.partition("-seed_")[0] in names for result in results]
+    both = list(zip(results, alone, strict=True))
+    return [result for result, it in both if not it], [result for result, it in both if it]
 
 
 def _kinds(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
@@ -271,7 +291,7 @@ STUDY = Study(
     name="linear_tail",
     group=GROUP,
     title="linear layers at the end: conditioning, balance, certificate",
-    versions={FULL: (*DIGITS, *DEEP_DIGITS, *POINTS, *DEEP), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
+    versions={FULL: (*DIGITS, *DEEP_DIGITS, *POINTS, *SINGLE, *DEEP), CPU: CPU_POINTS, QUICK: QUICK_POINTS},
     draw=draw,
     claims=claims,
     tables=tables("linear_tail", "dnc1", "dnc2", "balancedness_op", "kappa_weight", "negativity", "within_bound"),

@@ -11,17 +11,20 @@ Evidence: docs/reproduction/measures.md and nfa*.csv there.
     Date: 2026-11-27. Commit of the code: the one that brought this file.
 Provenance: quantities, claims and settings of the full version read in the paper's code; images, width and epochs of
     the small one ours, its targets one-hot (the paper's: plus and minus one). The correlation is high before training,
-    because the weight stands on both sides: the figure shows where it begins. ResNet-18 and VGG-11: not here.
+    because the weight stands on both sides: the figure shows where it begins. Of ResNet-18 the weights of linear layers
+    at its end are compared (the paper: an MLP on its features). Not here: VGG-11, whose layers are convolutions.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from pipeline.studies._family import every
 from pipeline.studies._measured import (
     COMMON,
     GROUP,
+    Place,
     by_data,
     curve,
     drawn,
@@ -50,6 +53,9 @@ POINTS = tuple(
     for data in ("mnist", "cifar10")
     for gain in (1.0, 0.5, 0.3, 0.1)
 )
+RESNET = ("data=cifar10", *WIDE[:2], "backbone=resnet18", "backbone.hidden=[256,64]", "backbone.linear_tail=2")
+POINTS += (Point("cifar10-resnet18-gain_1", RESNET),)
+"""A network with three linear layers at its end, whose weights are those that are compared; ours."""
 QUICK_POINTS = shrunk(DIGITS, [point.name for point in DIGITS], ("backbone.epochs=100", "measure.every=20", *COMMON))
 SMALL = ("data.samples_per_class=100", "backbone.hidden=[256,256,256]", "backbone.epochs=150")
 CPU_POINTS = (*DIGITS, *shrunk(POINTS, [f"mnist-gain_{gain:g}" for gain in GAINS], SMALL))
@@ -67,7 +73,7 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
     made = []
     for result in results:
         name = result.point.name
-        found, begun = ([at(result, place, "nfa") for place in places(result)] for at in (end, start))
+        found, begun = ([at(result, place, "nfa") for place in entered(result)] for at in (end, start))
         made += owned(
             READ, every(f"{name}: W^T W correlates with AGOP^1/2, > {HIGH}", [v > HIGH for v in found], numbers(found))
         )
@@ -78,7 +84,7 @@ def _claims(data: str, results: Sequence[Result]) -> list[Claim]:
         made += owned(READ, every(text, [share >= LINEAR for share in shares], numbers(shares)))
     small, large = (next((r for r in results if _gain(r) == gain), None) for gain in (0.3, 1.0))
     if small is not None and large is not None:
-        ends = [end(result, places(result)[-1], "dnc1") for result in (large, small)]
+        ends = [end(result, entered(result)[-1], "dnc1") for result in (large, small)]
         text = f"{data}: a small start collapses more: NC1 of the last layer, gains 1 and .3"
         made += owned(OURS, Claim(text, "less", numbers(ends), ends[1] < ends[0]))
     return made
@@ -103,10 +109,15 @@ def _figure(results: Sequence[Result]) -> "Figure":
 def shares_of_linear(result: Result) -> list[float]:
     """Share of the drop in NC1 from what enters a layer to what leaves it that S V^T makes, of the inner layers."""
     found = []
-    for here, there in pairwise(places(result)):
+    for here, there in pairwise(entered(result)):
         before, linear, after = end(result, here, "dnc1"), end(result, here, "dnc1_svt"), end(result, there, "dnc1")
         found.append((before - linear) / (before - after))
     return found
+
+
+def entered(result: Result) -> list[Place]:
+    """The places whose rows enter linear layers, in the order of data flow."""
+    return [place for place in places(result) if isfinite(end(result, place, "nfa"))]
 
 
 def _gain(result: Result) -> float:
@@ -115,7 +126,7 @@ def _gain(result: Result) -> float:
 
 def _correlations(axes: "Axes", result: Result) -> list:
     """Returns the entries of a legend."""
-    layers, handles = places(result), []
+    layers, handles = entered(result), []
     for number, (place, color) in enumerate(zip(layers, style.shades(len(layers)), strict=True), start=2):
         drawn(axes, curve(result, place, "nfa"), color=color, marker="o")
         axes.axhline(start(result, place, "nfa"), color=color, linestyle=style.LINES[2])
@@ -127,7 +138,7 @@ def _correlations(axes: "Axes", result: Result) -> list:
 def _through(axes: "Axes", result: Result) -> list:
     """Returns the entries of a legend."""
     values, names = [], []
-    for number, place in enumerate(places(result), start=2):
+    for number, place in enumerate(entered(result), start=2):
         values += [end(result, place, "dnc1"), end(result, place, "dnc1_svt")]
         names += [f"$h_{number}$", f"$S V^T h_{number}$"]
     marks.dots(axes, range(0, len(values), 2), values[::2], style.BLUE)

@@ -6,13 +6,13 @@ from readable import drawn_for
 from study_results import one
 
 from pipeline.studies._measured import CLASSIFIER
-from pipeline.studies.engine.study import CPU
+from pipeline.studies.engine.study import CPU, FULL
 from pipeline.studies.linear_tail import STUDY, claims, decay_times, draw, tail
 
 HIDDEN = [(f"network.hidden{number}", "post") for number in (1, 2, 3)]
 
 
-def _run(folder, count, dnc2, *, balance=0.01, epochs=5000, bound=2.0):
+def _run(folder, count, dnc2, *, balance=0.01, epochs=5000, bound=2.0, point=None):
     """`dnc2` of what enters the linear layers, first to last."""
     places = [*HIDDEN, *((f"network.linear{number}", "post") for number in range(1, count))]
     values = dict(zip([*places[2 : 1 + count], CLASSIFIER], dnc2, strict=True))
@@ -22,7 +22,7 @@ def _run(folder, count, dnc2, *, balance=0.01, epochs=5000, bound=2.0):
     }
     curves[CLASSIFIER]["kappa_weight"] = [9.0, dnc2[-1]]
     certificate = {"within": 1.0, "within_bound": bound, "holds": bound >= 1}
-    result = result_of(folder, STUDY, point_of(STUDY, CPU, f"linear_{count}"), curves, certificate=certificate)
+    result = result_of(folder, STUDY, point or point_of(STUDY, CPU, f"linear_{count}"), curves, certificate=certificate)
     result.record["step"] *= epochs
     return result
 
@@ -49,3 +49,10 @@ def test_what_is_not_so_fails_and_too_short_a_run_does_not_decide(tmp_path):
     short = claims([_run(tmp_path / "short", 2, [2.2, 2.0], balance=0.2, epochs=500)])
     assert one(short, "balance of each pair").holds is None and one(short, "straight line").holds is None
     assert one(short, "certificate").holds
+
+
+def test_a_network_of_its_own_is_not_compared_with_others(tmp_path):
+    nine = _run(tmp_path, 4, [16.0, 8.0, 4.0, 2.0], point=point_of(STUDY, FULL, "mnist-nine_layers"), epochs=10**6)
+    judged = claims([_run(tmp_path, 1, [1.0]), nine])
+    assert len(judged) == 3 and all("mnist-nine_layers" in claim.claim and claim.holds for claim in judged)
+    assert list(draw([nine])) == ["linear_tail_mnist-nine_layers"]
