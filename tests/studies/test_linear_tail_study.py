@@ -1,13 +1,15 @@
 """Linear tails: places of the tail, balance that is waited for, and the straight line."""
 
+from dataclasses import replace
+
 import pytest
 from measured_results import point_of, result_of
 from readable import drawn_for
 from study_results import one
 
 from pipeline.studies._measured import CLASSIFIER
-from pipeline.studies.engine.study import CPU, FULL
-from pipeline.studies.linear_tail import STUDY, claims, decay_times, draw, tail
+from pipeline.studies.engine.study import CPU
+from pipeline.studies.linear_tail import SINGLE, STUDY, claims, decay_times, draw, tail
 
 HIDDEN = [(f"network.hidden{number}", "post") for number in (1, 2, 3)]
 
@@ -52,7 +54,8 @@ def test_what_is_not_so_fails_and_too_short_a_run_does_not_decide(tmp_path):
 
 
 def test_a_network_of_its_own_is_not_compared_with_others(tmp_path):
-    nine = _run(tmp_path, 4, [16.0, 8.0, 4.0, 2.0], point=point_of(STUDY, FULL, "mnist-nine_layers"), epochs=10**6)
+    alone = replace(point_of(STUDY, CPU, "linear_4"), name=SINGLE[0].name)
+    nine = _run(tmp_path, 4, [16.0, 8.0, 4.0, 2.0], point=alone, epochs=10**6)
     judged = claims([_run(tmp_path, 1, [1.0]), nine])
     assert len(judged) == 3 and all("mnist-nine_layers" in claim.claim and claim.holds for claim in judged)
     assert list(draw([nine])) == ["linear_tail_mnist-nine_layers"]
