@@ -1,5 +1,6 @@
 """Fixtures shared by all tests, and which tests are slow."""
 
+import gc
 import logging
 import os
 import sys
@@ -55,6 +56,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     # xdist's own groups (3.8) have no effect under pytest 9.2.
     return Together(config, log)
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests, and all that they import, stay to the end: no collection of cycles is to walk through them.
+    gc.freeze()
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
