@@ -17,6 +17,7 @@ import faulthandler
 import gc
 import importlib
 import json
+import logging
 import os
 import pkgutil
 import runpy
@@ -77,11 +78,14 @@ def _load() -> None:
     from pipeline.config.messages import register
     from pipeline.networks import build_backbone
 
+    heard = logging.NullHandler()  # or Lightning would speak for itself, as it does where nobody listens
+    logging.root.addHandler(heard)
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         if module.name == "pipeline.__main__" or not _is_a_program(module):
             importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
+    logging.root.removeHandler(heard)
     importlib.import_module("PIL.Image").init()  # all formats
     yaml.SafeLoader = yaml.CSafeLoader
     hydra._internal.hydra.Hydra.get_mode = lambda *_, **__: None
