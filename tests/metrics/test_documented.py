@@ -45,7 +45,7 @@ def test_the_examples_run_and_print_what_they_say(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     examples = re.findall(r"```python\n(.*?)```\n\nprints\n\n```text\n(.*?)```", PAGE, re.S)
-    assert len(examples) == PAGE.count("```python") == len(registry.families())
+    assert len(examples) == PAGE.count("```python") == len(registry.families()) + 1  # and one that draws them all
     with matplotlib.rc_context({"backend": "agg"}):
         for code, stated in examples:
             exec(code, names)
@@ -54,7 +54,9 @@ def test_the_examples_run_and_print_what_they_say(tmp_path, monkeypatch, capsys)
             # Rounded to a digit, which may be the next one on another processor.
             assert numbers[0] == pytest.approx(numbers[1], abs=0.15), (code, printed, stated)
             assert re.sub(r"-?\d+\.\d+", "", printed) == re.sub(r"-?\d+\.\d+", "", stated)
-    assert (tmp_path / "measures.png").read_bytes().startswith(b"\x89PNG")
+    assert set(names["drawn"]) == set(registry.families()) and all(at for _, at in names["drawn"].values())
+    for figure in ("measures.png", "measures_families.png"):
+        assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
 
 
 (LINES,) = re.findall(r"## On the command line\n.*?```sh\n(.*?)```", PAGE, re.S)
