@@ -219,7 +219,8 @@ class Ours:
         learner, times, began = self.job.learner(self.config), {}, clock()
 
         def measure(epoch: int) -> str:
-            times[epoch], self.compiled = clock(), learner.fast_backbone is not None
+            times[epoch] = clock()
+            self.compiled = not isinstance(learner.fast_backbone, native_norm.ChannelsLast | None)
             return ""
 
         with tempfile.TemporaryDirectory() as folder:
