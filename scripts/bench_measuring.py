@@ -43,6 +43,7 @@ from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import DEFAULT, MeasureSettings
 from pipeline.metrics.registry import CORE, OF_WEIGHTS, families
 from pipeline.networks import Backbone, build_backbone
+from pipeline.networks.rows import Rows
 from pipeline.networks.taps import Taps
 
 K = 10
@@ -168,7 +169,7 @@ def on_network(name: str, count: int, rounds: int, settings: MeasureSettings = D
 
 def blocks_of(features: Tensor, labels: Tensor, size: int) -> list[Block]:
     parts = zip(features.split(size), labels.split(size), strict=True)
-    return [Block(own, rows, {PLACE: rows}) for rows, own in parts]
+    return [Block(own, rows, {PLACE: Rows(rows)}) for rows, own in parts]
 
 
 def ours(features: Tensor, labels: Tensor) -> dict[str, float]:
@@ -179,6 +180,7 @@ def ours(features: Tensor, labels: Tensor) -> dict[str, float]:
     look = SecondLook(plan, {PLACE: own}, {PLACE: own}, None)
     for block in blocks:
         look.add(block)
+    look.join_ranks()
     return {name: float(value) for name, value in look.evaluate(PLACE)[0].items()}
 
 

@@ -23,6 +23,8 @@ SOURCE = Path(__file__).with_name("descent_kernel.cpp")
 CACHE_LINE_BYTES = 64
 LOOK_AGAIN = 16
 """Blocks of steps after which the slower way of using threads is timed once more."""
+WORTH_TIMING = 2e-3
+"""Seconds: in shorter calls the start of threads counts for more than their steps."""
 OBJECTIVES = ("squared_error", "cross_entropy")
 """What the kernel can descend on; an objective says by `Objective.kernel` which of these it is."""
 CONSTRAINTS = ("nonnegative",)
@@ -131,7 +133,9 @@ class _Call:
         self.problem.steps, self.problem.threads = steps, threads
         started = time.perf_counter()
         kernel(ctypes.byref(self.problem))
-        self._pace[threads] = (time.perf_counter() - started) / max(1, steps)
+        taken = time.perf_counter() - started
+        if taken > WORTH_TIMING:
+            self._pace[threads] = taken / steps
 
 
 def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> str | None:
