@@ -258,7 +258,7 @@ def errors_when_collapsed(d: int) -> dict[str, float]:
 def our_state(d: int) -> int:
     """Bytes that statistics of one place and split take."""
     found = ClassStatistics.from_features(torch.zeros(K, d), torch.arange(K), K)
-    return sum(getattr(found, entry.name).nbytes for entry in fields(found) if entry.name not in ("extras", "source"))
+    return sum(value.nbytes for entry in fields(found) if isinstance(value := getattr(found, entry.name), Tensor))
 
 
 def peak(count: int, kept: int) -> None:
