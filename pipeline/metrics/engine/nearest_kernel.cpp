@@ -6,12 +6,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <thread>
 #include <vector>
+
+#include "../../runtime/pieces.h"
 
 namespace {
 
-using Index = std::int64_t;
+using pieces::Index;
 
 #if defined(__AVX512F__)
 constexpr Index BYTES = 64, TILE_ROWS = 8;
@@ -102,13 +103,9 @@ Index panel_of_means() { return PANEL; }
 // rows (samples, width), panels (count, width, PANEL), half (count, PANEL), infinite for classes that do not count.
 void nearest_means(const float* rows, Index samples, Index width, const float* panels, Index count, const float* half,
                    Index threads, float* least, float* second, Index* classes) {
-    std::vector<std::thread> others;
-    const auto part = [&](Index thread) {
+    pieces::over(threads, threads, nullptr, [&](Index thread) {
         search(rows, samples * thread / threads, samples * (thread + 1) / threads, width, panels, count, half, least,
                second, classes);
-    };
-    for (Index thread = 1; thread < threads; ++thread) others.emplace_back(part, thread);
-    part(0);
-    for (auto& other : others) other.join();
+    });
 }
 }
