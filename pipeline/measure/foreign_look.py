@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pipeline.measure.extraction import Block, Place
-from pipeline.measure.second_look import SecondLook
+from pipeline.measure.joining import joined
+from pipeline.measure.second_look import SecondLook, joined_values, to_owners
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Plan
-from pipeline.runtime import ranks
+from pipeline.metrics.registry import FOREIGN
 from pipeline.runtime.devices import moved
 
 
@@ -29,7 +30,7 @@ class ForeignLook:
         for place, rows in block.rows.items():
             reference = self._look.there.own[place]
             nobody = torch.zeros(len(rows.values), dtype=torch.int64, device=rows.values.device)
-            new = ClassStatistics.from_features(rows.values, nobody, reference.num_classes)
+            new = ClassStatistics.from_features(rows.values, nobody, 1)
             known = self._statistics.get(place)
             self._statistics[place] = replace(
                 new if known is None else ClassStatistics.merged([known, new]), source=None
@@ -44,10 +45,7 @@ class ForeignLook:
     def join_ranks(self) -> None:
         """Bring together what all ranks have found."""
         statistics, values = moved((self._statistics, self._values), "cpu")
-        for place in self._places:
-            own = (statistics.get(place), values.get(place, []))
-            shares = [it for it in ranks.gather(own) if it[0] is not None]
-            found = [each for it in shares for each in it[1]]
-            self._statistics[place] = ClassStatistics.merged([it[0] for it in shares])
-            names = found[0] if found else ()
-            self._values[place] = [{name: torch.cat([each[name] for each in found]) for name in names}]
+        found = joined(statistics)
+        self._statistics = {place: found[place] for place in self._places}
+        own = {place: joined_values(values.get(place, []), self._plan, FOREIGN) for place in self._places}
+        self._values = {place: [of_place] for place, of_place in to_owners(own).items()}

@@ -1,6 +1,6 @@
 """The gradient look: how the outputs of a network depend on what its linear layers give."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.data import ImageData, ResidentLoader, Split
 from pipeline.measure.extraction import Place
+from pipeline.measure.joining import joined_sums
 from pipeline.networks import Backbone
 from pipeline.runtime import ranks
 from pipeline.runtime.modes import evaluating
@@ -61,18 +62,20 @@ class GradientLook:
             self.counts[place] += value.numel() // value.shape[-1]
         self._given.clear()
 
-    def found(self, shares: Sequence[tuple[Mapping[Place, Tensor], Mapping[Place, int]]]) -> dict[Place, Tensor]:
-        """S of every layer, from the sums and counts of all ranks."""
-        totals = {}
+    def found(self) -> dict[Place, Tensor]:
+        """S of every layer, from the sums of all ranks; collective."""
+        own = {
+            place: torch.cat([total.detach().cpu().reshape(-1), total.new_tensor([self.counts[place]], device="cpu")])
+            for place, total in self.sums.items()
+        }
+        totals = joined_sums(own)
+        found = {}
         for place, module in self._layers.items():
-            total = sum(sums[place].to(module.weight.device) for sums, _ in shares if place in sums)
-            totals[place] = total / max(1, sum(counts[place] for _, counts in shares))
-        return totals
-
-    @property
-    def share(self) -> tuple[dict[Place, Tensor], dict[Place, int]]:
-        """This rank's sums and counts."""
-        return {place: total.detach().cpu() for place, total in self.sums.items()}, self.counts
+            size = module.weight.shape[0]
+            nothing = torch.zeros(size * size + 1, dtype=torch.float64)
+            *total, count = totals.get(place, nothing).split([size * size, 1])
+            found[place] = (total[0].view(size, size) / count.clamp(min=1)).to(module.weight.device)
+        return found
 
 
 def output_gradients(
@@ -96,7 +99,7 @@ def output_gradients(
     with evaluating(backbone), look.watching():
         for batch in _batches(backbone, images) if layers else ():
             look.add(decide(backbone(batch)))
-    found = look.found(ranks.gather(look.share))
+    found = look.found()
     own = {place: weight for place, weight in weights.items() if place not in layers}
     return found | {place: torch.eye(len(it), dtype=torch.float64, device=it.device) for place, it in own.items()}
 

@@ -1,21 +1,26 @@
-"""Class statistics of all ranks' rows, place by place: `pipeline.metrics.engine.joining` in few messages."""
+"""What all ranks' rows come to, place by place: `pipeline.metrics.engine.joining` in few messages."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from pipeline.metrics import ClassStatistics, registry
-from pipeline.metrics.engine.joining import Talk, added
+from pipeline.metrics.engine.joining import Talk, added, added_pairs
+from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.runtime import ranks
 
 SENT_BYTES = 16 * 2**20
 """What an all-reduce may take, unless one place takes more."""
 
 Key = tuple[str, ...]
+Pair = tuple[Key, Key]
+Name, Size = TypeVar("Name"), TypeVar("Size")
 
 
 @dataclass(frozen=True)
@@ -63,24 +68,61 @@ def joined(parts: Mapping[Key, ClassStatistics]) -> dict[Key, ClassStatistics]:
     """
     if ranks.world_size() == 1:
         return dict(parts)
-    known: dict[Key, _Sizes] = {}
-    for own in ranks.gather({key: _Sizes.of(part) for key, part in parts.items()}):
-        known |= own
+    known = _known({key: _Sizes.of(part) for key, part in parts.items()})
     found: dict[Key, ClassStatistics] = {}
-    talk = Talk(ranks.rank(), ranks.world_size(), ranks.total, ranks.maxima)
-    for group in _in_groups(known):
+    for group in _in_groups({key: sizes.nbytes for key, sizes in known.items()}):
         mine = [parts.get(key) or known[key].nothing() for key in group]
-        found |= zip(group, added(mine, talk), strict=True)
+        found |= zip(group, added(mine, _talk()), strict=True)
     return found
 
 
-def _in_groups(known: Mapping[Key, _Sizes]) -> Iterator[list[Key]]:
-    """Places in groups of up to `SENT_BYTES`: one by one they would wait for one another, and all at once be large."""
-    group: list[Key] = []
-    for key, sizes in known.items():
-        if group and sum(known[other].nbytes for other in group) + sizes.nbytes > SENT_BYTES:
+def joined_pairs(parts: Mapping[Pair, PairStatistics]) -> dict[Pair, PairStatistics]:
+    """The same of pairs of places."""
+    if ranks.world_size() == 1:
+        return dict(parts)
+    known = _known({pair: tuple(part.cross.product.shape) for pair, part in parts.items()})
+    found: dict[Pair, PairStatistics] = {}
+    for group in _in_groups({pair: 8 * (p * q + p * p + q * q) for pair, (p, q) in known.items()}):
+        mine = [parts.get(pair) or PairStatistics.nothing(*known[pair]) for pair in group]
+        found |= zip(group, added_pairs(mine, _talk()), strict=True)
+    return found
+
+
+def joined_sums(parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """The same of plain sums over rows, float64."""
+    if ranks.world_size() == 1:
+        return dict(parts)
+    known = _known({key: tuple(part.shape) for key, part in parts.items()})
+    found: dict[Key, Tensor] = {}
+    for group in _in_groups({key: 8 * math.prod(shape) for key, shape in known.items()}):
+        mine = [parts[key] if key in parts else torch.zeros(known[key], dtype=torch.float64) for key in group]
+        total = ranks.total(torch.cat([each.reshape(-1) for each in mine]))
+        pieces = total.split([each.numel() for each in mine])
+        found |= {key: piece.view(known[key]) for key, piece in zip(group, pieces, strict=True)}
+    return found
+
+
+def _talk() -> Talk:
+    return Talk(ranks.rank(), ranks.world_size(), ranks.total, ranks.maxima)
+
+
+def _known(sizes: Mapping[Name, Size]) -> dict[Name, Size]:
+    """Names and sizes of what some rank has, in one order on all of them."""
+    found: dict[Name, Size] = {}
+    for own in ranks.gather(dict(sizes)):
+        found |= own
+    return found
+
+
+def _in_groups(sizes: Mapping[Name, int]) -> Iterator[list[Name]]:
+    """Names in groups of up to `SENT_BYTES`: one by one they would wait for one another, and all at once be large."""
+    group: list[Name] = []
+    taken = 0
+    for name, size in sizes.items():
+        if group and taken + size > SENT_BYTES:
             yield group
-            group = []
-        group.append(key)
+            group, taken = [], 0
+        group.append(name)
+        taken += size
     if group:
         yield group

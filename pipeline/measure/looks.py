@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.data import Split
 from pipeline.measure.extraction import Block, Place
+from pipeline.measure.joining import joined_pairs, joined_sums
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
@@ -20,6 +21,7 @@ from pipeline.metrics.progress import path_sums
 from pipeline.metrics.registry import GIVEN, GROUP
 from pipeline.networks.rows import Rows
 from pipeline.runtime import ranks
+from pipeline.runtime.devices import moved
 
 Found = tuple[dict[str, Tensor], dict[str, str]]
 """Values, and why some of them are not finite."""
@@ -174,17 +176,8 @@ class FirstLook:
         if ranks.world_size() == 1:
             return
         device = next((part.counts.device for part in self.statistics.values()), torch.device("cpu"))
-        for own in ranks.gather((list(self.pairs), list(self.paths))):
-            for pair in own[0]:
-                self.pairs.setdefault(pair, None)
-            for place in own[1]:
-                self.paths.setdefault(place, None)
-        for pair in sorted(self.pairs):
-            shares = ranks.gather(None if self.pairs[pair] is None else self.pairs[pair].to("cpu"))
-            self.pairs[pair] = PairStatistics.merged([own for own in shares if own is not None]).to(device)
-        for place in sorted(self.paths):
-            own = self.paths[place]
-            self.paths[place] = sum(it for it in ranks.gather(None if own is None else own.cpu()) if it is not None)
+        self.pairs = moved(joined_pairs(moved(self.pairs, "cpu")), device)
+        self.paths = joined_sums(moved(self.paths, "cpu"))
 
 
 def of_pairs(found: Mapping[tuple[Place, Place], PairStatistics], place: Place, plan: Plan) -> tuple[object, Found]:

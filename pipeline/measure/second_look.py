@@ -113,7 +113,7 @@ class SecondLook:
 
     def join_ranks(self) -> None:
         """Add what the other ranks have found."""
-        values = {key: [_joined_values(found, self.plan)] for key, found in self._values.items()}
+        values = {key: [joined_values(found, self.plan)] for key, found in self._values.items()}
         self._values, self._sums, self._judged = moved((values, self._sums, self._judged), "cpu")
         self._judged = {key: int(judged) for key, judged in self._judged.items()}
         if ranks.world_size() == 1:
@@ -125,9 +125,7 @@ class SecondLook:
             self._sums |= {key: piece[:-1] for key, piece in zip(keys, added, strict=True)}
             self._judged |= {key: int(piece[-1]) for key, piece in zip(keys, added, strict=True)}
         if self.plan.row_values:
-            of_ranks = ranks.gather([own for (own,) in self._values.values()])
-            for at, key in enumerate(self._values):
-                self._values[key] = [_joined_values([own[at] for own in of_ranks], self.plan)]
+            self._values = {key: [own] for key, own in to_owners({k: v for k, (v,) in self._values.items()}).items()}
 
     def evaluate(self, key: Key, more: Mapping[str, object] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Values of the metrics of a place, and reasons for those that are not finite."""
@@ -146,7 +144,22 @@ class SecondLook:
         return plan.evaluate(inputs)
 
 
-def _joined_values(found: Sequence[Mapping[str, Tensor]], plan: Plan) -> dict[str, Tensor]:
-    names = [it.name for it in plan.row_values]
+def joined_values(found: Sequence[Mapping[str, Tensor]], plan: Plan, prefix: str = "") -> dict[str, Tensor]:
+    """Numbers of rows, of several blocks; of none where there is no block."""
+    names = [f"{prefix}{it.name}" for it in plan.row_values]
     nothing = torch.zeros(0, dtype=torch.float64)
     return {name: torch.cat([own[name] for own in found]) if found else nothing for name in names}
+
+
+def to_owners(values: dict[Key, dict[str, Tensor]]) -> dict[Key, dict[str, Tensor]]:
+    """Numbers of the rows of all ranks `(N,)`, by place, of the places whose formulas this rank works out (`shared`);
+    of all others none.
+
+    There is no sum of them (a formula may want their order), so they travel, but only to where they are needed.
+    """
+    owned = [
+        (ranks.owner(at, len(values)), torch.stack(list(own.values()), -1) if own else torch.zeros(0, 0))
+        for at, own in enumerate(values.values())
+    ]
+    found = zip(values.items(), ranks.rows_to_owners(owned), strict=True)
+    return {key: {} if rows is None else dict(zip(own, rows.unbind(-1), strict=True)) for (key, own), rows in found}

@@ -179,7 +179,7 @@ class Measurement:
         values: dict[Quantity, float] = {}
         reasons: dict[Quantity, str] = {}
         seen = self.takes_gradients and any(self.gradients.counts.values())
-        gradients = self.gradients.found(_on_all_ranks(self.gradients.share)) if seen else {}
+        gradients = self.gradients.found() if seen else {}
         for place, metric in self._metrics.items():
             weight = _whole(place, self._weights[place].weight) if place in self._weights else None
             pair, others = of_pairs(self._between.pairs, place, self._plan)

@@ -1,9 +1,10 @@
-"""Class statistics of all ranks' rows: agree on the anchors of the classes first, then add plain sums.
+"""Statistics of all ranks' rows: agree on the anchors first, then add plain sums.
 
-Statistics about the anchors of one rank do not add to those about another's; about common ones they do. So the ranks
-agree on an anchor for each class (that of the rank with most samples of it, as `ClassStatistics.merged` takes), then
-add up what their means are off it, and what their scatter is about the mean that comes out. What a rank receives, 2 K d
-numbers for a place of K classes and d features in a few all-reduces, does not grow with the number of ranks.
+Class statistics about the anchors of one rank do not add to those about another's; about common ones they do. So the
+ranks agree on an anchor for each class (that of the rank with most samples of it, as `ClassStatistics.merged` takes),
+then add up what their means are off it, and what their scatter is about the mean that comes out. What a rank receives,
+2 K d numbers for a place of K classes and d features in a few all-reduces, does not grow with the number of ranks. The
+same holds for products of pairs of places.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline.metrics import registry
+from pipeline.metrics.engine.pairing import Cross, PairStatistics
 from pipeline.metrics.engine.statistics import ClassStatistics
 
 Reduce = Callable[[Tensor], Tensor]
@@ -82,6 +84,32 @@ def added(parts: Sequence[ClassStatistics], talk: Talk) -> list[ClassStatistics]
         one = replace(one, extras={name: extras[name] for name in part.extras})
         found.append(replace(one, views={name: next(inside) for name in views[at]}))
     return found
+
+
+def added_pairs(parts: Sequence[PairStatistics], talk: Talk) -> list[PairStatistics]:
+    """The same of pairs of places: 3 (p + q) numbers of anchors, as many of means, and pq + p^2 + q^2 of products."""
+    crosses = [cross for part in parts for cross in (part.cross, part.first, part.second)]
+    claims = [cross.count * talk.size + (talk.size - 1 - talk.rank) for cross in crosses]
+    most = _reduced(talk.maxima, [claims])[0]
+    own = [
+        [torch.where(claim == largest, anchor, 0.0) for anchor in cross.anchors]
+        for cross, claim, largest in zip(crosses, claims, most, strict=True)
+    ]
+    anchors = _reduced(talk.total, own)
+    apart = [
+        [(mine - anchor) + drift for mine, anchor, drift in zip(cross.anchors, agreed, cross.drifts, strict=True)]
+        for cross, agreed in zip(crosses, anchors, strict=True)
+    ]
+    weighted = [[cross.count, *(cross.count * off for off in offs)] for cross, offs in zip(crosses, apart, strict=True)]
+    *sums, batches = _reduced(talk.total, [*weighted, [part.batches for part in parts]])
+    drifts = [[off / count.clamp(min=1) for off in offs] for count, *offs in sums]
+    products = []
+    for cross, offs, means in zip(crosses, apart, drifts, strict=True):
+        x, y = (off - mean for off, mean in zip(offs, means, strict=True))
+        products.append(cross.product + cross.count * x[..., :, None] * y[..., None, :])
+    found = zip(sums, anchors, drifts, _reduced(talk.total, [products])[0], strict=True)
+    joined = [Cross(count, tuple(at), tuple(means), product) for (count, *_), at, means, product in found]
+    return [PairStatistics(*joined[3 * at : 3 * at + 3], batches[at]) for at in range(len(parts))]
 
 
 def _agreed(parts: Sequence[ClassStatistics], talk: Talk) -> tuple[list[Tensor], list[list[Tensor]]]:

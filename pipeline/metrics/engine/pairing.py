@@ -109,6 +109,11 @@ class PairStatistics:
         return cls(*crosses, sum(found, start=nothing))
 
     @classmethod
+    def nothing(cls, first: int, second: int) -> PairStatistics:
+        """Those of no rows of two places so wide, without member dimensions."""
+        return cls.of_rows(torch.zeros(0, first), torch.zeros(0, second), [])
+
+    @classmethod
     def merged(cls, parts: Sequence[PairStatistics]) -> PairStatistics:
         """Those of the batches of all parts."""
         crosses = (Cross.merged([getattr(part, name) for part in parts]) for name in ("cross", "first", "second"))
