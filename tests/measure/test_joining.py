@@ -218,7 +218,8 @@ def test_what_each_rank_works_out_comes_to_all_once(monkeypatch):
     received = {}
     for size in (2, 64):
         world = World(monkeypatch, size)
-        found = world.run(lambda rank: second_look.shared(places, lambda _, d: torch.full((d, 3), float(d))))
+        filled = lambda _, width: torch.full((width, 3), float(width))  # noqa: E731
+        found = world.run(lambda rank: second_look.shared(places, filled))  # noqa: B023
         for own in found:
             assert list(own) == list(places)
             assert all(own[key].shape == (d, 3) and bool((own[key] == d).all()) for key, d in places.items())
