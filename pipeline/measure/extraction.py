@@ -172,6 +172,7 @@ def run_over(
     rows: dict[Place, Rows] = {}
     entering: dict[str, Rows] = {}
     waiting: list[Block] = []
+    taken = 0  # memory, by those that wait
 
     repeated = {place for place, tap in places(backbone, pooling).items() if tap.repeats}
 
@@ -187,9 +188,11 @@ def run_over(
         rows[place] = value.clone()
 
     def hand_on() -> None:
+        nonlocal taken
         if waiting:
             listen(Block.joined(waiting))
             waiting.clear()
+            taken = 0
 
     began = time.monotonic()
     with evaluating(backbone):
@@ -208,8 +211,8 @@ def run_over(
                 if listen is not None:
                     waiting.append(Block(labels, found, dict(rows), at, (len(found),), all_labelled))
                     rows.clear()
-                    count = sum(len(part.labels) for part in waiting)
-                    if count >= BLOCK_IMAGES or sum(part.nbytes for part in waiting) >= BLOCK_BYTES:
+                    taken += waiting[-1].nbytes
+                    if at + len(found) - waiting[0].first >= BLOCK_IMAGES or taken >= BLOCK_BYTES:
                         hand_on()
                 progress.advance_to(math.ceil(done / size))
         hand_on()

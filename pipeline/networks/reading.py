@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +66,14 @@ class Reading:
         """What was given as a reading, or as how to read."""
         return value if isinstance(value, Reading) else cls(value)
 
-    @property
+    @cached_property
     def way(self) -> str:
         """One of `WAYS`, `AUTO`, or "function"."""
         if callable(self.how):
             return "function"
         return next((word for word in self.how.split("+") if not _is_layout(word)), "mean")
 
-    @property
+    @cached_property
     def layout(self) -> Layout | None:
         """The axes, if they are given."""
         words = [] if callable(self.how) else [word for word in self.how.split("+") if _is_layout(word)]

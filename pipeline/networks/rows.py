@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pipeline.metrics.engine.unit_counts import unit_counts
-from pipeline.networks.counting import nonzero
+from pipeline.networks.pooling import pooled
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Layout:
     ndim: int = 2
     tokens: tuple[int | None, int | None] = (None, None)
 
-    @property
+    @cached_property
     def positions(self) -> tuple[int, ...]:
         """The axes that are neither samples nor channels."""
         return tuple(axis for axis in range(self.ndim) if axis not in (self.batch, self.channel))
@@ -54,6 +54,7 @@ class Rows:
         positions: the position `(m,)` of each row among the P positions of its sample, where not all are there.
         units: `(n, C + 68)` float64, `unit_counts` of each sample, before its positions were pooled; None where nobody
             asked, or the entries of the rows are the units themselves.
+        is_own: whether it is known that nothing else lies where the values do.
     """
 
     values: Tensor
@@ -62,6 +63,7 @@ class Rows:
     count: int | None = None
     positions: Tensor | None = None
     units: Tensor | None = None
+    is_own: bool = False
 
     @property
     def num_samples(self) -> int:
@@ -113,7 +115,7 @@ class Rows:
 
     def clone(self) -> Rows:
         """With memory of its own."""
-        return replace(self, values=self.values.clone())
+        return self if self.is_own else replace(self, values=self.values.clone(), is_own=True)
 
     @property
     def nbytes(self) -> int:
@@ -168,17 +170,16 @@ def _mean(value: Tensor, layout: Layout, tokens: tuple[int | None, int | None], 
             single = value.squeeze(dims[0])
             return Rows(single if layout.batch < layout.channel else single.T)
         mask = None if mask is None else mask[:, slice(*tokens)]
-    dtype = torch.promote_types(value.dtype, torch.float32)
+    mask = None if mask is None else fitting(mask, ordered(value, layout))
+    if mask is None:
+        means, active = pooled(value, layout.batch, layout.channel)
+        return Rows(means, None, active, is_own=True)
     tokens_first = ordered(value, layout)
-    mask = fitting(mask, tokens_first)
-    if mask is not None:
-        inside = mask.to(value.device)[..., None]
-        counts = inside.sum(1).clamp(min=1)
-        active = ((tokens_first != 0) & inside).sum((1, 2)) / counts.squeeze(1).to(torch.float64)
-        return Rows(tokens_first.to(dtype).masked_fill(~inside, 0).sum(1) / counts, None, active)
-    active = nonzero(value, layout.batch) / math.prod(value.shape[axis] for axis in dims)
-    mean = value.mean(dims if len(dims) > 1 else dims[0], dtype=dtype)
-    return Rows(mean if layout.batch < layout.channel else mean.T, None, active)
+    inside = mask.to(value.device)[..., None]
+    counts = inside.sum(1).clamp(min=1)
+    active = ((tokens_first != 0) & inside).sum((1, 2)) / counts.squeeze(1).to(torch.float64)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    return Rows(tokens_first.to(dtype).masked_fill(~inside, 0).sum(1) / counts, None, active)
 
 
 def ordered(value: Tensor, layout: Layout) -> Tensor:
