@@ -23,6 +23,9 @@ TINY = "protocol=dufm protocol.samples_per_class=4 protocol.num_features=8 head.
 TINY = [*TINY.split(), "descent.seeds=1", "logger=none", "record.figures=false"]
 AXES = {"descent.lr": [0.001 * (i + 1) for i in range(50)], "head.weight_decay": [1e-5 * (i + 1) for i in range(20)]}
 
+NUMBERS = ("headline", "layers", "loss", "verdict", "references", "sits_at", "accuracy", "timings")
+"""Parts of a summary that no two runs share."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,14 +49,14 @@ def main() -> None:
 
 
 def make(folder: Path, count: int, one: Path) -> None:
-    """Copies of a run, each of which seems to have been made with other settings."""
+    """Copies of a run, each of which seems to have been made with other settings, and to have found other numbers."""
     import yaml
 
     if not one.exists():
         subprocess.run([sys.executable, "-m", "pipeline", *TINY, f"hydra.run.dir={one}"], check=True)
-    config = yaml.safe_load((one / ".hydra" / "config.yaml").read_text())
+    kept = one / ".hydra"
+    config, hydra = (yaml.safe_load((kept / f"{name}.yaml").read_text()) for name in ("config", "hydra"))
     summary = json.loads((one / "summary.json").read_text())
-    measured = [entry["value"] for entry in summary["headline"]]
     said = [line for line in TINY if "=" in line]
     partial = folder.with_name(f"{folder.name}-partial")
     for number, (seed, *values) in enumerate(itertools.product(range(count), *AXES.values())):
@@ -68,13 +71,27 @@ def make(folder: Path, count: int, one: Path) -> None:
             for section in sections:
                 within = within[section]
             within[name] = value
-        (new / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
         overrides = [*said, *(f"{key}={value}" for key, value in changes.items())]
-        (new / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-        for entry, value in zip(summary["headline"], measured, strict=True):
-            entry["value"] = value * (1 + number / count) if isinstance(value, float) else value
-        (new / "summary.json").write_text(json.dumps(summary, indent=2))
+        job = {"num": number, "id": str(number), "override_dirname": ",".join(sorted(overrides))}
+        own = {"run": {"dir": str(new)}, "job": hydra["hydra"]["job"] | job}
+        own |= {"runtime": hydra["hydra"]["runtime"] | {"output_dir": str(new)}}
+        own |= {"overrides": hydra["hydra"]["overrides"] | {"task": overrides}}
+        written = {"config": config, "hydra": {"hydra": hydra["hydra"] | own}, "overrides": overrides}
+        for name, content in written.items():
+            text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+            (new / ".hydra" / f"{name}.yaml").write_text(text)
+        found = summary | {key: differing(summary[key], 1 + number / count) for key in NUMBERS if key in summary}
+        (new / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
     partial.rename(folder)
+
+
+def differing(value: object, factor: float) -> object:
+    """The same with other numbers."""
+    if isinstance(value, dict):
+        return {key: differing(item, factor) for key, item in value.items()}
+    if isinstance(value, list):
+        return [differing(item, factor) for item in value]
+    return value * factor if isinstance(value, float) else value
 
 
 def forget(folder: Path) -> None:

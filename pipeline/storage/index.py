@@ -9,6 +9,7 @@ stranger's like the runs beside it, what is taken from it is checked as what is 
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 from pipeline.runtime.files import atomic
 from pipeline.storage import settings_files as settings
 from pipeline.storage import summary
+from pipeline.storage.parts import Parts
 from pipeline.storage.reading import Unreadable, not_plain, text_of
 from pipeline.storage.shapes import fault
 from pipeline.storage.summary_shape import SUMMARY, lacks
@@ -33,6 +35,9 @@ SETTLED_NS = 2 * 10**9
 """A file that changed later than this before it was read could change again without being seen to."""
 LEFT_OUT = frozenset({"layers", "backbone_layers", "environment", "references", "sits_at", "timings", "training"})
 """Parts of a summary that no list shows; whoever asks for one has the summary read."""
+_written = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+HUGE = re.compile(r"[eE]\+?\d{3}|\d{100}")
+"""Of numbers that may be infinite once they are read."""
 MAKES_NO_SENSE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 """What comes of an index that is none."""
 
@@ -60,9 +65,10 @@ def kept_runs(folder: Path, runs: Iterable[Path]) -> dict[Path, KeptRun]:
             unknown.append((run, name, stamp))
     if len(unknown) <= FEWEST:
         return found
+    reading = _Reading(new)
     for run, name, stamp in unknown:
-        if stamp and (parts := _parts(run)):
-            new.add(name, stamp, *parts)
+        if stamp and (row := reading.row(run, stamp)):
+            new.rows[name] = row
             found[run] = new.taken(run, name, stamp)
     if len(new.rows) > FEWEST:
         new.add_from(old, {str(run.relative_to(folder)) for run in found})
@@ -92,7 +98,7 @@ class _Index:
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""
         content = {"form": FORM, "pool": self.pool, "runs": self.rows}
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+        text = _written(content)
         with atomic(folder / FILE) as path:
             path.write_text(f"{_digest(text)}\n{text}", encoding="ascii")
 
@@ -124,37 +130,61 @@ class _Index:
             raise ValueError(key)
         return value
 
-    def add(self, name: str, stamp: str, *parts: Any) -> None:
-        """Note a run: its summary without `LEFT_OUT`, its configuration, its overrides, where Hydra started it."""
-        written, config, overrides, hydra = parts
-        self.rows[name] = {
-            "stamp": stamp,
-            "summary": {key: None if key in LEFT_OUT else self._place(value) for key, value in written.items()},
-            "config": None if config is None else {key: self._place(value) for key, value in config.items()},
-            "overrides": None if overrides is None else self._place(overrides),
-            "hydra": None if hydra is None else self._place(hydra),
-        }
-
     def add_from(self, old: "_Index", names: Iterable[str]) -> None:
         """Note what another index holds of runs, where this one holds nothing."""
+        at = lambda place: None if place is None else self.place(old.pool[place])  # noqa: E731
         for name in names:
             if name not in self.rows:
                 row = old.rows[name]
-                at = lambda place: None if place is None else old.pool[place]  # noqa: E731
                 config = row["config"] and {key: at(place) for key, place in row["config"].items()}
                 written = {key: at(place) for key, place in row["summary"].items()}
-                self.add(name, row["stamp"], written, config, at(row["overrides"]), at(row["hydra"]))
+                self.rows[name] = {"stamp": row["stamp"], "summary": written, "config": config}
+                self.rows[name] |= {key: at(row[key]) for key in ("overrides", "hydra")}
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return {}
 
-    def _place(self, value: Any) -> int:
-        text = json.dumps(value)
+    def place(self, value: Any, text: str | None = None) -> int:
+        """Where a value stands, from now on.
+
+        Args:
+            text: JSON that no other value was read from, of which it need not be written anew.
+
+        Raises:
+            ValueError: it holds an infinity.
+        """
+        text = _written(value) if text is None or HUGE.search(text) else text
         if text not in self._places:
             self._places[text] = len(self.pool)
             self.pool.append(value)
         return self._places[text]
+
+
+class _Reading:
+    """Runs as rows of an index, read from their files: the summary without `LEFT_OUT`, the configuration, the
+    overrides, and where Hydra started it."""
+
+    def __init__(self, index: _Index) -> None:
+        self._index = index
+        kept = lambda key, value, text: None if key in LEFT_OUT else index.place(value, text)  # noqa: E731
+        self._summary = Parts(SUMMARY, kept, is_json=True)
+        self._config = Parts(settings.CONFIG_SHAPE, lambda _, value, __: index.place(value))
+        self._hydra = Parts(settings.HYDRA_SHAPE, lambda _, value, __: index.place(_started(value)))
+
+    def row(self, run: Path, stamp: str) -> dict[str, Any] | None:
+        """The row of a run; None unless all its files can be used."""
+        try:
+            written = self._summary.of(run / summary.FILE) or {}
+            config, hydra = self._config.of(run / settings.CONFIG), self._hydra.of(run / settings.HYDRA)
+            overrides = settings.kept_overrides(run)
+            if lacks(written) or ("status" in written and self._index.pool[written["status"]] == summary.UNREADABLE):
+                return None
+            row = {"stamp": stamp, "summary": written, "config": config}
+            at = None if overrides is None else self._index.place(overrides)
+            return row | {"overrides": at, "hydra": hydra and hydra["hydra"]}
+        except ValueError:  # Unreadable, or what no index can hold
+            return None
 
 
 _CONFIG, _OVERRIDES = settings.CONFIG_SHAPE, {"overrides?": settings.OVERRIDES_SHAPE}
@@ -194,21 +224,10 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _parts(run: Path) -> tuple[Any, Any, Any, Any] | None:
-    """Summary, configuration, overrides of a run, and where it was started; None unless all its files can be used."""
-    try:
-        hydra = settings.kept_hydra(run)
-        config, overrides = settings.kept_config(run), settings.kept_overrides(run)
-    except Unreadable:
-        return None
-    found = summary.read(run)
-    return None if found.status == summary.UNREADABLE else (found.written, config, overrides, _started(hydra))
-
-
-def _started(hydra: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _started(hydra: Mapping[str, Any]) -> dict[str, Any]:
     """What runs of one sweep have in common of Hydra's own settings: where they were started, by which files."""
-    runtime = (hydra or {}).get("runtime") or {}
-    return None if hydra is None else {"runtime": {key: runtime.get(key) for key in ("cwd", "config_sources")}}
+    runtime = hydra.get("runtime") or {}
+    return {"runtime": {key: runtime.get(key) for key in ("cwd", "config_sources")}}
 
 
 def _stamp(run: Path) -> str | None:

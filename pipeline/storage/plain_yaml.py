@@ -8,6 +8,7 @@ which alone refuses; both ways give the same values.
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -20,8 +21,18 @@ LONGEST_PART = 2**13
 """Characters of a part that is remembered, of `PARTS`."""
 PARTS = 2048
 KEY = r"[A-Za-z_]\w*:(?= |$)"
-TOP, BELOW = (re.compile(rf"^(?={indent}{KEY})", re.MULTILINE) for indent in ("", "  "))
-HEADER = re.compile(r"([A-Za-z_]\w*):\n(?=  [A-Za-z_])")
+DEEPEST_CUT = 6
+"""Spaces before the keys of a mapping that is still taken apart."""
+EVERY = range(0, DEEPEST_CUT + 1, 2)
+KEYS = {at: re.compile(rf"\n(?={' ' * at}{KEY})", re.MULTILINE) for at in EVERY}
+HEADERS = {at: re.compile(rf" {{{at}}}([A-Za-z_]\w*):\n(?= {{{at + 2}}}{KEY})", re.MULTILINE) for at in EVERY[:-1]}
+ITEMS = re.compile(r"\n(?=- )")
+PLAIN = r"(?:([A-Za-z0-9_./][A-Za-z0-9_./=,+-]*)|'([ -&(-~]*)')\n?"
+"""A scalar without quotes, whatever it means, or a text in them; it ends with its line."""
+LINE, ITEM = re.compile(rf" *([A-Za-z_]\w*): {PLAIN}"), re.compile(rf"- {PLAIN}")
+LISTED = re.compile(r"( *)([A-Za-z_]\w*):\n((?:\1- [A-Za-z0-9_./][A-Za-z0-9_./=,+-]*\n)+)")
+"""A key, and a list of such scalars."""
+INT, LONGEST_INT = "tag:yaml.org,2002:int", 200
 PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
 
 
@@ -33,7 +44,7 @@ def plain_yaml(text: str) -> Any:
         Exception: whatever PyYAML makes of what is no YAML.
     """
     try:
-        return _by_parts(text)
+        return copied(shared_yaml(text))
     except Exception:  # unusual, or wrong: PyYAML says what of the whole
         return _by_pyyaml(text)
 
@@ -42,54 +53,73 @@ class _Unusual(Exception):
     """What is left to PyYAML's own loader."""
 
 
-def _by_parts(text: str) -> Any:
-    """The values of a file whose parts can be read one by one.
+def shared_yaml(text: str) -> Any:
+    """The same for those who change nothing in it: parts that are equal in several files are one object. What it gives
+    is plain (`pipeline.storage.reading.not_plain`).
+
+    Raises:
+        Exception: what stands there is unusual, or wrong; `plain_yaml` says which.
+    """
+    value, nodes = _joined(list(parts_of(text)), 0)
+    if nodes > MOST_NODES:
+        raise _Unusual
+    return value
+
+
+def parts_of(text: str, indent: int = 0) -> Iterator[str]:
+    """The text, cut where keys begin that stand so far in, or the items of a list; whole if it does not begin so.
 
     A part that is whole by itself leaves nothing open (a quote, a bracket, a longer indentation), so that what follows
     it means the same as at the beginning of a file.
     """
-    found, nodes = {}, 1
-    for part in _parts(text, TOP):
-        header = HEADER.match(part) if len(part) > LONGEST_PART // 8 else None
-        inner = list(_parts(part[header.end() :], BELOW)) if header else []
-        if len(inner) < 2:
-            value, count = _part(part)
-            if not isinstance(value, dict):
-                if part == text:
-                    return _copied(value)
-                raise _Unusual
-        else:
-            within, count = {}, 2
-            for one in inner:
-                below, more = _part(one)
-                within.update(below)
-                count += more
-            value = {_scalar(header[1]): within}
-        found.update(value)
-        nodes += count
-    if nodes > MOST_NODES:
-        raise _Unusual
-    return _copied(found)
-
-
-def _parts(text: str, begin: re.Pattern[str]) -> Iterator[str]:
-    """The text, cut where keys begin; whole if it does not begin with one."""
-    starts = [match.start() for match in begin.finditer(text)]
+    begin = ITEMS if not indent and text.startswith("- ") else KEYS[indent]
+    starts = [match.start() for match in begin.finditer(f"\n{text}")]
     if not starts or starts[0]:
         yield text
         return
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for start, end in pairwise([*starts, len(text)]):
         yield text[start:end]
 
 
-def _part(text: str) -> tuple[Any, int]:
+def _joined(parts: list[str], indent: int) -> tuple[Any, int]:
+    """The value of a text that was cut into these parts, and how many values it has."""
+    if len(parts) == 1:
+        return _part(parts[0], indent)
+    found: Any = [] if parts[0].startswith("- ") else {}
+    add, nodes = (found.extend if isinstance(found, list) else found.update), 1
+    for part in parts:
+        value, count = _part(part, indent)
+        if type(value) is not type(found):
+            raise _Unusual
+        add(value)
+        nodes += count
+    return found, nodes
+
+
+def _part(text: str, indent: int) -> tuple[Any, int]:
     """The value of a part, which nobody may change, and how many values it has."""
-    return _remembered(text) if len(text) <= LONGEST_PART else _built(text)
+    return _remembered(text, indent) if len(text) <= LONGEST_PART else _taken_apart(text, indent)
 
 
 @lru_cache(PARTS)
-def _remembered(text: str) -> tuple[Any, int]:
-    return _built(text)
+def _remembered(text: str, indent: int) -> tuple[Any, int]:
+    return _taken_apart(text, indent)
+
+
+def _taken_apart(text: str, indent: int) -> tuple[Any, int]:
+    """The value of a part: what is below its only key is cut again, as far as that goes."""
+    if line := LINE.fullmatch(text):
+        return {_scalar(line[1]): _scalar(line[2]) if line[3] is None else line[3]}, 3
+    if item := ITEM.fullmatch(text):
+        return [_scalar(item[1]) if item[2] is None else item[2]], 2
+    if listed := LISTED.fullmatch(text):
+        items = [_scalar(line.lstrip(" ")[2:]) for line in listed[3].splitlines()]
+        return {_scalar(listed[2]): items}, len(items) + 3
+    header = HEADERS[indent].match(text) if indent in HEADERS else None
+    if not header:
+        return _built(text)
+    within, nodes = _joined(list(parts_of(text[header.end() :], indent + 2)), indent + 2)
+    return {_scalar(header[1]): within}, nodes + 2
 
 
 def _built(text: str) -> tuple[Any, int]:
@@ -108,7 +138,7 @@ def _built(text: str) -> tuple[Any, int]:
                 raise _Unusual
             stack[-1][1].append(_scalar(event.value) if event.implicit[0] else event.value)
         elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-            if event.tag is not None or len(stack) > DEEPEST - 2:
+            if event.tag is not None or len(stack) > DEEPEST - 2 - len(EVERY):
                 raise _Unusual
             stack.append((dict if kind is yaml.MappingStartEvent else list, []))
         elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
@@ -138,14 +168,16 @@ def _meaning(text: str) -> Any:
     tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
     if tag not in PLAIN_TAGS:
         raise _Unusual  # a key that merges, say
+    if tag == INT and len(text) > LONGEST_INT:
+        raise _Unusual
     return PlainLoader.yaml_constructors[tag](_RESOLVER, yaml.ScalarNode(tag, text))
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A copy, which its owner may change."""
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _by_pyyaml(text: str) -> Any:

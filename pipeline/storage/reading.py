@@ -73,7 +73,7 @@ def json_of(path: Path, shape: Shape) -> Any:
     """
     text = text_of(path)
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise Unreadable(path, f"it is no JSON ({str(error).splitlines()[0]})") from error
     return _checked(path, value, shape)
@@ -131,5 +131,6 @@ def _not_plain_scalar(value: Any) -> str | None:
     return None if isinstance(value, str) else f"it holds a {type(value).__name__}"
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """For JSON's parser, of NaN and infinities."""
     raise ValueError(f"{name} is no number of JSON")

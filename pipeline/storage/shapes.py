@@ -6,6 +6,7 @@ a dict are required unless they end in ``?``; `ANY` stands for all keys that are
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 NULL = type(None)
@@ -20,6 +21,13 @@ Shape = Any
 def fault(value: Any, shape: Shape, where: str = "it") -> str | None:
     """The first thing that is wrong with ``value``, which stands at ``where``; None if its shape is right."""
     return None if _test(shape)(value) else _said(value, shape, where)
+
+
+def is_closed(shape: Shape) -> bool:
+    """Whether nothing in a value of this shape is left open: it is plain, and no deeper than the shape."""
+    if isinstance(shape, tuple | list):
+        return all(map(is_closed, shape))
+    return not isinstance(shape, dict) or (ANY in shape and all(map(is_closed, shape.values())))
 
 
 def _said(value: Any, shape: Shape, where: str) -> str | None:
@@ -70,16 +78,30 @@ def _test(shape: Shape) -> Test:
 
 def _made(shape: Shape) -> Test:
     if isinstance(shape, tuple):
-        tests = [_made(one) for one in shape]
-        return lambda value: any(test(value) for test in tests)
+        tests = [_made(one) for one in shape if one is not NULL]
+        only = tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)
+        return (lambda value: value is None or only(value)) if NULL in shape else only
     if isinstance(shape, list):
+        if shape[0] in (NUMBER, (NUMBER, NULL)):
+            return partial(_are_numbers, null=shape[0] is not NUMBER)
         of_item = _made(shape[0])
         return lambda value: isinstance(value, list) and all(map(of_item, value))
     if isinstance(shape, dict):
         return _of_mappings(shape)
     if shape is NUMBER:
         return lambda value: math.isfinite(value) if type(value) is float else _is_a(value, NUMBER)
-    return lambda value: _is_a(value, shape)
+    return (lambda value: _is_a(value, shape)) if shape is int else (lambda value: isinstance(value, shape))
+
+
+def _are_numbers(value: Any, null: bool) -> bool:
+    """Of lists of numbers, of which a summary has hundreds."""
+    if not isinstance(value, list):
+        return False
+    for item in value:
+        sound = math.isfinite(item) if type(item) is float else (null and item is None) or _is_a(item, NUMBER)
+        if not sound:
+            return False
+    return True
 
 
 def _of_mappings(shape: Mapping[str, Shape]) -> Test:

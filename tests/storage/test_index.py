@@ -114,6 +114,18 @@ def test_runs_that_cannot_be_used_are_not_kept(many):
     assert states["4"] == states["6"] == ("unreadable", False)
 
 
+@pytest.mark.parametrize("number", ["1e999", "1" + "0" * 320 + ".5", "1" + "0" * 90 + "e" + "0" * 98 + "299"])
+def test_a_run_with_an_infinite_number_is_read_by_itself(many, number):
+    """The index is JSON, which has none."""
+    text = (many / "4" / "summary.json").read_text()
+    (many / "4" / "summary.json").write_text(
+        json.dumps(json.loads(text) | {"own": "x"}, indent=2).replace('"x"', number)
+    )
+    (many / "6" / ".hydra" / "config.yaml").write_text("seed: 6\nhead:\n  width: .inf\n")
+    assert seen(many) == read_afresh(many)
+    assert {run.name for run in runs_below(many) if not run.kept} == {"4", "6"}
+
+
 @pytest.mark.parametrize(
     "damage",
     [

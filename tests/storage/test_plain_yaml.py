@@ -30,6 +30,14 @@ LONG = "hydra:\n" + "".join(f"  key_{i}:\n    a: {i}\n    b: [x, 'y: z', {{c: 1e
         "a: !!str 1\nb: ! 2\n",
         "? a\n: 1\n",
         "a:\nb:\n- 1\n- 2\nc: {}\n",
+        "a:\n  b:\n    c:\n      d:\n        e: 1\n    f: 'on'\n  g: .inf\n  h: 0x1f\nlast:\n  one: 1_000\n",
+        "a:\n  b:\n  - x=1\n  - 1e-3\n  - on\n  c: 'it''s'\n  d: \"q\"\n  true: no\n",
+        "a:\n  b:\n    - x\n    - -\n  c:\n    - y: 1\n",
+        "a:\n  b: one\n    two\n  c: |\n    d: 1\n\n  e: x\n",
+        "- 1\n- on\n- 'x'\n- a: 1\n  b: 2\n- [3]\n- x\n  y\n- =1\n",
+        "- a\n-\n- - b\n  - c\n",
+        "a: 5 # no text\nb: x#y\nd: ~\ne: ''\nf: 12:30\ng: 08\n",
+        "a: " + "7" * 400 + "\n",
         "7\n",
         "",
     ],
@@ -42,7 +50,17 @@ def test_it_is_what_pyyaml_says_of_the_whole(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [1\nb: 2\n", "a: 'x\n", "a: 1\n b: 2\n", "a: 1\n---\nb: 2\n", "a: =\n", "[]: 1\n? {}\n: 1\n"]
+    "text",
+    [
+        "a: [1\nb: 2\n",
+        "a: 'x\n",
+        "a: 1\n b: 2\n",
+        "a: 1\n---\nb: 2\n",
+        "a: =\n",
+        "a:\n  'b: 1\n  c: 2': 3\n",
+        "b: 1\nc: -\n",
+        "[]: 1\n? {}\n: 1\n",
+    ],
 )
 def test_what_pyyaml_refuses_is_refused_in_its_words(text):
     with pytest.raises(yaml.YAMLError) as expected:
@@ -70,9 +88,9 @@ def test_what_one_reader_changes_another_does_not_see():
 
 
 def test_a_part_seen_before_is_not_parsed_again(monkeypatch):
-    first = plain_yaml(LONG + "only_here: 1\n")
+    first = plain_yaml(LONG + "only_here: [1]\n")
     parsed = []
     real = yaml.parse
     monkeypatch.setattr(module.yaml, "parse", lambda text, **more: parsed.append(text) or real(text, **more))
-    assert plain_yaml(LONG + "only_here: 2\n") == first | {"only_here": 2}
-    assert parsed == ["only_here: 2\n"]
+    assert plain_yaml(LONG + "only_here: [2]\n") == first | {"only_here": [2]}
+    assert parsed == ["only_here: [2]\n"]
