@@ -48,6 +48,7 @@ from pipeline.dufm.objectives import load_objective
 from pipeline.networks import build_backbone
 from pipeline.runs.training import native_norm
 from pipeline.runs.training.acceleration import has_native_bf16
+from pipeline.runs.training.channels_last import ChannelsLast
 from pipeline.runs.training.checkpoints import TrainingCheckpoints
 from pipeline.runs.training.learners import Classifier
 from pipeline.runs.training.training import train
@@ -220,7 +221,7 @@ class Ours:
 
         def measure(epoch: int) -> str:
             times[epoch] = clock()
-            self.compiled = not isinstance(learner.fast_backbone, native_norm.ChannelsLast | None)
+            self.compiled = not isinstance(learner.fast_backbone, ChannelsLast | None)
             return ""
 
         with tempfile.TemporaryDirectory() as folder:
@@ -239,7 +240,7 @@ class BareLoop:
         if DEVICE.type == "cuda":
             self.learner.backbone.to(memory_format=torch.channels_last)
         elif native_norm.why_not(self.learner.backbone) is None:
-            self.learner.fast_backbone = native_norm.ChannelsLast(self.learner.backbone)
+            self.learner.fast_backbone = ChannelsLast(self.learner.backbone)
         self.optimizer, images = optimizer_of(self.learner), job.images
         self.loader = ResidentLoader(
             images.train, BATCH, seed=0, augment=job.augment, standardise=images.standardise, device=DEVICE

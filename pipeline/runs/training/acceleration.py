@@ -24,7 +24,7 @@ from pipeline.config import Config
 from pipeline.data import ImageData
 from pipeline.measure.extraction import takes_channels_last
 from pipeline.runs.training import native_norm
-from pipeline.runs.training.native_norm import ChannelsLast
+from pipeline.runs.training.channels_last import ChannelsLast
 from pipeline.runtime import ranks
 from pipeline.runtime.modes import evaluating
 

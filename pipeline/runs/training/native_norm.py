@@ -6,8 +6,6 @@ user's cache folder.
 """
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pipeline.measure.extraction import channels_last
 from pipeline.runtime import ranks
 from pipeline.runtime.native import built, openmp
 
@@ -28,36 +25,6 @@ OTHERS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LocalResponseNorm)
 """Modules that sum maps over positions."""
 TIMM = "timm.layers.norm_act.BatchNormAct2d"
 LAST = torch.channels_last
-
-
-class ChannelsLast:
-    """Images ``(B, C, H, W)`` to features ``(B, d)``: the backbone in a training step, its maps laid out channels last.
-
-    Not a module, so that the network it holds does not show up in a state dict twice. Its norms have another `forward`
-    during the call only: measuring, and whoever else calls the backbone, finds them as they are.
-    """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        self._backbone = backbone
-        self._norms = [_Norm(part) for part in backbone.modules() if is_ours(part)]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        with self._swapped():
-            return self._backbone(channels_last(images))
-
-    @contextmanager
-    def _swapped(self) -> Iterator[None]:
-        kept = [(each.norm.__dict__, each.norm.__dict__.get("forward")) for each in self._norms]
-        for each in self._norms:
-            each.norm.__dict__["forward"] = each
-        try:
-            yield
-        finally:
-            for own, forward in kept:
-                if forward is None:
-                    del own["forward"]
-                else:
-                    own["forward"] = forward
 
 
 def is_ours(part: nn.Module) -> bool:
@@ -94,21 +61,23 @@ class _Problem(ctypes.Structure):
     """`struct Norm` of the kernel."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "channels", "threads", "half", "given")),
-        *((name, ctypes.c_void_p) for name in ("launch", "input", "gradient", "output", "weight", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "channels", "threads", "half", "given", "rectified")),
+        *((name, ctypes.c_void_p) for name in ("launch", "input", "gradient", "output")),
+        *((name, ctypes.c_void_p) for name in ("shortcut", "activations", "behind", "weight", "bias")),
         *((name, ctypes.c_void_p) for name in ("mean", "variance", "sums", "weight_gradient", "bias_gradient")),
         *((name, ctypes.c_void_p) for name in ("running_mean", "running_variance")),
         *((name, ctypes.c_double) for name in ("count", "epsilon", "momentum")),
     )
 
 
-class _Norm:
-    """The forward pass of one batch norm."""
+class NativeNorm:
+    """The forward pass of one batch norm, with what a residual network does behind it in the same passes."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         self.norm, self.alone = norm, norm.forward
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, *, rectified: bool = False, shortcut: Tensor | None = None) -> Tensor:
+        """The norm of `inputs` ``(B, C, H, W)``; ReLU of it; or ReLU of the sum of it and a shortcut of its shape."""
         norm = self.norm
         given = not norm.training and norm.running_mean is not None
         single = norm.training and ranks.world_size() == 1 and inputs.numel() == inputs.shape[1]
@@ -117,9 +86,12 @@ class _Norm:
             or single  # an error, which it states itself
             or inputs.dtype not in (torch.float32, torch.bfloat16)
             or (given and not torch.is_grad_enabled())
+            or (shortcut is not None and shortcut.shape != inputs.shape)
         ):
-            return self.alone(inputs)
-        outputs = _Normalise.apply(inputs, norm.weight, norm.bias, self)
+            outputs = self.alone(inputs)
+            outputs = outputs if shortcut is None else outputs + shortcut
+            return outputs if shortcut is None and not rectified else outputs.relu()
+        outputs = _Normalise.apply(inputs, norm.weight, norm.bias, shortcut, self, rectified or shortcut is not None)
         for name in ("drop", "act"):
             part = norm._modules.get(name)
             outputs = outputs if part is None else part(outputs)
@@ -137,10 +109,19 @@ class _Norm:
 
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) * weight + bias of maps ``(B, C, H, W)``, float32 or bf16, with mean and biased
-    variance of all ranks' batches, or the running ones in evaluation mode. Statistics are float64."""
+    variance of all ranks' batches, or the running ones in evaluation mode; and what is behind it. Statistics are
+    float64; float32 maps are what these operations are by themselves, to the bit, and bf16 maps are rounded once."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, norm: _Norm) -> Tensor:
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        shortcut: Tensor | None,
+        norm: NativeNorm,
+        rectified: bool,
+    ) -> Tensor:
         module, inputs = norm.norm, inputs.contiguous(memory_format=LAST)
         outputs = torch.empty_like(inputs, memory_format=LAST)
         given = not module.training and module.running_mean is not None
@@ -149,7 +130,9 @@ class _Normalise(torch.autograd.Function):
         else:
             statistics = torch.empty(2, inputs.shape[1], dtype=torch.float64)
         problem = _problem(inputs, weight, bias, statistics, module.eps, given)
-        problem.output = outputs.data_ptr()
+        if shortcut is not None:
+            shortcut = shortcut.to(inputs.dtype).contiguous(memory_format=LAST)
+        problem.output, problem.shortcut, problem.rectified = outputs.data_ptr(), _pointer(shortcut), rectified
         kernel = library()
         if not given:
             problem.sums = statistics.data_ptr()
@@ -160,26 +143,28 @@ class _Normalise(torch.autograd.Function):
                 problem.running_mean = module.running_mean.data_ptr()
                 problem.running_variance = module.running_var.data_ptr()
         kernel.norm_forward(ctypes.byref(problem))
-        ctx.save_for_backward(inputs, weight, bias, statistics)
+        ctx.save_for_backward(inputs, weight, bias, statistics, None if shortcut is None else outputs)
         ctx.problem = problem
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, bias, statistics = ctx.saved_tensors
+        inputs, weight, bias, statistics, outputs = ctx.saved_tensors
         gradient = gradient.to(inputs.dtype).contiguous(memory_format=LAST)
         problem, kernel = ctx.problem, library()
+        behind = None if outputs is None else torch.empty_like(inputs, memory_format=LAST)
         found = torch.empty_like(inputs, memory_format=LAST)
         sums = torch.empty_like(statistics)
         of_weight, of_bias = (None if it is None else torch.empty_like(it) for it in (weight, bias))
         problem.gradient, problem.output, problem.sums = gradient.data_ptr(), found.data_ptr(), sums.data_ptr()
+        problem.activations, problem.behind = _pointer(outputs), _pointer(behind)
         problem.weight_gradient, problem.bias_gradient = _pointer(of_weight), _pointer(of_bias)
         kernel.norm_gradient_sums(ctypes.byref(problem))
         if not problem.given:
             ranks.total(sums)
         kernel.norm_backward(ctypes.byref(problem))
-        return found, of_weight, of_bias, None
+        return found, of_weight, of_bias, behind, None, None
 
 
 def _problem(

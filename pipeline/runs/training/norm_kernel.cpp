@@ -1,4 +1,5 @@
-// Batch norm of maps whose channels lie side by side in memory: what native_norm.py calls, forward and backward.
+// Batch norm of maps whose channels lie side by side in memory: what native_norm.py calls, forward and backward. What
+// comes behind it in a residual network, a shortcut that is added and ReLU, is done in the same passes.
 //
 // A map is `rows` positions (of all images) with `channels` numbers each, float32 or bfloat16. All sums are of float64,
 // of pieces of rows each by itself and of these in their order, so that bits do not depend on the threads. PyTorch's own
@@ -6,81 +7,34 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "../../runtime/pieces.h"
+#include "lanes.h"
 
 namespace {
 
 using pieces::Index;
-using Half = std::uint16_t;  // the upper half of a float32
-
-#if defined(__AVX512F__)
-constexpr int LANES = 8;
-#elif defined(__AVX__)
-constexpr int LANES = 4;
-#else
-constexpr int LANES = 2;
-#endif
 constexpr Index PIECE_NUMBERS = 4096, PIECE_ROWS = 16;  // of a piece: it stays in the cache; rows at least
 
 struct Norm {
     Index rows, channels, threads;
-    Index half;       // whether maps are of bfloat16
-    Index given;      // whether mean and variance are constants
+    Index half;             // whether maps are of bfloat16
+    Index given;            // whether mean and variance are constants
+    Index rectified;        // whether ReLU is behind it, or behind the sum with a shortcut
     pieces::Launch launch;  // or null
     const void *input, *gradient;
-    void* output;                // or the gradient of the input
-    const float *weight, *bias;  // or null
-    double *mean, *variance;     // (channels); the variance is the biased one
-    double *sums;                // (2, channels): see `moments` and `gradient_sums`
+    void* output;                        // or the gradient of the input
+    const void *shortcut, *activations;  // or null: what is added before ReLU; the outputs of that
+    void* behind;                        // or null: where the gradient of the sum goes
+    const float *weight, *bias;              // or null
+    double *mean, *variance;                 // (channels); the variance is the biased one
+    double *sums;                            // (2, channels): see `moments` and `gradient_sums`
     float *weight_gradient, *bias_gradient;  // or null
     float *running_mean, *running_variance;  // or null
     double count, epsilon, momentum;         // count: rows of all ranks
 };
-
-template <int L>
-struct Lanes {
-    typedef float F __attribute__((vector_size(L * sizeof(float))));
-    typedef double D __attribute__((vector_size(L * sizeof(double))));
-    typedef std::int32_t I __attribute__((vector_size(L * sizeof(std::int32_t))));
-    typedef std::uint32_t U __attribute__((vector_size(L * sizeof(std::uint32_t))));
-    typedef Half H __attribute__((vector_size(L * sizeof(Half))));
-};
-
-template <class V, class T>
-inline V raw(const T* from) {
-    V value;
-    std::memcpy(&value, from, sizeof(V));
-    return value;
-}
-
-template <int L>
-inline typename Lanes<L>::F load(const float* from) {
-    return raw<typename Lanes<L>::F>(from);
-}
-
-template <int L>
-inline typename Lanes<L>::F load(const Half* from) {
-    using U = typename Lanes<L>::U;
-    return (typename Lanes<L>::F)(__builtin_convertvector(raw<typename Lanes<L>::H>(from), U) << 16);
-}
-
-template <int L>
-inline void store(float* to, typename Lanes<L>::F value) {
-    std::memcpy(to, &value, sizeof(value));
-}
-
-template <int L>
-inline void store(Half* to, typename Lanes<L>::F value) {  // rounded to the nearest, ties to even; NaN stays NaN
-    using U = typename Lanes<L>::U;
-    const U bits = (U)value, is_number = (U)(value == value);
-    const U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const auto narrow = __builtin_convertvector((rounded & is_number) | (~is_number & 0x7fc0), typename Lanes<L>::H);
-    std::memcpy(to, &narrow, sizeof(narrow));
-}
 
 // y = (x - centre) scale + offset: what of the mean and the scale float32 cannot hold is in the offset.
 struct Coefficients {
@@ -204,19 +158,47 @@ void moments(const Norm& norm) {
     }
 }
 
-template <class T>
+// What is behind the norm.
+enum Behind { NOTHING, RELU, SUM_AND_RELU };
+
+// The gradient of what the norm makes of some channels, from that of what is behind it. The norm is made once more, which
+// takes less time than to read what ReLU left of it.
+template <class T, int L, Behind BEHIND>
+struct Gradient {
+    const T *input, *gradient, *activations;
+    const Affine<L> affine;
+
+    Gradient(const Norm& norm, const Coefficients& coefficients, Index c)
+        : input(static_cast<const T*>(norm.input)),
+          gradient(static_cast<const T*>(norm.gradient)),
+          activations(static_cast<const T*>(norm.activations)),
+          affine(coefficients, c) {}
+
+    typename Lanes<L>::F operator()(Index at, typename Lanes<L>::F x) const {
+        const auto own = load<L>(gradient + at);
+        if constexpr (BEHIND == RELU) return where_positive<L>(affine(x), own);
+        else if constexpr (BEHIND == SUM_AND_RELU) return where_positive<L>(load<L>(activations + at), own);
+        else return own;
+    }
+};
+
+template <class T, Behind BEHIND>
 void gradient_sums(const Norm& norm) {
     const Index channels = norm.channels;
-    const T *input = static_cast<const T*>(norm.input), *gradient = static_cast<const T*>(norm.gradient);
+    const T* input = static_cast<const T*>(norm.input);
+    T* behind = static_cast<T*>(norm.behind);
     const Coefficients coefficients(norm);
     summed<T>(norm, [&](auto lanes, Index c) {
         constexpr int L = lanes.value;
         using Sum = typename Summing<T>::template Sum<L>;
         const Sum centre = Summing<T>::template exact<L>(load<L>(&coefficients.centre[c]));
-        return [input, gradient, centre](Index at, Sum& sum, Sum& product) {
-            const Sum own = Summing<T>::template exact<L>(load<L>(gradient + at));
+        const Gradient<T, L, BEHIND> gradient(norm, coefficients, c);
+        return [input, behind, gradient, centre](Index at, Sum& sum, Sum& product) {
+            const auto x = load<L>(input + at), found = gradient(at, x);
+            if constexpr (BEHIND == SUM_AND_RELU) store<L>(behind + at, found);
+            const Sum own = Summing<T>::template exact<L>(found);
             sum += own;
-            product += own * (Summing<T>::template exact<L>(load<L>(input + at)) - centre);
+            product += own * (Summing<T>::template exact<L>(x) - centre);
         };
     });
     for (Index c = 0; c < channels; ++c) {
@@ -227,7 +209,7 @@ void gradient_sums(const Norm& norm) {
     }
 }
 
-template <class T>
+template <class T, Behind BEHIND>
 void normalise(const Norm& norm) {
     const Index channels = norm.channels, most = rows_of_piece(norm), count = (norm.rows + most - 1) / most;
     const Coefficients coefficients(norm);
@@ -236,15 +218,20 @@ void normalise(const Norm& norm) {
         over_channels<2 * LANES>(channels, [&](auto lanes, Index c) {
             constexpr int L = lanes.value;
             const Affine<L> affine(coefficients, c);
-            const T* x = static_cast<const T*>(norm.input) + row * channels + c;
-            T* y = static_cast<T*>(norm.output) + row * channels + c;
-            for (Index r = 0; r < rows; ++r, x += channels, y += channels) store<L>(y, affine(load<L>(x)));
+            const T *input = static_cast<const T*>(norm.input), *shortcut = static_cast<const T*>(norm.shortcut);
+            T* output = static_cast<T*>(norm.output);
+            const Index first = row * channels + c;
+            for (Index at = first; at < first + rows * channels; at += channels) {
+                auto y = affine(load<L>(input + at));
+                if constexpr (BEHIND == SUM_AND_RELU) y += load<L>(shortcut + at);
+                store<L>(output + at, BEHIND == NOTHING ? y : where_positive<L>(y, y));
+            }
         });
     });
 }
 
 // dx = scale (g - mean g - (x - mean) k), with k = mean(g (x - mean)) / (variance + epsilon).
-template <class T>
+template <class T, Behind BEHIND>
 void gradient_of_input(const Norm& norm) {
     const Index channels = norm.channels, most = rows_of_piece(norm), count = (norm.rows + most - 1) / most;
     const Coefficients coefficients(norm);
@@ -261,19 +248,32 @@ void gradient_of_input(const Norm& norm) {
         const Index row = piece * most, rows = std::min(most, norm.rows - row);
         over_channels<2 * LANES>(channels, [&](auto lanes, Index c) {
             constexpr int L = lanes.value;
-            const Affine<L> affine(coefficients, c);
+            const Gradient<T, L, BEHIND> gradient(norm, coefficients, c);
             const auto low = load<L>(&level[c]), steep = load<L>(&slope[c]), more = load<L>(&rest[c]);
-            const T* input = static_cast<const T*>(norm.input) + row * channels + c;
-            const T* gradient = static_cast<const T*>(norm.gradient) + row * channels + c;
-            T* output = static_cast<T*>(norm.output) + row * channels + c;
-            for (Index at = 0; at < rows * channels; at += channels) {
-                const auto x = load<L>(input + at);
-                const auto own = load<L>(gradient + at);
-                store<L>(output + at, ((own - low) - (x - affine.centre) * steep) * affine.scale + more);
+            const T* input = static_cast<const T*>(norm.input);
+            T* output = static_cast<T*>(norm.output);
+            const Index first = row * channels + c;
+            for (Index at = first; at < first + rows * channels; at += channels) {
+                const auto x = load<L>(input + at), own = gradient(at, x);
+                const auto off = (own - low) - (x - gradient.affine.centre) * steep;
+                store<L>(output + at, off * gradient.affine.scale + more);
             }
         });
     });
 }
+
+// Calls run(a number of the maps' type, what is behind the norm).
+template <class Run>
+void dispatch(const Norm& norm, Behind behind, const Run& run) {
+    const auto with = [&](auto number) {
+        if (behind == NOTHING) run(number, std::integral_constant<Behind, NOTHING>());
+        else if (behind == RELU) run(number, std::integral_constant<Behind, RELU>());
+        else run(number, std::integral_constant<Behind, SUM_AND_RELU>());
+    };
+    norm.half ? with(Half()) : with(float());
+}
+
+Behind behind(const Norm& norm) { return !norm.rectified ? NOTHING : norm.shortcut ? SUM_AND_RELU : RELU; }
 
 }  // namespace
 
@@ -284,7 +284,9 @@ void norm_moments(const Norm* norm) { norm->half ? moments<Half>(*norm) : moment
 
 // `output` from mean and variance; running statistics move towards them.
 void norm_forward(const Norm* norm) {
-    norm->half ? normalise<Half>(*norm) : normalise<float>(*norm);
+    dispatch(*norm, behind(*norm), [norm](auto number, auto behind) {
+        normalise<decltype(number), decltype(behind)::value>(*norm);
+    });
     const double own = norm->momentum, kept = 1 - own;
     for (Index c = 0; c < norm->channels && norm->running_mean; ++c) {
         const double unbiased = norm->variance[c] * norm->count / std::max(1.0, norm->count - 1);
@@ -293,12 +295,23 @@ void norm_forward(const Norm* norm) {
     }
 }
 
-// The sums of the gradient, and of it times what is off the mean, over the rows of this rank: `sums`; from these the
-// gradients of weight and bias.
-void norm_gradient_sums(const Norm* norm) { norm->half ? gradient_sums<Half>(*norm) : gradient_sums<float>(*norm); }
+// The sums of the norm's gradient, and of it times what is off the mean, over the rows of this rank: `sums`; from these
+// the gradients of weight and bias. And the gradient of a sum with a shortcut.
+void norm_gradient_sums(const Norm* norm) {
+    dispatch(*norm, behind(*norm), [norm](auto number, auto behind) {
+        gradient_sums<decltype(number), decltype(behind)::value>(*norm);
+    });
+}
 
 // The gradient of the input, from the sums over all ranks.
 void norm_backward(const Norm* norm) {
-    norm->half ? gradient_of_input<Half>(*norm) : gradient_of_input<float>(*norm);
+    Norm own = *norm;
+    if (norm->behind) {  // the gradient of the sum is there already
+        own.gradient = norm->behind;
+        own.rectified = 0;
+    }
+    dispatch(own, behind(own), [&own](auto number, auto behind) {
+        gradient_of_input<decltype(number), decltype(behind)::value>(own);
+    });
 }
 }

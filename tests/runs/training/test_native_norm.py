@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.networks import build_backbone
 from pipeline.runs.training import native_norm
-from pipeline.runs.training.native_norm import ChannelsLast, _Norm, why_not
+from pipeline.runs.training.channels_last import ChannelsLast
+from pipeline.runs.training.native_norm import NativeNorm, why_not
 from pipeline.runtime import ranks
 
 EPS = torch.finfo(torch.float32).eps
@@ -59,7 +60,7 @@ def test_it_is_right_up_to_the_last_digit_of_float32(shape, training, options):
     exactly, plainly = copy.deepcopy(norm).double(), copy.deepcopy(norm)
     exact = passed(exactly, exactly, maps.double(), gradient.double())
     plain = errors(passed(plainly, plainly, maps, gradient), exact)
-    found = passed(norm, _Norm(norm), maps.contiguous(memory_format=torch.channels_last), gradient)
+    found = passed(norm, NativeNorm(norm), maps.contiguous(memory_format=torch.channels_last), gradient)
     assert found["outputs"].is_contiguous(memory_format=torch.channels_last)
     for name, error in errors(found, exact).items():
         assert error <= max(3 * EPS, plain[name]), f"{name}: {error:.1e}, PyTorch's {plain[name]:.1e}"
@@ -71,7 +72,7 @@ def test_a_level_far_above_the_spread_costs_no_digits_of_the_variance():
     norm, (maps, gradient) = norm_of(6), drawn((16, 6, 8, 8), offset=1e3)
     exactly, plainly = copy.deepcopy(norm).double(), copy.deepcopy(norm)
     exact = passed(exactly, exactly, maps.double(), gradient.double())
-    found = errors(passed(norm, _Norm(norm), maps, gradient), exact)
+    found = errors(passed(norm, NativeNorm(norm), maps, gradient), exact)
     plain = errors(passed(plainly, plainly, maps, gradient), exact)
     assert found["outputs"] < 4 * EPS and found["maps"] < 4 * EPS < plain["outputs"]
 
@@ -81,7 +82,7 @@ def test_bf16_maps_have_exact_statistics_and_are_rounded_once(training):
     norm, (maps, gradient) = norm_of(21).train(training), [it.bfloat16() for it in drawn((8, 21, 6, 6))]
     exactly = copy.deepcopy(norm).double()
     exact = passed(exactly, exactly, maps.double(), gradient.double())
-    found = passed(norm, _Norm(norm), maps, gradient)
+    found = passed(norm, NativeNorm(norm), maps, gradient)
     for name, value in exact.items():
         half = name in ("outputs", "maps")
         assert found[name].dtype == (torch.bfloat16 if half else norm.state_dict().get(name, maps.float()).dtype)
@@ -101,7 +102,7 @@ def test_bits_do_not_depend_on_threads_nor_on_who_runs_them(monkeypatch):
             if not launch:
                 monkeypatch.setattr(native_norm, "openmp", lambda: None)
             norm = norm_of(20)
-            found.append(passed(norm, _Norm(norm), maps, gradient))
+            found.append(passed(norm, NativeNorm(norm), maps, gradient))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(each[name], value) for each in found[1:] for name, value in found[0].items())
@@ -110,7 +111,7 @@ def test_bits_do_not_depend_on_threads_nor_on_who_runs_them(monkeypatch):
 def test_two_ranks_normalise_over_the_batches_of_both(monkeypatch):
     maps, gradient = drawn((12, 5, 4, 4))
     whole, parts = norm_of(5), [norm_of(5), norm_of(5)]
-    exact = passed(whole, _Norm(whole), maps, gradient)
+    exact = passed(whole, NativeNorm(whole), maps, gradient)
     shares = [slice(0, 4), slice(4, 12)]
 
     def of_both(step):
@@ -127,7 +128,7 @@ def test_two_ranks_normalise_over_the_batches_of_both(monkeypatch):
         return found
 
     monkeypatch.setattr(ranks, "world_size", lambda: 2)
-    found = of_both(lambda norm, share: _Norm(norm)(maps[share]).detach())
+    found = of_both(lambda norm, share: NativeNorm(norm)(maps[share]).detach())
     torch.testing.assert_close(torch.cat(found), exact["outputs"], rtol=1e-6, atol=1e-6)
     assert torch.equal(parts[0].running_var, parts[1].running_var)
     once = norm_of(5)
@@ -150,7 +151,7 @@ def test_the_network_is_as_it_was_after_a_call_and_an_error():
 
 def test_a_batch_of_one_number_a_channel_is_the_error_it_was():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        _Norm(norm_of(3))(torch.randn(1, 3, 1, 1))
+        NativeNorm(norm_of(3))(torch.randn(1, 3, 1, 1))
 
 
 def test_networks_with_other_norms_or_dropout_are_left_alone():
