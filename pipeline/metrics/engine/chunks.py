@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.sums import ClassSums, Gram, add_by_class, bins_of, minus_rows
+from pipeline.metrics.engine.native_sums import add_rows, deviations_of, kernels_for
+from pipeline.metrics.engine.sums import ClassSums, Gram, add_by_class, bins_of
 
 # Elements worked on at once: on a CPU they stay in a core's cache, on a GPU they make each kernel launch worth while.
 CHUNK_ELEMENTS_CPU = 1 << 18
@@ -44,6 +45,17 @@ class Chunk(ClassSums):
         for tile in self._tiles():
             self.add(features[..., tile, :], labels[tile])
 
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add a tile; by the kernel where that is worth while, to the same bits: lengths of rows stay PyTorch's."""
+        kernels = kernels_for(features) if self._gram is None else None
+        if kernels is None:
+            return super().add(features, labels)
+        deviations = self._scratch[0, : len(labels)]
+        into = self.counts.data_ptr(), self.anchors.data_ptr(), self._sums.data_ptr(), None
+        self.nonzero += add_rows(kernels, features, labels, self.num_classes, deviations.data_ptr(), into)
+        self.samples += len(labels)
+        self._add_lengths(deviations, bins_of(labels, self.num_classes)[1])
+
     def _tiles(self) -> list[slice]:
         if self.features.ndim > 2 or self.features.device.type != "cpu":
             return [slice(0, len(self.labels))]
@@ -52,7 +64,7 @@ class Chunk(ClassSums):
     @cached_property
     def deviations(self) -> Tensor:
         """Rows less the anchor of their class, `(..., n, d)`."""
-        return minus_rows(self.features, self.anchors, self._rows, self._scratch)
+        return deviations_of(self.features, self.anchors, self._rows, self._scratch)
 
     @property
     def gram(self) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pipeline.metrics.engine.chunks import chunks_of
 from pipeline.metrics.engine.class_pairs import are_many
+from pipeline.metrics.engine.native_sums import deviations_of
 from pipeline.metrics.engine.nearest import Nearest
 from pipeline.metrics.engine.statistics import ClassStatistics, distances
-from pipeline.metrics.engine.sums import minus_rows, scratch_for
+from pipeline.metrics.engine.sums import scratch_for
 from pipeline.metrics.engine.views import unit_rows
 from pipeline.metrics.registry import RowSum, RowValue
 from pipeline.runtime.devices import STAYS, moved
@@ -86,7 +87,7 @@ class Rows:
     @cached_property
     def deviations(self) -> Tensor:
         """Rows less the anchor of their class, `(..., n, d)`."""
-        return minus_rows(self.features, self.own.anchors, self.labels, self._scratch)
+        return deviations_of(self.features, self.own.anchors, self.labels, self._scratch)
 
     @cached_property
     def centred(self) -> Tensor:

@@ -107,13 +107,16 @@ class ClassSums:
         room = self._scratch if features.ndim > 2 else self._scratch[:, : len(labels)]
         deviations = minus_rows(features, self.anchors, rows, room)
         add_by_class(self._sums, bins, deviations)
-        add_by_class(self._squares, bins, torch.linalg.vector_norm(deviations, dim=-1, keepdim=True).square_())
+        self._add_lengths(deviations, bins)
         # Written as floats at once, five times as fast as a sum of booleans; exact for a tile's 2^24 entries. In the
         # buffer that is free again: memory that is got anew takes twice as long.
         ones = self._scratch[1].flatten().view(torch.float32)[: features.numel()].view(features.shape)
         self.nonzero += torch.ne(features, 0, out=ones).sum((-2, -1))
         if self._gram is not None:
             self._gram.add(deviations)
+
+    def _add_lengths(self, deviations: Tensor, bins: Tensor) -> None:
+        add_by_class(self._squares, bins, torch.linalg.vector_norm(deviations, dim=-1, keepdim=True).square_())
 
     def _count(self, features: Tensor, bins: Tensor) -> None:
         """Count rows by class, and make the first one the anchor of a class that has none."""

@@ -76,11 +76,19 @@ Index sum_rows(const T* rows, const Index* labels, Index samples, Index width, I
         double* anchor = anchors + (known ? label : 0) * width;
         if (known && counts[label]++ == 0)
             for (Index column = 0; column < width; ++column) anchor[column] = row[column];
-        double *sum = sums + bin * width, *square = squares + bin;
+        double unwanted = 0, *sum = sums + bin * width, *square = squares ? squares + bin : &unwanted;
         nonzero += deviations ? sum_row<T, true>(row, anchor, deviations + sample * width, sum, square, width)
                               : sum_row<T, false>(row, anchor, nullptr, sum, square, width);
     }
     return nonzero;
+}
+
+template <class T>
+void minus_rows(const T* rows, const Index* labels, Index samples, Index width, const double* table, double* to) {
+    for (Index sample = 0; sample < samples; ++sample, rows += width, to += width) {
+        const double* own = table + labels[sample] * width;
+        for (Index column = 0; column < width; ++column) to[column] = rows[column] - own[column];
+    }
 }
 
 }  // namespace
@@ -95,5 +103,15 @@ Index sum_rows_float32(const float* rows, const Index* labels, Index samples, In
 Index sum_rows_float64(const double* rows, const Index* labels, Index samples, Index width, Index classes,
                        double* deviations, double* counts, double* anchors, double* sums, double* squares) {
     return sum_rows(rows, labels, samples, width, classes, deviations, counts, anchors, sums, squares);
+}
+
+void minus_rows_float32(const float* rows, const Index* labels, Index samples, Index width, const double* table,
+                        double* to) {
+    minus_rows(rows, labels, samples, width, table, to);
+}
+
+void minus_rows_float64(const double* rows, const Index* labels, Index samples, Index width, const double* table,
+                        double* to) {
+    minus_rows(rows, labels, samples, width, table, to);
 }
 }

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.metrics.engine.native_sums import NativeSums, library
-from pipeline.metrics.engine.sums import ClassSums
+from pipeline.metrics.engine import native_sums
+from pipeline.metrics.engine.chunks import Chunk
+from pipeline.metrics.engine.native_sums import NativeSums, deviations_of, library
+from pipeline.metrics.engine.sums import ClassSums, minus_rows
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no working C++ compiler")
 K, ROWS = 4, 30
@@ -78,3 +80,30 @@ def test_without_a_matrix_batches_may_be_larger_than_a_tile() -> None:
     own = rows[labels == 1].double()
     torch.testing.assert_close(sums.anchors[1] + sums.drifts[1], own.mean(0), rtol=1e-15, atol=0)
     torch.testing.assert_close(sums.squares[1], (own - own[0]).square().sum(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("width", [1, 8, 67])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_chunk_is_the_same_bits_by_the_kernel_and_by_pytorch(
+    width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = draw(width, dtype, offset=100.0)
+    labels[::7], labels[3] = K, -1
+    rows = rows.mT.contiguous().mT
+    found = {}
+    for worth in (0, 10**9):
+        monkeypatch.setattr(native_sums, "WORTH", worth)
+        chunk = Chunk(rows, labels, K, torch.full((2, ROWS, width), torch.nan, dtype=torch.float64))
+        found[worth] = [getattr(chunk, name) for name in NAMES[1:-1]] + [chunk.deviations.clone()]
+        assert chunk.samples == ROWS
+    assert all(map(torch.equal, *found.values()))
+
+
+def test_the_last_rows_may_be_fewer_than_the_buffers_have_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_sums, "WORTH", 0)
+    rows, labels = draw(13, torch.float32)
+    table = rows[:K].double() + 1e-9
+    for count in (0, 1, ROWS - 1, ROWS):
+        scratch = torch.full((2, ROWS - 1, 13), torch.nan, dtype=torch.float64)
+        own = deviations_of(rows[:count], table, labels[:count], scratch)
+        assert torch.equal(own, minus_rows(rows[:count], table, labels[:count], scratch[:, :count].clone()))
