@@ -22,12 +22,12 @@ Place = tuple[str, str]
 
 def curve(result: Result, place: Place | None, metric: str) -> pd.Series:
     """A metric of a place, or with None of the whole network, by epoch; empty where it was not measured."""
-    record = result.record
-    if "layer" not in record:
+    rows = result.rows_of.get((*(place or ("", "")), metric))
+    if rows is None:
         return pd.Series(dtype=float)
-    layer, tap = ("", "") if place is None else place
-    rows = record[(record.layer.fillna("") == layer) & (record.tap.fillna("") == tap) & (record.metric == metric)]
-    return rows.sort_values("step").set_index("step").value
+    # Some thousand curves of a study: to select rows of a frame for each takes ten times as long.
+    values = pd.Series(result.record.value.to_numpy()[rows], index=result.record.step.to_numpy()[rows], name="value")
+    return values.rename_axis("step").sort_index()
 
 
 def end(result: Result, place: Place | None, metric: str) -> float:

@@ -68,6 +68,14 @@ class Result:
         return read_record(self.folder)
 
     @cached_property
+    def rows_of(self) -> Mapping[tuple[str, str, str], Any]:
+        """Where in `record` a metric of a place stands: (layer, tap, metric) -> positions of its rows."""
+        if "layer" not in self.record:
+            return {}
+        keys = [self.record.layer.fillna(""), self.record.tap.fillna(""), self.record.metric]
+        return self.record.groupby(keys, sort=False).indices
+
+    @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """``tensors.safetensors``: ``labels`` (N,), ``features/1`` (S, N, d_1), ``weights/l`` (S, d_{l+1}, d_l)."""
         from safetensors.torch import load_file

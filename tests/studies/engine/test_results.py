@@ -29,6 +29,19 @@ def test_a_metric_is_found_at_every_place_that_has_it(result):
     assert result.final("dnc3")[1, "pre"] == [0.7] * 3
 
 
+def test_the_rows_of_a_metric_of_a_place_are_those_that_name_all_three(result):
+    places = [("", ""), ("1", "pre"), ("1", "post"), ("1", "pre"), ("", "")]
+    rows = [Row("backbone", step, 0, *places[step], "dnc1", float(step)) for step in range(5)]
+    rows.append(Row("backbone", 5, 0, "1", "pre", "dnc2", 5.0))
+    pd.DataFrame(rows, columns=Row._fields).to_csv(result.folder / "record.csv", index=False)
+    again = Result(result.point, result.config, result.folder)
+    found = {key: again.record.step.to_numpy()[rows].tolist() for key, rows in again.rows_of.items()}
+    assert found == {
+        **{("", "", "dnc1"): [0, 4], ("1", "pre", "dnc1"): [1, 3]},
+        **{("1", "post", "dnc1"): [2], ("1", "pre", "dnc2"): [5]},
+    }
+
+
 @pytest.mark.parametrize("recorded", [[], [3, 4]])
 def test_of_a_run_that_failed_every_seed_diverged(result, recorded):
     write_summary(result.folder, {"status": "failed", "error": "RunError: the head diverged for every seed"})
