@@ -28,6 +28,7 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
 def room(module: str) -> str | None:
     """The folder of ``pipeline/`` that a module lies in; None for the package itself and its `__main__`."""
     names = module.split(".")[1:2]
@@ -41,6 +42,8 @@ def imports(node: ast.AST, *, running: bool) -> Iterator[tuple[int, str]]:
         running: leave out what stands under ``if TYPE_CHECKING``, which no running program imports.
     """
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):  # in which nothing is imported
+            continue
         if isinstance(child, ast.If) and running and "TYPE_CHECKING" in ast.unparse(child.test):
             for other in child.orelse:
                 yield from imports(other, running=running)
@@ -73,13 +76,19 @@ def test_a_folder_imports_only_folders_below_it(here):
 
 
 @cache
+def imported(path: Path) -> list[tuple[int, str]]:
+    """All `imports` of a file."""
+    return list(imports(tree(path), running=False))
+
+
+@cache
 def defined_in(name: str) -> str:
     """The module that a full name comes from, also where a package only passes it on."""
     while name not in MODULES:
         package, _, attribute = name.rpartition(".")
         passed_on = {}
         if package in MODULES:
-            passed_on = {full.rpartition(".")[2]: full for _, full in imports(tree(MODULES[package]), running=False)}
+            passed_on = {full.rpartition(".")[2]: full for _, full in imported(MODULES[package])}
         name = passed_on.get(attribute, package)
     return name
 
@@ -87,7 +96,7 @@ def defined_in(name: str) -> str:
 @cache
 def uses(path: Path) -> frozenset[str]:
     """Modules of ours that a file imports, or that define what it imports."""
-    return frozenset(defined_in(name) for _, name in imports(tree(path), running=False))
+    return frozenset(defined_in(name) for _, name in imported(path))
 
 
 @cache
