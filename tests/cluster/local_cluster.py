@@ -3,11 +3,12 @@
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from commands import forked_python
 
 LOCAL_SLURM = Path(__file__).parents[2] / "scripts" / "local_slurm"
 BATCH_SCRIPT = LOCAL_SLURM.with_name("slurm.sbatch")
@@ -42,11 +43,14 @@ class Slurm:
         return [line.replace("|", " ") for line in lines]
 
     def batch(self, cwd: Path, *arguments: str) -> str:
-        """Submit scripts/slurm.sbatch with options of sbatch and arguments of the pipeline; its number."""
+        """Submit scripts/slurm.sbatch with options of sbatch and arguments of the pipeline; its number.
+
+        Its processes are forked; those of multiruns, which submitit starts, are Pythons of their own.
+        """
         options = [argument for argument in arguments if argument.startswith("--")]
         rest = [argument for argument in arguments if argument not in options]
         command = ["sbatch", "--parsable", f"--chdir={cwd}", "--time=10", *options, str(BATCH_SCRIPT), *rest]
-        env = self.env | {"PYTHON": sys.executable}
+        env = self.env | {"PYTHON": str(forked_python())}
         return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
     def wait_for_end(self, job: str, seconds: float = 300) -> list[str]:

@@ -5,12 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from commands import forked_python
 from local_cluster import job_number, until, written
 from safetensors import safe_open
 
@@ -94,7 +94,7 @@ def cancelled(slurm, cwd: Path) -> list[str]:
 
 def session(slurm, cwd: Path) -> tuple[int, str]:
     """A run in an interactive session that gets a signal while it trains; its exit code, and the job's number."""
-    command = ["srun", "--job-name=sys/dashboard", sys.executable, "-m", "pipeline", *RUN, "hydra.run.dir=run"]
+    command = ["srun", "--job-name=sys/dashboard", str(forked_python()), "-m", "pipeline", *RUN, "hydra.run.dir=run"]
     with subprocess.Popen(command, cwd=cwd, env=slurm.env) as process:
         until(written(cwd / "run" / "dnc.log", TRAINS), "the training", 240)
         job = slurm.ask("squeue", "-h", "--name=sys/dashboard", "-o", "%i").strip()

@@ -1,12 +1,12 @@
 """Several processes under Slurm: one run, one folder, the numbers of one process; interrupted ones go on together."""
 
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from commands import forked_python
 from local_cluster import job_number, until, written
 from recomputation import assert_same_course
 
@@ -90,7 +90,8 @@ def test_processes_on_two_nodes_that_were_interrupted_go_on_together(ranks_of_a_
 
 
 def test_processes_that_do_not_match_the_configuration_are_refused_once(slurm, tmp_path):
-    command = ["srun", "--quiet", "--ntasks=2", "--ntasks-per-node=2", sys.executable, "-m", "pipeline", *RUN]
+    command = ["srun", "--quiet", "--ntasks=2", "--ntasks-per-node=2"]
+    command += [str(forked_python()), "-m", "pipeline", *RUN]
     done = subprocess.run(command, cwd=tmp_path, env=slurm.env, capture_output=True, text=True, timeout=240)
     assert done.returncode == EXIT_BAD_CONFIG
     (sentence,) = (line for line in done.stderr.splitlines() if not line.startswith("srun: "))

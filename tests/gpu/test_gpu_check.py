@@ -2,17 +2,17 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import forked_python
 
 SCRIPT = Path(__file__).parents[2] / "scripts/gpu_check"
 
 
 def checked(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    own = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"} | environment
+    own = os.environ | {"PYTHON": str(forked_python()), "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run([SCRIPT, *arguments], env=own, capture_output=True, text=True, timeout=900)
 
 

@@ -2,11 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
-from commands import commands, dnc
+from commands import commands, dnc, forked_python
 from recomputation import assert_same_course, record_of, summary_of
 
 from pipeline.cli.app import EXIT_BAD_CONFIG
@@ -14,13 +12,17 @@ from pipeline.cli.app import EXIT_BAD_CONFIG
 SMALL = ["data.samples_per_class=40", "backbone.hidden=[16,8]", "backbone.epochs=2", "head.width=8", "head.depth=2"]
 SMALL += ["descent.records_per_decade=2", "descent.seeds=3", "descent.steps=300", "trainer.threads=1"]
 DDP = ["trainer=ddp", "trainer.devices=2"]
+OTHERS = {"python": forked_python()}
+"""The second process is forked, too; where it is started as a process of its own: test_terminal, test_lost_ranks."""
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """A multirun of two jobs of two processes each, tracked by wandb."""
     folder = tmp_path_factory.mktemp("swept")
-    done = dnc("--multirun", "hydra.sweep.dir=sweep", "seed=0,1", *DDP, *SMALL, "record.figures=false", cwd=folder)
+    done = dnc(
+        "--multirun", "hydra.sweep.dir=sweep", "seed=0,1", *DDP, *SMALL, "record.figures=false", cwd=folder, **OTHERS
+    )
     return folder, done
 
 
@@ -28,10 +30,10 @@ def swept(tmp_path_factory):
 def torchrun(tmp_path_factory):
     """The first of these jobs, its processes started by torchrun."""
     folder = tmp_path_factory.mktemp("torchrun")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "pipeline"]
-    command += [*DDP, *SMALL, "logger=none", "record.figures=false"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "--no-python"]
+    command += [str(forked_python()), "-m", "pipeline", *DDP, *SMALL, "logger=none", "record.figures=false"]
+    done = commands().run(*command, folder=folder)
+    assert done.code == 0, done.err
     return folder, done
 
 
@@ -96,7 +98,7 @@ def test_settings_that_do_not_fit_the_launch_are_one_sentence(tmp_path):
 
 def test_what_went_wrong_in_another_rank_is_not_a_traceback_here(tmp_path):
     """Every seed of the head diverges, on either rank: both find out, the first says so."""
-    done = dnc(*SMALL, *DDP, "logger=none", "descent.lr=1e6", "hydra.run.dir=run", cwd=tmp_path, check=False)
+    done = dnc(*SMALL, *DDP, "logger=none", "descent.lr=1e6", "hydra.run.dir=run", cwd=tmp_path, check=False, **OTHERS)
     assert done.returncode == 1 and "the head diverged for every seed" in done.stderr
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

@@ -5,12 +5,14 @@ import functools
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ SECONDS = 300.0
 """After which a command line counts as hanging and is killed, and what is waited for as not coming."""
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
 """What the server sets, for every command line, too: tests share few cores."""
+SESSION = "PYTEST_XDIST_TESTRUNUID"
+"""Names the session to all of its processes, where it has several."""
 SERVICE = "WANDB_SERVICE"
 """By which wandb tells children of a process that has used it to use its service instead of one of their own."""
 
@@ -69,7 +73,7 @@ def wait_until(so: Callable[[], object], seconds: float = SECONDS, pause: float 
 
 def connection() -> socket.socket:
     """To the server of this test session, which its processes (of xdist) share; whoever needs it first starts it."""
-    address = f"\0dnc-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    address = f"\0dnc-tests-{os.environ.get(SESSION, os.getpid())}"
     end = time.monotonic() + SECONDS
     while True:
         ours = socket.socket(socket.AF_UNIX)
@@ -115,7 +119,9 @@ class Commands:
         seconds: float = SECONDS,
         privileged: bool = True,
         package: Path | None = None,
+        python: Path | None = None,
         given: str = "",
+        streams: Sequence[int] = (),
     ) -> Command:
         """Start a command line in ``folder``.
 
@@ -125,7 +131,9 @@ class Commands:
             seconds: after which it is killed.
             privileged: whether root, if we are root, may write where a folder's permissions do not let it.
             package: folder that holds another copy of the package, which is run then.
+            python: by which it starts other processes (`forked_python`).
             given: on its standard input.
+            streams: the three that it has; what it says on them is not kept.
 
         Arguments that begin with ``-c`` or ``-m`` are Python's, and not the command's.
         """
@@ -135,9 +143,10 @@ class Commands:
         ours, its = socket.socketpair()
         with its, ExitStack() as undone:
             undone.callback(ours.close)  # where the server, or its start, has failed
-            socket.send_fds(self._door, [b"."], [its.fileno()])
+            socket.send_fds(self._door, [b"."], [its.fileno(), *streams])
             how = {"execute": execute, "seconds": seconds, "privileged": privileged, "given": given}
-            started = Command(ours, request | how | {"package": None if package is None else str(package)})
+            how |= {name: path and str(path) for name, path in (("package", package), ("python", python))}
+            started = Command(ours, request | how)
             undone.pop_all()
         return started
 
@@ -146,7 +155,7 @@ class Commands:
         return self.start(*arguments, **options).end()
 
 
-def script(path: Path, *arguments: object) -> list[str]:
+def script(path: Path | str, *arguments: object) -> list[str]:
     """Arguments of Python by which the server runs a script of the tests, which finds libraries and package loaded."""
     code = "import runpy, sys; sys.path.insert(0, sys.argv[1].rpartition('/')[0]); "
     code += "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -161,11 +170,43 @@ def commands() -> Commands:
     return server
 
 
-def dnc(
-    *arguments: str, cwd: Path, check: bool = True, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess:
-    """Run the command in ``cwd``, with ``environment`` instead of this process's; ``check`` that it exits with 0."""
-    done = commands().run(*arguments, folder=cwd, environment=environment)
+@functools.cache
+def forked_python() -> Path:
+    """An executable that stands for Python where others start it: Slurm, torchrun, a script, a run its other ranks.
+
+    What it is to run is forked from the server, with the streams and the environment that it has itself. It passes
+    signals on, and ends as that ends; if it is killed, so is what it runs.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="dnc-python.")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "python"
+    code = f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+    code += f"os.environ.setdefault({SESSION!r}, {os.environ.get(SESSION, str(os.getpid()))!r}); "
+    path.write_text(f"#!{sys.executable} -IS\n{code}import commands; commands.run_forked(sys.argv[1:])\n")
+    path.chmod(0o755)
+    return path
+
+
+def run_forked(arguments: list[str]) -> None:
+    """What `forked_python` does."""
+    while arguments[0] in ("-u", "-P"):  # no matter to what is loaded
+        arguments = arguments[1:]
+    if arguments[0] not in ("-c", "-m"):
+        arguments = script(*arguments)
+    command = Commands().start(*arguments, folder=Path.cwd(), python=Path(sys.argv[0]), streams=(0, 1, 2))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda received, _: os.kill(command.pid, received))
+    code = command.end().code
+    if code is not None and code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(1 if code is None else code)
+
+
+def dnc(*arguments: str, cwd: Path, check: bool = True, **options: object) -> subprocess.CompletedProcess:
+    """Run the command in ``cwd``, with options as of `Commands.start`; ``check`` that it exits with 0."""
+    done = commands().run(*arguments, folder=cwd, **options)
     assert not check or done.code == 0, done.err
     return subprocess.CompletedProcess(["dnc", *arguments], done.code, done.out, done.err)
 

@@ -7,8 +7,10 @@ the process that runs `pipeline.__main__.main` in that folder with that environm
 and when it has ended ``{code, out, err, ran}``. After that many seconds, or when the socket is closed before, the
 process is killed, and ``code`` is null. With ``execute`` false the run stops where its work would begin; ``ran`` then
 holds the values of every knob that passed the checks. With ``privileged`` false the permissions of files hold for root
-too. With a folder as ``package`` the package there is run. Arguments that begin as Python's do (``-c``, ``-m``) are
-Python's.
+too. With a folder as ``package`` the package there is run. With a path as ``python`` this is the Python by which the
+process starts others. Arguments that begin as Python's do (``-c``, ``-m``) are Python's.
+
+With the connection come three files, or none: those that come are the process's standard streams.
 """
 
 import atexit
@@ -27,6 +29,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
@@ -46,19 +49,25 @@ def main() -> None:
         for one in select.select([door, *clients], [], [])[0]:
             if one is door:
                 clients.append(door.accept()[0])
-            elif descriptors := socket.recv_fds(one, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]:
-                _serve(descriptors[0])
+            elif descriptors := socket.recv_fds(one, 1, 4, socket.MSG_CMSG_CLOEXEC)[1]:
+                _serve(*descriptors)
             else:
                 clients.remove(one)
                 one.close()
 
 
-def _serve(descriptor: int) -> None:
+def _serve(descriptor: int, *streams: int) -> None:
     with socket.socket(fileno=descriptor) as visitor:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _answer(visitor)
+            _answer(visitor, streams)
             os._exit(0)
+    _close(streams)
+
+
+def _close(streams: Sequence[int]) -> None:
+    for stream in streams:
+        os.close(stream)
 
 
 def _load() -> None:
@@ -103,14 +112,15 @@ def _is_a_program(module: pkgutil.ModuleInfo) -> bool:
     return '__name__ == "__main__"' in Path(module.module_finder.find_spec(module.name).origin).read_text()
 
 
-def _answer(visitor: socket.socket) -> None:
+def _answer(visitor: socket.socket, streams: Sequence[int]) -> None:
     request = json.loads(visitor.makefile().readline())
     files = {name: tempfile.TemporaryFile("w+", errors="replace") for name in ("out", "err", "ran")}  # noqa: SIM115
     child = os.fork()
     if child == 0:
-        _child(request, **files)
+        _child(request, streams, **files)
+    _close(streams)
     _say(visitor, {"pid": child})
-    answer = {"code": _wait(child, request["seconds"], visitor)}
+    answer = {"code": _wait(child, request["seconds"], visitor, tell=not streams)}
     for name, file in files.items():
         file.seek(0)
         answer[name] = file.read()
@@ -124,8 +134,8 @@ def _say(visitor: socket.socket, answer: dict) -> None:
         os._exit(0)
 
 
-def _wait(child: int, seconds: float, visitor: socket.socket) -> int | None:
-    """The exit code of a child; None if it had to be killed."""
+def _wait(child: int, seconds: float, visitor: socket.socket, *, tell: bool) -> int | None:
+    """The exit code of a child; None if it had to be killed, after it was to tell where it stood."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -133,26 +143,26 @@ def _wait(child: int, seconds: float, visitor: socket.socket) -> int | None:
             return os.waitstatus_to_exitcode(status)
         if select.select([visitor], [], [], 0.002)[0]:
             break  # nobody is there any more
-    os.killpg(child, signal.SIGUSR1)  # its stack goes to its stderr
-    time.sleep(0.2)
+    if tell:
+        os.killpg(child, signal.SIGUSR1)  # its stack goes to its stderr
+        time.sleep(0.2)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
 
 
-def _child(request: dict, out: IO[str], err: IO[str], ran: IO[str]) -> None:
+def _child(request: dict, streams: Sequence[int], out: IO[str], err: IO[str], ran: IO[str]) -> None:
     """Run the command line; never returns."""
     os.setpgid(0, 0)
     atexit._clear()  # what is registered so far is the server's to do
-    os.dup2(_holding(request["given"]), 0)
-    os.dup2(out.fileno(), 1)
-    os.dup2(err.fileno(), 2)
+    for number, stream in enumerate(streams or (_holding(request["given"]), out.fileno(), err.fileno())):
+        os.dup2(stream, number)
     os.chdir(request["folder"])
     os.umask(0o022)
     os.environ.clear()
     os.environ.update(request["environment"])
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    sys.argv = ["dnc", *request["arguments"]]
+    sys.argv, sys.executable = ["dnc", *request["arguments"]], request["python"] or sys.executable
     code = 70
     try:
         if request["package"]:
@@ -203,6 +213,9 @@ def _use(folder: str) -> None:
 def _python(option: str, what: str, *arguments: str) -> None:
     sys.argv = [option, *arguments]
     if option == "-m":
+        for name in (what, f"{what}.__main__"):  # what is run is loaded anew; a package stays
+            if not hasattr(sys.modules.get(name), "__path__"):
+                sys.modules.pop(name, None)
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})

@@ -1,12 +1,13 @@
 """The command runs what is missing and nothing else, draws, judges, and says what is wrong in one sentence."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import commands
+from commands import commands, forked_python
 from PIL import Image
 
 from pipeline.runtime.lock import FolderLock
@@ -17,6 +18,7 @@ from pipeline.studies.engine.study import FULL, QUICK, Grid, Study, studies
 
 TINY = [
     "descent.steps=12",
+    "descent.records_per_decade=1",
     "descent.seeds=2",
     "head.width=4",
     "protocol.num_features=4",
@@ -98,7 +100,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
 
 def studied(*arguments: str, folder: Path) -> str:
     """What the command prints that makes studies in a folder."""
-    done = commands().run("-m", "pipeline.studies", *arguments, folder=folder)
+    done = commands().run("-m", "pipeline.studies", *arguments, folder=folder, python=forked_python())
     assert done.code == 0, done.err
     return done.out
 
@@ -277,6 +279,7 @@ def test_a_launcher_runs_the_sweeps_and_what_it_left_is_found_and_not_repeated(
 ):
     caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(forked_python()))
     grid = Grid("depth", {"head.depth": (2, 3), "seed": (0,)})
     with_study("e4", versions={FULL: tuple(grid.points())}, grids=(grid,))
     arguments = ["e4", "--launcher", "basic", *DIGITS]
