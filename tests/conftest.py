@@ -95,7 +95,7 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def deterministic():
     """An operation without a deterministic algorithm is an error in all tests of this process."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as `use_deterministic_algorithms`, which imports the compiler, too
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pipeline.storage.record import read_record
 
 PAGE = REPO / "docs" / "extending.md"
 SMALL = ["backbone.hidden=[8]", "backbone.epochs=2", "descent.steps=20", "descent.seeds=1", "head.depth=2"]
+SMALL += ["descent.records_per_decade=1"]
 SMALL += ["head.width=8", "logger=none", "record.figures=false", "trainer.threads=1", "-q"]
 RUNS = {
     "images": ["data=stripes", "data.period=4"],

@@ -13,6 +13,7 @@ from recomputation import summary_of
 
 RUN = ["data=image_folder", "data.root=d", "backbone.epochs=1", "descent.seeds=1", "record.figures=false"]
 RUN += ["logger=none", "features.cache=kept", "backbone.hidden=[8,8]", "head.width=8", "trainer.checkpoint_seconds=0"]
+RUN += ["descent.records_per_decade=1"]
 QUICK = "descent.steps=20"
 
 

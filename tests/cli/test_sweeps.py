@@ -14,6 +14,7 @@ from pipeline.storage.record import read_summary
 
 SWEEP = ["--multirun", "protocol=dufm", "logger=none", "record.figures=false", "descent.seeds=1", "head.width=8"]
 SWEEP += ["protocol.num_features=8", "protocol.samples_per_class=5", "head.depth=2", "trainer.checkpoint_seconds=0"]
+SWEEP += ["descent.records_per_decade=1"]
 SHORT = [*SWEEP, "descent.steps=20", "hydra.sweep.dir=m"]
 LONG = [*SWEEP, "descent.steps=20000", "seed=0,1,2,3"]
 

@@ -74,6 +74,7 @@ FILES = {
     "conf/data/stripes.yaml": "# Stripes.\nname: stripes\nperiod: 3\n",
 }
 SMALL = ["backbone.hidden=[8]", "backbone.epochs=2", "descent.steps=20", "descent.seeds=1", "head.depth=2"]
+SMALL += ["descent.records_per_decade=1"]
 SMALL += ["head.width=8", "logger=none", "record.figures=false", "-q"]
 
 

@@ -212,7 +212,7 @@ def test_sets_that_are_read_whole_stay_in_memory(tmp_path):
 
 def test_a_run_from_disk_records_the_bytes_of_one_from_memory(root, cache, composed, tmp_path):
     arguments = ["data=image_folder", f"data.root={root}", f"data.cache={cache}", "backbone.hidden=[8]"]
-    arguments += ["backbone.epochs=2", "backbone.batch_size=4", "descent.steps=10", "descent.seeds=1", "head.depth=2"]
+    arguments += ["backbone.epochs=2", "backbone.batch_size=4", "descent.steps=4", "descent.seeds=1", "head.depth=2"]
     arguments += ["head.width=4", "logger=none", "record.figures=false", f"features.cache={tmp_path}/features"]
     for storage in ("memory", "disk"):
         admit(composed(*arguments, f"data.storage={storage}"), tmp_path / storage).perform()

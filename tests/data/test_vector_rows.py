@@ -94,7 +94,7 @@ def test_a_run_refuses_what_needs_maps_and_leaves_nothing(run_here, arguments, m
 
 
 def test_vectors_run_and_their_features_serve_other_runs(composed, tmp_path):
-    shrunk = [*SMALL[:-1], "backbone.hidden=[8]", "backbone.epochs=1", "descent.steps=10", "descent.seeds=1"]
+    shrunk = [*SMALL[:-1], "backbone.hidden=[8]", "backbone.epochs=1", "descent.steps=4", "descent.seeds=1"]
     shrunk += ["head.depth=2", "head.width=8", "data.dim=5", f"features.cache={tmp_path}/cache"]
     first, second = composed(*shrunk), composed(*shrunk, f"backbone.from_run={tmp_path}/first")
     admit(first, tmp_path / "first").perform()

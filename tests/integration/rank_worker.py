@@ -47,7 +47,7 @@ def config(**changes) -> Config:
     names = {"data.name": "digits", "backbone.name": "mlp", "optimizer.name": "sgd", "logger.name": "none"}
     names |= {"trainer.accelerator": "cpu", "trainer.devices": ranks.world_size(), "head.depth": 3, "head.width": 8}
     names |= HIDDEN if changes.get("backbone__name", "mlp") == "mlp" else {}
-    names |= {"descent.steps": 60, "descent.seeds": 3, "descent.momentum": 0.5}
+    names |= {"descent.steps": 60, "descent.seeds": 3, "descent.momentum": 0.5, "descent.records_per_decade": 3}
     names |= {"data.classes": [0, 1, 2], "data.samples_per_class": 47}
     cfg = OmegaConf.structured(Config)
     for key, value in (names | {key.replace("__", "."): value for key, value in changes.items()}).items():
@@ -128,7 +128,7 @@ def sharded(folder: Path) -> dict[str, torch.Tensor]:
     """Everything of a descent on frozen features, of which each rank has its own; stopped on the way, and gone on."""
     more = {"descent__sharded": "true", "descent__precision": "float64", "head__bias": "last", "head__bias_decay": 1e-3}
     more |= {"descent__steps": 20}
-    more |= {"descent__records_per_decade": 4, "head__depth": 2, "descent__seeds": 2}
+    more |= {"descent__records_per_decade": 2, "head__depth": 2, "descent__seeds": 2}
     setting = config(protocol__name="frozen_features", backbone__epochs=0, trainer__checkpoint_seconds=0.0, **more)
     found = {}
     for name, stops in {"whole": False, "stopped": True, "gone on": False}.items():

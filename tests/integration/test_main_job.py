@@ -24,8 +24,10 @@ from safetensors.torch import load_file as load_torch_file
 from pipeline.storage.record import SCHEMA_VERSION
 
 SMALL = ["descent.steps=400", "descent.seeds=2", "backbone.epochs=3", "head.depth=3", "head.width=16"]
+SMALL += ["descent.records_per_decade=2"]
 DUFM = ["protocol=dufm", "protocol.samples_per_class=5", "protocol.num_features=8", "head.width=8"]
 DUFM += ["descent.steps=2000", "descent.seeds=2", "record.figures=false", "logger=none"]
+DUFM += ["descent.records_per_decade=2"]
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +241,7 @@ def test_a_diverging_head_fails_with_advice_and_a_recognisable_record(tmp_path):
         "protocol=dufm",
         "descent.lr=1e6",
         "descent.steps=500",
+        "descent.records_per_decade=1",
         *("logger=none", "record.figures=false"),
         "hydra.run.dir=run",
         cwd=tmp_path,
@@ -262,6 +265,7 @@ def test_a_diverging_backbone_fails_with_advice(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_exits_as_asked_and_is_recognisable(number, code, tmp_path):
     arguments = ["protocol=dufm", "descent.steps=10000000", "trainer.checkpoint_seconds=0", "logger=none"]
+    arguments.append("descent.records_per_decade=1")
     running = commands().start(*arguments, "hydra.run.dir=run", folder=tmp_path)
     running.wait_for(tmp_path / "run" / HEAD)
     os.kill(running.pid, number)
@@ -272,7 +276,7 @@ def test_an_interrupted_run_exits_as_asked_and_is_recognisable(number, code, tmp
 
 def test_every_job_of_a_multirun_has_its_own_folder_and_wandb_run(tmp_path):
     dnc(
-        *["--multirun", "protocol=dufm", "descent.steps=50", "descent.seeds=1", "head.depth=2,3"],
+        *["--multirun", "protocol=dufm", "descent.steps=5", "descent.seeds=1", "head.depth=2,3"],
         *["head.width=8", "protocol.samples_per_class=3", "record.figures=false", "hydra.sweep.dir=sweep"],
         cwd=tmp_path,
     )

@@ -49,7 +49,7 @@ def test_the_wheels_command_finds_its_configuration_from_any_folder(installed, t
 
 
 def test_the_wheels_command_runs_and_equals_python_dash_m(installed, tmp_path):
-    arguments = ["protocol=dufm", "descent.steps=50", "descent.seeds=1", "logger=none", "record.figures=false"]
+    arguments = ["protocol=dufm", "descent.steps=5", "descent.seeds=1", "logger=none", "record.figures=false"]
     for name, command in (("a", [installed / "dnc"]), ("b", [installed / "python", "-m", "pipeline"])):
         said(*command, *arguments, f"hydra.run.dir={name}", cwd=tmp_path)
     assert (tmp_path / "a" / "record.csv").read_bytes() == (tmp_path / "b" / "record.csv").read_bytes()
@@ -65,10 +65,15 @@ def test_the_wheel_holds_the_package_and_its_configuration_only(installed):
     assert not (site / "tests").exists() and not (site / "conf").exists()
 
 
-@pytest.fixture
-def fake_checkout(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def fake_checkout(tmp_path_factory) -> Path:
+    """A checkout whose environment the test sets up that is first to run something in it."""
+    return fake(tmp_path_factory.mktemp("fake"))
+
+
+def fake(folder: Path) -> Path:
     """The scripts beside a stand-in project, so that setting up takes a second instead of minutes."""
-    root = tmp_path / "a checkout"
+    root = folder / "a checkout"
     shutil.copytree(REPO / "scripts", root / "scripts")
     (root / "constraints.txt").write_text("")
     (root / "pyproject.toml").write_text(
@@ -118,8 +123,8 @@ def test_scripts_run_what_is_theirs_whatever_lies_in_the_working_directory(fake_
     assert found.stdout.strip() == f"{tmp_path} ['seed=1']", found.stderr
 
 
-def test_scripts_run_is_clear_about_a_missing_or_old_python(fake_checkout, tmp_path):
-    tools = tmp_path / "bin"
+def test_scripts_run_is_clear_about_a_missing_or_old_python(tmp_path):
+    tools, fake_checkout = tmp_path / "bin", fake(tmp_path)
     tools.mkdir()
     for name in ("bash", "cat", "cksum", "dirname", "env", "flock"):
         (tools / name).symlink_to(shutil.which(name))

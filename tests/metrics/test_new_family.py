@@ -154,7 +154,7 @@ def overlay(tmp_path_factory: pytest.TempPathFactory) -> Overlay:
 
 @pytest.fixture(scope="module")
 def record(overlay: Overlay) -> pd.DataFrame:
-    settings = ["backbone.epochs=1", "descent.steps=20", "data.samples_per_class=20", "trainer.threads=1"]
+    settings = ["backbone.epochs=1", "descent.steps=4", "data.samples_per_class=20", "trainer.threads=1"]
     overlay.dnc("-q", *settings, "logger=none", "record.figures=false", "hydra.run.dir=run")
     return pd.read_csv(overlay.folder / "run" / "record.csv", keep_default_na=False, na_values={"value": ["nan"]})
 

@@ -17,7 +17,7 @@ def run(composed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("given") / "run"
     arguments = ["data.flip.rate=1", "data.flip.from=0", "data.flip.to=1", "backbone.hidden=[8]", "backbone.epochs=3"]
     arguments += ["descent.steps=100", "descent.seeds=1", "head.depth=2", "head.width=8", "head.weight_decay=1e-3"]
-    admit(composed(*arguments, "logger=none", "record.figures=false"), folder).perform()
+    admit(composed(*arguments, "logger=none", "record.figures=false", "descent.records_per_decade=1"), folder).perform()
     return folder
 
 

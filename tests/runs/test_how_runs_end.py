@@ -13,6 +13,7 @@ from pipeline.storage.record import COMPLETED, read_record
 
 SMALL = ["protocol=dufm", "protocol.samples_per_class=2", "protocol.num_features=3", "head.width=3", "head.depth=2"]
 SMALL += ["descent.steps=20", "descent.seeds=2", "logger=none", "record.figures=false"]
+SMALL += ["descent.records_per_decade=2"]
 
 
 @pytest.fixture

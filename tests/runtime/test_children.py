@@ -42,7 +42,7 @@ def test_a_run_of_two_processes_takes_the_network_from_here_and_not_the_package(
     (tmp_path / "pipeline.py").write_text("raise SystemExit('the code of the user')\n")
     (tmp_path / "mine.py").write_text(NETWORK)
     arguments = ["backbone=custom", "backbone._target_=mine.Net", "backbone.kwargs={in_features: 64, out_features: 8}"]
-    arguments += ["trainer.devices=2", "data.samples_per_class=20", "backbone.epochs=1", "descent.steps=20"]
+    arguments += ["trainer.devices=2", "data.samples_per_class=20", "backbone.epochs=1", "descent.steps=2"]
     arguments += ["descent.seeds=2", "record.figures=false", "logger=none", "hydra.run.dir=r"]
     dnc(*arguments, cwd=tmp_path)
     assert summary_of(tmp_path / "r")["environment"]["processes"] == 2

@@ -57,7 +57,7 @@ def test_what_is_read_comes_whole_and_in_order(tmp_path):
 
 @pytest.mark.parametrize("way", ["closed output", "closed error", "a reader of one line"])
 def test_a_run_completes_whoever_reads_it(way, tmp_path):
-    settings = ["protocol=dufm", "logger=none", "record.figures=false", "descent.steps=20", "hydra.run.dir=r"]
+    settings = ["protocol=dufm", "logger=none", "record.figures=false", "descent.steps=2", "hydra.run.dir=r"]
     done = ended(way, sys.executable, "-m", "pipeline", *settings, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "completed"

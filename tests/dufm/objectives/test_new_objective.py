@@ -55,7 +55,8 @@ def run(overlay: Overlay, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_it_descends_is_recorded_and_judged_by_what_it_calls_collapse(overlay):
     done = run(
         overlay, "protocol=dufm", "head.loss=logistic", "protocol.num_classes=3", "protocol.samples_per_class=4",
-        "protocol.num_features=5", "descent.steps=30", "verdict.thresholds={cdnv: 0.25}", "hydra.run.dir=dufm",
+        "protocol.num_features=5", "descent.steps=30", "descent.records_per_decade=2",
+        "verdict.thresholds={cdnv: 0.25}", "hydra.run.dir=dufm",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "the kernel does not know one logistic regression per class" in done.stdout + done.stderr

@@ -16,6 +16,7 @@ from pipeline.storage.record import read_record, read_summary
 SMALL = ["data.samples_per_class=20", "backbone.hidden=[16,8]", "backbone.epochs=2", "descent.steps=30"]
 SMALL += ["descent.seeds=2", "head.depth=2", "head.width=8", "protocol.num_classes=3", "protocol.samples_per_class=4"]
 SMALL += ["logger=none", "record.figures=false", "trainer.threads=1", "trainer.accelerator=cpu"]
+SMALL += ["descent.records_per_decade=2"]
 
 
 class Added:

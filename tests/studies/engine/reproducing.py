@@ -21,6 +21,7 @@ SPEAKING += "runpy.run_module('pipeline.studies', run_name='__main__', alter_sys
 STUDY, POINTS = "e2_lr", ("lr_0.2", "lr_0.5", "lr_8.0")
 SHORT = ["descent.steps=12", "descent.seeds=2", "head.width=4", "protocol.num_features=4"]
 SHORT += ["protocol.samples_per_class=3", "record.figures=false", "trainer.threads=1"]
+SHORT += ["descent.records_per_decade=1"]
 LONG = [*SHORT, "descent.steps=300000", "trainer.checkpoint_seconds=0"]
 """Seconds of descent, so that a signal finds it in progress, with a checkpoint whenever there can be one."""
 CHECKPOINT = "stages/head.half.safetensors"

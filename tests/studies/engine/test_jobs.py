@@ -25,6 +25,7 @@ OF_NO_STUDY = [name for name in EXPERIMENTS if name not in studies()]
 """Points of the others are run where the figures of their studies are drawn (test_study.py)."""
 SHRUNK = [
     "descent.steps=20",
+    "descent.records_per_decade=1",
     "descent.seeds=2",
     "descent.polish=false",
     "head.width=4",

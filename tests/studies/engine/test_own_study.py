@@ -12,14 +12,14 @@ from pipeline.studies.engine.planning import by_folder, planned
 from pipeline.studies.engine.study import CPU, FULL, Grid, studies
 
 RECIPES = Path(__file__).parents[3] / "docs" / "recipes.md"
-ON_DIGITS = ["data=digits", "data.samples_per_class=20", "descent.steps=20", "record.figures=false"]
+ON_DIGITS = ["data=digits", "data.samples_per_class=20", "descent.steps=4", "record.figures=false"]
 DUFM = """
 settings:
   protocol: dufm
   head: {depth: 2, width: 4}
   protocol.num_features: 4
   protocol.samples_per_class: 3
-  descent: {steps: 12, seeds: 2}
+  descent: {steps: 12, seeds: 2, records_per_decade: 1}
   record.figures: false
 """
 

@@ -18,11 +18,9 @@ from pipeline.studies.engine.tables import VERDICTS, claims_frame
 
 MOST, MOST_NETWORKS = 6, 3
 """Points of a quick version that are run shrunk, and of one that trains networks without a head."""
-MANY = 30
-"""Points up to which every one of a version is checked."""
-ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=2"]
+ON_DIGITS = ["data=digits", "data.classes=[0,1]", "data.samples_per_class=20", "backbone.epochs=1"]
 SMALL = ["descent.steps=12", "descent.seeds=2", "protocol.samples_per_class=3", "record.figures=false"]
-SMALL += ["descent.polish=false"]
+SMALL += ["descent.polish=false", "descent.records_per_decade=2"]
 SHORTENED = {"descent.steps", "backbone.epochs", "data.vocabulary"}
 """What is made small although points differ in it: no figure needs it to differ."""
 WITHOUT_FILES = ["data.download=true", "data.root=."]
@@ -35,23 +33,19 @@ def settings_of(study: str, point: Point) -> dict[str, object]:
     return essence(Job.plan(study, point, WITHOUT_FILES, Path(point.name)).config)
 
 
-def but_for_the_seed(points: Sequence[Point]) -> list[Point]:
-    """One of those that differ in nothing but their seeds; to check a configuration takes its time."""
-    kinds = {}
-    for point in points:
-        overrides = (*point.overrides, *point.shrunk)
-        kinds.setdefault(tuple(one for one in overrides if not one.startswith("seed=")), point)
-    return list(kinds.values())
-
-
-def with_every_value(points: Sequence[Point]) -> list[Point]:
-    """Of many points as few as have every value of every setting; a study checks all its points before it begins."""
-    kept, seen = [], set()
-    for point in points:
-        if len(points) <= MANY or not seen.issuperset(point.overrides):
-            kept.append(point)
-            seen.update(point.overrides)
-    return kept
+@cache
+def to_check(name: str) -> dict[str, list[Point]]:
+    """Of every version as few points as have, with the smaller versions', every value of every setting but the seed: to
+    check a configuration takes its time, and a study checks all its points before it begins."""
+    chosen, seen, study = {}, set(), studies()[name]
+    for version in (QUICK, CPU, FULL):
+        chosen[version] = []
+        for point in study.chosen(version) if version in (*study.versions, FULL) else ():
+            values = {one for one in (*point.overrides, *point.shrunk) if not one.startswith("seed=")}
+            if not seen.issuperset(values) or not chosen[version]:
+                chosen[version].append(point)
+                seen |= values
+    return chosen
 
 
 def varying(points: Sequence[Point]) -> set[str]:
@@ -71,9 +65,10 @@ def varying(points: Sequence[Point]) -> set[str]:
 )
 def test_every_point_is_a_valid_configuration_unlike_all_others(name, version):
     points = studies()[name].chosen(version)
-    assert points and len({point.name for point in points}) == len({point.overrides for point in points}) == len(points)
+    different = {frozenset(dict(one.split("=", 1) for one in point.overrides).items()) for point in points}
+    assert points and len({point.name for point in points}) == len(different) == len(points)
     assert all(Path(point.name).name == point.name for point in points)
-    seen = [settings_of(name, point) for point in with_every_value(but_for_the_seed(points))]
+    seen = [settings_of(name, point) for point in to_check(name)[version]]
     assert all(config not in seen[:place] for place, config in enumerate(seen))
 
 

@@ -91,9 +91,9 @@ def test_a_damaged_summary_is_unreadable_and_says_why(killed, content):
 
 
 def places(value, path=()):
-    """Places within nested JSON; of long lists the first two."""
+    """Places within nested JSON; of lists the last, which is looked at by itself as well as with the others."""
     yield path
-    pairs = value.items() if isinstance(value, dict) else list(enumerate(value))[:2] if isinstance(value, list) else ()
+    pairs = value.items() if isinstance(value, dict) else list(enumerate(value))[-1:] if isinstance(value, list) else ()
     for key, item in pairs:
         yield from places(item, (*path, key))
 
