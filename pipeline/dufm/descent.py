@@ -24,7 +24,7 @@ from pipeline.dufm.descent_arguments import (
     per_member,
 )
 from pipeline.dufm.descent_native import NativeSteps, why_not_native
-from pipeline.dufm.descent_precision import too_coarse
+from pipeline.dufm.descent_precision import drifted, until_next_look
 from pipeline.dufm.descent_torch import Parameters, Project, Rule, TorchSteps
 from pipeline.dufm.objectives import Objective
 from pipeline.dufm.objectives.mse import MeanSquaredError
@@ -63,6 +63,7 @@ class Descent:
         bias_decay: mu, of the bias.
         mixed: begin with products in float32, of float64 tensors and frozen features in the native backend (in the
             other one, all is float64), see `pipeline.dufm.descent_precision`.
+        double_from: if mixed, the step from which all are in float64 at the latest; None for no such step.
         shard: the features and labels are those of this rank, of frozen features that lie on several; the steps are
             those on all of them, collective, in PyTorch.
 
@@ -100,6 +101,7 @@ class Descent:
         anchor: Anchor | None = None,
         bias_decay: float = 0.0,
         mixed: bool = False,
+        double_from: int | None = None,
         shard: Shard | None = None,
     ) -> None:
         dufm.check_activation(activation)
@@ -142,7 +144,8 @@ class Descent:
         self.switched: dict[int, int] = {}
         if mixed and self.backend == "torch":
             self.switched = dict.fromkeys(range(members), 0)
-        self.mixed = mixed
+        self.mixed, self._double_from = mixed, double_from if mixed else None
+        self._drift: Tensor | None = None
         self._inputs = self._projected(features.detach())
         self._begin(range(members), self._first_parameters([weight.detach() for weight in weights]))
         self._limit = DIVERGENCE_FACTOR * (1 + self._squared_norms())
@@ -190,9 +193,11 @@ class Descent:
             raise ValueError(f"steps must be at least 0, got {steps}")
         last = self.step + steps
         while self.step < last and self._members:
-            if self.mixed and self.step % CHECK_EVERY == 0:
+            if self.mixed and (self.step % self._until_look == 0 or self.step == self._double_from):
                 self._switch()
             block = min(CHECK_EVERY - self.step % CHECK_EVERY, last - self.step)
+            if self._double_from is not None and self.step < self._double_from:
+                block = min(block, self._double_from - self.step)
             self._steps.run(block)
             self.step += block
             self._remove_diverged()
@@ -205,6 +210,7 @@ class Descent:
             "step": self.step,
             "diverged": dict(self.diverged),
             "switched": dict(self.switched),
+            "drift": None if self._drift is None else self._drift.clone(),
             "limit": self._limit.clone(),
             "features": live.features.contiguous().clone() if self._free else None,
             "weights": [weight.contiguous().clone() for weight in live.weights],
@@ -231,6 +237,8 @@ class Descent:
         self.step = state["step"]
         self.diverged = dict(state["diverged"])
         self.switched = dict(state.get("switched", {}))
+        drift = state.get("drift")
+        self._drift = None if drift is None else drift.clone()
         self._limit = state["limit"].to(like.features.device)
         if isinstance(self._rule.constraint, Constraint):
             self._rule.constraint.without_direction = state.get("without_direction", 0)
@@ -278,13 +286,24 @@ class Descent:
         """Places, among the live members, of those whose products are in float32."""
         return [i for i, member in enumerate(self._members) if self.mixed and member not in self.switched]
 
+    @property
+    def _until_look(self) -> int:
+        return until_next_look(self.step, CHECK_EVERY)
+
     def _switch(self) -> None:
-        """Let members go on in float64 for whom products in float32 have become too coarse, and write down when."""
+        """Let members go on in float64 for whom products in float32 would show, and write down when."""
         places = self._single
         if not places:
             return
-        coarse = too_coarse(self._live.select(places), self._rule.select([self._members[i] for i in places]))
-        leaving = [self._members[place] for place, found in zip(places, coarse, strict=True) if found]
+        members = [self._members[place] for place in places]
+        leaving = members
+        if self._double_from is None or self.step < self._double_from:
+            before = None if self._drift is None else self._drift[members]
+            found, coarse = drifted(self._live.select(places), self._rule.select(members), self._until_look, before)
+            if self._drift is None:
+                self._drift = found.new_zeros(self.num_members, *found.shape[1:])
+            self._drift[members] = found
+            leaving = [member for member, too_far in zip(members, coarse, strict=True) if too_far]
         if leaving:
             self.switched |= dict.fromkeys(leaving, self.step)
             self._begin(self._members, self._live)

@@ -27,11 +27,22 @@ def joined_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "step": first["step"],
         **steps,
         "limit": torch.cat([state["limit"] for state in states]),
+        "drift": _joined_drifts(states),
         **{name: joined(name) for name in MAYBE},
         "without_direction": sum(state["without_direction"] for state in states),
         "weights": [torch.cat(same) for same in zip(*(state["weights"] for state in states), strict=True)],
         "velocities": [torch.cat(same) for same in zip(*(state["velocities"] for state in states), strict=True)],
     }
+
+
+def _joined_drifts(states: Sequence[dict[str, Any]]) -> Tensor | None:
+    """None where nobody has looked; a part without members has not."""
+    known = [drift for state in states if (drift := state.get("drift")) is not None]
+    if not known:
+        return None
+    none = known[0].new_zeros(known[0].shape[1:])
+    drifts = [(len(state["limit"]), state.get("drift")) for state in states]
+    return torch.cat([none.expand(members, *none.shape) if drift is None else drift for members, drift in drifts])
 
 
 def part_of_state(state: dict[str, Any], members: range) -> dict[str, Any]:
@@ -45,6 +56,7 @@ def part_of_state(state: dict[str, Any], members: range) -> dict[str, Any]:
             for name in STEPS_OF_MEMBERS
         },
         "limit": state["limit"][members.start : members.stop],
+        "drift": None if state.get("drift") is None else state["drift"][members.start : members.stop],
         **{name: None if state.get(name) is None else state[name][chosen] for name in MAYBE},
         "without_direction": state.get("without_direction", 0) if members.start == 0 else 0,
         "weights": [weight[chosen] for weight in state["weights"]],
