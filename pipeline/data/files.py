@@ -19,7 +19,7 @@ def require_files(root: Path, folder: str, names: Iterable[str]) -> None:
         if not (directory / name).is_file():
             packed = f" (only {name}.gz: unpack it)" if (directory / f"{name}.gz").is_file() else ""
             place = f"{folder}/{name}" if folder else name
-            raise DataError(f"data.root={root}: the file {place} is missing{packed}.")
+            raise DataError(f"data.root={root}: the file {place} is missing{packed}; allowed: a folder that has it.")
 
 
 def download_missing(dataset: str, root: Path, parts: Sequence[Mapping[str, str]] = ({},)) -> None:

@@ -4,6 +4,7 @@ They are read by pyarrow, an extra of this package (``parquet``).
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 ENDINGS = (".parquet", ".arrow")
+NUMBERED = re.compile(r"-\d+(-of-\d+)?$")
+"""How the name of one of several files of a split ends."""
 ARROW_FILE = b"ARROW1"
 """How a file begins that is no stream."""
 
@@ -42,8 +45,9 @@ def require_pyarrow() -> None:
 def find_splits(root: Path) -> tuple[list[Path], list[Path]]:
     """The files of the training and of the test split; none for testing where no name tells of one.
 
-    A file belongs to the split that its name begins with (``train-00000-of-00001.parquet``), or that a folder above it
-    is called; without any such name all are for training. Of a test and a validation split the first is taken.
+    A file belongs to the split that its name begins or ends with (``train-00000-of-00001.parquet``, and as `datasets`
+    caches them ``cifar10-train.arrow``), or that a folder above it is called; without any such name all are for
+    training. Of a test and a validation split the first is taken.
     Raises DataError where there are no files, and where some files cannot be told.
     """
     files = sorted(
@@ -65,13 +69,14 @@ def find_splits(root: Path) -> tuple[list[Path], list[Path]]:
         strange = kinds.get(None, files)
         raise DataError(
             f"data.root={shown(root)}: it cannot be told whether {shown(strange[0].relative_to(root))} is for training "
-            "or for testing; allowed: names that begin with train, test or validation, or none that does."
+            "or for testing; allowed: names that begin or end with train, test or validation, or none that does."
         )
     return kinds["train"], kinds.get("test") or kinds.get("validation") or []
 
 
 def _kind(path: Path) -> str | None:
-    names = [path.stem.split("-")[0].split(".")[0], *reversed(path.parent.parts)]
+    words = re.split(r"[-_.]", NUMBERED.sub("", path.stem))
+    names = [words[0], words[-1], *reversed(path.parent.parts)]
     return next((kind for name in names if (kind := split_kind(name))), None)
 
 
@@ -144,6 +149,10 @@ class Shard:
             place = self.path.parent / value["path"]
             if place.is_file():
                 return place.read_bytes()
+            raise DataError(
+                f"{shown(self.path)}, row {row}: data.image_column={self.image} names {shown(place)}, which is not "
+                "there; allowed: bytes, or the path of a file."
+            )
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes) or not content:
             raise DataError(
@@ -196,9 +205,25 @@ def class_names(shards: Sequence[Shard]) -> tuple[str, ...]:
     if (told := shards[0].told_names) is not None:
         return tuple(told)
     found = {label for shard in shards for label in shard.labels()}
+    _require_rows(shards, len(found))
     if len({type(label) for label in found}) > 1:
         raise DataError(f"data.label_column={shards[0].label} holds numbers and text; allowed: one of them.")
     return tuple(map(str, sorted(found)))
+
+
+def check_names(shard: Shard, names: Sequence[str] | None) -> None:
+    """Raise DataError where a file tells other names than these, None for any."""
+    others = shard.told_names
+    if names is not None and others is not None and others != list(names):
+        raise DataError(
+            f"{shown(shard.path)} tells other class names ({in_short(others)}); allowed: the same in all files, "
+            f"{in_short(names)} in this order."
+        )
+
+
+def _require_rows(shards: Sequence[Shard], count: int) -> None:
+    if not count:
+        raise DataError(f"{shown(shards[0].path)} holds no row, nor does another file of its split; allowed: some.")
 
 
 def labels_of(shards: Sequence[Shard], names: Sequence[str]) -> Tensor:
@@ -207,6 +232,7 @@ def labels_of(shards: Sequence[Shard], names: Sequence[str]) -> Tensor:
     position: dict[Any, int] = {name: index for index, name in enumerate(names)}
     found = []
     for shard in shards:
+        check_names(shard, names)
         for row, label in enumerate(shard.labels()):
             index = label if told and isinstance(label, int) else position.get(str(label))
             if index is None or index >= len(names):
@@ -214,6 +240,7 @@ def labels_of(shards: Sequence[Shard], names: Sequence[str]) -> Tensor:
                     f"{shown(shard.path)}, row {row}: the label {label} is no class; allowed: {in_short(names)}."
                 )
             found.append(index)
+    _require_rows(shards, len(found))
     return torch.tensor(found, dtype=torch.int64)
 
 

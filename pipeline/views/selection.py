@@ -8,8 +8,12 @@ from pipeline.runtime.errors import ConfigError
 from pipeline.runtime.suggestions import did_you_mean
 from pipeline.views.html.formatting import setting
 from pipeline.views.html.runs import FATES, LocalRun
-from pipeline.views.varying import full_key, known_settings
+from pipeline.views.varying import full_key, known_settings, varied
 
+LIKE = 0.75
+"""Likeness from which on a setting is suggested: there are some hundred, and a short name is a little like many."""
+SHOWN = 10
+"""Names of columns, and of settings (first those in which the runs differ), that are told where none is meant."""
 STATUSES = ("completed", *FATES, "unreadable", "not begun")
 
 
@@ -58,7 +62,7 @@ def _sorted(kept: list[LocalRun], runs: Sequence[LocalRun], sort: str, reverse: 
         "age": lambda run: -run.changed,
     }
     labels = {entry.label.lower(): entry.name for run in runs for entry in run.headline}
-    names = {entry.name for run in runs for entry in run.headline}
+    names = dict.fromkeys(entry.name for run in runs for entry in run.headline)
     name = labels.get(sort.lower(), sort)
     if sort in facts:
         value = facts[sort]
@@ -96,8 +100,12 @@ def _setting(option: str, name: str, runs: Sequence[LocalRun], also: Iterable[st
     except ValueError as several:
         raise ConfigError(f"{option} {name} could be {several}; allowed: one of them in full.") from None
     if key is None:
-        hint = did_you_mean(name, [*also, *known_settings(runs)])
-        raise ConfigError(f"{option} {name}: no run has it{hint}; allowed: a setting{' or a column' * bool(also)}.")
+        hint = did_you_mean(name, [*also, *known_settings(runs)], cutoff=LIKE)
+        every = dict.fromkeys(key for run in runs for key in run.settings)
+        some = list(dict.fromkeys([*also, *(one.key for one in varied(runs)), *every]))
+        more = f" (and {len(some) - SHOWN} more)" if len(some) > SHOWN else ""
+        allowed = f"a setting{' or a column' * bool(also)}: {', '.join(some[:SHOWN])}{more}"
+        raise ConfigError(f"{option} {name}: no run has it{hint}; allowed: {allowed}.")
     return lambda run: run.settings.get(key)
 
 

@@ -115,6 +115,8 @@ def test_runs_are_chosen_and_ordered_by_any_setting_or_number(grid):
     [
         ({"where": ["depht=4"]}, "did you mean depth?"),
         ({"where": ["depth"]}, "key=value"),
+        ({"where": ["nokey=3"]}, "no run has it; allowed: a setting: optimizer.lr, "),  # in which they differ
+        ({"sort": "nokey"}, "allowed: a setting or a column: run, status, "),
         ({"status": ["done"]}, "allowed: completed"),
         ({"sort": "optimiser.lr"}, "did you mean optimizer.lr?"),
     ],

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.data import Request, Source, data_set
 from pipeline.data.image_files import read_images
 from pipeline.data.selection import split_off_test
-from pipeline.data.tables import Shard, encoded_images, find_splits, labels_of, require_pyarrow
+from pipeline.data.tables import Shard, check_names, encoded_images, find_splits, labels_of, require_pyarrow
 from pipeline.data.tables import class_names as names_of
 from pipeline.runtime.settings import knob
 
@@ -27,9 +27,11 @@ def class_names(request: Request) -> tuple[str, ...]:
 
 
 def check(request: Request) -> None:
-    """Raise DataError unless pyarrow is installed and there are files with these columns."""
-    for shard in (part for parts in _shards(request) for part in parts):
+    """Raise DataError unless pyarrow is installed, and there are files with these columns and the same class names."""
+    train, test = _shards(request)
+    for shard in (*train, *test):
         shard.check()
+        check_names(shard, train[0].told_names)
 
 
 @data_set(classes=class_names, needs_root=True, check=check, settings=Settings)

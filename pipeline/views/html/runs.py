@@ -120,7 +120,10 @@ class LocalRun:
 
     @property
     def subject(self) -> str:
-        """Data set and network, as ``digits / mlp``; what a head without them has instead."""
+        """Data set and network, as ``digits / mlp``; what a head without them has instead; empty where no summary says
+        which of these there were, because a configuration names them all."""
+        if self.summary.status in (UNREADABLE, None):
+            return ""
         uses = self.summary.uses
         if uses.head and not uses.images and not uses.network:
             sizes = self.group("protocol") | (self.summary.written.get("problem") or {})

@@ -66,6 +66,48 @@ def test_splits_are_told_by_the_names_of_files_and_classes_by_the_features(tmp_p
     assert (few.train.images[:, 0, 0, 0] % 2 == few.train.labels).all() and len(few.train) == 6
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("cifar10-train.arrow", "cifar10-test.arrow"),  # as `datasets` caches them
+        ("x-y-train-00000-of-00002.parquet", "x-y-test.parquet"),
+        ("own_train.parquet", "own_valid.parquet"),
+        ("default/train/0000.parquet", "default/test/0000.parquet"),
+    ],
+)
+def test_a_split_may_end_the_name_of_a_file_or_be_its_folder(tmp_path, train, test):
+    save(tmp_path / train, table([0, 1] * 4, levels=list(range(8))))
+    save(tmp_path / test, table([1, 0], levels=[51, 50]))
+    data = load_images("parquet", root=tmp_path)
+    assert len(data.train) == 8 and data.test.images[:, 0, 0, 0].tolist() == [51, 50]
+
+
+def test_names_of_classes_must_be_those_of_all_files_and_every_split_has_rows(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    save(tmp_path / "a/train-0.parquet", table([0, 1] * 4, ["owl", "cat"]))
+    save(tmp_path / "a/train-1.parquet", table([0, 1] * 4, ["cat", "owl"]))
+    with pytest.raises(DataError, match=r"train-1\.parquet tells other class names \(cat, owl\); allowed: .* owl, cat"):
+        validate_request("parquet", root=tmp_path / "a")
+    empty = pyarrow.table({"image": pyarrow.array([], pyarrow.binary()), "label": pyarrow.array([], pyarrow.int64())})
+    save(tmp_path / "b/train.parquet", empty)
+    save(tmp_path / "c/train.parquet", table([0, 1] * 4))
+    save(tmp_path / "c/test.parquet", empty)
+    for folder in "bc":
+        with pytest.raises(DataError, match="holds no row"):
+            load_images("parquet", root=tmp_path / folder)
+
+
+def test_an_image_may_be_a_path_beside_the_file(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    images = [{"bytes": None, "path": f"{level}.png"} for level in range(8)]
+    save(tmp_path / "train.parquet", pyarrow.table({"image": images, "label": [0, 1] * 4}))
+    with pytest.raises(DataError, match=r"row \d: data\.image_column=image names .*\.png, which is not there"):
+        load_images("parquet", root=tmp_path)
+    for level in range(8):
+        (tmp_path / f"{level}.png").write_bytes(encoded(level))
+    assert len(load_images("parquet", root=tmp_path).train) == 6
+
+
 @pytest.mark.parametrize("name", ["train/data-00000-of-00001.arrow", "train/whole.arrow", "train.parquet"])
 def test_arrow_streams_and_files_are_read_with_labels_that_are_text(tmp_path, name):
     save(tmp_path / name, table(["b", "a", "b", "a"], plain=True))

@@ -53,6 +53,17 @@ def test_where_collapse_begins_in_two_words(sweep, copied, first, said):
     assert LocalRun(copied(sweep / "0", "run", change), "").known_by("collapse") == said
 
 
+def test_what_a_run_was_of_is_not_guessed_where_its_summary_says_nothing(copied, sweep):
+    """Every configuration names a data set and a network, also that of free features."""
+    folder = copied(sweep / "0", "run")
+    assert LocalRun(folder, "").subject == "free features, K=3, n=5"
+    (folder / "summary.json").write_text("{bad")
+    run = LocalRun(folder, "")
+    assert run.status == "unreadable" and run.subject == "" and run.protocol == "dufm"
+    (folder / "summary.json").unlink()
+    assert LocalRun(folder, "").subject == ""
+
+
 def test_a_run_is_running_as_long_as_its_process_holds_the_lock(killed):
     lock = FolderLock(killed)
     assert open_run(killed).status == "running"
