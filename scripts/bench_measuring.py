@@ -14,6 +14,7 @@ weights: what they show costs nothing else.
 
 import argparse
 import inspect
+import math
 import os
 import re
 import subprocess
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 
 from pipeline.data import ImageData, Split
 from pipeline.measure import layers as measuring
-from pipeline.measure.extraction import Block, backbone_features
+from pipeline.measure.extraction import BLOCK_IMAGES, Block, backbone_features
 from pipeline.measure.layers import SecondLook, measure_backbone
 from pipeline.metrics import ClassStatistics
 from pipeline.metrics.engine.plan import Plan
@@ -82,31 +83,59 @@ def in_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[s
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor seconds. Per image: of a bare pass, of reading all places on the way, of what becomes of what was read.
-    Per measurement, however many images: of formulas. ``difference``: per image, of all beyond the bare pass."""
+    """Processor seconds of measuring both splits, the test split being a quarter as large as the training split.
 
+    Per image: of a bare pass, of reading all places on the way, of statistics; of these also per block of images, and
+    of formulas per measurement, however many images there are. ``difference``: per image, of all beyond the bare pass,
+    where it was measured on so many ``images``.
+    """
+
+    images: int
     bare: float
     reading: float
     statistics: float
+    block: float
     formulas: float
     difference: float
 
+    def shares(self, images: int) -> dict[str, float]:
+        """What each part adds to the bare pass over so many images, as a share of it."""
+        test = images // 5
+        blocks = math.ceil((images - test) / BLOCK_IMAGES) + math.ceil(test / BLOCK_IMAGES)
+        seconds = {
+            "reading": self.reading * images,
+            "statistics": self.statistics * images + self.block * blocks,
+            "formulas": self.formulas,
+        }
+        return {name: value / (self.bare * images) for name, value in seconds.items()}
+
     def added(self, images: int) -> float:
-        """Share of the bare pass over so many images that measuring adds."""
-        return (self.reading + self.statistics + self.formulas / images) / self.bare
+        """What all of them add."""
+        return sum(self.shares(images).values())
+
+    def by_difference(self, images: int) -> float:
+        """The same with all else that a measurement spends time on, and the noise of a difference."""
+        return self.difference / self.bare + self.added(images) - self.added(self.images)
+
+    def row(self, images: int) -> list[str]:
+        """The shares of the parts, in words."""
+        shares = {name: f"{100 * share:.1f} %" for name, share in self.shares(images).items()}
+        return [shares["reading"], shares["statistics"], f"{shares['formulas']} ({1e3 * self.formulas:.0f} ms)"]
 
 
 @contextmanager
 def timed(functions: dict[tuple[object, str], str], spent: Counter) -> Iterator[None]:
-    """Within, the time that functions take, by owner and name, is added to what it is spent on."""
+    """Within, the time that functions take, by owner and name, is added to what it is spent on, and on how many images
+    where these are a block, else 0."""
 
     def wrapped(function: Callable, what: str) -> Callable:
         def run(*arguments: object, **more: object) -> object:
+            images = next((len(it.labels) for it in arguments if isinstance(it, Block)), 0)
             began = time.process_time()
             try:
                 return function(*arguments, **more)
             finally:
-                spent[what] += time.process_time() - began
+                spent[what, images] += time.process_time() - began
 
         return run
 
@@ -138,9 +167,10 @@ PARTS = {
 
 
 def on_network(name: str, count: int, rounds: int, settings: MeasureSettings = DEFAULT, grouped: bool = False) -> Cost:
-    """The costs of measuring both splits, the test split being a quarter as large as the training split.
+    """The costs of measuring so many training images, few enough for one block, and a quarter as many test images.
 
-    Each part is timed where it happens: differences of whole passes would be lost in their noise.
+    Each part is timed where it happens: differences of whole passes would be lost in their noise. What a block costs
+    whatever its size is told from what an image does by the blocks of both splits.
     """
     images = random_images(count, grouped=grouped)
     backbone, total = build_backbone(name, images.image_shape).eval(), count + count // 4
@@ -157,12 +187,16 @@ def on_network(name: str, count: int, rounds: int, settings: MeasureSettings = D
 
     bare()
     least = in_turns({"bare": bare, "all": everything}, rounds)
-    own = {what: min(spent[what] for spent in parts) for what in set(PARTS.values())}
+    own = {key: min(spent[key] for spent in parts) for key in parts[0]}
+    larger, smaller = (own["statistics", images] for images in (count, count // 4))
+    statistics = max(0.0, (larger - smaller) / (count - count // 4))
     return Cost(
+        images=total,
         bare=least["bare"] / total,
-        reading=own["reading"] / total,
-        statistics=own["statistics"] / total,
-        formulas=own["formulas"],
+        reading=own["reading", 0] / total,
+        statistics=statistics,
+        block=max(0.0, smaller - statistics * (count // 4)),
+        formulas=own["formulas", 0],
         difference=(least["all"] - least["bare"]) / total,
     )
 
@@ -301,11 +335,7 @@ def family_rows(count: int, rounds: int) -> list[list[str]]:
     rows = []
     for name, names in (*asked.items(), together):
         cost = on_network("resnet18", count, rounds, MeasureSettings(families=names), "groups" in names)
-        shares = [f"{100 * part / cost.bare:.1f} %" for part in (cost.reading, cost.statistics)]
-        formulas = f"{100 * cost.formulas / IMAGES / cost.bare:.1f} % ({1e3 * cost.formulas:.0f} ms)"
-        images = count + count // 4
-        by_difference = (cost.difference - cost.formulas / images + cost.formulas / IMAGES) / cost.bare
-        rows.append([name, *shares, formulas, f"{1 + cost.added(IMAGES):.2f}", f"{1 + by_difference:.2f}"])
+        rows.append([name, *cost.row(IMAGES), f"{1 + cost.added(IMAGES):.2f}", f"{1 + cost.by_difference(IMAGES):.2f}"])
     return rows
 
 
@@ -376,12 +406,8 @@ def main() -> None:
     for name, (count, repeats) in sizes.items():
         cost = costs[name] = on_network(name, count, repeats)
         goal, added = TARGETS[name], cost.added(IMAGES)
-        shares = [f"{100 * part / cost.bare:.1f} %" for part in (cost.reading, cost.statistics)]
-        formulas = f"{100 * cost.formulas / IMAGES / cost.bare:.1f} % ({1e3 * cost.formulas:.0f} ms)"
-        images = count + count // 4
-        by_difference = (cost.difference - cost.formulas / images + cost.formulas / IMAGES) / cost.bare
-        ends = [f"{100 * value:.1f} %" for value in (added, by_difference)]
-        lines.append([name, f"{1e3 * cost.bare:.2f}", *shares, formulas, *ends])
+        ends = [f"{100 * value:.1f} %" for value in (added, cost.by_difference(IMAGES))]
+        lines.append([name, f"{1e3 * cost.bare:.2f}", *cost.row(IMAGES), *ends])
         aim(f"{name}: added to the forward pass", f"<= {goal:.0%}", f"{added:.1%}", added <= goal)
     show(
         f"What measuring {IMAGES:,} images adds to the forward pass",

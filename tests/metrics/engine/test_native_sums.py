@@ -7,6 +7,7 @@ from torch import Tensor
 from pipeline.metrics.engine import native_sums
 from pipeline.metrics.engine.chunks import Chunk
 from pipeline.metrics.engine.native_sums import NativeSums, deviations_of, library
+from pipeline.metrics.engine.statistics import ClassStatistics
 from pipeline.metrics.engine.sums import ClassSums, minus_rows
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no working C++ compiler")
@@ -107,3 +108,27 @@ def test_the_last_rows_may_be_fewer_than_the_buffers_have_room_for(monkeypatch: 
         scratch = torch.full((2, ROWS - 1, 13), torch.nan, dtype=torch.float64)
         own = deviations_of(rows[:count], table, labels[:count], scratch)
         assert torch.equal(own, minus_rows(rows[:count], table, labels[:count], scratch[:, :count].clone()))
+
+
+@pytest.mark.parametrize("sizes", [[ROWS], [1] * ROWS, [13, 17], [29, 1]])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("classes", [K, 2 * ROWS])
+def test_parts_of_a_stream_or_of_ranks_come_to_what_float64_says_of_all_rows(
+    sizes: list[int], dtype: torch.dtype, classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_sums, "WORTH", 0)
+    rows, labels = draw(19, dtype, offset=100.0)
+    labels[::7] = -1
+    parts = [
+        ClassStatistics.from_features(own, of_own, classes)
+        for own, of_own in zip(rows.split(sizes), labels.split(sizes), strict=True)
+    ]
+    found, exact = ClassStatistics.merged(parts), rows.double()
+    assert found.samples == ROWS and found.active == torch.count_nonzero(rows)
+    for label in range(classes):
+        own = exact[labels == label]
+        assert found.counts[label] == len(own)
+        if len(own):
+            torch.testing.assert_close(found.means[label], own.mean(0), rtol=1e-14, atol=0)
+            scatter = (own - own.mean(0)).square().sum()
+            torch.testing.assert_close(found.scatter[label], scatter, rtol=1e-12, atol=0)
