@@ -351,7 +351,7 @@ def main() -> None:
     rounds = 3 if options.quick else 7
     # Images of the training split, and rounds.
     sizes = (
-        {"resnet20": (512, 3), "resnet18": (64, 3)}
+        {"resnet20": (512, 3), "resnet18": (128, 3)}
         if options.quick
         else {"resnet20": (2_500, 16), "resnet18": (128, 9)}
     )
