@@ -13,50 +13,50 @@
 
 namespace {
 
-// Threads that take the steps of one member together. All of them call `phase` with the same pieces of work in the same
-// order; it returns once these are done. A thread begins with pieces of its own, which its cache knows, and goes on with
-// those that nobody has begun: one that the system has put aside holds the others up for no more than a piece.
-class Team {
+// What the threads that take the steps of one member together hand to each other, by layer: the gradient of a weight, as
+// far as it is summed, and the weight once it has moved.
+template <class W>
+class Relay {
 public:
-    explicit Team(Index threads, Index most_pieces) : threads_(threads), begun_(most_pieces) {}
-
-    class Worker {
-    public:
-        Worker(Team& team, Index number) : team_(team), number_(number) {}
-
-        template <class Work>
-        void phase(Index pieces, Work work) {
-            ++phase_;
-            end_ += pieces;
-            const Index first = pieces * number_ / team_.threads_;
-            for (Index i = 0; i < pieces; ++i) {
-                const Index piece = (first + i) % pieces;
-                Index begun = team_.begun_[piece].load(std::memory_order_relaxed);
-                if (begun >= phase_ || !team_.begun_[piece].compare_exchange_strong(begun, phase_)) continue;
-                work(piece);
-                team_.done_.fetch_add(1, std::memory_order_release);
-            }
-            for (int turn = 0; team_.done_.load(std::memory_order_acquire) < end_; ++turn)
-                if (turn < PATIENCE) pause();
-                else std::this_thread::yield();
+    explicit Relay(const Shape& shape) {
+        for (Index l = 0; l < shape.depth; ++l) {
+            size_.push_back(shape.widths[l + 1] * padded<W>(shape.widths[l]));
+            handed_.emplace_back(size_[l]);
         }
+        times_ = std::vector<Times>(shape.depth);
+    }
 
-    private:
-        static constexpr int PATIENCE = 2000;
-        static void pause() {
-#if defined(__SSE__)
-            _mm_pause();
-#endif
-        }
+    // Writes past this core's cache, see `publish`.
+    void hand_on(Index l, const W* from) {
+        using V = typename Vector<W>::type;
+        for (Index at = 0; at < size_[l]; at += Vector<W>::length)
+            publish(reinterpret_cast<V*>(handed_[l] + at), *reinterpret_cast<const V*>(from + at));
+        settle();
+        times_[l].count.fetch_add(1, std::memory_order_release);
+    }
 
-        Team& team_;
-        Index number_, phase_ = 0, end_ = 0;
-    };
+    // What has been handed on for that many times.
+    const W* take(Index l, Index times) const {
+        for (int turn = 0; times_[l].count.load(std::memory_order_acquire) < times; ++turn)
+            if (turn < PATIENCE) pause();
+            else std::this_thread::yield();
+        return handed_[l];
+    }
 
 private:
-    Index threads_;
-    std::vector<std::atomic<Index>> begun_;  // the phase in which each piece was last begun
-    alignas(CACHE_LINE) std::atomic<Index> done_{0};
+    static constexpr int PATIENCE = 2000;
+    static void pause() {
+#if defined(__SSE__)
+        _mm_pause();
+#endif
+    }
+
+    struct Times {
+        alignas(CACHE_LINE) std::atomic<Index> count{0};
+    };
+    std::vector<Index> size_;
+    std::vector<Buffer<W>> handed_;
+    std::vector<Times> times_;
 };
 
 }  // namespace
@@ -127,18 +127,17 @@ struct Rule {
     }
 };
 
+// What moves the parameters of a member.
 template <class T, class W>
-class Member : Layers<T, W> {
+class Moving : protected Layers<T, W> {
+protected:
     using Base = Layers<T, W>;
     using typename Base::Rows;
     using typename Base::V;
-    using Base::block_, Base::features_, Base::gradients_, Base::shape_, Base::weights_;
-    using Base::into_below, Base::stride, Base::weight_gradient, Base::width;
+    using Base::features_, Base::gradients_, Base::shape_, Base::weights_, Base::stride, Base::width;
 
-public:
-    Member(const Problem& problem, Index member, Index threads)
-        : Base(problem.shape, CHUNK_ROWS * threads, threads > 1),
-          problem_(problem), frozen_(problem.feature_decay == nullptr), parts_(threads > 1 ? 2 * threads : 1) {
+    Moving(const Problem& problem, Index member, Index block, bool team)
+        : Base(problem.shape, block, team), problem_(problem), frozen_(problem.feature_decay == nullptr) {
         const Index depth = shape_.depth, samples = shape_.samples;
         features_ = at<T>(problem.features, problem.shared_features ? 0 : member * samples * stride(0));
         feature_velocity_ = at<T>(problem.feature_velocity, member * samples * stride(0));
@@ -149,65 +148,6 @@ public:
             velocities_.push_back(at<W>(problem.velocities ? problem.velocities[l] : nullptr, member * size));
             rules_.emplace_back(problem.lr[member], problem.weight_decay[member * depth + l], problem.momentum);
         }
-        if (parts_ > 1 && !frozen_) feature_gradients_.emplace_back(samples * stride(0));
-        for (Index l = 0; l < depth; ++l) this->prepare(l, 0, width(l + 1));
-    }
-
-    void run() {
-        for (Index step = 0; step < problem_.steps; ++step) {
-            for (Index row = 0; row < shape_.samples; row += block_) {
-                const Rows rows{row, 0, std::min(block_, shape_.samples - row)};
-                this->forward(rows);
-                this->output_gradient(rows);
-                for (Index l = shape_.depth - 1; l >= 0; --l) {
-                    weight_gradient(l, rows, 0, width(l + 1));
-                    if (l > 0) this->gradient_below(l, rows);
-                    else if (!frozen_) into_below(0, rows, feature_step(rows));
-                }
-            }
-            for (Index l = 0; l < shape_.depth; ++l) move_weight(l, 0, width(l + 1));
-        }
-    }
-
-    Index most_pieces() const { return shape_.depth * parts_; }
-
-    // The same steps to the bit, by a team. Samples are cut into parts for the way forward and back, and the rows of
-    // weights for their gradients, which are summed in the order of above. Features that all these gradients need are
-    // moved when the next step begins.
-    void run(Team::Worker& team) {
-        for (Index step = 0; step <= problem_.steps; ++step) {
-            const bool last = step == problem_.steps;
-            if (last && frozen_) return;
-            for (Index row = 0; row < shape_.samples; row += block_) {
-                const Index count = std::min(block_, shape_.samples - row);
-                team.phase(parts_, [&](Index part) {
-                    const Index at = cut(count, part), end = cut(count, part + 1);
-                    if (at == end) return;
-                    const Rows rows{row, at, end - at};
-                    if (!frozen_ && step) move_features(rows);
-                    if (last) return;
-                    this->forward(rows);
-                    this->output_gradient(rows);
-                    for (Index l = shape_.depth - 1; l > 0; --l) this->gradient_below(l, rows);
-                    if (!frozen_) into_below(0, rows, feature_gradient(rows));
-                });
-                if (last) continue;
-                team.phase(most_pieces(), [&](Index piece) {
-                    const Index l = piece % shape_.depth, part = piece / shape_.depth;
-                    const Index from = cut(width(l + 1), part), to = cut(width(l + 1), part + 1);
-                    if (from == to) return;
-                    for (Index at = 0; at < count; at += CHUNK_ROWS)
-                        weight_gradient(l, {row, at, std::min(CHUNK_ROWS, count - at)}, from, to);
-                    if (row + block_ >= shape_.samples) move_weight(l, from, to);
-                });
-            }
-        }
-    }
-
-private:
-    // Where the parts of so many rows begin, in whole tiles.
-    Index cut(Index rows, Index part) const {
-        return part == parts_ ? rows : std::min(rows, (rows * part / parts_ + TILE_ROWS / 2) / TILE_ROWS * TILE_ROWS);
     }
 
     // What moves features at an offset from these rows, given their gradient.
@@ -222,19 +162,6 @@ private:
         };
     }
 
-    auto feature_gradient(Rows rows) {
-        T* gradient = feature_gradients_[0] + (rows.first + rows.at) * stride(0);
-        return [gradient](Index offset, V sum) { *reinterpret_cast<V*>(gradient + offset) = sum; };
-    }
-
-    void move_features(Rows rows) {
-        const T* gradient = feature_gradients_[0] + (rows.first + rows.at) * stride(0);
-        const auto step = feature_step(rows);
-        for (Index i = 0; i < rows.count; ++i)
-            for (Index j = i * stride(0); j < i * stride(0) + width(0); j += Vector<T>::length)
-                step(j, *reinterpret_cast<const V*>(gradient + j));
-    }
-
     void move_weight(Index l, Index first, Index end) {
         using Wide = typename Vector<W>::type;
         const Index columns = width(l), from = stride(l), to = padded<W>(columns);
@@ -243,17 +170,121 @@ private:
                 rules_[l].apply(*reinterpret_cast<Wide*>(weights_[l] + i * to + j),
                                 velocities_[l] ? reinterpret_cast<Wide*>(velocities_[l] + i * to + j) : nullptr,
                                 *reinterpret_cast<const Wide*>(gradients_[l] + i * from + j));
-        this->prepare(l, first, end);
     }
 
     const Problem& problem_;
     const bool frozen_;
-    const Index parts_;
+
+private:
     T* feature_velocity_;
     std::vector<W*> velocities_;
-    std::vector<Buffer<T>> feature_gradients_;
     std::vector<Rule<W>> rules_;
     std::vector<Rule<T>> feature_rule_;
+};
+
+// A member that one thread moves.
+template <class T, class W>
+class Member : Moving<T, W> {
+    using Base = Moving<T, W>;
+    using typename Base::Rows;
+    using Base::block_, Base::frozen_, Base::problem_, Base::shape_, Base::weights_;
+
+public:
+    Member(const Problem& problem, Index member) : Base(problem, member, CHUNK_ROWS, false) {
+        for (Index l = 0; l < shape_.depth; ++l) this->prepare(l, weights_[l]);
+    }
+
+    void run() {
+        for (Index step = 0; step < problem_.steps; ++step) {
+            for (Index row = 0; row < shape_.samples; row += block_) {
+                const Rows rows{row, 0, std::min(block_, shape_.samples - row)};
+                this->forward(rows);
+                this->output_gradient(rows);
+                for (Index l = shape_.depth - 1; l >= 0; --l) {
+                    this->weight_gradient(l, rows);
+                    if (l > 0) this->gradient_below(l, rows);
+                    else if (!frozen_) this->into_below(0, rows, this->feature_step(rows));
+                }
+            }
+            for (Index l = 0; l < shape_.depth; ++l) {
+                this->move_weight(l, 0, this->width(l + 1));
+                this->prepare(l, weights_[l]);
+            }
+        }
+    }
+};
+
+// One thread of the team that takes the same steps to the bit. It takes samples of its own forward and back. Gradients of
+// weights go from thread to thread, each adding what its samples have, in the order of one thread; the last moves the
+// weight and hands it to all.
+template <class T, class W>
+class Teammate : Moving<T, W> {
+    using Base = Moving<T, W>;
+    using typename Base::Rows;
+    using Base::frozen_, Base::gradients_, Base::problem_, Base::shape_, Base::stride, Base::weights_, Base::width;
+
+public:
+    Teammate(const Problem& problem, Index member, Relay<W>& relay, Index number, Index threads)
+        : Base(problem, member, CHUNK_ROWS, true),
+          relay_(relay),
+          number_(number),
+          threads_(threads),
+          parts_(std::max(threads, (shape_.samples + CHUNK_ROWS - 1) / CHUNK_ROWS)) {
+        for (Index l = 0; l < shape_.depth; ++l) this->prepare(l, weights_[l]);
+    }
+
+    void run() {
+        for (Index step = 0; step < problem_.steps; ++step) {
+            const Index times = step * parts_;
+            for (Index part = number_; part < parts_; part += threads_) take(part, times + part);
+            for (Index l = shape_.depth - 1; l >= 0; --l)
+                this->prepare(l, mover() ? weights_[l] : relay_.take(l, times + parts_));
+        }
+    }
+
+private:
+    // Chunks, or parts of one.
+    Rows rows(Index part) const {
+        const Index samples = shape_.samples;
+        if (parts_ > threads_ || samples > CHUNK_ROWS) {
+            const Index first = part * CHUNK_ROWS;
+            return {first, 0, std::min(CHUNK_ROWS, samples - first)};
+        }
+        const auto cut = [=](Index part) {
+            const Index tiles = (samples * part / parts_ + TILE_ROWS - 1) / TILE_ROWS;
+            return part == parts_ ? samples : std::min(samples, tiles * TILE_ROWS);
+        };
+        return {cut(part), 0, cut(part + 1) - cut(part)};
+    }
+
+    bool mover() const { return number_ == (parts_ - 1) % threads_; }
+
+    void take(Index part, Index times) {
+        const Rows rows = this->rows(part);
+        const bool last = part + 1 == parts_;
+        this->forward(rows);
+        this->output_gradient(rows);
+        for (Index l = shape_.depth - 1; l > 0; --l) {
+            if (!last) add_gradient(l, rows, part, times);
+            this->gradient_below(l, rows);
+        }
+        if (last)
+            for (Index l = shape_.depth - 1; l > 0; --l) add_gradient(l, rows, part, times);
+        add_gradient(0, rows, part, times);
+        if (!frozen_) this->into_below(0, rows, this->feature_step(rows));
+    }
+
+    void add_gradient(Index l, Rows rows, Index part, Index times) {
+        const bool last = part + 1 == parts_;
+        if (part > 0) std::copy_n(relay_.take(l, times), width(l + 1) * stride(l), (W*)gradients_[l]);
+        else if (parts_ > threads_) std::fill_n((W*)gradients_[l], width(l + 1) * stride(l), W(0));
+        this->weight_gradient(l, rows, part > 0 && shape_.samples <= CHUNK_ROWS);
+        if (last) this->move_weight(l, 0, width(l + 1));
+        relay_.hand_on(l, last ? weights_[l] : gradients_[l]);
+    }
+
+    Relay<W>& relay_;
+    const Index number_, threads_, parts_;
 };
 
 // A member whose weights are multiplied first; its features lie in columns while it descends.
@@ -317,18 +348,16 @@ template <class T, class W>
 void descend(const Problem& problem) {
     constexpr bool exact = std::is_same_v<T, double> && std::is_same_v<T, W>;  // others are not worth their compilation
     const bool first = exact && weights_first(problem);
-    const Index team = first ? 1 : std::min(problem.threads / problem.num_chosen, problem.shape.samples / TILE_ROWS);
+    const Index samples = problem.shape.samples, chunks = (samples + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    const Index parts = chunks > 1 ? chunks : std::is_same_v<T, W> ? samples / TILE_ROWS : 1;
+    const Index team = first ? 1 : std::min(problem.threads / problem.num_chosen, parts);
     if (team > 1 && multiply_adds(problem.shape) >= WORTH_A_TEAM) {
-        std::vector<std::unique_ptr<Member<T, W>>> members;
-        std::vector<std::unique_ptr<Team>> teams;
-        for (Index i = 0; i < problem.num_chosen; ++i) {
-            members.push_back(std::make_unique<Member<T, W>>(problem, problem.chosen[i], team));
-            teams.push_back(std::make_unique<Team>(team, members[i]->most_pieces()));
-        }
+        std::vector<std::unique_ptr<Relay<W>>> relays;
+        for (Index i = 0; i < problem.num_chosen; ++i) relays.push_back(std::make_unique<Relay<W>>(problem.shape));
         on_threads(team * problem.num_chosen, [&](Index thread) {
             const Flushed flushed;
-            Team::Worker worker(*teams[thread / team], thread % team);
-            members[thread / team]->run(worker);
+            const Index member = thread / team;
+            Teammate<T, W>(problem, problem.chosen[member], *relays[member], thread % team, team).run();
         });
         return;
     }
@@ -341,7 +370,7 @@ void descend(const Problem& problem) {
                     LinearMember<T>(problem, problem.chosen[place]).run();
                     continue;
                 }
-            Member<T, W>(problem, problem.chosen[place], 1).run();
+            Member<T, W>(problem, problem.chosen[place]).run();
         }
     });
 }

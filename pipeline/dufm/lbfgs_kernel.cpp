@@ -179,7 +179,7 @@ private:
         this->features_ = entering;
         for (Index l = 0; l < shape.depth; ++l) {
             this->weights_[l] = x + offsets_[l];
-            this->prepare(l, 0, this->width(l + 1));
+            this->prepare(l, this->weights_[l]);
         }
         double cost = 0;
         for (Index row = 0; row < shape.samples; row += this->block_) {
@@ -188,7 +188,7 @@ private:
             cost += this->fit(rows);
             this->output_gradient(rows);
             for (Index l = shape.depth - 1; l >= 0; --l) {
-                this->weight_gradient(l, rows, 0, this->width(l + 1));
+                this->weight_gradient(l, rows);
                 if (l > 0) {
                     this->gradient_below(l, rows);
                     continue;

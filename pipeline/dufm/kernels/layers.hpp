@@ -34,18 +34,19 @@ protected:
         Index first, at, count;
     };
 
-    // A block of samples goes through all layers before the next; `separate` keeps the gradients of all of them.
-    Layers(const Shape& shape, Index block, bool separate) : shape_(shape), separate_(separate) {
+    // A block of samples goes through all layers before the next. In a team each thread has a copy of
+    // the weights, and of the gradients of all layers.
+    Layers(const Shape& shape, Index block, bool team) : shape_(shape), team_(team) {
         block_ = std::min(shape.samples, block);
         Index widest = 0;
         for (Index l = 0; l < shape.depth; ++l) {
             transposed_.emplace_back(width(l) * stride(l + 1));
             gradients_.emplace_back(width(l + 1) * stride(l));
-            if constexpr (mixed) rounded_.emplace_back(width(l + 1) * stride(l));
+            if (mixed || team) copies_.emplace_back(width(l + 1) * stride(l));
             hidden_.emplace_back(block_ * stride(l + 1));
             widest = std::max({widest, stride(l), stride(l + 1)});
         }
-        for (Index l = 0; l < (separate ? shape.depth : 2); ++l) below_.emplace_back(block_ * widest);
+        for (Index l = 0; l < (team ? shape.depth : 2); ++l) below_.emplace_back(block_ * widest);
     }
 
     Index width(Index l) const { return shape_.widths[l]; }
@@ -58,32 +59,25 @@ protected:
     const T* above(Index l, Rows rows) {
         return (l + 1 == shape_.depth ? hidden_[l] : below(l + 1)) + rows.at * stride(l + 1);
     }
-    Buffer<T>& below(Index l) { return below_[separate_ ? l : l % 2]; }
+    Buffer<T>& below(Index l) { return below_[team_ ? l : l % 2]; }
     // Which units of layer l + 1 fire.
     const T* mask(Index l, Rows rows) const { return masks_[l - 1] + (rows.first + rows.at) * stride(l); }
 
     // W_{l+1} as it is multiplied.
     const T* factor(Index l) const {
-        if constexpr (mixed) return rounded_[l];
-        else return weights_[l];
+        if constexpr (!mixed)
+            if (!team_) return weights_[l];
+        return copies_[l];
     }
 
-    // Some rows of a weight as products want them, and no gradient yet.
-    void prepare(Index l, Index first, Index rows) {
-        const Index columns = width(l), from = stride(l), to = stride(l + 1);
-        if constexpr (mixed)
-            for (Index i = first; i < rows; ++i)
-                std::copy_n(weights_[l] + i * padded<W>(columns), columns, rounded_[l] + i * from);
-        const T* weight = factor(l);
-        T* transposed = transposed_[l];
-        constexpr Index block = 8;
-        Index i = first;
-        for (; i + block <= rows; i += block)
-            for (Index j = 0; j < columns; ++j)
-                for (Index k = 0; k < block; ++k) transposed[j * to + i + k] = weight[(i + k) * from + j];
-        for (; i < rows; ++i)
-            for (Index j = 0; j < columns; ++j) transposed[j * to + i] = weight[i * from + j];
-        std::fill_n(gradients_[l] + first * from, (rows - first) * from, W(0));
+    // A weight as products want it, and no gradient yet.
+    void prepare(Index l, const W* weight) {
+        const Index rows = width(l + 1), columns = width(l);
+        if (mixed || team_)
+            for (Index i = 0; i < rows; ++i)
+                std::copy_n(weight + i * padded<W>(columns), columns, copies_[l] + i * stride(l));
+        transpose<T>(rows, columns, factor(l), stride(l), transposed_[l], stride(l + 1));
+        std::fill_n((W*)gradients_[l], rows * stride(l), W(0));
     }
 
     void forward(Rows rows) {
@@ -158,12 +152,17 @@ protected:
         std::fill(z + classes, z + whole, T(0));
     }
 
-    // Of what these samples enter W_{l+1} with, to rows from..to of its gradient.
-    void weight_gradient(Index l, Rows rows, Index from, Index to) {
-        W* gradient = gradients_[l] + from * stride(l);
-        multiply<T>(to - from, whole_vectors<T>(width(l)), rows.count, {above(l, rows) + from, 1, stride(l + 1)},
-                    input(l, rows), stride(l), stride(l),
-                    [=](Index offset, V sum) { accumulate(gradient + offset, sum); });
+    // Of what these samples enter W_{l+1} with, to its gradient; as more of the same sum if it `goes_on`.
+    void weight_gradient(Index l, Rows rows, bool goes_on = false) {
+        W* gradient = gradients_[l];
+        const auto product = [&](auto store, const T* before) {
+            multiply<T>(width(l + 1), whole_vectors<T>(width(l)), rows.count, {above(l, rows), 1, stride(l + 1)},
+                        input(l, rows), stride(l), stride(l), store, before);
+        };
+        if constexpr (!mixed)
+            if (goes_on)
+                return product([=](Index at, V sum) { *reinterpret_cast<V*>(gradient + at) = sum; }, gradient);
+        product([=](Index at, V sum) { accumulate(gradient + at, sum); }, nullptr);
     }
 
     template <class Store>
@@ -190,12 +189,12 @@ protected:
     }
 
     const Shape& shape_;
-    const bool separate_;
+    const bool team_;
     Index block_;
     T* features_ = nullptr;
     std::vector<W*> weights_;
     std::vector<const T*> masks_;  // of what enters W_2..W_L, (N, d) each
-    std::vector<Buffer<T>> transposed_, rounded_, hidden_, below_;
+    std::vector<Buffer<T>> transposed_, copies_, hidden_, below_;
     std::vector<Buffer<W>> gradients_;
 };
 

@@ -89,6 +89,58 @@ inline void accumulate(double* at, Vector<float>::type sum) {
                                            __builtin_convertvector(halves[i], Vector<double>::type));
 }
 
+// *at = value, past this core's cache: to write a line that another core has read takes ten times as long as to send it
+// to memory, from where the other core reads it as fast. `at` is a whole vector; see `Buffer` and `settle`.
+template <class V>
+inline void publish(V* at, V value) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(at), (__m512i)value);
+#elif defined(__AVX__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(at), (__m256i)value);
+#elif defined(__SSE2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(at), (__m128i)value);
+#else
+    *at = value;
+#endif
+}
+
+// What was published so far is written before whatever comes next.
+inline void settle() {
+#if defined(__SSE__)
+    _mm_sfence();
+#endif
+}
+
+// to[j][i] = from[i][j], by blocks of 4 x 4 where the compiler has a word for it.
+template <class T>
+void transpose(Index rows, Index columns, const T* from, Index from_row, T* to, Index to_row) {
+    constexpr Index block = 4;
+    Index i = 0;
+    for (; i + block <= rows; i += block, from += block * from_row, to += block) {
+        Index j = 0;
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+        typedef T Four __attribute__((vector_size(block * sizeof(T)), may_alias, aligned(sizeof(T))));
+        for (; j + block <= columns; j += block) {
+            const auto row = [=](Index i) { return *reinterpret_cast<const Four*>(from + i * from_row + j); };
+            const auto column = [=](Index k) -> Four& { return *reinterpret_cast<Four*>(to + (j + k) * to_row); };
+            const Four a = row(0), b = row(1), c = row(2), d = row(3);
+            const Four even = __builtin_shufflevector(a, b, 0, 4, 2, 6), odd = __builtin_shufflevector(a, b, 1, 5, 3, 7);
+            const Four even2 = __builtin_shufflevector(c, d, 0, 4, 2, 6), odd2 = __builtin_shufflevector(c, d, 1, 5, 3, 7);
+            column(0) = __builtin_shufflevector(even, even2, 0, 1, 4, 5);
+            column(1) = __builtin_shufflevector(odd, odd2, 0, 1, 4, 5);
+            column(2) = __builtin_shufflevector(even, even2, 2, 3, 6, 7);
+            column(3) = __builtin_shufflevector(odd, odd2, 2, 3, 6, 7);
+        }
+#endif
+#endif
+        for (; j < columns; ++j)
+            for (Index k = 0; k < block; ++k) to[j * to_row + k] = from[k * from_row + j];
+    }
+    for (; i < rows; ++i, from += from_row, ++to)
+        for (Index j = 0; j < columns; ++j) to[j * to_row] = from[j];
+}
+
 // Rows of `width` numbers, padded to an odd number of cache lines.
 template <class T>
 Index padded(Index width) {
@@ -107,11 +159,17 @@ struct Operand {  // element (i, k) is data[i * row + k * column]
     Index row, column;
 };
 
-// ROWS x VECTORS vectors of A B at (row, column), handed to `store(offset into C, sum)` while still in registers.
+// ROWS x VECTORS vectors of A B at (row, column), handed to `store(offset into C, sum)` while still in registers. They are
+// added to what C has, in the order of one longer sum, if `before` says where that is.
 template <class T, Index ROWS, Index VECTORS, class Store>
-inline void tile(Operand<T> a, const T* b, Index b_row, Index depth, Index offset, Index c_row, Store store) {
+inline void tile(Operand<T> a, const T* b, Index b_row, Index depth, Index offset, Index c_row, Store store,
+                 const T* before) {
     using V = typename Vector<T>::type;
     V sum[ROWS][VECTORS] = {};
+    if (before)
+        for (Index i = 0; i < ROWS; ++i)
+            for (Index j = 0; j < VECTORS; ++j)
+                sum[i][j] = *reinterpret_cast<const V*>(before + offset + i * c_row + j * Vector<T>::length);
     for (Index k = 0; k < depth; ++k) {
         V right[VECTORS];
         for (Index j = 0; j < VECTORS; ++j)
@@ -131,21 +189,23 @@ inline void tile(Operand<T> a, const T* b, Index b_row, Index depth, Index offse
 
 template <class T, Index ROWS, Index VECTORS, class Store>
 inline void strip(Index row, Index rows, Operand<T> a, const T* b, Index b_row, Index depth, Index column, Index c_row,
-                  Store store) {
+                  Store store, const T* before) {
     for (; row + ROWS <= rows; row += ROWS)
         tile<T, ROWS, VECTORS>({a.data + row * a.row, a.row, a.column}, b, b_row, depth, row * c_row + column, c_row,
-                               store);
-    if constexpr (ROWS > 1) strip<T, ROWS - 1, VECTORS>(row, rows, a, b, b_row, depth, column, c_row, store);
+                               store, before);
+    if constexpr (ROWS > 1) strip<T, ROWS - 1, VECTORS>(row, rows, a, b, b_row, depth, column, c_row, store, before);
 }
 
 // C = A B, C (rows x columns), inner dimension `depth`; C is known to `store` alone.
 template <class T, class Store>
-void multiply(Index rows, Index columns, Index depth, Operand<T> a, const T* b, Index b_row, Index c_row, Store store) {
+void multiply(Index rows, Index columns, Index depth, Operand<T> a, const T* b, Index b_row, Index c_row, Store store,
+              const T* before = nullptr) {
     constexpr Index length = Vector<T>::length;
     Index column = 0;
     for (; column + length < columns; column += 2 * length)
-        strip<T, TILE_ROWS, 2>(0, rows, a, b + column, b_row, depth, column, c_row, store);
-    if (column < columns) strip<T, TILE_ROWS, 1>(0, rows, a, b + column, b_row, depth, column, c_row, store);
+        strip<T, TILE_ROWS, 2>(0, rows, a, b + column, b_row, depth, column, c_row, store, before);
+    if (column < columns)
+        strip<T, TILE_ROWS, 1>(0, rows, a, b + column, b_row, depth, column, c_row, store, before);
 }
 
 struct Free {
