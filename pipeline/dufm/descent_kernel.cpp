@@ -14,34 +14,24 @@
 namespace {
 
 // What the threads that take the steps of one member together hand to each other, by layer: the gradient of a weight, as
-// far as it is summed, and the weight once it has moved.
+// far as it is summed, and the weight itself once it has moved.
 template <class W>
 class Relay {
 public:
-    explicit Relay(const Shape& shape) {
-        for (Index l = 0; l < shape.depth; ++l) {
-            size_.push_back(shape.widths[l + 1] * padded<W>(shape.widths[l]));
-            handed_.emplace_back(size_[l]);
+    Relay(Index depth, Index most_numbers) : times_(depth) {
+        for (Index l = 0; l < depth; ++l) {
+            gradients_.emplace_back(most_numbers);
+            weights_.emplace_back(most_numbers);
         }
-        times_ = std::vector<Times>(shape.depth);
     }
 
-    // Writes past this core's cache, see `publish`.
-    void hand_on(Index l, const W* from) {
-        using V = typename Vector<W>::type;
-        for (Index at = 0; at < size_[l]; at += Vector<W>::length)
-            publish(reinterpret_cast<V*>(handed_[l] + at), *reinterpret_cast<const V*>(from + at));
-        settle();
-        times_[l].count.fetch_add(1, std::memory_order_release);
-    }
+    void hand_on_gradient(Index l, const W* from, Index numbers) { hand_on(l, from, gradients_[l], numbers); }
+    void hand_on_weight(Index l, const W* from, Index numbers) { hand_on(l, from, weights_[l], numbers); }
 
-    // What has been handed on for that many times.
-    const W* take(Index l, Index times) const {
-        for (int turn = 0; times_[l].count.load(std::memory_order_acquire) < times; ++turn)
-            if (turn < PATIENCE) pause();
-            else std::this_thread::yield();
-        return handed_[l];
-    }
+    // What has been handed on once anything of W_{l+1} was for that many times. The next gradient is handed on after this
+    // one has been taken, and the next weight after every thread has taken this one.
+    const W* gradient(Index l, Index times) const { return wait(l, times), (W*)gradients_[l]; }
+    const W* weight(Index l, Index times) const { return wait(l, times), (W*)weights_[l]; }
 
 private:
     static constexpr int PATIENCE = 2000;
@@ -51,11 +41,25 @@ private:
 #endif
     }
 
+    // Writes past this core's cache, see `publish`.
+    void hand_on(Index l, const W* from, W* to, Index numbers) {
+        using V = typename Vector<W>::type;
+        for (Index at = 0; at < numbers; at += Vector<W>::length)
+            publish(reinterpret_cast<V*>(to + at), *reinterpret_cast<const V*>(from + at));
+        settle();
+        times_[l].count.fetch_add(1, std::memory_order_release);
+    }
+
+    void wait(Index l, Index times) const {
+        for (int turn = 0; times_[l].count.load(std::memory_order_acquire) < times; ++turn)
+            if (turn < PATIENCE) pause();
+            else std::this_thread::yield();
+    }
+
     struct Times {
         alignas(CACHE_LINE) std::atomic<Index> count{0};
     };
-    std::vector<Index> size_;
-    std::vector<Buffer<W>> handed_;
+    std::vector<Buffer<W>> gradients_, weights_;
     std::vector<Times> times_;
 };
 
@@ -220,7 +224,7 @@ public:
 template <class T, class W>
 class Teammate : Moving<T, W> {
     using Base = Moving<T, W>;
-    using typename Base::Rows;
+    using typename Base::Rows, typename Base::V;
     using Base::frozen_, Base::gradients_, Base::problem_, Base::shape_, Base::stride, Base::weights_, Base::width;
 
 public:
@@ -238,49 +242,54 @@ public:
             const Index times = step * parts_;
             for (Index part = number_; part < parts_; part += threads_) take(part, times + part);
             for (Index l = shape_.depth - 1; l >= 0; --l)
-                this->prepare(l, mover() ? weights_[l] : relay_.take(l, times + parts_));
+                this->prepare(l, moves_weights() ? weights_[l] : relay_.weight(l, times + parts_));
         }
     }
 
 private:
-    // Chunks, or parts of one.
+    // A chunk, or part of one.
     Rows rows(Index part) const {
         const Index samples = shape_.samples;
-        if (parts_ > threads_ || samples > CHUNK_ROWS) {
-            const Index first = part * CHUNK_ROWS;
-            return {first, 0, std::min(CHUNK_ROWS, samples - first)};
-        }
-        const auto cut = [=](Index part) {
-            const Index tiles = (samples * part / parts_ + TILE_ROWS - 1) / TILE_ROWS;
-            return part == parts_ ? samples : std::min(samples, tiles * TILE_ROWS);
+        if (samples > CHUNK_ROWS) return {part * CHUNK_ROWS, 0, std::min(CHUNK_ROWS, samples - part * CHUNK_ROWS)};
+        const auto begin = [=](Index part) {  // the last one, who also moves weights, has whole tiles
+            const Index after = parts_ - part, tiles = (samples * after / parts_ + TILE_ROWS / 2) / TILE_ROWS;
+            return part == 0 ? 0 : samples - std::min(samples, tiles * TILE_ROWS);
         };
-        return {cut(part), 0, cut(part + 1) - cut(part)};
+        return {begin(part), 0, begin(part + 1) - begin(part)};
     }
 
-    bool mover() const { return number_ == (parts_ - 1) % threads_; }
+    bool moves_weights() const { return number_ == (parts_ - 1) % threads_; }
 
+    // One part of a step; `times` is how often each gradient has been handed on before it.
     void take(Index part, Index times) {
         const Rows rows = this->rows(part);
-        const bool last = part + 1 == parts_;
+        const bool last = part + 1 == parts_;  // would wait for the others at first, and has something else to do
         this->forward(rows);
         this->output_gradient(rows);
-        for (Index l = shape_.depth - 1; l > 0; --l) {
+        for (Index l = shape_.depth - 1; l >= 0; --l) {
             if (!last) add_gradient(l, rows, part, times);
-            this->gradient_below(l, rows);
+            if (l > 0) this->gradient_below(l, rows);
         }
+        T* gradient = this->below(0);
+        if (!frozen_)
+            this->into_below(0, rows, [=](Index at, V sum) { *reinterpret_cast<V*>(gradient + at) = sum; });
         if (last)
-            for (Index l = shape_.depth - 1; l > 0; --l) add_gradient(l, rows, part, times);
-        add_gradient(0, rows, part, times);
-        if (!frozen_) this->into_below(0, rows, this->feature_step(rows));
+            for (Index l = shape_.depth - 1; l >= 0; --l) add_gradient(l, rows, part, times);
+        if (frozen_) return;
+        const auto move = this->feature_step(rows);
+        for (Index at = 0; at < rows.count * stride(0); at += Vector<T>::length)
+            move(at, *reinterpret_cast<const V*>(gradient + at));
     }
 
     void add_gradient(Index l, Rows rows, Index part, Index times) {
-        const bool last = part + 1 == parts_;
-        if (part > 0) std::copy_n(relay_.take(l, times), width(l + 1) * stride(l), (W*)gradients_[l]);
-        else if (parts_ > threads_) std::fill_n((W*)gradients_[l], width(l + 1) * stride(l), W(0));
+        const Index size = width(l + 1) * stride(l);
+        W* gradient = gradients_[l];
+        if (part > 0) std::copy_n(relay_.gradient(l, times), size, gradient);
+        else if (parts_ > threads_) std::fill_n(gradient, size, W(0));
         this->weight_gradient(l, rows, part > 0 && shape_.samples <= CHUNK_ROWS);
-        if (last) this->move_weight(l, 0, width(l + 1));
-        relay_.hand_on(l, last ? weights_[l] : gradients_[l]);
+        if (part + 1 < parts_) return relay_.hand_on_gradient(l, gradient, size);
+        this->move_weight(l, 0, width(l + 1));
+        relay_.hand_on_weight(l, weights_[l], width(l + 1) * padded<W>(width(l)));
     }
 
     Relay<W>& relay_;
@@ -352,8 +361,13 @@ void descend(const Problem& problem) {
     const Index parts = chunks > 1 ? chunks : std::is_same_v<T, W> ? samples / TILE_ROWS : 1;
     const Index team = first ? 1 : std::min(problem.threads / problem.num_chosen, parts);
     if (team > 1 && multiply_adds(problem.shape) >= WORTH_A_TEAM) {
+        Index most = 0;
+        for (Index l = 0; l < problem.shape.depth; ++l) {
+            const Index columns = problem.shape.widths[l];
+            most = std::max(most, problem.shape.widths[l + 1] * std::max(padded<T>(columns), padded<W>(columns)));
+        }
         std::vector<std::unique_ptr<Relay<W>>> relays;
-        for (Index i = 0; i < problem.num_chosen; ++i) relays.push_back(std::make_unique<Relay<W>>(problem.shape));
+        for (Index i = 0; i < problem.num_chosen; ++i) relays.push_back(std::make_unique<Relay<W>>(problem.shape.depth, most));
         on_threads(team * problem.num_chosen, [&](Index thread) {
             const Flushed flushed;
             const Index member = thread / team;
