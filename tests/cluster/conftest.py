@@ -48,11 +48,12 @@ def _require_root_and_packages() -> None:
 
 @pytest.fixture(scope="module")
 def launch(slurm) -> Iterator[Callable[..., Command]]:
-    """Start ``dnc`` on the cluster: ``launch(folder, *arguments)``. Afterwards launchers and jobs are ended."""
+    """Start ``dnc`` on the cluster: ``launch(folder, *arguments)``, with options as of `Commands.start`. Afterwards
+    launchers and jobs are ended."""
     launched: list[Command] = []
 
-    def start(folder: Path, *arguments: str) -> Command:
-        launched.append(commands().start(*arguments, folder=folder, environment=slurm.env))
+    def start(folder: Path, *arguments: str, **options: object) -> Command:
+        launched.append(commands().start(*arguments, folder=folder, environment=slurm.env, **options))
         return launched[-1]
 
     yield start

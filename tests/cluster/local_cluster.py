@@ -45,7 +45,8 @@ class Slurm:
     def batch(self, cwd: Path, *arguments: str) -> str:
         """Submit scripts/slurm.sbatch with options of sbatch and arguments of the pipeline; its number.
 
-        Its processes are forked; those of multiruns, which submitit starts, are Pythons of their own.
+        Its processes are forked. Pythons of their own, whom signals of Slurm's reach by themselves, are those that
+        submitit starts in test_interrupted.py and test_multirun.py.
         """
         options = [argument for argument in arguments if argument.startswith("--")]
         rest = [argument for argument in arguments if argument not in options]

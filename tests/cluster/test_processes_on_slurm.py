@@ -34,7 +34,7 @@ def started(launch, slurm, tmp_path_factory):
     with ThreadPoolExecutor() as pool:
         yield SimpleNamespace(
             folder=folder,
-            launcher=launch(folder / "launcher", *on_slurm, *RUN),
+            launcher=launch(folder / "launcher", *on_slurm, *RUN, python=forked_python()),
             alone=launch(folder / "alone", "hydra.run.dir=run", *RUN),
             batch=pool.submit(two_nodes_interrupted, slurm, folder / "batch"),
         )

@@ -78,12 +78,12 @@ class Stage:
         """`RUN`, or other arguments."""
         return self._start(folder, *(arguments or RUN), f"hydra.run.dir={folder}")
 
-    def resume(self, folder: Path) -> Running:
-        """What the farewell of an interrupted run says."""
-        return self._start(folder, f"resume={folder}")
+    def resume(self, folder: Path, **options: object) -> Running:
+        """What the farewell of an interrupted run says, with options as of `Commands.start`."""
+        return self._start(folder, f"resume={folder}", **options)
 
-    def _start(self, folder: Path, *arguments: str) -> Running:
-        return Running(folder, commands().start(*arguments, folder=self._directory))
+    def _start(self, folder: Path, *arguments: str, **options: object) -> Running:
+        return Running(folder, commands().start(*arguments, folder=self._directory, **options))
 
 
 def family(pid: int) -> dict[int, str]:

@@ -5,12 +5,11 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from commands import dnc, wait_until
+from commands import commands, dnc, script, wait_until
 from disturbance import (
     DRAWN,
     FEATURES,
@@ -163,10 +162,10 @@ def test_a_run_outlives_the_service_of_wandb(here, undisturbed, tmp_path):
 
 def test_runs_killed_at_random_moments_lose_nothing(tmp_path):
     stages = ("extraction", "recording")  # which last too short to be hit on purpose
-    script = Path(__file__).parents[2] / "scripts" / "chaos.py"
-    chaos = [sys.executable, script, "--attempts", "1", "--seed", "3", *[f"--stage={stage}" for stage in stages]]
-    done = subprocess.run(chaos, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [re.findall(r"\w+", line) for line in done.stdout.splitlines() if line.startswith("│")]
+    chaos = Path(__file__).parents[2] / "scripts" / "chaos.py"
+    arguments = ["--attempts", "1", "--seed", "3", *[f"--stage={stage}" for stage in stages]]
+    done = commands().run(*script(chaos, *arguments), folder=tmp_path)
+    assert done.code == 0, done.out + done.err
+    rows = [re.findall(r"\w+", line) for line in done.out.splitlines() if line.startswith("│")]
     survived = {row[0]: tuple(map(int, row[-3:])) for row in rows}  # attempts, survived, lost
     assert survived == dict.fromkeys(stages, (1, 1, 0))

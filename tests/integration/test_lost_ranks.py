@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from commands import wait_until
+from commands import forked_python, wait_until
 from disturbance import RUN, TRAINING, TRAINING_BEFORE, family, whole_files
 from recomputation import summary_of
 
@@ -32,6 +32,6 @@ def test_whichever_process_is_killed_nothing_is_left_behind_and_the_run_goes_on(
     assert f"going on from {run / TRAINING}" in done.out
     wait_until(lambda: family(running.pid) == {})
 
-    done = here.resume(run).end()
+    done = here.resume(run, python=forked_python()).end()
     assert done.code == 0, done.err
     assert f"going on from {run / TRAINING}" in done.out and summary_of(run)["status"] == "completed"

@@ -11,7 +11,7 @@ from recomputation import summary_of
 from pipeline.runtime.children import ROOT, module_command, own_package
 
 ASK = "import sys; from pipeline.runtime.children import module_command; sys.path.insert(0, sys.argv[1]); "
-ASK += "import subprocess; sys.exit(subprocess.run(module_command('pipeline.metrics')).returncode)"
+ASK += "import subprocess; sys.exit(subprocess.run(module_command('pipeline', '--version')).returncode)"
 NETWORK = "import torch, pipeline.networks\nclass Net(torch.nn.Linear):\n    def forward(self, images):\n"
 NETWORK += "        return super().forward(images.flatten(1)).relu()\n"
 
@@ -28,7 +28,7 @@ def shadowed(request, tmp_path) -> Path:
 def test_a_child_runs_our_module_although_another_comes_first_in_the_path(shadowed):
     command = [sys.executable, "-P", "-c", ASK, str(shadowed)]
     done = subprocess.run(command, cwd=shadowed, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("| "), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("dnc "), done.stderr
 
 
 def test_a_python_that_a_cluster_starts_finds_our_package(shadowed):
