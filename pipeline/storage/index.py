@@ -9,7 +9,6 @@ stranger's like the runs beside it, what is taken from it is checked as what is 
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -36,8 +35,6 @@ SETTLED_NS = 2 * 10**9
 LEFT_OUT = frozenset({"layers", "backbone_layers", "environment", "references", "sits_at", "timings", "training"})
 """Parts of a summary that no list shows; whoever asks for one has the summary read."""
 _written = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-HUGE = re.compile(r"[eE]\+?\d{3}|\d{100}")
-"""Of numbers that may be infinite once they are read."""
 MAKES_NO_SENSE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 """What comes of an index that is none."""
 
@@ -145,16 +142,13 @@ class _Index:
     def _places(self) -> dict[str, int]:
         return {}
 
-    def place(self, value: Any, text: str | None = None) -> int:
+    def place(self, value: Any) -> int:
         """Where a value stands, from now on.
-
-        Args:
-            text: JSON that no other value was read from, of which it need not be written anew.
 
         Raises:
             ValueError: it holds an infinity.
         """
-        text = _written(value) if text is None or HUGE.search(text) else text
+        text = _written(value)
         if text not in self._places:
             self._places[text] = len(self.pool)
             self.pool.append(value)
@@ -167,10 +161,10 @@ class _Reading:
 
     def __init__(self, index: _Index) -> None:
         self._index = index
-        kept = lambda key, value, text: None if key in LEFT_OUT else index.place(value, text)  # noqa: E731
+        kept = lambda key, value: None if key in LEFT_OUT else index.place(value)  # noqa: E731
         self._summary = Parts(SUMMARY, kept, is_json=True)
-        self._config = Parts(settings.CONFIG_SHAPE, lambda _, value, __: index.place(value))
-        self._hydra = Parts(settings.HYDRA_SHAPE, lambda _, value, __: index.place(_started(value)))
+        self._config = Parts(settings.CONFIG_SHAPE, lambda _, value: index.place(value))
+        self._hydra = Parts(settings.HYDRA_SHAPE, lambda _, value: index.place(_started(value)))
 
     def row(self, run: Path, stamp: str) -> dict[str, Any] | None:
         """The row of a run; None unless all its files can be used."""

@@ -19,7 +19,6 @@ LONGEST_PART = 2**13
 """Characters of a part that is remembered."""
 SPACE = " \t\r\n"
 """Of JSON, which knows no other."""
-Keep = Callable[[str, Any, str | None], Any]
 
 
 class Parts:
@@ -27,10 +26,10 @@ class Parts:
 
     Args:
         shape: a dict.
-        keep: what becomes of the value of a key, given both and the JSON that they were read from, if it was that.
+        keep: what becomes of the value of a key, given both.
     """
 
-    def __init__(self, shape: Mapping[str, Any], keep: Keep, *, is_json: bool = False) -> None:
+    def __init__(self, shape: Mapping[str, Any], keep: Callable[[str, Any], Any], *, is_json: bool = False) -> None:
         self._shape, self._keep, self._is_json = shape, keep, is_json
         self._closed = {key.removesuffix("?") for key, one in shape.items() if is_closed(one)}
         how = (_members, _object, json_of) if is_json else (parts_of, shared_yaml, yaml_of)
@@ -53,7 +52,7 @@ class Parts:
                 known = self._known.get(part)
                 found |= self._new(part) if known is None else known
         except Exception:  # parsers raise whatever comes
-            return {key: self._keep(key, value, None) for key, value in self._read(path, self._shape).items()}
+            return {key: self._keep(key, value) for key, value in self._read(path, self._shape).items()}
         return found
 
     def _new(self, part: str) -> dict[str, Any]:
@@ -63,8 +62,7 @@ class Parts:
         for key, item in value.items() if self._is_json else ():  # YAML by parts is plain
             if key not in self._closed and not_plain({key: item}):
                 raise ValueError(key)
-        text = part if self._is_json and len(value) == 1 else None
-        kept = {key: self._keep(key, item, text) for key, item in value.items()}
+        kept = {key: self._keep(key, item) for key, item in value.items()}
         if len(part) <= LONGEST_PART:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
