@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, see pipeline/__main__.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, see pipeline/runtime/startup.py
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 from rich.console import Console

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, see pipeline/runtime/startup.py
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 from bench_descent import machine, markdown

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.runtime.startup import before_torch
 
-VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 DRAW = "from pipeline.runtime.startup import begin; begin(); import sys; from pathlib import Path; "
 DRAW += "from pipeline.views.figures import save_figure; assert 'matplotlib' not in sys.modules; "
 DRAW += "from matplotlib.figure import Figure; save_figure(Figure(), Path(), 'x'); "
@@ -41,3 +41,10 @@ def test_what_the_user_has_set_stays(monkeypatch):
         monkeypatch.setenv(name, "own")
     before_torch()
     assert {os.environ[name] for name in VARIABLES} == {"own"}
+
+
+def test_who_says_how_threads_wait_is_not_told_for_how_long(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    before_torch()
+    assert "GOMP_SPINCOUNT" not in os.environ
