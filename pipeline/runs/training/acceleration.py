@@ -36,11 +36,12 @@ log = logging.getLogger(__name__)
 COMPILING_PAYS = {"cpu": 5e13, "cuda": 2e15}
 """Floating-point operations of a training above which compiling saves time, on each kind of device.
 
-Measured on a CPU: compiling ResNet-20 took 100 s on two busy cores and saves a fifth of every step, so it pays after
-600 steps of 128 images, which are 2e13 operations. The rest is margin. Estimated for a GPU, on which nobody has
-measured it: compiling takes as long and pays after 500 s, too, and ResNet-20's step of 1.6e10 operations is 460 kernels
-(counted on an emulated device), about 3 ms of launches; `scripts/gpu_check` gives the numbers to put here. Not decided
-by a trial of speed: a run that goes on has to decide as it did before.
+Measured on a CPU, against an eager step without norms of our own: compiling ResNet-20 took 100 s on two busy cores and
+saves a fifth of every step, so it pays after 600 steps of 128 images, which are 2e13 operations. The rest is margin.
+Residual networks whose blocks are our own (`residual_blocks`) are as fast without. Estimated for a GPU, on which nobody
+has measured it: compiling takes as long and pays after 500 s, too, and ResNet-20's step of 1.6e10 operations is 460
+kernels (counted on an emulated device), about 3 ms of launches; `scripts/gpu_check` gives the numbers to put here. Not
+decided by a trial of speed: a run that goes on has to decide as it did before.
 """
 
 
@@ -142,9 +143,9 @@ def decide(config: Config, backbone: nn.Module, images: ImageData) -> Accelerati
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if has_native_bf16(config.device) else "float32"
-    reason = _why_not_compiled(config, backbone, images)
-    why = precision if reason is None else f"{precision}, not compiled: {reason}"
     channels_last = config.device.type == "cpu" and precision != "float64" and _trains_channels_last(backbone, images)
+    reason = _why_not_compiled(config, backbone, images, channels_last)
+    why = precision if reason is None else f"{precision}, not compiled: {reason}"
     return Acceleration(precision, reason is None, settings.deterministic, why, channels_last)
 
 
@@ -196,7 +197,7 @@ def float32_products(precision: str, device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before[1])
 
 
-def _why_not_compiled(config: Config, backbone: nn.Module, images: ImageData) -> str | None:
+def _why_not_compiled(config: Config, backbone: nn.Module, images: ImageData, channels_last: bool) -> str | None:
     """A clause, or None if the backbone is to be compiled."""
     choice, device = config.trainer.compile, config.device
     if choice == "off":
@@ -206,6 +207,8 @@ def _why_not_compiled(config: Config, backbone: nn.Module, images: ImageData) ->
             return "the network has no convolutions"
         if training_flops(backbone, images, config.backbone.epochs) < COMPILING_PAYS[device.type]:
             return "the training is too short to earn it back"
+        if channels_last and ChannelsLast(backbone).has_fused_parts:
+            return "norms and blocks of our own are as fast"
     return _why_no_compiler(device)
 
 

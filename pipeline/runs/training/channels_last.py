@@ -21,6 +21,8 @@ class ChannelsLast:
         self._backbone = backbone
         norms = {part: NativeNorm(part) for part in backbone.modules() if is_ours(part)}
         self._forwards = fused(backbone, norms)
+        self.has_fused_parts = len(self._forwards) > len(norms)
+        """Whether more than its norms is done in another way: it is a residual network that we know."""
 
     def __call__(self, images: Tensor) -> Tensor:
         with self._swapped():

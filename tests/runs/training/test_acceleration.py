@@ -207,6 +207,18 @@ def test_auto_compiles_long_trainings_of_convolutions(images, monkeypatch):
         assert decide(config(trainer__compile="auto"), backbone, images).compiled is expected
 
 
+@pytest.mark.skipif(native_norm.library() is None, reason="no C++ compiler")
+def test_auto_leaves_residual_networks_uncompiled_whose_blocks_are_our_own(images, monkeypatch):
+    monkeypatch.setattr(acceleration, "_why_no_compiler", lambda device: None)
+    monkeypatch.setattr(acceleration, "COMPILING_PAYS", {"cpu": 1})
+    network = build_backbone("resnet20", images.image_shape)
+    decided = decide(config(trainer__compile="auto"), network, images)
+    assert not decided.compiled and decided.why == "float32, not compiled: norms and blocks of our own are as fast"
+    assert decide(config(trainer__compile="on"), network, images).compiled
+    monkeypatch.setattr(native_norm, "library", lambda: None)
+    assert decide(config(trainer__compile="auto"), network, images).compiled
+
+
 def test_the_work_of_a_training_is_three_forward_passes_an_image(images):
     small = backbone_of(Small, images)
     # A multiply-add counts two: 8 x 8 positions of 9 x 1 x 6, and 6 x 6 of 9 x 6 x 5.
