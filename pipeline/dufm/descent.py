@@ -61,9 +61,9 @@ class Descent:
         targets: `(N, K)`, any matrix, instead of the labels.
         anchor: what the free features are tied to.
         bias_decay: mu, of the bias.
-        mixed: begin with products in float32, of float64 tensors and frozen features in the native backend (in the
+        mixed: take steps with products in float32, of float64 tensors and frozen features in the native backend (in the
             other one, all is float64), see `pipeline.dufm.descent_precision`.
-        double_from: if mixed, the step from which all are in float64 at the latest; None for no such step.
+        single: if mixed, the steps that may have products in float32; all if None.
         shard: the features and labels are those of this rank, of frozen features that lie on several; the steps are
             those on all of them, collective, in PyTorch.
 
@@ -101,7 +101,7 @@ class Descent:
         anchor: Anchor | None = None,
         bias_decay: float = 0.0,
         mixed: bool = False,
-        double_from: int | None = None,
+        single: range | None = None,
         shard: Shard | None = None,
     ) -> None:
         dufm.check_activation(activation)
@@ -144,7 +144,8 @@ class Descent:
         self.switched: dict[int, int] = {}
         if mixed and self.backend == "torch":
             self.switched = dict.fromkeys(range(members), 0)
-        self.mixed, self._double_from = mixed, double_from if mixed else None
+        self.mixed = mixed
+        self._edges = () if single is None or not mixed else (single.start, single.stop)
         self._drift: Tensor | None = None
         self._inputs = self._projected(features.detach())
         self._begin(range(members), self._first_parameters([weight.detach() for weight in weights]))
@@ -193,11 +194,10 @@ class Descent:
             raise ValueError(f"steps must be at least 0, got {steps}")
         last = self.step + steps
         while self.step < last and self._members:
-            if self.mixed and (self.step % self._until_look == 0 or self.step == self._double_from):
+            if self.mixed and (self.step % self._until_look == 0 or self.step in self._edges):
                 self._switch()
             block = min(CHECK_EVERY - self.step % CHECK_EVERY, last - self.step)
-            if self._double_from is not None and self.step < self._double_from:
-                block = min(block, self._double_from - self.step)
+            block = min([block, *(edge - self.step for edge in self._edges if edge > self.step)])
             self._steps.run(block)
             self.step += block
             self._remove_diverged()
@@ -284,7 +284,9 @@ class Descent:
     @property
     def _single(self) -> list[int]:
         """Places, among the live members, of those whose products are in float32."""
-        return [i for i, member in enumerate(self._members) if self.mixed and member not in self.switched]
+        if not self.mixed or (self._edges and self.step < self._edges[0]):
+            return []
+        return [i for i, member in enumerate(self._members) if member not in self.switched]
 
     @property
     def _until_look(self) -> int:
@@ -297,15 +299,15 @@ class Descent:
             return
         members = [self._members[place] for place in places]
         leaving = members
-        if self._double_from is None or self.step < self._double_from:
+        if not self._edges or self.step < self._edges[1]:
             before = None if self._drift is None else self._drift[members]
             found, coarse = drifted(self._live.select(places), self._rule.select(members), self._until_look, before)
             if self._drift is None:
                 self._drift = found.new_zeros(self.num_members, *found.shape[1:])
             self._drift[members] = found
             leaving = [member for member, too_far in zip(members, coarse, strict=True) if too_far]
-        if leaving:
-            self.switched |= dict.fromkeys(leaving, self.step)
+        self.switched |= dict.fromkeys(leaving, self.step)
+        if leaving or self.step in self._edges:
             self._begin(self._members, self._live)
 
     def _squared_norms(self) -> Tensor:

@@ -16,6 +16,7 @@ The difference of the gradients themselves, added to those of the steps that fol
 docs/performance.md): it is another one a few steps later.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,8 +28,9 @@ from pipeline.dufm.descent_native import NativeSteps
 from pipeline.dufm.descent_torch import Parameters, Rule
 from pipeline.dufm.model import forward, layer_taps
 
-LAST_SHARE = 0.1
-"""Of a descent's steps, the last ones, which are in float64 whatever the numbers say (our choice)."""
+DOUBLE_SHARE = 0.05
+"""Of a descent's steps, the first ones, as many as the last ones, which are in float64 whatever the numbers say (our
+choice). At first, paths may part at a kink for the least of reasons; at last, what is kept is to be float64's."""
 TOLERANCE = 5e-4
 """Share of themselves by which numbers may be moved, by what adds up and by kinks alike (our choice); of loss and dnc1
 it is the root that counts, so theirs is twice this."""
@@ -49,9 +51,10 @@ FASTEST = 10.0
 """Most by which what is summed is taken to grow until the next look, if it has grown so since the last one."""
 
 
-def last_part(steps: int) -> int:
-    """The step from which a descent of so many is in float64 whatever its numbers say."""
-    return steps - round(LAST_SHARE * steps)
+def single_steps(steps: int) -> range:
+    """Which of so many steps of a descent may have products in float32."""
+    double = math.ceil(DOUBLE_SHARE * steps)
+    return range(double, steps - double)
 
 
 def until_next_look(step: int, every: int) -> int:

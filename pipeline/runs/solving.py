@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent import Descent, descend, log_schedule
-from pipeline.dufm.descent_precision import last_part
+from pipeline.dufm.descent_precision import single_steps
 from pipeline.dufm.descent_states import MAYBE, STEPS_OF_MEMBERS, joined_states, part_of_state
 from pipeline.dufm.polish import MOST_ITERATIONS as POLISH_ITERATIONS
 from pipeline.dufm.shards import Shard
@@ -89,7 +89,7 @@ class HeadProblem:
             anchor=anchor,
             bias_decay=config.head.bias_decay,
             mixed=config.descent.precision == "auto",
-            double_from=last_part(config.descent.steps),
+            single=single_steps(config.descent.steps),
             shard=self.shard,
         )
 

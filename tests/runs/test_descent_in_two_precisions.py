@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 def test_the_summary_says_from_which_step_each_seed_was_in_float64(finished):
     steps = read_summary(finished)["float64_from"]
     assert set(steps) == {"0", "1"} and all(
-        step == 2340 or (0 < step < 2340 and step % 500 == 0) for step in steps.values()
+        step == 2470 or (0 < step < 2470 and step % 500 == 0) for step in steps.values()
     )
 
 
