@@ -18,6 +18,8 @@ from pipeline.networks import build_backbone
 from pipeline.runtime.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[2] / "pipeline"
+BETWEEN_RANKS = ("runtime", "ranks.py")
+"""The one module that unpickles: what processes of one run send each other, as `all_gather_object` would."""
 MLP = ["backbone.hidden=[4]", "logger=none", "record.figures=false"]
 DUFM = [
     "protocol=dufm",
@@ -184,6 +186,8 @@ def test_no_module_evaluates_text_or_unpickles(path):
     forbidden = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"}
     forbidden |= {"yaml.full_load", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "marshal.loads"}
     forbidden |= {"shelve.open", "pd.read_pickle", "torch.hub.load", "torch.jit.load", "hydra.utils.instantiate"}
+    if path.parts[-2:] == BETWEEN_RANKS:
+        forbidden.remove("pickle.loads")
     assert not calls(tree) & (forbidden | {"instantiate", "dill.load", "cloudpickle.load", "load_from_checkpoint"})
     assert "True" not in keywords(tree, "shell") + keywords(tree, "allow_pickle")
     loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
