@@ -25,6 +25,7 @@ from pipeline.metrics.engine.pairing import PairStatistics
 from pipeline.metrics.engine.plan import Plan
 from pipeline.metrics.engine.settings import MeasureSettings
 from pipeline.networks import build_backbone
+from pipeline.networks.probing import plain_attention
 from pipeline.runtime import ranks
 
 PLAN = Plan.full(
@@ -92,7 +93,8 @@ class World:
                 self.barrier.abort()  # or the others would wait for it
                 raise
 
-        with ThreadPoolExecutor(self.size) as pool:
+        # Taps set both for the whole process, and those of threads are not closed in the order of a stack.
+        with plain_attention(), torch.compiler.set_stance("default"), ThreadPoolExecutor(self.size) as pool:
             return list(pool.map(as_rank, range(self.size)))
 
 
