@@ -6,6 +6,7 @@ folder. Without a compiler `library()` is None and the steps are taken by `pipel
 """
 
 import ctypes
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -22,7 +23,7 @@ from pipeline.runtime.native import built
 SOURCE = Path(__file__).with_name("descent_kernel.cpp")
 CACHE_LINE_BYTES = 64
 LOOK_AGAIN = 16
-"""Blocks of steps after which the slower way of using threads is timed once more."""
+"""Blocks of steps after which some are taken in the slower way of using threads, to time it once more."""
 WORTH_TIMING = 2e-3
 """Seconds: in shorter calls the start of threads counts for more than their steps."""
 OBJECTIVES = ("squared_error", "cross_entropy")
@@ -129,7 +130,15 @@ class _Call:
         most, least = torch.get_num_threads(), self.problem.num_chosen
         ways = [most] if most <= least else sorted((most, least), key=lambda way: self._pace.get(way, 0.0))
         self._turn += 1
-        threads = ways[-1] if self._turn % LOOK_AGAIN == 0 else ways[0]
+        if self._turn % LOOK_AGAIN == 0:
+            slower = self._pace.get(ways[-1])
+            trial = min(steps, math.ceil(2 * WORTH_TIMING / slower)) if slower else steps
+            self._take(kernel, trial, ways[-1])
+            steps -= trial
+        if steps:
+            self._take(kernel, steps, ways[0])
+
+    def _take(self, kernel: Callable[..., None], steps: int, threads: int) -> None:
         self.problem.steps, self.problem.threads = steps, threads
         started = time.perf_counter()
         kernel(ctypes.byref(self.problem))
