@@ -6,17 +6,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../runtime/vectors.h"
+
 namespace {
 
 using Index = std::int64_t;
-
-#if defined(__AVX512F__)
-constexpr Index LANES = 8;
-#elif defined(__AVX__)
-constexpr Index LANES = 4;
-#else
-constexpr Index LANES = 2;
-#endif
 
 typedef double Doubles __attribute__((vector_size(LANES * sizeof(double))));
 typedef Index Indices __attribute__((vector_size(LANES * sizeof(Index))));
@@ -26,22 +20,15 @@ struct Vector {
     typedef T type __attribute__((vector_size(LANES * sizeof(T))));
 };
 
-template <class V, class T>
-inline V load(const T* from) {
-    V value;
-    std::memcpy(&value, from, sizeof(V));
-    return value;
-}
-
 template <class T, bool KEEP>
 Index sum_row(const T* row, const double* anchor, double* deviation, double* sum, double* square, Index width) {
     Doubles squares = {};
     Indices nonzero = {};
     Index column = 0;
     for (; column + LANES <= width; column += LANES) {
-        const Doubles value = __builtin_convertvector(load<typename Vector<T>::type>(row + column), Doubles);
-        const Doubles off = value - load<Doubles>(anchor + column);
-        const Doubles total = load<Doubles>(sum + column) + off;
+        const Doubles value = __builtin_convertvector(raw<typename Vector<T>::type>(row + column), Doubles);
+        const Doubles off = value - raw<Doubles>(anchor + column);
+        const Doubles total = raw<Doubles>(sum + column) + off;
         std::memcpy(sum + column, &total, sizeof(total));
         if (KEEP) std::memcpy(deviation + column, &off, sizeof(off));
         squares += off * off;

@@ -7,17 +7,11 @@
 #include <immintrin.h>
 #endif
 
+#include "../../runtime/vectors.h"
+
 namespace {
 
 using Half = std::uint16_t;  // the upper half of a float32
-
-#if defined(__AVX512F__)
-constexpr int LANES = 8;
-#elif defined(__AVX__)
-constexpr int LANES = 4;
-#else
-constexpr int LANES = 2;
-#endif
 
 template <int L>
 struct Lanes {
@@ -27,13 +21,6 @@ struct Lanes {
     typedef std::uint32_t U __attribute__((vector_size(L * sizeof(std::uint32_t))));
     typedef Half H __attribute__((vector_size(L * sizeof(Half))));
 };
-
-template <class V, class T>
-inline V raw(const T* from) {
-    V value;
-    std::memcpy(&value, from, sizeof(V));
-    return value;
-}
 
 template <int L>
 inline typename Lanes<L>::F load(const float* from) {
