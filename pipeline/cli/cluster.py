@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.runs.launches import is_first
 from pipeline.runtime.errors import RunError
@@ -72,4 +73,12 @@ def lost_job(error: Exception) -> str | None:
     if not type(error).__module__.startswith("submitit.") or not found:
         return None
     job, path, state = found.groups()
-    return f"job {job} ended without a result, Slurm's state of it is {state} (log: {path}_log.out)"
+    written = Path(f"{path}_log.out")
+    return f"job {job} ended without a result, Slurm's state of it is {state}{_last_words(written)} (log: {written})"
+
+
+def _last_words(written: Path) -> str:
+    """What a job's log ends with: its last line that speaks of an error, or else its last."""
+    lines = [line.strip() for line in written.read_text(errors="replace").splitlines()] if written.is_file() else []
+    lines = [line for line in lines if re.search("error", line, re.IGNORECASE)] or list(filter(None, lines))
+    return f"; its log says: {lines[-1]}" if lines else ""

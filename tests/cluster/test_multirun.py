@@ -34,7 +34,7 @@ def started(launch, tmp_path_factory):
         "direct": [*TINY, "seed=0,1", "hydra.sweep.dir=direct"],
         "two_nodes": [*ON_SLURM, "seed=0", "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2", SWEEP],
         "diverging": [*ON_SLURM, "descent.lr=1e6", SWEEP],
-        "lost": [*ON_SLURM, "seed=0", SWEEP, "hydra.launcher.setup=[exit 7]"],
+        "lost": [*ON_SLURM, "seed=0", SWEEP, "hydra.launcher.setup=[echo some error,echo the end,exit 7]"],
         "refused": [*ON_SLURM, "seed=0", "hydra.launcher.partition=nowhere"],
     }
     folders = {name: tmp_path_factory.mktemp(name) for name in cases}
@@ -103,7 +103,7 @@ def test_a_job_that_ends_without_a_result_is_reported_with_its_log(started):
     assert done.code == EXIT_FAILED
     number = job_number(started.folders["lost"] / "sweep")
     (sentence,) = re.findall(r"^error: (.*)$", done.err, re.M)
-    assert f"job {number} " in sentence and "FAILED" in sentence
+    assert f"job {number} " in sentence and "FAILED; its log says: some error (log: " in sentence
     assert f"{started.folders['lost']}/sweep/.submitit/{number}/{number}_0_log.out" in sentence
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import forked_python
+from commands import Done, forked_python
 from local_cluster import job_number, until, written
 from recomputation import assert_same_course
 
@@ -52,8 +52,14 @@ def two_nodes_interrupted(slurm, cwd: Path) -> list[str]:
 def ranks_of_a_node(started) -> Path:
     """The finished run of two processes on one node."""
     done = started.launcher.end()
-    assert done.code == 0, done.err
-    return started.folder / "launcher" / "sweep" / "0"
+    sweep = started.folder / "launcher" / "sweep"
+    assert done.code == 0, said(done, *sorted(sweep.glob(".submitit/*/*_log.*")), sweep / "0" / "dnc.log")
+    return sweep / "0"
+
+
+def said(done: Done, *logs: Path) -> str:
+    """What a launcher and its jobs have left to explain a failure."""
+    return "\n".join([done.err, *(f"{log}:\n{log.read_text()}" for log in logs if log.exists())])
 
 
 def test_two_processes_of_a_node_make_the_run_of_one(ranks_of_a_node, started, slurm):
