@@ -6,7 +6,6 @@ folder. Without a compiler `library()` is None and the steps are taken by `pipel
 """
 
 import ctypes
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,14 +17,11 @@ from torch import Tensor
 
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.descent_torch import Parameters, Rule
+from pipeline.dufm.pace import Pace
 from pipeline.runtime.native import built
 
 SOURCE = Path(__file__).with_name("descent_kernel.cpp")
 CACHE_LINE_BYTES = 64
-LOOK_AGAIN = 16
-"""Blocks of steps after which some are taken in the slower way of using threads, to time it once more."""
-WORTH_TIMING = 2e-3
-"""Seconds: in shorter calls the start of threads counts for more than their steps."""
 OBJECTIVES = ("squared_error", "cross_entropy")
 """What the kernel can descend on; an objective says by `Objective.kernel` which of these it is."""
 CONSTRAINTS = ("nonnegative",)
@@ -121,30 +117,17 @@ class _Call:
             chosen=tables[4].data_ptr(),
             num_chosen=len(chosen),
         )
-        self._pace: dict[int, float] = {}
-        self._turn = 0
+        self._pace = Pace()
 
     def run(self, kernel: Callable[..., None], steps: int) -> None:
         """Take some steps. With threads to spare there are two ways, to the same bits: a team for each member, or one
-        thread, which is faster where other programs keep the team waiting. The clock decides, and looks again."""
+        thread, which is faster where other programs keep the team waiting."""
         most, least = torch.get_num_threads(), self.problem.num_chosen
-        ways = [most] if most <= least else sorted((most, least), key=lambda way: self._pace.get(way, 0.0))
-        self._turn += 1
-        if self._turn % LOOK_AGAIN == 0:
-            slower = self._pace.get(ways[-1])
-            trial = min(steps, math.ceil(2 * WORTH_TIMING / slower)) if slower else steps
-            self._take(kernel, trial, ways[-1])
-            steps -= trial
-        if steps:
-            self._take(kernel, steps, ways[0])
-
-    def _take(self, kernel: Callable[..., None], steps: int, threads: int) -> None:
-        self.problem.steps, self.problem.threads = steps, threads
-        started = time.perf_counter()
-        kernel(ctypes.byref(self.problem))
-        taken = time.perf_counter() - started
-        if taken > WORTH_TIMING:
-            self._pace[threads] = taken / steps
+        for threads, share in self._pace.shares([most] if most <= least else [most, least], steps):
+            self.problem.steps, self.problem.threads = share, threads
+            started = time.perf_counter()
+            kernel(ctypes.byref(self.problem))
+            self._pace.took(threads, share, time.perf_counter() - started)
 
 
 def why_not_native(features: Tensor, rule: Rule, bias: Tensor | None = None) -> str | None:

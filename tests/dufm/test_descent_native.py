@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.dufm import descent_native, initial_features, initial_weights
+from pipeline.dufm import descent_native, initial_features, initial_weights, pace
 from pipeline.dufm.constraints import Constraint
 from pipeline.dufm.cost import Anchor
 from pipeline.dufm.descent import Descent
@@ -189,7 +189,8 @@ def test_a_team_of_threads_takes_the_steps_of_one_to_the_bit(inputs, widths, cla
     settings = {"num_classes": classes, "lr": 0.1, "weight_decay": 1e-3, "momentum": 0.5, "loss": CrossEntropy()}
     settings |= {"feature_decay": 1e-3} if inputs == "free" else {"mixed": inputs == "mixed"}
     before, found = torch.get_num_threads(), {}
-    monkeypatch.setattr(descent_native, "LOOK_AGAIN", 2)
+    monkeypatch.setattr(pace, "LOOK_AGAIN", 2)
+    monkeypatch.setattr(pace, "WORTH_TIMING", 0.0)
     for threads in (1, 4, 6):
         torch.set_num_threads(threads)
         taken = Descent(
