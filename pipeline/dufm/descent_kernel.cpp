@@ -11,60 +11,6 @@
 #include "kernels/layers.hpp"
 #include "kernels/linear.hpp"
 
-namespace {
-
-// What the threads that take the steps of one member together hand to each other, by layer: the gradient of a weight, as
-// far as it is summed, and the weight itself once it has moved.
-template <class W>
-class Relay {
-public:
-    Relay(Index depth, Index most_numbers) : times_(depth) {
-        for (Index l = 0; l < depth; ++l) {
-            gradients_.emplace_back(most_numbers);
-            weights_.emplace_back(most_numbers);
-        }
-    }
-
-    void hand_on_gradient(Index l, const W* from, Index numbers) { hand_on(l, from, gradients_[l], numbers); }
-    void hand_on_weight(Index l, const W* from, Index numbers) { hand_on(l, from, weights_[l], numbers); }
-
-    // What has been handed on once anything of W_{l+1} was for that many times. The next gradient is handed on after this
-    // one has been taken, and the next weight after every thread has taken this one.
-    const W* gradient(Index l, Index times) const { return wait(l, times), (W*)gradients_[l]; }
-    const W* weight(Index l, Index times) const { return wait(l, times), (W*)weights_[l]; }
-
-private:
-    static constexpr int PATIENCE = 2000;
-    static void pause() {
-#if defined(__SSE__)
-        _mm_pause();
-#endif
-    }
-
-    // Writes past this core's cache, see `publish`.
-    void hand_on(Index l, const W* from, W* to, Index numbers) {
-        using V = typename Vector<W>::type;
-        for (Index at = 0; at < numbers; at += Vector<W>::length)
-            publish(reinterpret_cast<V*>(to + at), *reinterpret_cast<const V*>(from + at));
-        settle();
-        times_[l].count.fetch_add(1, std::memory_order_release);
-    }
-
-    void wait(Index l, Index times) const {
-        for (int turn = 0; times_[l].count.load(std::memory_order_acquire) < times; ++turn)
-            if (turn < PATIENCE) pause();
-            else std::this_thread::yield();
-    }
-
-    struct Times {
-        alignas(CACHE_LINE) std::atomic<Index> count{0};
-    };
-    std::vector<Buffer<W>> gradients_, weights_;
-    std::vector<Times> times_;
-};
-
-}  // namespace
-
 extern "C" {
 // All tensors are row-major with padded rows; see `padded`.
 struct Problem {
@@ -131,6 +77,64 @@ struct Rule {
     }
 };
 
+// What the threads that take the steps of one member together hand to each other, by layer: the gradient of a weight,
+// as far as it is summed, and the weight itself once it has moved.
+template <class T, class W>
+class Relay {
+public:
+    Relay(const Problem& problem, Index member) : times_(problem.shape.depth) {
+        for (Index l = 0; l < problem.shape.depth; ++l) {
+            const Index rows = problem.shape.widths[l + 1], columns = problem.shape.widths[l];
+            gradients_.emplace_back(rows * padded<T>(columns));
+            for (auto& weights : weights_) weights.emplace_back(rows * padded<W>(columns));
+            const Index size = weights_[0][l].size();
+            std::copy_n(at<W>(problem.weights[l], member * size), size, (W*)weights_[1][l]);
+        }
+    }
+
+    // Where to publish what is then handed on.
+    W* gradient_place(Index l) { return gradients_[l]; }
+    W* weight_place(Index l, Index step) { return weights_[step % 2][l]; }
+    void hand_on(Index l) {
+        settle();
+        times_[l].count.fetch_add(1, std::memory_order_release);
+    }
+
+    // What has been handed on once anything of W_{l+1} was for that many times. The next gradient is handed on after
+    // this one has been used. A weight stays until the end of the next step, whose own has another place.
+    const W* gradient(Index l, Index times) const { return taken(l, times, gradients_[l]); }
+    const W* weight(Index l, Index step, Index times) const { return taken(l, times, weights_[step % 2][l]); }
+    const W* first_weight(Index l) const { return weights_[1][l]; }
+
+private:
+    static constexpr int PATIENCE = 2000;
+    static void pause() {
+#if defined(__SSE__)
+        _mm_pause();
+#endif
+    }
+
+    // Reads once straight through, at the pace of memory: whoever reads by rows and columns would wait for every line.
+    const W* taken(Index l, Index times, const Buffer<W>& from) const {
+        wait(l, times);
+        const volatile W* numbers = from;
+        for (Index at = 0; at < from.size(); at += CACHE_LINE / sizeof(W)) static_cast<void>(numbers[at]);
+        return from;
+    }
+
+    void wait(Index l, Index times) const {
+        for (int turn = 0; times_[l].count.load(std::memory_order_acquire) < times; ++turn)
+            if (turn < PATIENCE) pause();
+            else std::this_thread::yield();
+    }
+
+    struct Times {
+        alignas(CACHE_LINE) std::atomic<Index> count{0};
+    };
+    std::vector<Buffer<W>> gradients_, weights_[2];
+    std::vector<Times> times_;
+};
+
 // What moves the parameters of a member.
 template <class T, class W>
 class Moving : protected Layers<T, W> {
@@ -166,14 +170,17 @@ protected:
         };
     }
 
-    void move_weight(Index l, Index first, Index end) {
+    // Moves a weight by its gradient, and publishes it if somebody waits for it.
+    void move_weight(Index l, W* published = nullptr) {
         using Wide = typename Vector<W>::type;
         const Index columns = width(l), from = stride(l), to = padded<W>(columns);
-        for (Index i = first; i < end; ++i)
-            for (Index j = 0; j < columns; j += Vector<W>::length)
-                rules_[l].apply(*reinterpret_cast<Wide*>(weights_[l] + i * to + j),
-                                velocities_[l] ? reinterpret_cast<Wide*>(velocities_[l] + i * to + j) : nullptr,
+        for (Index i = 0; i < width(l + 1); ++i)
+            for (Index j = 0; j < columns; j += Vector<W>::length) {
+                Wide& weight = *reinterpret_cast<Wide*>(weights_[l] + i * to + j);
+                rules_[l].apply(weight, velocities_[l] ? reinterpret_cast<Wide*>(velocities_[l] + i * to + j) : nullptr,
                                 *reinterpret_cast<const Wide*>(gradients_[l] + i * from + j));
+                if (published) publish(reinterpret_cast<Wide*>(published + i * to + j), weight);
+            }
     }
 
     const Problem& problem_;
@@ -205,44 +212,44 @@ public:
                 this->forward(rows);
                 this->output_gradient(rows);
                 for (Index l = shape_.depth - 1; l >= 0; --l) {
-                    this->weight_gradient(l, rows);
+                    this->add_weight_gradient(l, rows, row == 0);
                     if (l > 0) this->gradient_below(l, rows);
                     else if (!frozen_) this->into_below(0, rows, this->feature_step(rows));
                 }
             }
             for (Index l = 0; l < shape_.depth; ++l) {
-                this->move_weight(l, 0, this->width(l + 1));
+                this->move_weight(l);
                 this->prepare(l, weights_[l]);
             }
         }
     }
 };
 
-// One thread of the team that takes the same steps to the bit. It takes samples of its own forward and back. Gradients of
-// weights go from thread to thread, each adding what its samples have, in the order of one thread; the last moves the
+// One thread of the team that takes the same steps to the bit. It takes samples of its own forward and back. Gradients
+// of weights go from thread to thread, each adding what its samples have, in the order of one thread; the last moves the
 // weight and hands it to all.
 template <class T, class W>
 class Teammate : Moving<T, W> {
     using Base = Moving<T, W>;
     using typename Base::Rows, typename Base::V;
-    using Base::frozen_, Base::gradients_, Base::problem_, Base::shape_, Base::stride, Base::weights_, Base::width;
+    using Base::frozen_, Base::gradients_, Base::problem_, Base::shape_, Base::stride, Base::weights_;
 
 public:
-    Teammate(const Problem& problem, Index member, Relay<W>& relay, Index number, Index threads)
+    Teammate(const Problem& problem, Index member, Relay<T, W>& relay, Index number, Index threads)
         : Base(problem, member, CHUNK_ROWS, true),
           relay_(relay),
           number_(number),
           threads_(threads),
           parts_(std::max(threads, (shape_.samples + CHUNK_ROWS - 1) / CHUNK_ROWS)) {
-        for (Index l = 0; l < shape_.depth; ++l) this->prepare(l, weights_[l]);
+        for (Index l = 0; l < shape_.depth; ++l)
+            this->prepare(l, moves_weights() ? weights_[l] : relay_.first_weight(l));
     }
 
     void run() {
         for (Index step = 0; step < problem_.steps; ++step) {
-            const Index times = step * parts_;
-            for (Index part = number_; part < parts_; part += threads_) take(part, times + part);
+            for (Index part = number_; part < parts_; part += threads_) take(part, step);
             for (Index l = shape_.depth - 1; l >= 0; --l)
-                this->prepare(l, moves_weights() ? weights_[l] : relay_.weight(l, times + parts_));
+                this->prepare(l, moves_weights() ? weights_[l] : relay_.weight(l, step, (step + 1) * parts_));
         }
     }
 
@@ -260,39 +267,40 @@ private:
 
     bool moves_weights() const { return number_ == (parts_ - 1) % threads_; }
 
-    // One part of a step; `times` is how often each gradient has been handed on before it.
-    void take(Index part, Index times) {
+    void take(Index part, Index step) {
         const Rows rows = this->rows(part);
         const bool last = part + 1 == parts_;  // would wait for the others at first, and has something else to do
         this->forward(rows);
         this->output_gradient(rows);
         for (Index l = shape_.depth - 1; l >= 0; --l) {
-            if (!last) add_gradient(l, rows, part, times);
+            if (!last) add_gradient(l, rows, part, step);
             if (l > 0) this->gradient_below(l, rows);
         }
         T* gradient = this->below(0);
         if (!frozen_)
             this->into_below(0, rows, [=](Index at, V sum) { *reinterpret_cast<V*>(gradient + at) = sum; });
         if (last)
-            for (Index l = shape_.depth - 1; l >= 0; --l) add_gradient(l, rows, part, times);
+            for (Index l = shape_.depth - 1; l >= 0; --l) add_gradient(l, rows, part, step);
         if (frozen_) return;
         const auto move = this->feature_step(rows);
         for (Index at = 0; at < rows.count * stride(0); at += Vector<T>::length)
             move(at, *reinterpret_cast<const V*>(gradient + at));
     }
 
-    void add_gradient(Index l, Rows rows, Index part, Index times) {
-        const Index size = width(l + 1) * stride(l);
-        W* gradient = gradients_[l];
-        if (part > 0) std::copy_n(relay_.gradient(l, times), size, gradient);
-        else if (parts_ > threads_) std::fill_n(gradient, size, W(0));
-        this->weight_gradient(l, rows, part > 0 && shape_.samples <= CHUNK_ROWS);
-        if (part + 1 < parts_) return relay_.hand_on_gradient(l, gradient, size);
-        this->move_weight(l, 0, width(l + 1));
-        relay_.hand_on_weight(l, weights_[l], width(l + 1) * padded<W>(width(l)));
+    void add_gradient(Index l, Rows rows, Index part, Index step) {
+        const bool last = part + 1 == parts_;
+        const W* before = part > 0 ? relay_.gradient(l, step * parts_ + part) : nullptr;
+        const T* from = nullptr;
+        if constexpr (std::is_same_v<T, W>)
+            if (shape_.samples <= CHUNK_ROWS) std::swap(from, before);  // one sum, as of one thread
+        W* to = last ? gradients_[l] : relay_.gradient_place(l);
+        const auto store = [=](Index at, V sum) { keep(to + at, sum, before ? before + at : nullptr, !last); };
+        this->weight_gradient(l, rows, store, from);
+        if (last) this->move_weight(l, relay_.weight_place(l, step));
+        relay_.hand_on(l);
     }
 
-    Relay<W>& relay_;
+    Relay<T, W>& relay_;
     const Index number_, threads_, parts_;
 };
 
@@ -361,13 +369,9 @@ void descend(const Problem& problem) {
     const Index parts = chunks > 1 ? chunks : std::is_same_v<T, W> ? samples / TILE_ROWS : 1;
     const Index team = first ? 1 : std::min(problem.threads / problem.num_chosen, parts);
     if (team > 1 && multiply_adds(problem.shape) >= WORTH_A_TEAM) {
-        Index most = 0;
-        for (Index l = 0; l < problem.shape.depth; ++l) {
-            const Index columns = problem.shape.widths[l];
-            most = std::max(most, problem.shape.widths[l + 1] * std::max(padded<T>(columns), padded<W>(columns)));
-        }
-        std::vector<std::unique_ptr<Relay<W>>> relays;
-        for (Index i = 0; i < problem.num_chosen; ++i) relays.push_back(std::make_unique<Relay<W>>(problem.shape.depth, most));
+        std::vector<std::unique_ptr<Relay<T, W>>> relays;
+        for (Index place = 0; place < problem.num_chosen; ++place)
+            relays.push_back(std::make_unique<Relay<T, W>>(problem, problem.chosen[place]));
         on_threads(team * problem.num_chosen, [&](Index thread) {
             const Flushed flushed;
             const Index member = thread / team;

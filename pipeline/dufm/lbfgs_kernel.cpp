@@ -188,7 +188,7 @@ private:
             cost += this->fit(rows);
             this->output_gradient(rows);
             for (Index l = shape.depth - 1; l >= 0; --l) {
-                this->weight_gradient(l, rows);
+                this->add_weight_gradient(l, rows, row == 0);
                 if (l > 0) {
                     this->gradient_below(l, rows);
                     continue;

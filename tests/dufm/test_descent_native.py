@@ -189,7 +189,7 @@ def test_a_team_of_threads_takes_the_steps_of_one_to_the_bit(inputs, widths, cla
     settings = {"num_classes": classes, "lr": 0.1, "weight_decay": 1e-3, "momentum": 0.5, "loss": CrossEntropy()}
     settings |= {"feature_decay": 1e-3} if inputs == "free" else {"mixed": inputs == "mixed"}
     before, found = torch.get_num_threads(), {}
-    monkeypatch.setattr(pace, "LOOK_AGAIN", 2)
+    monkeypatch.setattr(pace, "FIRST_LOOK", 1)
     monkeypatch.setattr(pace, "WORTH_TIMING", 0.0)
     for threads in (1, 4, 6):
         torch.set_num_threads(threads)

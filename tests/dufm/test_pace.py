@@ -58,7 +58,15 @@ def test_a_way_that_becomes_slow_is_left_within_few_shares_and_taken_again_when_
     taken(own, quiet, 20_000)
     assert taken(own, busy, 50_000)[ONE] > 0.95 * (50_000 - pace.REMEMBERED * 500)
     back = taken(own, quiet, 50_000)
-    assert back[ONE] < pace.LOOK_AGAIN * 500 + 1_000 and back[TEAM] == 50_000 - back[ONE]
+    assert back[ONE] < (pace.LAST_LOOK + 1) * 500 and back[TEAM] == 50_000 - back[ONE]
+
+
+def test_noise_that_has_driven_the_team_away_costs_few_shares():
+    own = Pace()
+    quiet, busy = steadily(team=1e-4, one=1.5e-4), steadily(team=4e-4, one=1.5e-4)
+    taken(own, quiet, 100_000)
+    taken(own, busy, (pace.REMEMBERED + 1) * 500)
+    assert taken(own, quiet, 100_000)[ONE] < (pace.FIRST_LOOK + 6) * 500
 
 
 def test_long_blocks_are_looked_at_on_their_way():
@@ -80,7 +88,7 @@ def test_steps_too_few_to_time_say_nothing_against_a_way():
     assert taken(own, lambda way, share: 1e-3, 10, block=2) == {TEAM: 10}  # the start of threads is all that was timed
     taken(own, steadily(team=1e-4, one=1.5e-4), 1_000)
     own.took(TEAM, 1, 1e-3)
-    assert taken(own, steadily(team=1e-4, one=1.5e-4), 5_000) == {TEAM: 5_000}
+    assert next(own.shares([TEAM, ONE], 100)) == (TEAM, 100)
 
 
 def test_a_single_way_is_not_divided():

@@ -34,15 +34,15 @@ protected:
         Index first, at, count;
     };
 
-    // A block of samples goes through all layers before the next. In a team each thread has a copy of
-    // the weights, and of the gradients of all layers.
-    Layers(const Shape& shape, Index block, bool team) : shape_(shape), team_(team) {
+    // A block of samples goes through all layers before the next. In a team each thread keeps the gradients of all
+    // layers.
+    Layers(const Shape& shape, Index block, bool team) : shape_(shape), team_(team), factors_(shape.depth) {
         block_ = std::min(shape.samples, block);
         Index widest = 0;
         for (Index l = 0; l < shape.depth; ++l) {
             transposed_.emplace_back(width(l) * stride(l + 1));
             gradients_.emplace_back(width(l + 1) * stride(l));
-            if (mixed || team) copies_.emplace_back(width(l + 1) * stride(l));
+            if (mixed) rounded_.emplace_back(width(l + 1) * stride(l));
             hidden_.emplace_back(block_ * stride(l + 1));
             widest = std::max({widest, stride(l), stride(l + 1)});
         }
@@ -63,21 +63,17 @@ protected:
     // Which units of layer l + 1 fire.
     const T* mask(Index l, Rows rows) const { return masks_[l - 1] + (rows.first + rows.at) * stride(l); }
 
-    // W_{l+1} as it is multiplied.
-    const T* factor(Index l) const {
-        if constexpr (!mixed)
-            if (!team_) return weights_[l];
-        return copies_[l];
-    }
-
-    // A weight as products want it, and no gradient yet.
+    // A weight, which stays where it is while it is multiplied, as products want it.
     void prepare(Index l, const W* weight) {
         const Index rows = width(l + 1), columns = width(l);
-        if (mixed || team_)
+        if constexpr (mixed) {
             for (Index i = 0; i < rows; ++i)
-                std::copy_n(weight + i * padded<W>(columns), columns, copies_[l] + i * stride(l));
-        transpose<T>(rows, columns, factor(l), stride(l), transposed_[l], stride(l + 1));
-        std::fill_n((W*)gradients_[l], rows * stride(l), W(0));
+                std::copy_n(weight + i * padded<W>(columns), columns, rounded_[l] + i * stride(l));
+            factors_[l] = rounded_[l];
+        } else {
+            factors_[l] = weight;
+        }
+        transpose<T>(rows, columns, factors_[l], stride(l), transposed_[l], stride(l + 1));
     }
 
     void forward(Rows rows) {
@@ -152,23 +148,24 @@ protected:
         std::fill(z + classes, z + whole, T(0));
     }
 
-    // Of what these samples enter W_{l+1} with, to its gradient; as more of the same sum if it `goes_on`.
-    void weight_gradient(Index l, Rows rows, bool goes_on = false) {
+    // The gradient of W_{l+1} by these samples, as more of the sum that stands at `from`, if anything does.
+    template <class Store>
+    void weight_gradient(Index l, Rows rows, Store store, const T* from = nullptr) {
+        multiply<T>(width(l + 1), whole_vectors<T>(width(l)), rows.count, {above(l, rows), 1, stride(l + 1)},
+                    input(l, rows), stride(l), stride(l), store, from);
+    }
+
+    // The same, added to what samples of other chunks have, or kept alone if these are the `first`.
+    void add_weight_gradient(Index l, Rows rows, bool first) {
         W* gradient = gradients_[l];
-        const auto product = [&](auto store, const T* before) {
-            multiply<T>(width(l + 1), whole_vectors<T>(width(l)), rows.count, {above(l, rows), 1, stride(l + 1)},
-                        input(l, rows), stride(l), stride(l), store, before);
-        };
-        if constexpr (!mixed)
-            if (goes_on)
-                return product([=](Index at, V sum) { *reinterpret_cast<V*>(gradient + at) = sum; }, gradient);
-        product([=](Index at, V sum) { accumulate(gradient + at, sum); }, nullptr);
+        if (first) weight_gradient(l, rows, [=](Index at, V sum) { keep(gradient + at, sum); });
+        else weight_gradient(l, rows, [=](Index at, V sum) { keep(gradient + at, sum, gradient + at); });
     }
 
     template <class Store>
     void into_below(Index l, Rows rows, Store store) {
-        multiply<T>(rows.count, whole_vectors<T>(width(l)), width(l + 1), {above(l, rows), stride(l + 1), 1}, factor(l),
-                    stride(l), stride(l), store);
+        multiply<T>(rows.count, whole_vectors<T>(width(l)), width(l + 1), {above(l, rows), stride(l + 1), 1},
+                    factors_[l], stride(l), stride(l), store);
     }
 
     void gradient_below(Index l, Rows rows) {
@@ -194,7 +191,8 @@ protected:
     T* features_ = nullptr;
     std::vector<W*> weights_;
     std::vector<const T*> masks_;  // of what enters W_2..W_L, (N, d) each
-    std::vector<Buffer<T>> transposed_, copies_, hidden_, below_;
+    std::vector<const T*> factors_;  // weights as they are multiplied from the right
+    std::vector<Buffer<T>> transposed_, rounded_, hidden_, below_;
     std::vector<Buffer<W>> gradients_;
 };
 

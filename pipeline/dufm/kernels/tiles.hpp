@@ -78,17 +78,6 @@ inline typename Vector<T>::type exponential(typename Vector<T>::type x) {
     return x < E::lowest ? V{} : result;
 }
 
-// at[i] += sum[i], where what is summed may be wider than what is added.
-inline void accumulate(float* at, Vector<float>::type sum) { *reinterpret_cast<Vector<float>::type*>(at) += sum; }
-inline void accumulate(double* at, Vector<double>::type sum) { *reinterpret_cast<Vector<double>::type*>(at) += sum; }
-inline void accumulate(double* at, Vector<float>::type sum) {
-    typedef float Half __attribute__((vector_size(VECTOR_BYTES / 2)));
-    Half halves[2];
-    std::memcpy(halves, &sum, sizeof sum);
-    for (int i = 0; i < 2; ++i) accumulate(at + i * Vector<double>::length,
-                                           __builtin_convertvector(halves[i], Vector<double>::type));
-}
-
 // *at = value, past this core's cache: to write a line that another core has read takes ten times as long as to send it
 // to memory, from where the other core reads it as fast. `at` is a whole vector; see `Buffer` and `settle`.
 template <class V>
@@ -109,6 +98,23 @@ inline void settle() {
 #if defined(__SSE__)
     _mm_sfence();
 #endif
+}
+
+// to[i] = before[i] + sum[i], before or not, published or not; what is kept may be wider than what was summed.
+template <class T, class V>
+inline void keep(T* to, V sum, const T* before = nullptr, bool published = false) {
+    if constexpr (sizeof(V) / sizeof(sum[0]) > Vector<T>::length) {
+        typedef float Half __attribute__((vector_size(VECTOR_BYTES / 2)));
+        Half halves[2];
+        std::memcpy(halves, &sum, sizeof sum);
+        for (Index i = 0, at = 0; i < 2; ++i, at += Vector<T>::length)
+            keep(to + at, __builtin_convertvector(halves[i], typename Vector<T>::type), before ? before + at : nullptr,
+                 published);
+    } else {
+        const V value = before ? *reinterpret_cast<const V*>(before) + sum : sum;
+        if (published) publish(reinterpret_cast<V*>(to), value);
+        else *reinterpret_cast<V*>(to) = value;
+    }
 }
 
 // to[j][i] = from[i][j], by blocks of 4 x 4 where the compiler has a word for it.
@@ -215,14 +221,16 @@ struct Free {
 template <class T>
 class Buffer {
 public:
-    explicit Buffer(Index size) {
+    explicit Buffer(Index size) : size_(size) {
         const std::size_t bytes = (size * sizeof(T) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
         data_.reset(static_cast<T*>(std::aligned_alloc(CACHE_LINE, bytes)));
         std::fill_n(data_.get(), size, T(0));
     }
     operator T*() const { return data_.get(); }
+    Index size() const { return size_; }
 
 private:
+    Index size_;
     std::unique_ptr<T, Free> data_;
 };
 
