@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -208,8 +208,9 @@ def _serve(end: Connection, kind: type, arguments: tuple) -> None:
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
     run = kind(Job(*arguments))
-    while end.recv():
-        end.send(run())
+    with suppress(EOFError):  # nobody asks any more
+        while end.recv():
+            end.send(run())
 
 
 class Ours:
