@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 
 REMEMBERED = 3
 """Of so many times that a way was timed the fastest counts: one interruption says nothing about it."""
-LOOK_AGAIN = 32
-"""Shares after which one is taken in the slower way, to time it once more."""
+FIRST_LOOK, LAST_LOOK = 4, 64
+"""Shares after which one is taken in the slower way, to time it once more: soon after the way has changed, which may
+have been for a moment's noise, and each time twice as late as before."""
 TRIAL = 10e-3
 """Seconds of such a share, were it taken in the faster way."""
 SHARE = 0.25
 """Seconds of any other, so that long blocks of steps are not left to a way that has become slow."""
 WORTH_TIMING = 2e-3
-"""Seconds: in less, the start of threads makes a way look slower than it is, and hence can only show that it is faster."""
+"""Seconds: in less, the start of threads makes a way look slower than it is, which hence can only show that it is
+faster."""
 
 
 class Pace:
@@ -21,7 +23,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._timed: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
-        self._turn = 0
+        self._favourite: int | None = None
+        self._since, self._look = 0, FIRST_LOOK
 
     def shares(self, ways: Sequence[int], steps: int) -> Iterator[tuple[int, int]]:
         """Deal out steps: pairs of a way and how many to take in it, each to be timed (`took`) before the next is
@@ -42,8 +45,11 @@ class Pace:
         if untimed:
             return untimed[0], steps
         fast, *_, slow = sorted(ways, key=self._of)
-        self._turn += 1
-        trial = self._turn % LOOK_AGAIN == 0
+        if fast != self._favourite:
+            self._favourite, self._since, self._look = fast, 0, FIRST_LOOK
+        self._since += 1
+        if trial := self._since > self._look:
+            self._since, self._look = 0, min(2 * self._look, LAST_LOOK)
         return (slow if trial else fast), min(steps, math.ceil((TRIAL if trial else SHARE) / self._of(fast)))
 
     def _of(self, way: int) -> float | None:
