@@ -189,28 +189,30 @@ class DefaultLightning:
 
 
 class Apart:
-    """A contender in a process of its own, whose threads wait as they usually do, or as ours."""
+    """A contender in a process of its own, as it would run anywhere else. Its threads wait as ours do, or as said."""
 
-    def __init__(self, kind: type, job: Job, waiting_as_ours: bool = False) -> None:
+    def __init__(self, kind: type, job: Job, *arguments: object, threads_wait: str | None = None) -> None:
+        self.once, self.compiled = None, False
         context = multiprocessing.get_context("spawn")
         self._end, other = context.Pipe()
         ours = os.environ[SPINS]
-        os.environ[SPINS] = ours if waiting_as_ours else USUAL
-        context.Process(target=_serve, args=(other, kind, job.arguments), daemon=True).start()
+        os.environ[SPINS] = threads_wait or ours
+        context.Process(target=_serve, args=(other, kind, job.arguments, arguments), daemon=True).start()
         os.environ[SPINS] = ours
 
     def __call__(self) -> float:
         self._end.send("go")
-        return self._end.recv()
+        seconds, self.once, self.compiled = self._end.recv()
+        return seconds
 
 
-def _serve(end: Connection, kind: type, arguments: tuple) -> None:
+def _serve(end: Connection, kind: type, job: tuple, arguments: tuple) -> None:
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    run = kind(Job(*arguments))
+    run = kind(Job(*job), *arguments)
     with suppress(EOFError):  # nobody asks any more
         while end.recv():
-            end.send(run())
+            end.send((run(), getattr(run, "once", None), getattr(run, "compiled", False)))
 
 
 class Ours:
@@ -298,18 +300,22 @@ class EpochOnDevice:
         return torch.where(flip.view(-1, 1, 1, 1), moved.flip(3), moved)
 
 
-def contenders(job: Job, quick: bool) -> dict[str, Contender]:
-    found: dict[str, Contender] = {PLAIN: Apart(Plain, job), LIGHTNING: Apart(DefaultLightning, job), OURS: Ours(job)}
-    found[BARE] = BareLoop(job)
+def contenders(job: Job, quick: bool) -> dict[str, Apart]:
+    found = {
+        PLAIN: Apart(Plain, job, threads_wait=USUAL),
+        LIGHTNING: Apart(DefaultLightning, job, threads_wait=USUAL),
+        OURS: Apart(Ours, job),
+        BARE: Apart(BareLoop, job),
+    }
     if job.backbone == "resnet20" and not quick:
-        found[PASSIVE] = Apart(Plain, job, waiting_as_ours=True)
-        found[COMPILED] = Ours(job, "on")
+        found[PASSIVE] = Apart(Plain, job)
+        found[COMPILED] = Apart(Ours, job, "on")
         if has_native_bf16(DEVICE):
-            found[BF16_BARE] = BareLoop(job, half=True)
-            found[BF16_EAGER] = Ours(job, "off", "bf16")
-            found[BF16] = Ours(job, "on", "bf16")
+            found[BF16_BARE] = Apart(BareLoop, job, True)
+            found[BF16_EAGER] = Apart(Ours, job, "off", "bf16")
+            found[BF16] = Apart(Ours, job, "on", "bf16")
         if DEVICE.type == "cuda":
-            found[RECIPE] = EpochOnDevice(job)
+            found[RECIPE] = Apart(EpochOnDevice, job)
     return found
 
 
@@ -330,12 +336,12 @@ def overhead(job: Job, rounds: int) -> float:
     return 1e3 * (seconds[OURS] - seconds[BARE]) / job.steps
 
 
-def time_rows(job: Job, seconds: dict[str, float], found: dict[str, Contender]) -> list[list[str]]:
+def time_rows(job: Job, seconds: dict[str, float], found: dict[str, Apart]) -> list[list[str]]:
     rows = []
     for name, taken in seconds.items():
         contender = found[name]
-        once = f"{contender.once:.1f}" if isinstance(contender, Ours) and contender.once is not None else ""
-        compiled = "yes" if isinstance(contender, Ours) and contender.compiled else ""
+        once = "" if contender.once is None else f"{contender.once:.1f}"
+        compiled = "yes" if contender.compiled else ""
         ratio = f"{seconds[PLAIN] / taken:.2f}x"
         per_second = f"{len(job.images.train) / taken:,.0f}"
         rows.append([job.name, name, compiled, f"{1e3 * taken / job.steps:.1f}", per_second, ratio, once])
