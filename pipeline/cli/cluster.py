@@ -14,6 +14,10 @@ from pathlib import Path
 from pipeline.runs.launches import is_first
 from pipeline.runtime.errors import RunError
 from pipeline.runtime.interruption import Interrupted, requeue
+from pipeline.runtime.text import printable
+
+LOG_END = 65536
+"""Bytes at the end of a lost job's log in which its last words are looked for."""
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +82,12 @@ def lost_job(error: Exception) -> str | None:
 
 
 def _last_words(written: Path) -> str:
-    """What a job's log ends with: its last line that speaks of an error, or else its last."""
-    lines = [line.strip() for line in written.read_text(errors="replace").splitlines()] if written.is_file() else []
-    lines = [line for line in lines if re.search("error", line, re.IGNORECASE)] or list(filter(None, lines))
-    return f"; its log says: {lines[-1]}" if lines else ""
+    """What a job's log ends with: its last line that speaks of an error, or else its last; nothing if there is none."""
+    try:
+        with written.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_END))
+            lines = list(filter(str.strip, file.read().decode(errors="replace").splitlines()))
+    except OSError:
+        return ""
+    told = [line for line in lines if re.search("error", line, re.IGNORECASE)] or lines
+    return f"; its log says: {printable(told[-1].strip())}" if told else ""
